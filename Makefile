@@ -1,0 +1,64 @@
+# Everything runs in .venv, which is made on first use from hash-locked requirements.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+INSTALLED := $(VENV)/.installed
+BUILT := .aws-sam/build/template.yaml
+SOURCES := template.yaml $(shell find functions -type f -not -path '*/__pycache__/*')
+
+export PATH := $(BIN):$(PATH)
+export SAM_CLI_TELEMETRY := 0
+export AWS_DEFAULT_REGION ?= us-east-1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo sandbox test lint format build deploy lock clean
+
+help: ## Show the commands
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
+
+demo: $(INSTALLED) $(BUILT) ## Show the main job on this machine: no AWS account, no Docker
+	@python -m sandbox.demo
+
+sandbox: $(INSTALLED) $(BUILT) ## Keep the stack running on this machine, to play with
+	@python -m sandbox
+
+test: $(INSTALLED) $(BUILT) ## Run all tests, the end-to-end ones in the sandbox included
+	pytest -n 2 --dist loadgroup --cov --cov-report=term
+
+lint: $(INSTALLED) $(BUILT) ## Check style, types and the template
+	ruff format --check .
+	ruff check .
+	mypy
+	cfn-lint --append-rules cfn_lint_serverless.rules -- template.yaml
+	sam validate --lint
+
+format: $(INSTALLED) ## Format the code
+	ruff format .
+	ruff check --fix .
+
+build: $(INSTALLED) $(BUILT) ## Build the functions
+
+deploy: $(INSTALLED) $(BUILT) ## Deploy to the AWS account of your environment; CONFIG=prod asks before it changes anything
+	sam deploy --config-env $(or $(CONFIG),default)
+
+lock: ## Lock the dependencies of pyproject.toml again (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+		--group dev pyproject.toml --output-file tests/requirements.txt
+	uv pip compile --quiet --python-version 3.13 --generate-hashes --no-header \
+		--constraint tests/requirements.txt --group functions pyproject.toml --output-file functions/requirements.txt
+
+clean: ## Remove what was installed and built
+	rm -rf $(VENV) .aws-sam .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# --no-deps: the lock is complete, and every package in it has its hash.
+$(INSTALLED): tests/requirements.txt
+	@echo "Installing the tools into $(VENV): a minute, once"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	@touch $@
+
+$(BUILT): $(SOURCES) | $(INSTALLED)
+	@echo "Building the functions with SAM CLI"
+	@sam build > .aws-sam-build.log 2>&1 || { cat .aws-sam-build.log; rm -f .aws-sam-build.log; exit 1; }
+	@rm -f .aws-sam-build.log
+	@touch $@

@@ -1,0 +1,69 @@
+"""What can go wrong with a stop, and what becomes of its message.
+
+* StopError
+  - InvalidMessage: nobody can serve this message: to the dead-letter queue at once, as ``invalid_message``.
+  - Rejected: the API will never do this: to the dead-letter queue at once, as ``rejected``.
+  - Retryable: it may work later: back-off, and on the last receive the dead-letter queue, as ``exhausted``.
+    + CredentialsRefused: the API refuses our key, or there is none.
+    + NoTimeLeft: the invocation would end before the call does, so the call was not made.
+    + TryAtOnce: one more attempt at once is worth it.
+      - ConnectionLost: the connection died before an answer.
+      - KeyRenewed: the API refused a key, and the secret holds another one.
+"""
+
+from __future__ import annotations
+
+
+class StopError(Exception):
+    """A message that could not be served.
+
+    Parameters
+    ----------
+    code
+        A stable name for the cause: the API's error code where it gave one.
+    message
+        One sentence for a person. It never holds a secret or a payload.
+    request_id
+        The API's RequestId, where an answer carried one.
+    """
+
+    def __init__(self, code: str, message: str, request_id: str | None = None) -> None:
+        super().__init__(code, message, request_id)
+        self.code = code
+        self.message = message
+        self.request_id = request_id
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+
+class InvalidMessage(StopError):
+    """The message breaks the contract of docs/events.md."""
+
+
+class Rejected(StopError):
+    """The API says that the request can never work."""
+
+
+class Retryable(StopError):
+    """It may work later."""
+
+
+class CredentialsRefused(Retryable):
+    """The API refuses the key, or the secret holds none."""
+
+
+class NoTimeLeft(Retryable):
+    """The invocation has too little time left for one more call."""
+
+
+class TryAtOnce(Retryable):
+    """One more attempt at once is worth it."""
+
+
+class ConnectionLost(TryAtOnce):
+    """The connection was closed before an answer came, as a kept-alive one is after a freeze."""
+
+
+class KeyRenewed(TryAtOnce):
+    """The API refused a key, and the secret, read afresh, holds another one."""

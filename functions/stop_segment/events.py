@@ -1,0 +1,132 @@
+"""What a message says, and when it happened: from an SQS body to an `Event`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import fastjsonschema
+
+from stop_segment.envelopes import unwrap
+from stop_segment.errors import InvalidMessage
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_validate = fastjsonschema.compile(json.loads(Path(__file__).with_name("event.schema.json").read_text()))
+
+
+class EventType(StrEnum):
+    """The event types of docs/events.md."""
+
+    ROOM_ENDED = "RoomEnded"
+    ROOM_DESTROY = "RoomDestroy"
+    MODERATION_VIOLATION = "ModerationViolation"
+    SEGMENT_STARTED = "SegmentStarted"
+    SEGMENT_REAL_TIME_DATA = "SegmentRealTimeData"
+
+
+@dataclass(frozen=True, order=True)
+class Room:
+    """A room of an RTC application."""
+
+    app_id: str
+    room_id: str
+
+
+@dataclass(frozen=True, order=True)
+class Task:
+    """A segment task: AppId + RoomId + TaskId name it, and may name another one later."""
+
+    room: Room
+    task_id: str
+
+
+@dataclass(frozen=True)
+class Event:
+    """A message, understood.
+
+    Parameters
+    ----------
+    time_ms
+        The event's time T in Unix ms: never after the message was sent.
+    task_ids
+        The tasks it names; none of them means every task known in the room.
+    """
+
+    type: EventType
+    room: Room
+    time_ms: int
+    task_ids: tuple[str, ...] = ()
+    event_id: str | None = None
+    business_id: str | None = None
+
+    @property
+    def is_stop(self) -> bool:
+        """Whether the event asks to stop tasks; otherwise it makes one known."""
+        return self.type not in (EventType.SEGMENT_STARTED, EventType.SEGMENT_REAL_TIME_DATA)
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The tasks that the event names."""
+        return [Task(self.room, task_id) for task_id in self.task_ids]
+
+
+def parse_event(body: str, sent_ms: int, redriven_time: str | None = None) -> Event | None:
+    """Read a message.
+
+    Parameters
+    ----------
+    body
+        The SQS message's body: an event in JSON, bare or in its envelopes.
+    sent_ms
+        When SQS took the message, Unix ms.
+    redriven_time
+        Where the message comes from the dead-letter queue: its attribute EventTime, in Unix ms or RFC 3339.
+
+    Returns
+    -------
+    Event | None
+        None is an RTC callback of a type that does not concern us.
+
+    Raises
+    ------
+    InvalidMessage
+        The body breaks the contract; the error names the field and the rule.
+    """
+    content = unwrap(body)
+    if content is None:
+        return None
+    try:
+        _validate(content, name_prefix="message")
+    except fastjsonschema.JsonSchemaValueException as error:
+        raise InvalidMessage("InvalidField", error.message) from None
+    times_ms = [sent_ms]
+    if "EventTime" in content:
+        times_ms.append(_to_ms(content["EventTime"], "message.EventTime"))
+    if redriven_time is not None:
+        unix_ms = redriven_time.isascii() and redriven_time.isdigit() and len(redriven_time) < 16
+        times_ms.append(int(redriven_time) if unix_ms else _to_ms(redriven_time, "the attribute EventTime"))
+    return Event(
+        type=EventType(content["EventType"]),
+        room=Room(content["AppId"], content["RoomId"]),
+        time_ms=min(times_ms),
+        task_ids=_task_ids(content),
+        event_id=content.get("EventId"),
+        business_id=content.get("BusinessId"),
+    )
+
+
+def _task_ids(content: Mapping[str, Any]) -> tuple[str, ...]:
+    named = [content["TaskId"]] if "TaskId" in content else []
+    return tuple(dict.fromkeys([*named, *content.get("TaskIds", [])]))
+
+
+def _to_ms(text: str, name: str) -> int:
+    try:
+        return (datetime.fromisoformat(text) - _EPOCH) // timedelta(milliseconds=1)
+    except (ValueError, TypeError, OverflowError):
+        raise InvalidMessage("InvalidField", f"{name} must be a date and time that exists, with its offset") from None

@@ -1,0 +1,172 @@
+"""What becomes of a message that failed: a dead letter with its reason, or a later attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from stop_segment.errors import InvalidMessage, NoTimeLeft, Rejected, StopError
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.type_defs import MessageAttributeValueTypeDef
+
+BACK_OFF_BASE_SECONDS = 5
+BACK_OFF_CAP_SECONDS = 120
+_ENTRIES_A_CALL = 10
+_BYTES_A_CALL = 1_048_576
+_ATTRIBUTES_BYTES = 2_048  # at most, with their names
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A message that failed.
+
+    Parameters
+    ----------
+    event_time_ms
+        Its event time T, or when it was sent where it says none that can be read.
+    """
+
+    message_id: str
+    receipt_handle: str
+    body: str
+    receive_count: int
+    event_time_ms: int
+    error: StopError
+
+
+def dead_letter_kind(failure: Failure, max_receive_count: int) -> str | None:
+    """Name the ErrorKind with which a message goes to the dead-letter queue now; None: it is tried again."""
+    if isinstance(failure.error, InvalidMessage):
+        return "invalid_message"
+    if isinstance(failure.error, Rejected):
+        return "rejected"
+    return "exhausted" if failure.receive_count >= max_receive_count else None
+
+
+def back_off_seconds(receive_count: int, jitter: float) -> int:
+    """Say when a message is tried again: exponential back-off with full jitter.
+
+    Parameters
+    ----------
+    receive_count
+        How often it has been received, from 1.
+    jitter
+        A random number from 0 to 1.
+    """
+    # The exponent is bounded before the power is: a receive count has no bound.
+    ceiling = min(BACK_OFF_CAP_SECONDS, BACK_OFF_BASE_SECONDS * (1 << min(receive_count - 1, 16)))
+    return round(jitter * ceiling)
+
+
+class Queues:
+    """The event queue and the dead-letter queue, as far as failures need them. It knows SQS.
+
+    Parameters
+    ----------
+    client
+        A boto3 SQS client.
+    """
+
+    def __init__(self, client: SQSClient, event_queue_url: str, dead_letter_queue_url: str) -> None:
+        self._client = client
+        self._event_queue_url = event_queue_url
+        self._dead_letter_queue_url = dead_letter_queue_url
+
+    def send_dead_letters(self, letters: Sequence[tuple[Failure, str]], now_ms: int) -> set[str]:
+        """Send failures, each with its ErrorKind, to the dead-letter queue.
+
+        Returns
+        -------
+        set
+            The ids of the messages whose letters SQS has taken. Only those may be acknowledged.
+        """
+        sent: set[str] = set()
+        for part in _parts(letters, _letter_bytes):
+            try:
+                answer = self._client.send_message_batch(
+                    QueueUrl=self._dead_letter_queue_url,
+                    Entries=[
+                        {
+                            "Id": str(number),
+                            "MessageBody": failure.body,
+                            "MessageAttributes": _attributes(failure, kind, now_ms),
+                        }
+                        for number, (failure, kind) in enumerate(part)
+                    ],
+                )
+            except (ClientError, BotoCoreError):
+                continue
+            sent.update(part[int(entry["Id"])][0].message_id for entry in answer.get("Successful", []))
+        return sent
+
+    def postpone(self, failures: Sequence[Failure], jitter: Callable[[], float]) -> None:
+        """Set when each message is tried again. Where that fails, the queue's own visibility time-out says when.
+
+        Parameters
+        ----------
+        jitter
+            Gives random numbers from 0 to 1.
+        """
+        for part in _parts(failures, lambda _: 0):
+            try:
+                self._client.change_message_visibility_batch(
+                    QueueUrl=self._event_queue_url,
+                    Entries=[
+                        {
+                            "Id": str(number),
+                            "ReceiptHandle": failure.receipt_handle,
+                            "VisibilityTimeout": _back_off_seconds(failure, jitter()),
+                        }
+                        for number, failure in enumerate(part)
+                    ],
+                )
+            except (ClientError, BotoCoreError):
+                continue
+
+
+def _back_off_seconds(failure: Failure, jitter: float) -> int:
+    # Nobody has failed a message whose turn did not come: it need not wait longer each time.
+    return back_off_seconds(1 if isinstance(failure.error, NoTimeLeft) else failure.receive_count, jitter)
+
+
+def _parts(items: Sequence[T], bytes_of: Callable[[T], int]) -> Iterator[list[T]]:
+    """Split what is to be sent into what SQS takes in one call."""
+    part: list[T] = []
+    part_bytes = 0
+    for item in items:
+        item_bytes = bytes_of(item)
+        if part and (len(part) == _ENTRIES_A_CALL or part_bytes + item_bytes > _BYTES_A_CALL):
+            yield part
+            part, part_bytes = [], 0
+        part.append(item)
+        part_bytes += item_bytes
+    if part:
+        yield part
+
+
+def _letter_bytes(letter: tuple[Failure, str]) -> int:
+    return len(letter[0].body.encode()) + _ATTRIBUTES_BYTES
+
+
+def _attributes(failure: Failure, kind: str, now_ms: int) -> dict[str, MessageAttributeValueTypeDef]:
+    error = failure.error
+    texts = {
+        "ErrorKind": kind,
+        "ErrorCode": error.code,
+        "ErrorMessage": error.message,
+        "RequestId": error.request_id,
+        "SourceMessageId": failure.message_id,
+    }
+    numbers = {"FailedAt": now_ms, "ReceiveCount": failure.receive_count, "EventTime": failure.event_time_ms}
+    # SQS refuses an empty value: an error without an answer has no RequestId.
+    return {
+        **{name: {"DataType": "String", "StringValue": text} for name, text in texts.items() if text},
+        **{name: {"DataType": "Number", "StringValue": str(number)} for name, number in numbers.items()},
+    }

@@ -1,0 +1,261 @@
+"""The RTC API: the one module that knows the Volcengine SDK.
+
+The SDK loses the RequestId of a success and garbles some failures. So an answer is taken as it came, before the SDK
+interprets it, and judged here, by one function for every form that an answer can have.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import urllib3
+from volcenginesdkcore import ApiClient, Configuration, UniversalApi, UniversalInfo
+from volcenginesdkcore.auth.providers.provider import CredentialValue, Provider
+from volcenginesdkcore.interceptor import InterceptorContext, ResponseInterceptor
+from volcenginesdkcore.rest import ApiException
+
+from stop_segment.credentials import Credentials, Key
+from stop_segment.errors import ConnectionLost, CredentialsRefused, KeyRenewed, Rejected, Retryable, StopError
+from stop_segment.events import Task
+from stop_segment.rules import Outcome, RunningTask
+from stop_segment.settings import Settings
+
+QUERY_VERSION = "2022-06-01"  # GetSegmentTask has this version on every platform
+_GONE = "InvalidParameter.ErrorActiveTaskNotFound"
+_KEY_TROUBLE = {"InvalidAccessKey", "SignatureDoesNotMatch", "100009", "100010"}
+_LONGEST_MESSAGE = 500
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A stop that the API confirms: `outcome` is STOPPED or ALREADY_STOPPED."""
+
+    outcome: Outcome
+    request_id: str | None
+
+
+class RtcApi:
+    """StopSegment and GetSegmentTask, one HTTP request a call. Safe to use from many threads.
+
+    Parameters
+    ----------
+    settings
+        Where the API is, and for how long to wait for it.
+    credentials
+        The key to sign with.
+    connections
+        How many calls may be under way at once.
+    """
+
+    def __init__(self, settings: Settings, credentials: Credentials, connections: int) -> None:
+        self._credentials = credentials
+        self._version = settings.rtc_version
+        self._exchange = _Exchange()
+        configuration = Configuration()
+        configuration.host = settings.rtc_endpoint
+        configuration.scheme = settings.rtc_endpoint.partition(":")[0]
+        configuration.region = settings.rtc_region
+        configuration.connect_timeout = settings.rtc_connect_timeout_seconds
+        configuration.read_timeout = settings.rtc_read_timeout_seconds
+        configuration.auto_retry = False  # each silent retry would be a request that nobody counts
+        configuration.connection_pool_maxsize = connections
+        configuration.credential_provider = _ExchangeKey(self._exchange)
+        client = ApiClient(configuration)
+        client.interceptor_chain.insert_response_interceptor(_KeepAnswer(self._exchange))
+        self._api = UniversalApi(client)
+
+    def stop_segment(self, task: Task, business_id: str | None) -> Stopped:
+        """Stop a task (StopSegment page of the API).
+
+        Raises
+        ------
+        Rejected, Retryable
+            As `errors` tells.
+        """
+        body = {"AppId": task.room.app_id, "RoomId": task.room.room_id, "TaskId": task.task_id}
+        if business_id:
+            body["BusinessId"] = business_id
+        answer = self._call("POST", "StopSegment", self._version, body)
+        if answer.error_code == _GONE:
+            return Stopped(Outcome.ALREADY_STOPPED, answer.request_id)
+        if answer.result != "ok":
+            raise answer.failure()
+        return Stopped(Outcome.STOPPED, answer.request_id)
+
+    def get_segment_task(self, task: Task) -> tuple[RunningTask | None, str | None]:
+        """Ask what a task is doing (GetSegmentTask page of the API).
+
+        Returns
+        -------
+        tuple
+            What the API says of the task, None where it knows of none, and the RequestId.
+
+        Raises
+        ------
+        Rejected, Retryable
+            As `errors` tells.
+        """
+        query = {"AppId": task.room.app_id, "RoomId": task.room.room_id, "TaskId": task.task_id}
+        answer = self._call("GET", "GetSegmentTask", QUERY_VERSION, query)
+        if answer.error_code == _GONE:
+            return None, answer.request_id
+        found = answer.result.get("SegmentTask") if isinstance(answer.result, dict) else None
+        if not isinstance(found, dict):
+            raise answer.failure()
+        times = [found.get(name) or 0 for name in ("StartTime", "EndTime", "Status")]
+        if not all(isinstance(value, int) for value in times):
+            raise Retryable("UnreadableAnswer", "GetSegmentTask gave times that are not numbers", answer.request_id)
+        return RunningTask(*times), answer.request_id
+
+    def _call(self, method: str, action: str, version: str, content: dict[str, str]) -> Answer:
+        key = self._credentials.current()
+        self._exchange.key, self._exchange.answer = key, None
+        info = UniversalInfo(
+            method=method, service="rtc", version=version, action=action, content_type="application/json"
+        )
+        try:
+            self._api.do_call(info, content)
+        except Exception as error:  # noqa: BLE001 - whatever the SDK raises, the message must not be lost
+            answer = self._exchange.answer or _answer_in(error)
+        else:
+            answer = self._exchange.answer or Answer(0, None)
+        if answer.refuses_key:
+            if self._credentials.renewed(key):
+                raise KeyRenewed("KeyRenewed", "the API refused a key that has been replaced", answer.request_id)
+            raise answer.failure()
+        return answer
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer of the API.
+
+    Parameters
+    ----------
+    status
+        The HTTP status.
+    content
+        The JSON object in the body; None where there is no such thing.
+    """
+
+    status: int
+    content: dict[str, Any] | None
+
+    @classmethod
+    def read(cls, status: int, text: str | None) -> Answer:
+        """Read an answer's body."""
+        try:
+            content = json.loads(text or "")
+        except (ValueError, RecursionError):
+            content = None
+        return cls(status, content if isinstance(content, dict) else None)
+
+    @property
+    def _metadata(self) -> dict[str, Any]:
+        return _dict((self.content or {}).get("ResponseMetadata"))
+
+    @property
+    def _error(self) -> dict[str, Any]:
+        return _dict(self._metadata.get("Error"))
+
+    @property
+    def error_code(self) -> str:
+        """The error's Code; empty where there is none."""
+        return _line(self._error.get("Code", ""))
+
+    @property
+    def request_id(self) -> str | None:
+        """The RequestId, of success and failure alike."""
+        return _line(self._metadata.get("RequestId", "")) or None
+
+    @property
+    def result(self) -> Any:
+        """The Result, where the answer is a success."""
+        return self.content.get("Result") if self.content and self._succeeded else None
+
+    @property
+    def _succeeded(self) -> bool:
+        return 200 <= self.status < 300 and bool(self._metadata) and not self._metadata.get("Error")
+
+    @property
+    def refuses_key(self) -> bool:
+        """Whether our key is the trouble (public error table, document 70426)."""
+        code_n = str(self._error.get("CodeN", ""))
+        trouble = self.status == 401 or {self.error_code, code_n} & _KEY_TROUBLE
+        return bool(trouble) or self.error_code.startswith("AccessDenied")
+
+    def failure(self) -> StopError:
+        """Say what is to become of the request (public error table, document 70426)."""
+        code, request_id = self.error_code, self.request_id
+        if self.refuses_key:
+            # The API's own message may quote the signature.
+            return CredentialsRefused(code or "Unauthorized", "the API refuses the key in the secret", request_id)
+        said = _line(self._error.get("Message", ""))[:_LONGEST_MESSAGE]
+        message = f"the API answered HTTP {self.status}" + (f": {said}" if said else "")
+        name = code or ("UnreadableAnswer" if 200 <= self.status < 300 else f"Http{self.status}")
+        if self._may_pass(code):
+            return Retryable(name, message, request_id)
+        if code.startswith("InvalidParameter") or 400 <= self.status < 500:
+            return Rejected(name, message, request_id)
+        return Retryable(name, message, request_id)
+
+    def _may_pass(self, code: str) -> bool:
+        return (
+            self.status in (408, 429)
+            or self.status >= 500
+            or code.startswith(("FlowLimitExceeded", "Internal", "InvalidTimestamp", "ServiceUnavailable"))
+        )
+
+
+class _Exchange(threading.local):
+    """The call under way in a thread: the key to sign it with, and the answer as it came."""
+
+    key: Key
+    answer: Answer | None
+
+
+class _ExchangeKey(Provider):  # type: ignore[misc] # the SDK has no types
+    def __init__(self, exchange: _Exchange) -> None:
+        self._exchange = exchange
+
+    def get_credentials(self) -> CredentialValue:
+        key = self._exchange.key
+        return CredentialValue(key.access_key_id, key.secret_access_key, key.session_token)
+
+
+class _KeepAnswer(ResponseInterceptor):  # type: ignore[misc] # the SDK has no types
+    def __init__(self, exchange: _Exchange) -> None:
+        self._exchange = exchange
+
+    def name(self) -> str:
+        return "keep-answer"
+
+    def intercept(self, context: InterceptorContext) -> InterceptorContext:
+        response = context.response.http_response
+        self._exchange.answer = Answer.read(response.status, response.data)
+        return context
+
+
+def _answer_in(error: Exception) -> Answer:
+    """Find the answer in what the SDK raised, or raise what its absence means."""
+    if isinstance(error, ApiException) and error.status:
+        return Answer.read(error.status, error.body)
+    if isinstance(error, UnicodeDecodeError):
+        raise Retryable("UnreadableAnswer", "the API's answer is not UTF-8") from error
+    if isinstance(error, urllib3.exceptions.ProtocolError) and isinstance(error.args[-1], ConnectionError):
+        raise ConnectionLost("ConnectionLost", "the API closed the connection without an answer") from error
+    if isinstance(error, urllib3.exceptions.TimeoutError):
+        raise Retryable("Timeout", f"the API did not answer in time: {type(error).__name__}") from error
+    raise Retryable("ApiUnreachable", f"no answer from the API: {type(error).__name__}") from error
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _line(value: object) -> str:
+    """Make one printable line of what the API said: it goes into logs and into message attributes."""
+    return "".join(character if character.isprintable() else " " for character in str(value))

@@ -1,0 +1,126 @@
+"""The function's settings: read from the environment once, at start-up, and checked there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class SettingsError(Exception):
+    """A setting is missing or makes no sense. The message names it."""
+
+
+@dataclass(frozen=True)
+class Platform:
+    """Where the RTC API lives."""
+
+    endpoint: str
+    region: str
+    version: str
+
+
+PLATFORMS = {
+    "volcengine": Platform("https://rtc.volcengineapi.com", "cn-north-1", "2020-12-01"),
+    "volcengine-ap-singapore": Platform(
+        "https://open-ap-singapore-1.volcengineapi.com", "ap-singapore-1", "2020-12-01"
+    ),
+    "byteplus": Platform("https://open.byteplusapi.com", "ap-singapore-1", "2022-06-01"),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a deployment can change. template.yaml describes each parameter."""
+
+    event_queue_url: str
+    dead_letter_queue_url: str
+    segment_table_name: str
+    rtc_endpoint: str
+    rtc_region: str
+    rtc_version: str
+    rtc_credentials_secret_arn: str
+    rtc_connect_timeout_seconds: float
+    rtc_read_timeout_seconds: float
+    requests_per_second: int
+    queries_per_second: int
+    max_receive_count: int
+    duplicate_window_ms: int
+    stale_after_ms: int
+    record_retention_seconds: int
+
+
+# GetSegmentTask takes 60 requests a second over the account, whatever StopSegment takes (its page of the API).
+_QUERIES_PER_SECOND = 60
+_DAY_SECONDS = 86_400
+
+
+def read_settings(environment: Mapping[str, str]) -> Settings:
+    """Read the settings.
+
+    Raises
+    ------
+    SettingsError
+        One is missing, not a number, out of its range, or not a URL that may be called.
+    """
+    read = _Reader(environment)
+    platform_name = read.text("RTC_PLATFORM")
+    platform = PLATFORMS.get(platform_name)
+    if platform is None:
+        raise SettingsError(f"RTC_PLATFORM must be one of {', '.join(PLATFORMS)}")
+    functions = read.number("MAX_CONCURRENCY", least=2)
+    requests = read.number("RTC_QPS_LIMIT", least=1)
+    if functions > min(requests, _QUERIES_PER_SECOND):
+        raise SettingsError(
+            f"MAX_CONCURRENCY must be at most RTC_QPS_LIMIT and at most {_QUERIES_PER_SECOND}: "
+            "each function needs one request a second"
+        )
+    return Settings(
+        event_queue_url=read.text("EVENT_QUEUE_URL"),
+        dead_letter_queue_url=read.text("DEAD_LETTER_QUEUE_URL"),
+        segment_table_name=read.text("SEGMENT_TABLE_NAME"),
+        rtc_endpoint=_checked_endpoint(environment.get("RTC_ENDPOINT") or platform.endpoint),
+        rtc_region=platform.region,
+        rtc_version=environment.get("RTC_API_VERSION") or platform.version,
+        rtc_credentials_secret_arn=read.text("RTC_CREDENTIALS_SECRET_ARN"),
+        rtc_connect_timeout_seconds=read.number("RTC_CONNECT_TIMEOUT_SECONDS", least=1),
+        rtc_read_timeout_seconds=read.number("RTC_READ_TIMEOUT_SECONDS", least=1),
+        requests_per_second=requests // functions,
+        queries_per_second=_QUERIES_PER_SECOND // functions,
+        max_receive_count=read.number("MAX_RECEIVE_COUNT", least=1),
+        duplicate_window_ms=1000 * read.number("DUPLICATE_WINDOW_SECONDS"),
+        stale_after_ms=1000 * read.number("STALE_AFTER_SECONDS", least=1),
+        record_retention_seconds=_DAY_SECONDS * read.number("RECORD_RETENTION_DAYS", least=2),
+    )
+
+
+class _Reader:
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+
+    def text(self, name: str) -> str:
+        value = self._environment.get(name, "")
+        if not value:
+            raise SettingsError(f"{name} is missing")
+        return value
+
+    def number(self, name: str, *, least: int = 0) -> int:
+        text = self.text(name)
+        if not (text.isascii() and text.isdigit()) or int(text) < least:
+            raise SettingsError(f"{name} must be a whole number of at least {least}")
+        return int(text)
+
+
+def _checked_endpoint(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host, parts = None, urlsplit("")
+    if not host or parts.scheme not in ("https", "http") or parts.path not in ("", "/") or parts.query:
+        raise SettingsError("RTC_ENDPOINT must be a URL of scheme, host and, if need be, port")
+    if parts.scheme == "http" and host not in _LOOPBACK:
+        raise SettingsError("RTC_ENDPOINT must be https: plain http is for a loopback address only")
+    return f"{parts.scheme}://{parts.netloc}"

@@ -1,0 +1,272 @@
+"""What is done with the events of a batch: remember, decide, stop, record."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from stop_segment.errors import Retryable, StopError, TryAtOnce
+from stop_segment.events import Event, EventType, Task
+from stop_segment.records import SegmentTable, room_item
+from stop_segment.rtc import RtcApi, Stopped
+from stop_segment.rules import Outcome, Record, RunningTask, Verdict, decide, decide_from_api
+from stop_segment.settings import Settings
+from stop_segment.turns import Turns
+
+# Runs a blocking function with its arguments, without holding up the other messages, and gives what it returns.
+InThread = Callable[..., Awaitable[Any]]
+
+_MOST_REMEMBERED = 10_000
+_RENEW_AFTER_SECONDS = 86_400
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a task of an event ended. `task_id` is None where the outcome concerns the room."""
+
+    task_id: str | None
+    outcome: Outcome
+    request_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Served:
+    """An event's end: what was done, and which tasks failed."""
+
+    done: list[Done]
+    failed: list[tuple[str, StopError]] = field(default_factory=list)
+
+    @property
+    def failure(self) -> StopError | None:
+        """What the message failed of: where any task may work later, the message may."""
+        for kind in (Retryable, StopError):
+            for task_id, error in self.failed:
+                if isinstance(error, kind):
+                    return type(error)(error.code, f"task {task_id}: {error.message}", error.request_id)
+        return None
+
+
+class Stopper:
+    """One function environment: what outlives an invocation.
+
+    Parameters
+    ----------
+    now_ms
+        The time of day, Unix ms.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        table: SegmentTable,
+        api: RtcApi,
+        stop_turns: Turns,
+        query_turns: Turns,
+        in_thread: InThread,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self.settings = settings
+        self.table = table
+        self.api = api
+        self.stop_turns = stop_turns
+        self.query_turns = query_turns
+        self.in_thread = in_thread
+        self.now_ms = now_ms
+        self._remembered: dict[Task, int] = {}
+
+    def batch(self, seconds_left: Callable[[], float]) -> Batch:
+        """Begin an invocation; a call is started only while `seconds_left()` is not negative."""
+        return Batch(self, seconds_left)
+
+    def remembers(self, task: Task) -> bool:
+        """Whether a sighting of the task says nothing new: it is known, and its record need not be renewed yet."""
+        return self._remembered.get(task, 0) > self.now_ms()
+
+    def remember(self, task: Task) -> None:
+        """Remember that the task is in the table, and that its room had not ended."""
+        while len(self._remembered) >= _MOST_REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
+        self._remembered[task] = self.now_ms() + 1000 * _RENEW_AFTER_SECONDS
+
+
+class Batch:
+    """The events of one invocation: they share their reads, and their calls about the same task."""
+
+    def __init__(self, stopper: Stopper, seconds_left: Callable[[], float]) -> None:
+        self._in_thread = stopper.in_thread
+        self._now_ms = stopper.now_ms
+        self._settings = stopper.settings
+        self._stopper = stopper
+        self._table = stopper.table
+        self._seconds_left = seconds_left
+        self._reads = _SharedReads(stopper.table, stopper.in_thread)
+        self._locks: defaultdict[Task, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._answered: dict[Task, Record] = {}
+        self._failed: dict[Task, Retryable] = {}
+
+    async def serve(self, event: Event) -> Served:
+        """Do what the event asks for.
+
+        Raises
+        ------
+        Retryable
+            The table could not be asked which tasks there are. What goes wrong with a task is in the result.
+        """
+        if event.type is EventType.SEGMENT_STARTED:
+            await self._in_thread(self._table.note_start, event, self._now_ms())
+            return await self._stop_if_room_is_over(event)
+        if event.type is EventType.SEGMENT_REAL_TIME_DATA:
+            return await self._see(event)
+        if event.task_ids:
+            return await self._stop_all(event, dict.fromkeys(event.tasks))
+        return await self._end_room(event)
+
+    async def _see(self, event: Event) -> Served:
+        (task,) = event.tasks
+        if self._stopper.remembers(task):
+            return Served([Done(task.task_id, Outcome.KNOWN)])
+        record = await self._reads.read(task)
+        now_ms = self._now_ms()
+        renew_at_seconds = now_ms // 1000 + self._settings.record_retention_seconds - _RENEW_AFTER_SECONDS
+        if record is None or record.expires_at_seconds < renew_at_seconds:
+            await self._in_thread(self._table.note_sighting, event, now_ms)
+        served = await self._stop_if_room_is_over(event)
+        if not served.failed:
+            self._stopper.remember(task)
+        return served
+
+    async def _end_room(self, event: Event) -> Served:
+        room = await self._reads.read(room_item(event.room)) or Record()
+        if room.stop_event_time_ms is None or room.stop_event_time_ms < event.time_ms:
+            # Before the tasks are read: a task that becomes known after that finds the room ended.
+            await self._in_thread(self._table.note_room_end, event, self._now_ms())
+        records = await self._in_thread(self._table.tasks_of, event.room)
+        if not records:
+            return Served([Done(None, Outcome.NO_TASKS)])
+        return await self._stop_all(event, records)
+
+    async def _stop_if_room_is_over(self, event: Event) -> Served:
+        # After the task was written: a room's end that did not find the task is found here.
+        (task,) = event.tasks
+        room = await self._reads.read(room_item(event.room)) or Record()
+        if room.event_type is None or room.stop_event_time_ms is None or room.stop_event_time_ms < event.time_ms:
+            return Served([Done(task.task_id, Outcome.KNOWN)])
+        room_end = Event(
+            type=EventType(room.event_type),
+            room=event.room,
+            time_ms=room.stop_event_time_ms,
+            event_id=room.event_id,
+            business_id=room.business_id or event.business_id,
+        )
+        return await self._stop_all(room_end, {task: None})
+
+    async def _stop_all(self, event: Event, records: Mapping[Task, Record | None]) -> Served:
+        results = await asyncio.gather(
+            *(self._stop(task, event, record) for task, record in records.items()), return_exceptions=True
+        )
+        served = Served([])
+        for task, result in zip(records, results, strict=True):
+            if isinstance(result, Done):
+                served.done.append(result)
+            elif isinstance(result, StopError):
+                served.failed.append((task.task_id, result))
+            else:
+                raise result
+        return served
+
+    async def _stop(self, task: Task, event: Event, record: Record | None) -> Done:
+        async with self._locks[task]:
+            if task in self._failed:
+                raise self._failed[task]
+            record = self._answered.get(task) or record or await self._reads.read(task) or Record()
+            try:
+                return await self._decide_and_stop(task, event, record)
+            except Retryable as error:
+                self._failed[task] = error
+                raise
+
+    async def _decide_and_stop(self, task: Task, event: Event, record: Record) -> Done:
+        verdict = decide(
+            event.time_ms,
+            record,
+            self._now_ms(),
+            duplicate_window_ms=self._settings.duplicate_window_ms,
+            stale_after_ms=self._settings.stale_after_ms,
+        )
+        request_id = None
+        if verdict is Verdict.ASK:
+            verdict, request_id = await self._ask(task, event)
+        if verdict is Verdict.DUPLICATE:
+            return Done(task.task_id, Outcome.DUPLICATE)
+        if verdict is Verdict.SUPERSEDED:
+            return Done(task.task_id, Outcome.SUPERSEDED, request_id)
+        if verdict is Verdict.STOP:
+            # Only a task that the event does not name takes its BusinessId from what is known of it.
+            business_id = event.business_id or (None if event.task_ids else record.business_id)
+            stopped = await self._call(self._stopper.stop_turns, self._stopper.api.stop_segment, task, business_id)
+        else:
+            stopped = Stopped(Outcome.ALREADY_STOPPED, request_id)
+        # After the call: a crash between the two costs one more call, never a lost stop.
+        await self._in_thread(self._table.note_stop, task, event, stopped.outcome, stopped.request_id, self._now_ms())
+        self._answered[task] = replace(record, stop_event_time_ms=event.time_ms)
+        return Done(task.task_id, stopped.outcome, stopped.request_id)
+
+    async def _ask(self, task: Task, event: Event) -> tuple[Verdict, str | None]:
+        found: RunningTask | None
+        found, request_id = await self._call(self._stopper.query_turns, self._stopper.api.get_segment_task, task)
+        verdict = decide_from_api(event.time_ms, found)
+        if verdict is Verdict.ASK:
+            raise Retryable("TaskUnclear", "GetSegmentTask does not say when the task started", request_id)
+        if verdict is Verdict.SUPERSEDED and found and found.started_at_ms > event.time_ms:
+            await self._in_thread(self._table.note_known_start, task, found.started_at_ms, self._now_ms())
+        return verdict, request_id
+
+    async def _call(self, turns: Turns, function: Callable[..., Any], *arguments: object) -> Any:
+        """Make a call in its turn, and once more at once for each cause that deserves it."""
+        causes: set[type[TryAtOnce]] = set()
+        while True:
+            await turns.take(self._seconds_left)
+            try:
+                return await self._in_thread(function, *arguments)
+            except TryAtOnce as error:
+                if type(error) in causes:
+                    raise
+                causes.add(type(error))
+
+
+class _SharedReads:
+    """Reads the records that the messages of a batch ask for at the same moment in one call."""
+
+    def __init__(self, table: SegmentTable, in_thread: InThread) -> None:
+        self._table = table
+        self._in_thread = in_thread
+        self._wanted: dict[Task, asyncio.Future[Record | None]] = {}
+        self._reading: set[asyncio.Task[None]] = set()
+
+    async def read(self, task: Task) -> Record | None:
+        """Read a record as it is after this call began; None where there is none."""
+        loop = asyncio.get_running_loop()
+        if not self._wanted:
+            loop.call_soon(self._begin)
+        if task not in self._wanted:
+            self._wanted[task] = loop.create_future()
+        return await self._wanted[task]
+
+    def _begin(self) -> None:
+        wanted, self._wanted = self._wanted, {}
+        reading = asyncio.create_task(self._finish(wanted))
+        self._reading.add(reading)
+        reading.add_done_callback(self._reading.discard)
+
+    async def _finish(self, wanted: dict[Task, asyncio.Future[Record | None]]) -> None:
+        try:
+            found = await self._in_thread(self._table.read, list(wanted))
+        except Exception as error:  # noqa: BLE001 - it is raised again in everyone who waits
+            for future in wanted.values():
+                future.set_exception(error)
+        else:
+            for task, future in wanted.items():
+                future.set_result(found.get(task))

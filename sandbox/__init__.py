@@ -1,0 +1,1 @@
+"""What people and tests run on their own machine instead of the cloud."""

@@ -1,0 +1,190 @@
+"""The main job, shown: every sample in events/ goes through the sandbox, and a table tells what became of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from sandbox.rtc_double import INTERNAL_ERROR
+from sandbox.stack import PARAMETERS, ROOT, Sandbox, sandbox, wait_for
+
+EARLIER_MS = 1_795_327_000_000  # before the times in the samples, which are of 2026-11-22
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A sample, and what should become of it.
+
+    Parameters
+    ----------
+    running
+        The tasks that run when it is sent, as (room, task).
+    end
+        The outcomes of its tasks, or the ErrorKind of its dead letter.
+    requests
+        How many StopSegment requests the API should see.
+    """
+
+    sample: str
+    end: str
+    requests: int = 0
+    running: tuple[tuple[str, str], ...] = ()
+    started_ms: int | None = None
+    note: str = ""
+
+
+FIRST = (
+    Scene("room-ended", "stopped", 1, (("room-1", "audio"),), EARLIER_MS),
+    Scene("room-ended-two-tasks", "stopped stopped", 2, (("room-2", "audio"), ("room-2", "screen"))),
+    Scene("moderation-violation", "stopped", 1, (("room-3", "audio"),)),
+    Scene("already-gone", "already_stopped", 1),
+    Scene("late-room-ended", "superseded", 0, (("room-5", "audio"),), note="from yesterday; today's session goes on"),
+    Scene("segment-started", "known", 0, (("room-6", "audio"),)),
+    Scene("room-ended-no-tasks", "no_tasks"),
+    Scene("rtc-callback-segment-real-time-data", "known", 0, (("room-8", "audio"),), EARLIER_MS),
+    Scene("rtc-callback-other", "ignored"),
+    Scene("eventbridge", "stopped", 1, (("room-9", "audio"),), EARLIER_MS),
+    Scene("sns", "stopped", 1, (("room-10", "audio"),)),
+    Scene("bad-not-json", "invalid_message"),
+    Scene("bad-id", "invalid_message"),
+    Scene("bad-event-type", "invalid_message"),
+    Scene("bad-app", "rejected", 1),
+    Scene("api-down", "exhausted", int(PARAMETERS["MaxReceiveCount"]), (("room-15", "audio"),)),
+)
+THEN = (
+    Scene("room-ended", "duplicate", 0, note="the same message again"),
+    Scene("room-ended-all-tasks", "stopped", 1, note="names no task: all that are known"),
+    Scene("rtc-callback-room-destroy", "stopped", 1),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of a scene."""
+
+    scene: Scene
+    ends: list[str]
+    requests: int
+    record: str
+    letter: str
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether it ended as it should."""
+        return " ".join(self.ends) == self.scene.end and self.requests == self.scene.requests
+
+
+def main() -> int:
+    """Run the demo; return 0 where everything ended as it should."""
+    console = Console()
+    console.print("Starting an AWS and an RTC API on this machine, and deploying template.yaml with SAM CLI ...")
+    with sandbox(app_ids={"661e"}) as box:
+        console.print(f"  AWS      {box.aws.endpoint}\n  RTC API  {box.rtc.url}\n")
+        box.rtc.fail(INTERNAL_ERROR, task=("661e", "room-15", "audio"))
+        console.print("Sending events/. api-down takes some seconds: it is tried again with growing pauses.\n")
+        rows = [*_play(box, FIRST), *_play(box, THEN)]
+    console.print(_table(rows))
+    failed = [row.scene.sample for row in rows if not row.as_expected]
+    if failed:
+        console.print(f"[red]not as expected: {', '.join(failed)}[/red]")
+    else:
+        console.print("Everything ended as it should. Both servers are stopped.")
+    return 1 if failed else 0
+
+
+def _play(box: Sandbox, scenes: Sequence[Scene]) -> list[Row]:
+    for scene in scenes:
+        for room_id, task_id in scene.running:
+            box.rtc.start_task("661e", room_id, task_id, start_time_ms=scene.started_ms)
+    already = len(box.rtc.requests)
+    bodies = [_body(scene.sample) for scene in scenes]
+    message_ids = box.send(bodies)
+    wait_for(lambda: box.undone() == 0, "the event queue to be empty", seconds=120)
+    letters = {letter["Attributes"]["SourceMessageId"]: letter for letter in box.dead_letters()}
+    ends = wait_for(lambda: _ends(box, message_ids), "every message's end in the log")
+    requests = [r for r in box.rtc.requests[already:] if r.action == "StopSegment" and r.body]
+    records = box.records()
+    rows = []
+    for scene, body, message_id in zip(scenes, bodies, message_ids, strict=True):
+        rooms = {room_id for room_id, _ in scene.running} or {_room_of(body)}
+        letter = letters.get(message_id)
+        if letter and letter["Body"] != body:
+            raise RuntimeError(f"the dead letter of {scene.sample} is not the message that was sent")
+        rows.append(
+            Row(
+                scene,
+                ends[message_id],
+                sum(1 for request in requests if request.body and request.body.get("RoomId") in rooms),
+                _record_text(records, rooms),
+                _letter_text(letter),
+            )
+        )
+    return rows
+
+
+def _body(sample: str) -> str:
+    text = (ROOT / "events" / f"{sample}.json").read_text()
+    body: str = json.loads(text)["Records"][0]["body"]
+    return body
+
+
+def _room_of(body: str) -> str:
+    try:
+        content = json.loads(body)
+    except ValueError:
+        return ""
+    inside = content.get("detail") or json.loads(content.get("EventData") or content.get("Message") or "{}")
+    return str(content.get("RoomId") or inside.get("RoomId", ""))
+
+
+def _ends(box: Sandbox, message_ids: Sequence[str]) -> dict[str, list[str]]:
+    ends: dict[str, list[str]] = {message_id: [] for message_id in message_ids}
+    for line in box.log_lines():
+        if line.get("outcome", "retried") != "retried" and line.get("message_id") in ends:
+            ends[line["message_id"]].append(line["outcome"])
+    return ends if all(ends.values()) else {}
+
+
+def _record_text(records: dict[tuple[str, str], dict[str, Any]], rooms: set[str]) -> str:
+    names = ("outcome", "stop_event_time", "started_at", "seen_at")
+    lines = []
+    for (room, task_id), item in sorted(records.items()):
+        if room.partition("#")[2] in rooms:
+            known = [str(item[names[0]])] if "outcome" in item else [name for name in names[1:] if name in item]
+            lines.append(f"{task_id}: {', '.join(known)}")
+    return "\n".join(lines)
+
+
+def _letter_text(letter: dict[str, Any] | None) -> str:
+    if letter is None:
+        return ""
+    values = letter["Attributes"]
+    times = "once" if values["ReceiveCount"] == "1" else f"{values['ReceiveCount']} times"
+    return f"{values['ErrorCode']}: {values['ErrorMessage']} (received {times})"
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    table = Table(title="What became of each event", title_justify="left", show_lines=True)
+    table.add_column("sent")
+    table.add_column("ended as")
+    table.add_column("StopSegment\nrequests", justify="right")
+    table.add_column("records of its room")
+    table.add_column("dead letter", overflow="fold")
+    for row in rows:
+        mark = "" if row.as_expected else f"\n[red]expected {row.scene.end}, {row.scene.requests} requests[/red]"
+        note = f"\n[dim]{row.scene.note}[/dim]" if row.scene.note else ""
+        table.add_row(
+            row.scene.sample + note, "\n".join(row.ends) + mark, str(row.requests), row.record, escape(row.letter)
+        )
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())

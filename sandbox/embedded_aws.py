@@ -1,0 +1,184 @@
+"""An AWS in one local process: ministack with IAM enforced, behind TLS, on a free loopback port."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import ipaddress
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from ssl import create_default_context
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+REGION = "us-east-1"
+START_DEADLINE_SECONDS = 60
+_HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class EmbeddedAws:
+    """A running ministack.
+
+    Parameters
+    ----------
+    endpoint
+        Its https URL.
+    ca_bundle
+        The certificate that its clients must trust.
+    log
+        What ministack and the functions print.
+    """
+
+    endpoint: str
+    ca_bundle: Path
+    log: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that point the AWS CLI, SAM CLI and boto3 here, as the account's root."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_CA_BUNDLE": str(self.ca_bundle),
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": REGION,
+        }
+
+    def client(self, service: str, *, access_key_id: str = "test", secret_access_key: str = "test") -> Any:  # noqa: S107
+        """Return a boto3 client of `service`, by default as the account's root."""
+        return boto3.session.Session().client(
+            service,  # type: ignore[call-overload]
+            endpoint_url=self.endpoint,
+            verify=str(self.ca_bundle),
+            region_name=REGION,
+            aws_access_key_id=access_key_id,
+            aws_secret_access_key=secret_access_key,
+            config=Config(retries={"total_max_attempts": 2}, max_pool_connections=32),
+        )
+
+
+@contextlib.contextmanager
+def embedded_aws() -> Iterator[EmbeddedAws]:
+    """Start ministack, wait until it answers, and stop it with all its functions at the end.
+
+    Raises
+    ------
+    RuntimeError
+        It ended, or did not answer within START_DEADLINE_SECONDS; the message has its last lines.
+    """
+    home = Path(tempfile.mkdtemp(prefix="segment-stopper-"))
+    try:
+        certificate, key = _write_certificate(home)
+        port = _free_port()
+        aws = EmbeddedAws(f"https://{_HOST}:{port}", certificate, home / "ministack.log")
+        with aws.log.open("wb") as log:
+            # A process group of its own: a Ctrl-C meant for the caller must let it stop the functions in order.
+            process = subprocess.Popen(
+                [sys.executable, "-m", "ministack"],
+                env=_process_environment(home, port, certificate, key),
+                cwd=home,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            _wait_until_it_answers(aws, process)
+            yield aws
+        finally:
+            _stop(process)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _process_environment(home: Path, port: int, certificate: Path, key: Path) -> dict[str, str]:
+    # The caller's AWS settings and proxies must not leak into the functions.
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AWS_", "COV_CORE_")) and not name.lower().endswith("_proxy")
+    }
+    return inherited | {
+        "AUTH": "true",
+        "USE_SSL": "1",
+        "BIND_HOST": _HOST,
+        "GATEWAY_PORT": str(port),
+        "MINISTACK_REGION": REGION,
+        "MINISTACK_SSL_CERT": str(certificate),
+        "MINISTACK_SSL_KEY": str(key),
+        "AWS_CA_BUNDLE": str(certificate),
+        "TMPDIR": str(home),
+    }
+
+
+def _wait_until_it_answers(aws: EmbeddedAws, process: subprocess.Popen[bytes]) -> None:
+    trust = create_default_context(cafile=str(aws.ca_bundle))
+    deadline = time.monotonic() + START_DEADLINE_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(urllib.error.URLError, OSError):
+            urllib.request.urlopen(f"{aws.endpoint}/_ministack/health", timeout=2, context=trust).close()  # noqa: S310 - always https
+            return
+        time.sleep(0.1)
+    tail = aws.log.read_text(errors="replace")[-2000:]
+    raise RuntimeError(f"the embedded AWS did not start on {aws.endpoint}:\n{tail}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _write_certificate(home: Path) -> tuple[Path, Path]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"sandbox {secrets.token_hex(4)}")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=30))
+        .add_extension(
+            x509.SubjectAlternativeName(
+                [x509.DNSName("localhost"), x509.DNSName("*.localhost"), x509.IPAddress(ipaddress.ip_address(_HOST))]
+            ),
+            critical=False,
+        )
+        .sign(key, hashes.SHA256())
+    )
+    certificate_path, key_path = home / "certificate.pem", home / "key.pem"
+    certificate_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    key_path.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return certificate_path, key_path

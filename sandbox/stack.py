@@ -1,0 +1,175 @@
+"""The real template, deployed by the real SAM CLI on an embedded AWS, with the RTC API double behind it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sandbox.embedded_aws import EmbeddedAws, embedded_aws
+from sandbox.rtc_double import RtcDouble
+
+ROOT = Path(__file__).parent.parent
+BUILT_TEMPLATE = ROOT / ".aws-sam" / "build" / "template.yaml"
+STACK_NAME = "rtc-segment-stopper-sandbox"
+ACCESS_KEY_ID = "AKLTsandbox"
+SECRET_ACCESS_KEY = "sandbox-secret-key"  # noqa: S105 - the double's own
+# Few receives, so that nobody waits minutes for a message to be given up.
+PARAMETERS = {"MaxReceiveCount": "3"}
+
+T = TypeVar("T")
+
+
+class DeployError(Exception):
+    """SAM CLI failed. The message has its last lines."""
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """A deployed stack.
+
+    Parameters
+    ----------
+    outputs
+        The stack's outputs, as template.yaml names them.
+    """
+
+    aws: EmbeddedAws
+    rtc: RtcDouble
+    outputs: Mapping[str, str]
+
+    def send(self, bodies: Sequence[str]) -> list[str]:
+        """Send messages to the event queue in as few calls as can be, and return their message ids."""
+        message_ids: list[str] = []
+        for start in range(0, len(bodies), 10):
+            entries = [
+                {"Id": str(number), "MessageBody": body} for number, body in enumerate(bodies[start : start + 10])
+            ]
+            answer = self.aws.client("sqs").send_message_batch(QueueUrl=self.outputs["EventQueueUrl"], Entries=entries)
+            if answer.get("Failed"):
+                raise RuntimeError(f"the event queue refused {answer['Failed']}")
+            message_ids += [entry["MessageId"] for entry in sorted(answer["Successful"], key=lambda e: int(e["Id"]))]
+        return message_ids
+
+    def undone(self) -> int:
+        """Count the messages on the event queue: waiting, in work, or postponed."""
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        answer = self.aws.client("sqs").get_queue_attributes(
+            QueueUrl=self.outputs["EventQueueUrl"], AttributeNames=names
+        )
+        return sum(int(answer["Attributes"][name]) for name in names)
+
+    def dead_letters(self) -> list[dict[str, Any]]:
+        """Take every letter off the dead-letter queue: Body, and Attributes by name as strings."""
+        sqs, url = self.aws.client("sqs"), self.outputs["DeadLetterQueueUrl"]
+        letters: list[dict[str, Any]] = []
+        while messages := sqs.receive_message(
+            QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=["All"], MessageSystemAttributeNames=["All"]
+        ).get("Messages"):
+            for message in messages:
+                attributes = message.get("MessageAttributes", {})
+                values = {name: value["StringValue"] for name, value in attributes.items()}
+                letters.append({"Body": message["Body"], "Attributes": values})
+                sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        return letters
+
+    def records(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """Read the segment table: its items' attributes as plain values, by room and task_id."""
+        pages = (
+            self.aws.client("dynamodb")
+            .get_paginator("scan")
+            .paginate(TableName=self.outputs["SegmentTableName"], ConsistentRead=True)
+        )
+        items: dict[tuple[str, str], dict[str, Any]] = {}
+        for page in pages:
+            for item in page["Items"]:
+                plain: dict[str, Any] = {name: int(v["N"]) if "N" in v else v["S"] for name, v in item.items()}
+                items[plain["room"], plain["task_id"]] = plain
+        return items
+
+    def log_lines(self, function_output: str = "StopSegmentFunctionName") -> list[dict[str, Any]]:
+        """Read what a function logged, as JSON lines."""
+        client = self.aws.client("lambda")
+        configuration = client.get_function_configuration(FunctionName=self.outputs[function_output])
+        pages = (
+            self.aws.client("logs")
+            .get_paginator("filter_log_events")
+            .paginate(logGroupName=configuration["LoggingConfig"]["LogGroup"])
+        )
+        messages = [event["message"] for page in pages for event in page["events"]]
+        return [json.loads(line) for message in messages for line in message.splitlines() if line.startswith("{")]
+
+
+@contextlib.contextmanager
+def sandbox(parameters: Mapping[str, str] | None = None, **double: Any) -> Iterator[Sandbox]:
+    """Start an AWS and an RTC API, deploy the stack, and stop all of it at the end.
+
+    Parameters
+    ----------
+    parameters
+        Values for the template's parameters, beside PARAMETERS.
+    double
+        More for RtcDouble.
+
+    Raises
+    ------
+    DeployError
+        The template was not built, or does not deploy.
+    """
+    with RtcDouble(secrets={ACCESS_KEY_ID: SECRET_ACCESS_KEY}, **double) as rtc, embedded_aws() as aws:
+        outputs = deploy(aws, {"RtcEndpoint": rtc.url, **PARAMETERS, **(parameters or {})})
+        aws.client("secretsmanager").put_secret_value(
+            SecretId=outputs["RtcCredentialsSecretArn"],
+            SecretString=json.dumps({"AccessKeyId": ACCESS_KEY_ID, "SecretAccessKey": SECRET_ACCESS_KEY}),
+        )
+        yield Sandbox(aws, rtc, outputs)
+
+
+def deploy(aws: EmbeddedAws, parameters: Mapping[str, str]) -> dict[str, str]:
+    """Deploy the built template with SAM CLI and return the stack's outputs."""
+    if not BUILT_TEMPLATE.exists():
+        raise DeployError("the stack is not built: run `make build`")
+    command = [
+        *(str(Path(sys.executable).with_name("sam")), "deploy", "--config-env", "sandbox"),
+        *("--stack-name", STACK_NAME),
+        *("--parameter-overrides", *(f"{name}={value}" for name, value in parameters.items())),
+    ]
+    environment = os.environ | aws.environment | {"SAM_CLI_TELEMETRY": "0", "SAM_CLI_POLL_DELAY": "0.2"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        raise DeployError(f"sam deploy failed:\n{(done.stdout + done.stderr)[-3000:]}")
+    _number_the_concurrency(aws)
+    stack = aws.client("cloudformation").describe_stacks(StackName=STACK_NAME)["Stacks"][0]
+    return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+
+
+def _number_the_concurrency(aws: EmbeddedAws) -> None:
+    # ministack keeps a Number parameter as a string, on which its poller stops: set it once more, as a number.
+    client = aws.client("lambda")
+    for mapping in client.list_event_source_mappings()["EventSourceMappings"]:
+        if "ScalingConfig" in mapping:
+            concurrency = int(mapping["ScalingConfig"]["MaximumConcurrency"])
+            client.update_event_source_mapping(UUID=mapping["UUID"], ScalingConfig={"MaximumConcurrency": concurrency})
+
+
+def wait_for(condition: Callable[[], T], what: str, *, seconds: float = 60) -> T:
+    """Poll until `condition()` is true, and return what it gave.
+
+    Raises
+    ------
+    TimeoutError
+        It did not become true in time; the message says what was waited for.
+    """
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {seconds:.0f} s for {what}")
+        time.sleep(0.1)
+    return value

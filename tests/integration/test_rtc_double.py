@@ -1,0 +1,494 @@
+"""The official SDK calls the double over a real socket."""
+
+import concurrent.futures
+import http.client
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import urllib3
+from volcenginesdkcore import ApiClient, Configuration, UniversalApi, UniversalInfo
+from volcenginesdkcore.rest import ApiException
+
+from sandbox.rtc_double import (
+    INTERNAL_ERROR,
+    QPS_OVER_LIMIT,
+    SERVICE_UNAVAILABLE,
+    Fault,
+    FaultKind,
+    RtcDouble,
+    TaskStatus,
+)
+
+KEY, SECRET = "AKLT-one", "c2VjcmV0"
+TASK = ("app", "math-101", "audio")
+OTHER_TASK = ("app", "math-101", "video")
+IDS = {"AppId": "app", "RoomId": "math-101", "TaskId": "audio"}
+OTHER_IDS = {**IDS, "TaskId": "video"}
+NOT_FOUND = "InvalidParameter.ErrorActiveTaskNotFound"
+REGIONS = {"volcengine": "cn-north-1", "volcengine-ap-singapore": "ap-singapore-1", "byteplus": "ap-singapore-1"}
+
+
+@pytest.fixture
+def double() -> Iterator[RtcDouble]:
+    with RtcDouble(secrets={KEY: SECRET}) as running:
+        running.start_task(*TASK)
+        yield running
+
+
+def api(
+    double: RtcDouble,
+    *,
+    key: str = KEY,
+    secret: str = SECRET,
+    token: str = "",
+    region: str | None = None,
+    read_timeout: float = 5,
+) -> UniversalApi:
+    configuration = Configuration()
+    configuration.host = double.url
+    configuration.scheme = "http"
+    configuration.ak, configuration.sk, configuration.session_token = key, secret, token
+    configuration.region = region or REGIONS[double.platform]
+    configuration.auto_retry = False
+    configuration.read_timeout = read_timeout
+    return UniversalApi(ApiClient(configuration))
+
+
+def call(
+    client: UniversalApi, body: dict[str, Any], action: str = "StopSegment", version: str = "2020-12-01"
+) -> object:
+    method = "GET" if action == "GetSegmentTask" else "POST"
+    info = UniversalInfo(method=method, service="rtc", version=version, action=action, content_type="application/json")
+    result: object = client.do_call(info, body)
+    return result
+
+
+def call_in_any_case(client: UniversalApi, action: str) -> None:
+    """Call without minding whether the task still runs."""
+    try:
+        call(client, IDS, action, "2023-11-01")
+    except ApiException as error:
+        assert NOT_FOUND in error.body  # noqa: PT017 - only some of the calls fail
+
+
+def stop(double: RtcDouble, ids: dict[str, Any] | None = None) -> object:
+    return call(api(double), IDS if ids is None else ids)
+
+
+def segment_task(double: RtcDouble, ids: dict[str, str] | None = None) -> dict[str, Any]:
+    result = call(api(double), ids or IDS, action="GetSegmentTask", version="2022-06-01")
+    assert isinstance(result, dict)
+    task: dict[str, Any] = result["SegmentTask"]
+    return task
+
+
+def refusal(make: Callable[[], object]) -> tuple[int, str, int | None]:
+    """Call, and return HTTP status, Code and CodeN of the refusal."""
+    with pytest.raises(ApiException) as raised:
+        make()
+    answer = json.loads(raised.value.body)
+    assert answer["Result"] == ""
+    error = answer["ResponseMetadata"]["Error"]
+    assert error["Message"]
+    return raised.value.status, error["Code"], error.get("CodeN")
+
+
+def control(
+    double: RtcDouble, method: str, command: str, body: object = None, raw: bytes | None = None
+) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection(urlsplit(double.url).netloc, timeout=5)
+    connection.request(method, f"/_control/{command}", json.dumps(body).encode() if raw is None else raw)
+    response = connection.getresponse()
+    answer = json.loads(response.read())
+    connection.close()
+    return response.status, answer
+
+
+class TestStopSegment:
+    def test_a_running_task_is_stopped_once(self, double: RtcDouble) -> None:
+        assert stop(double) == "ok"
+        assert not double.is_running(*TASK)
+        assert refusal(lambda: stop(double)) == (400, NOT_FOUND, None)
+
+    def test_a_task_that_never_ran_is_not_found(self, double: RtcDouble) -> None:
+        assert refusal(lambda: stop(double, OTHER_IDS)) == (400, NOT_FOUND, None)
+
+    def test_a_task_id_runs_again_as_a_new_session(self, double: RtcDouble) -> None:
+        stop(double)
+        double.start_task(*TASK, start_time_ms=1_700_000_000_000)
+        task = double.task(*TASK)
+        assert task is not None
+        assert (task.start_time_ms, task.end_time_ms, task.status) == (1_700_000_000_000, 0, TaskStatus.RUNNING)
+        assert stop(double) == "ok"
+
+    def test_business_id_and_unknown_keys_are_fine(self, double: RtcDouble) -> None:
+        assert stop(double, {**IDS, "BusinessId": "school", "Colour": ["blue"]}) == "ok"
+
+    @pytest.mark.parametrize(
+        ("body", "refused_as"),
+        [
+            ({}, "InvalidParameter.IllegalAppId"),
+            ({**IDS, "AppId": "a b"}, "InvalidParameter.IllegalAppId"),
+            ({**IDS, "AppId": 7}, "InvalidParameter.IllegalAppId"),
+            ({**IDS, "RoomId": ""}, "InvalidParameter.IllegalRoomID"),
+            ({**IDS, "RoomId": "x" * 129}, "InvalidParameter.IllegalRoomID"),
+            ({**IDS, "TaskId": "audio\n"}, "InvalidParameter.IllegalTaskID"),
+            ({**IDS, "TaskId": None}, "InvalidParameter.IllegalTaskID"),
+            ({**IDS, "TaskId": "声音"}, "InvalidParameter.IllegalTaskID"),
+            ({**IDS, "BusinessId": ""}, "InvalidParameter.IllegalBusinessID"),
+        ],
+    )
+    def test_an_illegal_id_is_refused(self, double: RtcDouble, body: dict[str, Any], refused_as: str) -> None:
+        assert refusal(lambda: stop(double, body)) == (400, refused_as, None)
+        assert double.is_running(*TASK)
+
+    def test_an_app_that_does_not_exist_is_refused(self) -> None:
+        with RtcDouble(secrets={KEY: SECRET}, app_ids={"another"}) as double:
+            assert refusal(lambda: stop(double)) == (400, "InvalidParameter.NotExistAppId", None)
+
+    def test_a_success_carries_the_metadata_of_the_page(self, double: RtcDouble) -> None:
+        client = api(double)
+        call(client, IDS)
+        answer = json.loads(client.api_client.last_response.data)
+        request_id = answer["ResponseMetadata"].pop("RequestId")
+        assert re.fullmatch(r"\d{14}[0-9A-F]{20}", request_id)
+        assert answer == {
+            "Result": "ok",
+            "ResponseMetadata": {
+                "Action": "StopSegment",
+                "Version": "2020-12-01",
+                "Service": "rtc",
+                "Region": "cn-north-1",
+            },
+        }
+
+
+class TestGetSegmentTask:
+    def test_it_follows_a_task_from_start_to_stop(self, double: RtcDouble) -> None:
+        double.start_task(*TASK, start_time_ms=1_700_000_000_000)
+        running = segment_task(double)
+        assert running == {**IDS, "StartTime": 1_700_000_000_000, "EndTime": 0, "Status": 2, "StopReason": ""}
+        before_ms = time.time_ns() // 1_000_000
+        stop(double)
+        stopped = segment_task(double)
+        assert (stopped["Status"], stopped["StopReason"]) == (3, "StopByAPI")
+        assert before_ms <= stopped["EndTime"] <= time.time_ns() // 1_000_000
+
+    def test_a_task_that_ended_by_itself_says_so(self, double: RtcDouble) -> None:
+        double.end_task(*TASK)
+        assert segment_task(double)["StopReason"] == "IdleTimeOut"
+        assert refusal(lambda: stop(double)) == (400, NOT_FOUND, None)
+
+    def test_a_task_that_never_ran_is_not_found(self, double: RtcDouble) -> None:
+        assert refusal(lambda: segment_task(double, OTHER_IDS)) == (400, NOT_FOUND, None)
+
+
+class TestGateway:
+    @pytest.mark.parametrize(
+        ("platform", "action", "version"),
+        [
+            ("volcengine", "StopSegment", "2020-12-01"),
+            ("volcengine", "StopSegment", "2023-11-01"),
+            ("volcengine-ap-singapore", "StopSegment", "2020-12-01"),
+            ("volcengine-ap-singapore", "StopSegment", "2023-11-01"),
+            ("byteplus", "StopSegment", "2022-06-01"),
+            ("volcengine", "GetSegmentTask", "2022-06-01"),
+            ("volcengine-ap-singapore", "GetSegmentTask", "2023-11-01"),
+            ("byteplus", "GetSegmentTask", "2023-11-01"),
+        ],
+    )
+    def test_each_platform_knows_its_versions(self, platform: str, action: str, version: str) -> None:
+        with RtcDouble(secrets={KEY: SECRET}, platform=platform) as double:
+            double.start_task(*TASK)
+            assert call(api(double), IDS, action, version)
+            assert [request.code for request in double.requests] == [""]
+
+    @pytest.mark.parametrize(
+        ("platform", "action", "version"),
+        [
+            ("volcengine", "StopSegment", "2022-06-01"),
+            ("byteplus", "StopSegment", "2020-12-01"),
+            ("volcengine", "GetSegmentTask", "2020-12-01"),
+            ("volcengine", "StartSegment", "2020-12-01"),
+        ],
+    )
+    def test_an_unknown_action_or_version_is_refused(self, platform: str, action: str, version: str) -> None:
+        with RtcDouble(secrets={KEY: SECRET}, platform=platform) as double:
+            refused_as = refusal(lambda: call(api(double), IDS, action, version))
+            assert refused_as == (404, "InvalidActionOrVersion", 100008)
+
+    @pytest.mark.parametrize(
+        ("credentials", "refused_as"),
+        [
+            ({"key": "AKLT-unknown"}, (401, "InvalidAccessKey", 100009)),
+            ({"secret": "wrong"}, (401, "SignatureDoesNotMatch", 100010)),
+            ({"region": "ap-singapore-1"}, (401, "InvalidCredential", 100025)),
+            ({"token": "unknown"}, (401, "InvalidSecretToken", 100026)),
+        ],
+    )
+    def test_wrong_credentials_are_refused(
+        self, double: RtcDouble, credentials: dict[str, str], refused_as: tuple[int, str, int]
+    ) -> None:
+        assert refusal(lambda: call(api(double, **credentials), IDS)) == refused_as  # type: ignore[arg-type]
+        assert double.is_running(*TASK)
+
+    def test_keys_rotate_while_it_runs(self, double: RtcDouble) -> None:
+        double.secrets[KEY] = "rotated"
+        assert refusal(lambda: stop(double)) == (401, "SignatureDoesNotMatch", 100010)
+        assert call(api(double, secret="rotated"), IDS) == "ok"
+
+    def test_a_session_token_is_required_where_one_is_set(self) -> None:
+        with RtcDouble(secrets={KEY: SECRET}, session_tokens={KEY: "STS"}) as double:
+            double.start_task(*TASK)
+            assert refusal(lambda: stop(double)) == (401, "InvalidSecretToken", 100026)
+            assert call(api(double, token="STS"), IDS) == "ok"
+
+    @pytest.mark.parametrize(
+        ("method", "path", "status", "refused_as"),
+        [
+            ("POST", "/?Action=StopSegment&Version=2020-12-01", 401, "MissingAuthenticationToken"),
+            ("GET", "/?Action=StopSegment&Version=2020-12-01", 405, "MethodNotAllowed"),
+            ("POST", "/stop?Action=StopSegment&Version=2020-12-01", 404, "InvalidActionOrVersion"),
+            ("POST", "/", 404, "InvalidActionOrVersion"),
+        ],
+    )
+    def test_requests_no_sdk_would_send_are_refused_and_recorded(
+        self, double: RtcDouble, method: str, path: str, status: int, refused_as: str
+    ) -> None:
+        response = urllib3.request(method, double.url + path)
+        assert (response.status, double.requests[0].code) == (status, refused_as)
+
+    @pytest.mark.parametrize(("action", "limit"), [("StopSegment", 150), ("GetSegmentTask", 60)])
+    def test_more_than_the_limit_in_a_second_is_refused_and_counts(
+        self, double: RtcDouble, action: str, limit: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        now = time.time()
+        clock = SimpleNamespace(time=lambda: now, time_ns=time.time_ns)
+        monkeypatch.setattr("sandbox.rtc_double.time", clock)
+        client = api(double)
+        for _ in range(limit):
+            call_in_any_case(client, action)
+        assert {request.http_status for request in double.requests} <= {200, 400}
+        now += 0.9
+        over_limit = (429, "FlowLimitExceeded.QPSOverLimit", None)
+        assert refusal(lambda: call(client, IDS, action, "2023-11-01")) == over_limit
+        assert double.busiest_second(action) == limit + 1
+        now += 0.2
+        call_in_any_case(client, action)
+        assert double.requests[-1].http_status in {200, 400}
+        assert double.busiest_second() == limit + 1
+
+
+class TestFaults:
+    @pytest.mark.parametrize(
+        ("fault", "refused_as"),
+        [
+            (INTERNAL_ERROR, (500, "InternalError", None)),
+            (SERVICE_UNAVAILABLE, (503, "ServiceUnavailable", None)),
+            (QPS_OVER_LIMIT, (429, "FlowLimitExceeded.QPSOverLimit", None)),
+            (Fault("error", status=403, code="AccessDenied", code_n=100013), (403, "AccessDenied", 100013)),
+        ],
+    )
+    def test_an_error_comes_as_json(self, double: RtcDouble, fault: Fault, refused_as: tuple[int, str, int]) -> None:
+        double.fail(fault, next_requests=1)
+        assert refusal(lambda: stop(double)) == refused_as
+        assert stop(double) == "ok"
+
+    def test_an_error_may_come_with_status_200(self, double: RtcDouble) -> None:
+        double.fail(Fault("error", status=200, code="InternalError", message="Trouble"))
+        with pytest.raises(ApiException, match="Trouble") as raised:
+            stop(double)
+        assert (raised.value.status, raised.value.body) == (200, None)
+
+    @pytest.mark.parametrize(
+        ("kind", "error"),
+        [
+            ("html_ok", AttributeError),
+            ("list", AttributeError),
+            ("null", AttributeError),
+            ("empty", AttributeError),
+            ("not_utf8", UnicodeDecodeError),
+            ("no_metadata", ApiException),
+            ("half_body", urllib3.exceptions.ProtocolError),
+            ("drop", urllib3.exceptions.HTTPError),
+        ],
+    )
+    def test_a_raw_body_troubles_the_sdk_and_stops_nothing(
+        self, double: RtcDouble, kind: FaultKind, error: type[Exception]
+    ) -> None:
+        double.fail(Fault(kind))
+        with pytest.raises(error):
+            stop(double)
+        assert double.is_running(*TASK)
+        assert double.requests[-1].code == kind
+
+    @pytest.mark.parametrize(("kind", "result"), [("no_result", None), ("empty_result", "")])
+    def test_a_success_without_a_result_is_none(self, double: RtcDouble, kind: FaultKind, result: object) -> None:
+        double.fail(Fault(kind))
+        assert stop(double) == result
+        assert double.is_running(*TASK)
+
+    @pytest.mark.parametrize(("fault", "status"), [(Fault("html"), 502), (Fault("html", status=504), 504)])
+    def test_an_error_page_comes_as_html(self, double: RtcDouble, fault: Fault, status: int) -> None:
+        double.fail(fault)
+        with pytest.raises(ApiException) as raised:
+            stop(double)
+        assert raised.value.status == status
+        assert raised.value.body.startswith("<html>")
+
+    def test_a_late_answer_finds_the_task_stopped(self, double: RtcDouble) -> None:
+        double.fail(Fault("delay", delay_seconds=0.5), next_requests=1)
+        with pytest.raises(urllib3.exceptions.ReadTimeoutError):
+            call(api(double, read_timeout=0.1), IDS)
+        assert not double.is_running(*TASK)
+        assert refusal(lambda: stop(double)) == (400, NOT_FOUND, None)
+
+    def test_a_late_answer_is_a_proper_one(self, double: RtcDouble) -> None:
+        double.fail(Fault("delay", delay_seconds=0.2))
+        started = time.monotonic()
+        assert stop(double) == "ok"
+        assert time.monotonic() - started >= 0.2
+
+    def test_a_connection_may_drop_after_the_stop(self, double: RtcDouble) -> None:
+        double.fail(Fault("drop_after"))
+        with pytest.raises(urllib3.exceptions.ProtocolError):
+            stop(double)
+        assert not double.is_running(*TASK)
+        assert double.requests[-1].http_status == 0
+
+    def test_a_fault_lasts_for_the_next_requests_or_until_healed(self, double: RtcDouble) -> None:
+        double.fail(SERVICE_UNAVAILABLE, next_requests=2)
+        double.fail(INTERNAL_ERROR)
+        statuses = [refusal(lambda: stop(double))[0] for _ in range(4)]
+        assert statuses == [503, 503, 500, 500]
+        double.heal()
+        assert stop(double) == "ok"
+
+    def test_a_fault_may_trouble_one_task_only(self, double: RtcDouble) -> None:
+        double.start_task(*OTHER_TASK)
+        double.fail(INTERNAL_ERROR, task=TASK)
+        double.fail(SERVICE_UNAVAILABLE, task=TASK, next_requests=1)
+        assert stop(double, OTHER_IDS) == "ok"
+        assert [refusal(lambda: stop(double))[0] for _ in range(3)] == [503, 500, 500]
+
+    def test_a_refused_request_does_not_use_up_a_fault(self, double: RtcDouble) -> None:
+        double.fail(INTERNAL_ERROR, next_requests=1)
+        assert refusal(lambda: call(api(double, secret="wrong"), IDS))[0] == 401
+        assert refusal(lambda: stop(double))[0] == 500
+
+    @pytest.mark.parametrize(
+        "fields", [{"kind": "melt"}, {"kind": "error", "status": 99}, {"kind": "delay", "delay_seconds": -1}]
+    )
+    def test_a_fault_that_makes_no_sense_is_refused(self, fields: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match="must be"):
+            Fault(**fields)
+
+
+class TestRecord:
+    def test_every_request_is_recorded_the_refused_ones_too(self, double: RtcDouble) -> None:
+        before = time.time()
+        stop(double)
+        refusal(lambda: call(api(double, secret="wrong"), OTHER_IDS))
+        segment_task(double)
+        stopped, refused, looked_up = double.requests
+        assert before <= stopped.received_at <= time.time()
+        assert (stopped.action, stopped.version, stopped.method) == ("StopSegment", "2020-12-01", "POST")
+        assert (stopped.body, stopped.http_status, stopped.code) == (IDS, 200, "")
+        assert (refused.http_status, refused.code) == (401, "SignatureDoesNotMatch")
+        assert looked_up.query == {"Action": "GetSegmentTask", "Version": "2022-06-01", **IDS}
+        assert looked_up.body is None
+        assert len({request.request_id for request in double.requests}) == 3
+        assert double.requests_for(*TASK) == [stopped]
+        assert double.requests_for(room_id="math-101") == [stopped, refused]
+        assert double.requests_for(task_id="audio", action="GetSegmentTask") == [looked_up]
+
+    def test_forgetting_drops_everything(self, double: RtcDouble) -> None:
+        double.fail(INTERNAL_ERROR)
+        refusal(lambda: stop(double))
+        double.forget()
+        assert double.requests == []
+        assert double.task(*TASK) is None
+        assert refusal(lambda: stop(double))[1] == NOT_FOUND
+
+
+class TestControl:
+    def test_a_sandbox_is_played_without_a_signature(self, double: RtcDouble) -> None:
+        assert control(double, "POST", "tasks", {**OTHER_IDS, "StartTime": 1_700_000_000_000})[0] == 200
+        assert segment_task(double, OTHER_IDS)["StartTime"] == 1_700_000_000_000
+        fault = {"kind": "error", "status": 503, "next_requests": 1, "task": list(OTHER_TASK)}
+        assert control(double, "POST", "fail", fault)[0] == 200
+        assert refusal(lambda: stop(double, OTHER_IDS))[0] == 503
+        assert stop(double, OTHER_IDS) == "ok"
+        assert control(double, "POST", "fail", {"kind": "drop"})[0] == 200
+        assert control(double, "POST", "heal") == (200, {})
+        assert stop(double) == "ok"
+        status, requests = control(double, "GET", "requests")
+        assert (status, [request["http_status"] for request in requests]) == (200, [200, 503, 200, 200])
+
+    @pytest.mark.parametrize("command", ["tasks", "fail"])
+    @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"\xff", b"null"])
+    def test_what_is_no_json_object_gets_a_sentence(self, double: RtcDouble, command: str, raw: bytes) -> None:
+        assert control(double, "POST", command, raw=raw) == (400, {"error": "The body must be a JSON object."})
+
+    @pytest.mark.parametrize(
+        ("command", "body", "sentence"),
+        [
+            ("tasks", {"AppId": "app", "RoomId": "math-101"}, "TaskId is required"),
+            ("tasks", {**IDS, "RoomId": "a b"}, "RoomId is required and must match"),
+            ("tasks", {**IDS, "StartTime": "noon"}, "StartTime must be of type int, not str"),
+            ("tasks", {**IDS, "Start": 1}, "Start is not known here"),
+            ("fail", {}, "kind is required"),
+            ("fail", {"kind": "melt"}, "kind must be one of error, delay"),
+            ("fail", {"kind": "error", "status": True}, "status must be of type int, not bool"),
+            ("fail", {"kind": "error", "status": 9}, "status must be an HTTP status"),
+            ("fail", {"kind": "delay", "delay_seconds": "2"}, "delay_seconds must be of type float"),
+            ("fail", {"kind": "drop", "next_requests": 0}, "next_requests must be 1 or more"),
+            ("fail", {"kind": "drop", "task": ["app", "room"]}, "task must be [AppId, RoomId, TaskId]"),
+        ],
+    )
+    def test_bad_input_gets_a_sentence(self, double: RtcDouble, command: str, body: object, sentence: str) -> None:
+        status, answer = control(double, "POST", command, body)
+        assert status == 400
+        assert answer["error"].startswith(sentence)
+        assert answer["error"].endswith(".")
+
+    def test_an_unknown_command_lists_the_known_ones(self, double: RtcDouble) -> None:
+        status, answer = control(double, "GET", "tasks")
+        assert status == 404
+        assert "POST /_control/tasks" in answer["error"]
+        assert double.requests == []
+
+
+class TestServer:
+    def test_it_listens_on_the_loopback_only_and_closes_socket_and_thread(self) -> None:
+        with RtcDouble(secrets={}) as double:
+            address = (urlsplit(double.url).hostname, urlsplit(double.url).port)
+            assert address[0] == "127.0.0.1"
+            socket.create_connection(address).close()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address)
+        assert not any(thread.name == "rtc-double" for thread in threading.enumerate())
+
+    def test_it_closes_at_once_though_an_answer_is_still_due(self) -> None:
+        with RtcDouble(secrets={KEY: SECRET}, answer_after_seconds=30) as double:
+            with pytest.raises(urllib3.exceptions.ReadTimeoutError):
+                call(api(double, read_timeout=0.1), IDS)
+            started = time.monotonic()
+        assert time.monotonic() - started < 3
+
+    def test_answers_overlap(self) -> None:
+        with RtcDouble(secrets={KEY: SECRET}, answer_after_seconds=0.5) as double:
+            double.start_task(*TASK)
+            started = time.monotonic()
+            with concurrent.futures.ThreadPoolExecutor(20) as pool:
+                list(pool.map(lambda _: call_in_any_case(api(double), "StopSegment"), range(20)))
+            assert 0.5 <= time.monotonic() - started < 3
+            assert [request.code for request in double.requests].count("") == 1
