@@ -119,6 +119,7 @@ def _process_environment(home: Path, port: int, certificate: Path, key: Path) ->
         "AUTH": "true",
         "USE_SSL": "1",
         "BIND_HOST": _HOST,
+        "IOT_MTLS_ENABLED": "false",  # it would take a fixed port
         "GATEWAY_PORT": str(port),
         "MINISTACK_REGION": REGION,
         "MINISTACK_SSL_CERT": str(certificate),

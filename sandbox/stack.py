@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sandbox.callbacks import SECRET_KEY, post
 from sandbox.embedded_aws import EmbeddedAws, embedded_aws
 from sandbox.rtc_double import RtcDouble
 
@@ -21,8 +22,10 @@ BUILT_TEMPLATE = ROOT / ".aws-sam" / "build" / "template.yaml"
 STACK_NAME = "rtc-segment-stopper-sandbox"
 ACCESS_KEY_ID = "AKLTsandbox"
 SECRET_ACCESS_KEY = "sandbox-secret-key"  # noqa: S105 - the double's own
+EVENT_BUS = "rooms"
+OUTCOME_BUS = "outcomes"
 # Few receives, so that nobody waits minutes for a message to be given up.
-PARAMETERS = {"MaxReceiveCount": "3"}
+PARAMETERS = {"MaxReceiveCount": "3", "EventBusName": EVENT_BUS, "OutcomeEventBusName": OUTCOME_BUS}
 
 T = TypeVar("T")
 
@@ -39,11 +42,19 @@ class Sandbox:
     ----------
     outputs
         The stack's outputs, as template.yaml names them.
+    outcome_queue_url
+        A queue that gets every event of the outcome bus.
     """
 
     aws: EmbeddedAws
     rtc: RtcDouble
     outputs: Mapping[str, str]
+    outcome_queue_url: str
+
+    def call_back(self, callback: Mapping[str, Any]) -> int:
+        """Send a callback to the stack's callback URL and return the HTTP status of its answer."""
+        status, _ = post(self.aws, self.outputs["CallbackUrl"], json.dumps(callback))
+        return status
 
     def send(self, bodies: Sequence[str]) -> list[str]:
         """Send messages to the event queue in as few calls as can be, and return their message ids."""
@@ -68,17 +79,24 @@ class Sandbox:
 
     def dead_letters(self) -> list[dict[str, Any]]:
         """Take every letter off the dead-letter queue: Body, and Attributes by name as strings."""
-        sqs, url = self.aws.client("sqs"), self.outputs["DeadLetterQueueUrl"]
-        letters: list[dict[str, Any]] = []
+        return self._take_all(self.outputs["DeadLetterQueueUrl"])
+
+    def outcome_events(self) -> list[dict[str, Any]]:
+        """Take what has come over the outcome bus."""
+        return [json.loads(message["Body"]) for message in self._take_all(self.outcome_queue_url)]
+
+    def _take_all(self, queue_url: str) -> list[dict[str, Any]]:
+        sqs = self.aws.client("sqs")
+        taken: list[dict[str, Any]] = []
         while messages := sqs.receive_message(
-            QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=["All"], MessageSystemAttributeNames=["All"]
+            QueueUrl=queue_url, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
         ).get("Messages"):
             for message in messages:
                 attributes = message.get("MessageAttributes", {})
                 values = {name: value["StringValue"] for name, value in attributes.items()}
-                letters.append({"Body": message["Body"], "Attributes": values})
-                sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-        return letters
+                taken.append({"Body": message["Body"], "Attributes": values})
+                sqs.delete_message(QueueUrl=queue_url, ReceiptHandle=message["ReceiptHandle"])
+        return taken
 
     def records(self) -> dict[tuple[str, str], dict[str, Any]]:
         """Read the segment table: its items' attributes as plain values, by room and task_id."""
@@ -124,12 +142,38 @@ def sandbox(parameters: Mapping[str, str] | None = None, **double: Any) -> Itera
         The template was not built, or does not deploy.
     """
     with RtcDouble(secrets={ACCESS_KEY_ID: SECRET_ACCESS_KEY}, **double) as rtc, embedded_aws() as aws:
-        outputs = deploy(aws, {"RtcEndpoint": rtc.url, **PARAMETERS, **(parameters or {})})
-        aws.client("secretsmanager").put_secret_value(
+        secrets = aws.client("secretsmanager")
+        callback_secret = secrets.create_secret(Name="sandbox-callback-key", SecretString=SECRET_KEY)
+        aws.client("events").create_event_bus(Name=EVENT_BUS)
+        outcome_queue_url = _listen_to_outcomes(aws)
+        surroundings = {"RtcEndpoint": rtc.url, "CallbackSecretArn": callback_secret["ARN"]}
+        outputs = deploy(aws, surroundings | PARAMETERS | dict(parameters or {}))
+        secrets.put_secret_value(
             SecretId=outputs["RtcCredentialsSecretArn"],
             SecretString=json.dumps({"AccessKeyId": ACCESS_KEY_ID, "SecretAccessKey": SECRET_ACCESS_KEY}),
         )
-        yield Sandbox(aws, rtc, outputs)
+        yield Sandbox(aws, rtc, outputs, outcome_queue_url)
+
+
+def _listen_to_outcomes(aws: EmbeddedAws) -> str:
+    events, sqs = aws.client("events"), aws.client("sqs")
+    events.create_event_bus(Name=OUTCOME_BUS)
+    url: str = sqs.create_queue(QueueName="sandbox-outcomes")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    rule = events.put_rule(
+        Name="sandbox-outcomes", EventBusName=OUTCOME_BUS, EventPattern=json.dumps({"source": ["rtc-segment-stopper"]})
+    )
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"Service": "events.amazonaws.com"},
+        "Action": "sqs:SendMessage",
+        "Resource": arn,
+        "Condition": {"ArnEquals": {"aws:SourceArn": rule["RuleArn"]}},
+    }
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": policy})
+    events.put_targets(Rule="sandbox-outcomes", EventBusName=OUTCOME_BUS, Targets=[{"Id": "queue", "Arn": arn}])
+    return url
 
 
 def deploy(aws: EmbeddedAws, parameters: Mapping[str, str]) -> dict[str, str]:

@@ -36,12 +36,13 @@ def unwrap(body: str) -> dict[str, Any] | None:
     """
     content = _json_object(body, "the body")
     for _ in range(MOST_ENVELOPES):
+        # First: else a key that no signature covers could turn a signed callback into another envelope.
+        if "EventData" in content:
+            return _from_callback(content)
         if "detail-type" in content and "detail" in content:
             content = _from_event_bridge(content)
         elif content.get("Type") == "Notification" and "Message" in content:
             content = _json_object(content["Message"], "Message")
-        elif "EventData" in content:
-            return _from_callback(content)
         else:
             return content
     raise InvalidMessage("TooManyEnvelopes", f"the event must be wrapped at most {MOST_ENVELOPES - 1} times")

@@ -1,0 +1,1 @@
+"""Tells an event bus of every stop that was done."""

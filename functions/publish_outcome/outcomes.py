@@ -1,0 +1,70 @@
+"""What a change of the segment table means to others: a `SegmentStopped` event, or nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mypy_boto3_events.type_defs import PutEventsRequestEntryTypeDef
+
+SOURCE = "rtc-segment-stopper"
+DETAIL_TYPE = "SegmentStopped"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DETAILS = {
+    "BusinessId": "business_id",
+    "Outcome": "outcome",
+    "RequestId": "request_id",
+    "EventType": "event_type",
+    "EventId": "event_id",
+}
+
+
+def segment_stopped(
+    old: Mapping[str, Any], new: Mapping[str, Any], bus_name: str
+) -> PutEventsRequestEntryTypeDef | None:
+    """Make the event for a change of an item.
+
+    Parameters
+    ----------
+    old, new
+        The item before and after, by attribute; empty where there was none.
+
+    Returns
+    -------
+    dict | None
+        An entry for PutEvents; None where the change is no stop: a start, a sighting, a room's end, an expiry.
+    """
+    if "stopped_at" not in new or _stop_of(new) == _stop_of(old):
+        return None
+    app_id, _, room_id = new["room"].partition("#")
+    stopped_at = _time(new["stopped_at"])
+    detail = {
+        "AppId": app_id,
+        "RoomId": room_id,
+        "TaskId": new["task_id"],
+        **{name: new[attribute] for name, attribute in _DETAILS.items() if attribute in new},
+        "EventTime": _rfc3339(_time(new["stop_event_time"])),
+        "StoppedAt": _rfc3339(stopped_at),
+    }
+    return {
+        "Source": SOURCE,
+        "DetailType": DETAIL_TYPE,
+        "Time": stopped_at,
+        "EventBusName": bus_name,
+        "Detail": json.dumps(detail),
+    }
+
+
+def _stop_of(item: Mapping[str, Any]) -> tuple[Any, ...]:
+    return item.get("stop_event_time"), item.get("stopped_at"), item.get("request_id")
+
+
+def _time(unix_ms: Any) -> datetime:
+    return _EPOCH + timedelta(milliseconds=int(unix_ms))
+
+
+def _rfc3339(time: datetime) -> str:
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,80 @@
+"""The callback secret keys: the current one and the one before it, so that a rotation loses no callback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+MAX_AGE_SECONDS = 300
+LEAST_SECONDS_BETWEEN_READS = 60
+
+
+class KeysUnavailable(Exception):
+    """Secrets Manager gives no key, and none is known from before."""
+
+
+class CallbackKeys:
+    """The keys, as Secrets Manager holds them in the stages AWSCURRENT and AWSPREVIOUS.
+
+    Parameters
+    ----------
+    client
+        A botocore Secrets Manager client.
+    secret_arn
+        The secret: the bare key.
+    clock_seconds
+        A clock that never goes back.
+    """
+
+    def __init__(self, client: Any, secret_arn: str, clock_seconds: Callable[[], float]) -> None:
+        self._client = client
+        self._secret_arn = secret_arn
+        self._clock_seconds = clock_seconds
+        self._keys: tuple[str, ...] = ()
+        self._read_at: float | None = None
+
+    def current(self) -> tuple[str, ...]:
+        """Return the keys, read at most MAX_AGE_SECONDS ago where Secrets Manager answers.
+
+        Raises
+        ------
+        KeysUnavailable
+            There are none.
+        """
+        return self._not_older_than(MAX_AGE_SECONDS)
+
+    def renewed(self) -> tuple[str, ...]:
+        """Return the keys, read afresh unless that was done within the last minute: a forger must not make us read.
+
+        Raises
+        ------
+        KeysUnavailable
+            There are none.
+        """
+        return self._not_older_than(LEAST_SECONDS_BETWEEN_READS)
+
+    def _not_older_than(self, seconds: float) -> tuple[str, ...]:
+        now = self._clock_seconds()
+        if not self._keys or self._read_at is None or now - self._read_at >= seconds:
+            try:
+                self._keys = tuple(key for stage in ("AWSCURRENT", "AWSPREVIOUS") if (key := self._read(stage)))
+                self._read_at = now
+            except (ClientError, BotoCoreError):
+                # Old keys are better than none while Secrets Manager is in trouble.
+                if not self._keys:
+                    raise KeysUnavailable from None
+        if not self._keys:
+            raise KeysUnavailable
+        return self._keys
+
+    def _read(self, stage: str) -> str | None:
+        try:
+            answer = self._client.get_secret_value(SecretId=self._secret_arn, VersionStage=stage)
+        except ClientError as error:
+            if stage == "AWSPREVIOUS" and error.response["Error"]["Code"] == "ResourceNotFoundException":
+                return None  # never rotated
+            raise
+        key: str = answer.get("SecretString", "")
+        return key.strip()

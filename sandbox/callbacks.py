@@ -1,0 +1,64 @@
+"""The RTC server's callbacks: signed as it signs them, sent to a function URL of the embedded AWS."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import urllib3
+
+from sandbox.embedded_aws import EmbeddedAws
+
+SECRET_KEY = "sandbox-callback-key"  # noqa: S105 - the sandbox's own
+_numbers = itertools.count(1)
+
+
+def callback(
+    event_type: str,
+    data: Mapping[str, Any],
+    event_time: str,
+    *,
+    app_id: str = "661e",
+    key: str = SECRET_KEY,
+    nonce: str = "Nonce",
+) -> dict[str, str]:
+    """Make a callback as the RTC server does (documents 69820 and 75124 of the API).
+
+    Parameters
+    ----------
+    data
+        What goes into EventData.
+    event_time
+        RFC 3339.
+    key
+        The callback secret key to sign with.
+    nonce
+        How the platform spells that key: Nonce, or Noce on BytePlus.
+    """
+    number = next(_numbers)
+    values = {
+        "EventType": event_type,
+        "EventData": json.dumps(data),
+        "EventTime": event_time,
+        "EventId": f"callback-{number}",
+        "AppId": app_id,
+        "Version": "2020-12-01",
+        nonce: f"{number % 10_000:04}",
+    }
+    strings = sorted(text.encode() for text in (*values.values(), key))
+    return values | {"Signature": hashlib.sha256(b"".join(strings)).hexdigest()}
+
+
+def post(aws: EmbeddedAws, url: str, body: str | bytes, *, method: str = "POST") -> tuple[int, str]:
+    """Send a request to a function URL and return the answer's status and body.
+
+    The embedded AWS serves every function URL on its own port and tells them apart by the Host header.
+    """
+    with urllib3.PoolManager(ca_certs=str(aws.ca_bundle)) as pool:
+        headers = {"Host": urlsplit(url).netloc, "Content-Type": "application/json"}
+        answer = pool.request(method, aws.endpoint + "/", body=body, headers=headers, timeout=30, retries=False)
+        return answer.status, answer.data.decode()
