@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sandbox.rtc_double import INTERNAL_ERROR
+from sandbox.faults import INTERNAL_ERROR
+from sandbox.room_life import life_table, live
 from sandbox.stack import PARAMETERS, ROOT, Sandbox, sandbox, wait_for
 
 EARLIER_MS = 1_795_327_000_000  # before the times in the samples, which are of 2026-11-22
@@ -90,13 +91,29 @@ def main() -> int:
         box.rtc.fail(INTERNAL_ERROR, task=("661e", "room-15", "audio"))
         console.print("Sending events/. api-down takes some seconds: it is tried again with growing pauses.\n")
         rows = [*_play(box, FIRST), *_play(box, THEN)]
-    console.print(_table(rows))
+        life = live(box)
+        told = _wait_for_outcome_events(box, [end for act in (rows, life) for part in act for end in part.ends])
+    console.print(_table(rows), life_table(life), sep="\n")
+    console.print(f"The outcome bus was told of each stop: {told} SegmentStopped events.\n")
     failed = [row.scene.sample for row in rows if not row.as_expected]
+    failed += [seen.step.title for seen in life if not seen.as_expected]
     if failed:
         console.print(f"[red]not as expected: {', '.join(failed)}[/red]")
     else:
         console.print("Everything ended as it should. Both servers are stopped.")
     return 1 if failed else 0
+
+
+def _wait_for_outcome_events(box: Sandbox, ends: Sequence[str]) -> int:
+    stops = sum(end in ("stopped", "already_stopped") for end in ends)
+    told: list[Any] = []
+
+    def all_told() -> bool:
+        told.extend(box.outcome_events())
+        return len(told) >= stops
+
+    wait_for(all_told, "an outcome event for every stop")
+    return len(told)
 
 
 def _play(box: Sandbox, scenes: Sequence[Scene]) -> list[Row]:

@@ -5,10 +5,13 @@ derived from its secret, the day, the region and the service. Verifying is deriv
 Codes and numbers are those of the gateway's common error codes.
 """
 
+from __future__ import annotations
+
+import contextlib
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
@@ -24,19 +27,7 @@ _AUTHORIZATION = re.compile(
 
 @dataclass(frozen=True)
 class SignedRequest:
-    """What a signature covers.
-
-    Parameters
-    ----------
-    method, path
-        As in the request line, the path percent-encoded.
-    query
-        Decoded names and values.
-    headers
-        Names in lower case.
-    body
-        The bytes that were received.
-    """
+    """What a signature covers: the path percent-encoded, the query decoded, the headers' names in lower case."""
 
     method: str
     path: str
@@ -47,19 +38,19 @@ class SignedRequest:
 
 @dataclass(frozen=True)
 class Authorization:
-    """The parts of an ``Authorization`` header; ``day`` is YYYYMMDD in UTC."""
+    """The parts of an `Authorization` header; `day` is YYYYMMDD in UTC, `signed_headers` are joined by semicolons."""
 
     access_key_id: str
     day: str
     region: str
     service: str
-    signed_headers: tuple[str, ...]
+    signed_headers: str
     signature: str
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """An error answer: HTTP status, ``Code``, ``Message`` and, where the gateway has one, its number ``CodeN``."""
+    """An error answer; `code_n` is the gateway's number, where it has one."""
 
     code: str
     message: str
@@ -80,21 +71,17 @@ def verify(
 
     Parameters
     ----------
-    request
-        The request as it was received.
     secrets
         AccessKeyId to SecretAccessKey of every key that is accepted.
     region, service
         The credential scope that the endpoint belongs to.
-    now
-        The time, with its zone.
     session_tokens
         AccessKeyId to the session token that the key is only valid with (temporary credentials).
 
     Returns
     -------
     Refusal or None
-        Why the gateway refuses the request; ``None`` when the signature is valid.
+        Why the gateway refuses the request; None when the signature is valid.
     """
     header = request.headers.get("authorization")
     if header is None:
@@ -102,101 +89,71 @@ def verify(
     authorization = parse_authorization(header)
     if authorization is None:
         return _invalid_authorization(f"it is not of the form '{ALGORITHM} Credential=..., SignedHeaders=...'")
+    scope = (authorization.region, authorization.service)
+    if scope != (region, service):
+        return Refusal("InvalidCredential", f"The credential is for {scope}, expected {(region, service)}.", 100025)
+    key_id = authorization.access_key_id
+    secret = secrets.get(key_id)
+    if secret is None:
+        return Refusal("InvalidAccessKey", f"The access key [{key_id}] is not valid.", 100009)
+    if request.headers.get("x-security-token", "") != (session_tokens or {}).get(key_id, ""):
+        return Refusal("InvalidSecretToken", "The session token is missing or not valid.", 100026)
     return (
-        _check_scope(authorization, region, service)
-        or _check_access_key(authorization, secrets)
-        or _check_session_token(request, authorization, session_tokens or {})
-        or _check_signed_headers(request, authorization)
-        or _check_date(request, authorization, now)
-        or _check_signature(request, authorization, secrets[authorization.access_key_id])
+        _check_signed_headers(request, authorization)
+        or _check_date(request.headers["x-date"], authorization.day, now)
+        or _check_signature(request, authorization, secret)
     )
 
 
 def parse_authorization(header: str) -> Authorization | None:
-    """Take an ``Authorization`` header apart; ``None`` when it is malformed or of another scheme."""
+    """Take an `Authorization` header apart; None when it is malformed or of another scheme."""
     match = _AUTHORIZATION.fullmatch(header.strip())
-    if match is None:
-        return None
-    access_key_id, day, region, service, signed_headers, signature = match.groups()
-    return Authorization(access_key_id, day, region, service, tuple(signed_headers.split(";")), signature)
+    return Authorization(*match.groups()) if match else None
 
 
 def signature_of(request: SignedRequest, authorization: Authorization, secret: str) -> str:
-    """Derive the signature, lower-case hex, that the holder of ``secret`` gives to this request."""
+    """Derive the signature, lower-case hex, that the holder of `secret` gives to this request."""
     scope = [authorization.day, authorization.region, authorization.service, "request"]
     key = secret.encode()
     for part in scope:
         key = _hmac_sha256(key, part)
-    canonical_request = _canonical_request(request, authorization.signed_headers)
-    to_sign = "\n".join([ALGORITHM, request.headers["x-date"], "/".join(scope), _sha256(_encode(canonical_request))])
-    return _hmac_sha256(key, to_sign).hex()
-
-
-def _check_scope(authorization: Authorization, region: str, service: str) -> Refusal | None:
-    scope = (authorization.region, authorization.service)
-    if scope == (region, service):
-        return None
-    return Refusal("InvalidCredential", f"The credential is for {scope}, expected {(region, service)}.", 100025)
-
-
-def _check_access_key(authorization: Authorization, secrets: Mapping[str, str]) -> Refusal | None:
-    if authorization.access_key_id in secrets:
-        return None
-    return Refusal("InvalidAccessKey", f"The access key [{authorization.access_key_id}] is not valid.", 100009)
-
-
-def _check_session_token(
-    request: SignedRequest, authorization: Authorization, session_tokens: Mapping[str, str]
-) -> Refusal | None:
-    sent = request.headers.get("x-security-token", "")
-    expected = session_tokens.get(authorization.access_key_id, "")
-    if hmac.compare_digest(_encode(sent), _encode(expected)):
-        return None
-    return Refusal("InvalidSecretToken", "The session token is missing or not valid.", 100026)
+    hashed = _sha256(_encode(_canonical_request(request, sorted(authorization.signed_headers.split(";")))))
+    return _hmac_sha256(key, "\n".join([ALGORITHM, request.headers["x-date"], "/".join(scope), hashed])).hex()
 
 
 def _check_signed_headers(request: SignedRequest, authorization: Authorization) -> Refusal | None:
-    required = {"host", "x-date", "x-content-sha256"}
+    signed, sent = set(authorization.signed_headers.split(";")), request.headers.keys()
+    required = {"host", "x-date", "x-content-sha256"} | ({"x-security-token"} & sent)
     if request.method == "POST":
         required.add("content-type")
-    if "x-security-token" in request.headers:
-        required.add("x-security-token")
-    signed = set(authorization.signed_headers)
-    if unsigned := required - signed:
-        return _invalid_authorization(f"these headers must be signed: {', '.join(sorted(unsigned))}")
-    if absent := signed - request.headers.keys():
-        return _invalid_authorization(f"these signed headers are not in the request: {', '.join(sorted(absent))}")
-    return None
+    wrong = (required - signed) | (signed - sent)
+    return _invalid_authorization(f"these must be sent and signed: {', '.join(sorted(wrong))}") if wrong else None
 
 
-def _check_date(request: SignedRequest, authorization: Authorization, now: datetime) -> Refusal | None:
-    x_date = request.headers["x-date"]
-    try:
+def _check_date(x_date: str, day: str, now: datetime) -> Refusal | None:
+    with contextlib.suppress(ValueError):
         signed_at = datetime.strptime(x_date, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-    except ValueError:
-        signed_at = None
-    in_time = signed_at is not None and abs(now - signed_at) <= CLOCK_TOLERANCE
-    if in_time and x_date.startswith(authorization.day):
-        return None
+        if abs(now - signed_at) <= CLOCK_TOLERANCE and x_date.startswith(day):
+            return None
     return Refusal("InvalidTimestamp", f"X-Date [{x_date}] is malformed or more than 15 minutes off.", 100006, 400)
 
 
 def _check_signature(request: SignedRequest, authorization: Authorization, secret: str) -> Refusal | None:
     if request.headers["x-content-sha256"] != _sha256(request.body):
-        return _does_not_match("X-Content-Sha256 is not the hash of the body.")
-    if not hmac.compare_digest(signature_of(request, authorization, secret), authorization.signature):
-        return _does_not_match("The signature we calculated is another one: check the secret and the signing method.")
-    return None
+        message = "X-Content-Sha256 is not the hash of the body."
+    elif not hmac.compare_digest(signature_of(request, authorization, secret), authorization.signature):
+        message = "The signature we calculated is another one: check the secret and the signing method."
+    else:
+        return None
+    return Refusal("SignatureDoesNotMatch", message, 100010)
 
 
-def _canonical_request(request: SignedRequest, signed_headers: tuple[str, ...]) -> str:
-    query = sorted((_quote(name), _quote(value)) for name, value in request.query)
-    names = sorted(signed_headers)
+def _canonical_request(request: SignedRequest, names: Sequence[str]) -> str:
     return "\n".join(
         [
             request.method,
             request.path,
-            "&".join(f"{name}={value}" for name, value in query),
+            "&".join("=".join(pair) for pair in sorted((_quote(name), _quote(value)) for name, value in request.query)),
             *(f"{name}:{_canonical_value(name, request.headers[name])}" for name in names),
             "",
             ";".join(names),
@@ -212,10 +169,6 @@ def _canonical_value(name: str, value: str) -> str:
 
 def _invalid_authorization(reason: str) -> Refusal:
     return Refusal("InvalidAuthorization", f"The Authorization header is not valid: {reason}.", 100024)
-
-
-def _does_not_match(message: str) -> Refusal:
-    return Refusal("SignatureDoesNotMatch", message, 100010)
 
 
 def _quote(text: str) -> str:

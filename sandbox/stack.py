@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import subprocess
@@ -51,6 +52,10 @@ class Sandbox:
     outputs: Mapping[str, str]
     outcome_queue_url: str
 
+    def client(self, service: str) -> Any:
+        """Return a boto3 client of `service` as the account's root; it is made once."""
+        return _client(self.aws, service)
+
     def call_back(self, callback: Mapping[str, Any]) -> int:
         """Send a callback to the stack's callback URL and return the HTTP status of its answer."""
         status, _ = post(self.aws, self.outputs["CallbackUrl"], json.dumps(callback))
@@ -63,7 +68,7 @@ class Sandbox:
             entries = [
                 {"Id": str(number), "MessageBody": body} for number, body in enumerate(bodies[start : start + 10])
             ]
-            answer = self.aws.client("sqs").send_message_batch(QueueUrl=self.outputs["EventQueueUrl"], Entries=entries)
+            answer = self.client("sqs").send_message_batch(QueueUrl=self.outputs["EventQueueUrl"], Entries=entries)
             if answer.get("Failed"):
                 raise RuntimeError(f"the event queue refused {answer['Failed']}")
             message_ids += [entry["MessageId"] for entry in sorted(answer["Successful"], key=lambda e: int(e["Id"]))]
@@ -72,9 +77,7 @@ class Sandbox:
     def undone(self) -> int:
         """Count the messages on the event queue: waiting, in work, or postponed."""
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-        answer = self.aws.client("sqs").get_queue_attributes(
-            QueueUrl=self.outputs["EventQueueUrl"], AttributeNames=names
-        )
+        answer = self.client("sqs").get_queue_attributes(QueueUrl=self.outputs["EventQueueUrl"], AttributeNames=names)
         return sum(int(answer["Attributes"][name]) for name in names)
 
     def dead_letters(self) -> list[dict[str, Any]]:
@@ -86,7 +89,7 @@ class Sandbox:
         return [json.loads(message["Body"]) for message in self._take_all(self.outcome_queue_url)]
 
     def _take_all(self, queue_url: str) -> list[dict[str, Any]]:
-        sqs = self.aws.client("sqs")
+        sqs = self.client("sqs")
         taken: list[dict[str, Any]] = []
         while messages := sqs.receive_message(
             QueueUrl=queue_url, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
@@ -101,7 +104,7 @@ class Sandbox:
     def records(self) -> dict[tuple[str, str], dict[str, Any]]:
         """Read the segment table: its items' attributes as plain values, by room and task_id."""
         pages = (
-            self.aws.client("dynamodb")
+            self.client("dynamodb")
             .get_paginator("scan")
             .paginate(TableName=self.outputs["SegmentTableName"], ConsistentRead=True)
         )
@@ -114,15 +117,20 @@ class Sandbox:
 
     def log_lines(self, function_output: str = "StopSegmentFunctionName") -> list[dict[str, Any]]:
         """Read what a function logged, as JSON lines."""
-        client = self.aws.client("lambda")
+        client = self.client("lambda")
         configuration = client.get_function_configuration(FunctionName=self.outputs[function_output])
         pages = (
-            self.aws.client("logs")
+            self.client("logs")
             .get_paginator("filter_log_events")
             .paginate(logGroupName=configuration["LoggingConfig"]["LogGroup"])
         )
         messages = [event["message"] for page in pages for event in page["events"]]
         return [json.loads(line) for message in messages for line in message.splitlines() if line.startswith("{")]
+
+
+@functools.cache
+def _client(aws: EmbeddedAws, service: str) -> Any:
+    return aws.client(service)
 
 
 @contextlib.contextmanager
@@ -143,7 +151,7 @@ def sandbox(parameters: Mapping[str, str] | None = None, **double: Any) -> Itera
     """
     with RtcDouble(secrets={ACCESS_KEY_ID: SECRET_ACCESS_KEY}, **double) as rtc, embedded_aws() as aws:
         secrets = aws.client("secretsmanager")
-        callback_secret = secrets.create_secret(Name="sandbox-callback-key", SecretString=SECRET_KEY)
+        callback_secret = secrets.create_secret(Name="sandbox-callback", SecretString=SECRET_KEY)
         aws.client("events").create_event_bus(Name=EVENT_BUS)
         outcome_queue_url = _listen_to_outcomes(aws)
         surroundings = {"RtcEndpoint": rtc.url, "CallbackSecretArn": callback_secret["ARN"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from stop_segment.errors import CredentialsRefused
 
 MAX_AGE_SECONDS = 300
 LEAST_SECONDS_BETWEEN_RENEWALS = 60
+_HEADER_VALUE = re.compile("[!-~]*")  # what else would go into a header would break the request, and be quoted
 
 
 @dataclass(frozen=True)
@@ -86,14 +88,18 @@ class Credentials:
         # Errors here are raised from None: their causes would quote the secret.
         try:
             content = json.loads(str(text))
-        except ValueError:
+        except (ValueError, RecursionError):
             content = None
         if not isinstance(content, dict):
             raise CredentialsRefused("SecretInvalid", "the secret must be a JSON object") from None
         names = ("AccessKeyId", "SecretAccessKey", "SessionToken")
         values = [content.get(name, "") for name in names]
-        if not all(isinstance(value, str) for value in values) or not (values[0] and values[1]):
-            raise CredentialsRefused("SecretInvalid", "the secret must hold AccessKeyId and SecretAccessKey as strings")
+        if not all(isinstance(value, str) and _HEADER_VALUE.fullmatch(value) for value in values) or not all(
+            values[:2]
+        ):
+            raise CredentialsRefused(
+                "SecretInvalid", "the secret must hold AccessKeyId and SecretAccessKey, as strings without white space"
+            )
         return Key(*values)
 
 

@@ -6,6 +6,9 @@
   - Retryable: it may work later: back-off, and on the last receive the dead-letter queue, as ``exhausted``.
     + CredentialsRefused: the API refuses our key, or there is none.
     + NoTimeLeft: the invocation would end before the call does, so the call was not made.
+    + CircuitOpen: the API has been silent for a while, so the call was not made.
+    + TooManyRequests: the account's limit is used up.
+    + NoAnswer: the API was silent until the time-out, or could not be reached.
     + TryAtOnce: one more attempt at once is worth it.
       - ConnectionLost: the connection died before an answer.
       - KeyRenewed: the API refused a key, and the secret holds another one.
@@ -55,6 +58,18 @@ class CredentialsRefused(Retryable):
 
 class NoTimeLeft(Retryable):
     """The invocation has too little time left for one more call."""
+
+
+class CircuitOpen(Retryable):
+    """The API has been silent for a while."""
+
+
+class TooManyRequests(Retryable):
+    """The account's request limit is used up: others share it."""
+
+
+class NoAnswer(Retryable):
+    """The API was silent until the time-out, or could not be reached."""
 
 
 class TryAtOnce(Retryable):

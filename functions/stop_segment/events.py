@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ import fastjsonschema
 from stop_segment.envelopes import unwrap
 from stop_segment.errors import InvalidMessage
 
+_UNIX_MS = re.compile(r"-?[0-9]{1,15}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _validate = fastjsonschema.compile(json.loads(Path(__file__).with_name("event.schema.json").read_text()))
 
@@ -27,6 +29,9 @@ class EventType(StrEnum):
     MODERATION_VIOLATION = "ModerationViolation"
     SEGMENT_STARTED = "SegmentStarted"
     SEGMENT_REAL_TIME_DATA = "SegmentRealTimeData"
+
+
+_OF_ONE_TASK = (EventType.SEGMENT_STARTED, EventType.SEGMENT_REAL_TIME_DATA)
 
 
 @dataclass(frozen=True, order=True)
@@ -67,7 +72,7 @@ class Event:
     @property
     def is_stop(self) -> bool:
         """Whether the event asks to stop tasks; otherwise it makes one known."""
-        return self.type not in (EventType.SEGMENT_STARTED, EventType.SEGMENT_REAL_TIME_DATA)
+        return self.type not in _OF_ONE_TASK
 
     @property
     def tasks(self) -> list[Task]:
@@ -108,19 +113,32 @@ def parse_event(body: str, sent_ms: int, redriven_time: str | None = None) -> Ev
     if "EventTime" in content:
         times_ms.append(_to_ms(content["EventTime"], "message.EventTime"))
     if redriven_time is not None:
-        unix_ms = redriven_time.isascii() and redriven_time.isdigit() and len(redriven_time) < 16
-        times_ms.append(int(redriven_time) if unix_ms else _to_ms(redriven_time, "the attribute EventTime"))
+        times_ms.append(redriven_ms(redriven_time))
+    event_type = EventType(content["EventType"])
     return Event(
-        type=EventType(content["EventType"]),
+        type=event_type,
         room=Room(content["AppId"], content["RoomId"]),
         time_ms=min(times_ms),
-        task_ids=_task_ids(content),
+        task_ids=_task_ids(event_type, content),
         event_id=content.get("EventId"),
         business_id=content.get("BusinessId"),
     )
 
 
-def _task_ids(content: Mapping[str, Any]) -> tuple[str, ...]:
+def redriven_ms(text: str) -> int:
+    """Read the attribute EventTime of a message that was redriven, in Unix ms or RFC 3339.
+
+    Raises
+    ------
+    InvalidMessage
+        It is neither.
+    """
+    return int(text) if _UNIX_MS.fullmatch(text) else _to_ms(text, "the attribute EventTime")
+
+
+def _task_ids(event_type: EventType, content: Mapping[str, Any]) -> tuple[str, ...]:
+    if event_type in _OF_ONE_TASK:
+        return (content["TaskId"],)
     named = [content["TaskId"]] if "TaskId" in content else []
     return tuple(dict.fromkeys([*named, *content.get("TaskIds", [])]))
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -18,7 +18,6 @@ BACK_OFF_BASE_SECONDS = 5
 BACK_OFF_CAP_SECONDS = 120
 _ENTRIES_A_CALL = 10
 _BYTES_A_CALL = 1_048_576
-_ATTRIBUTES_BYTES = 2_048  # at most, with their names
 
 T = TypeVar("T")
 
@@ -31,6 +30,8 @@ class Failure:
     ----------
     event_time_ms
         Its event time T, or when it was sent where it says none that can be read.
+    log_fields
+        What a log line about it holds.
     """
 
     message_id: str
@@ -39,6 +40,7 @@ class Failure:
     receive_count: int
     event_time_ms: int
     error: StopError
+    log_fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 def dead_letter_kind(failure: Failure, max_receive_count: int) -> str | None:
@@ -88,22 +90,22 @@ class Queues:
             The ids of the messages whose letters SQS has taken. Only those may be acknowledged.
         """
         sent: set[str] = set()
-        for part in _parts(letters, _letter_bytes):
+        for part in _parts([_Letter(failure, _attributes(failure, kind, now_ms)) for failure, kind in letters], _size):
             try:
                 answer = self._client.send_message_batch(
                     QueueUrl=self._dead_letter_queue_url,
                     Entries=[
                         {
                             "Id": str(number),
-                            "MessageBody": failure.body,
-                            "MessageAttributes": _attributes(failure, kind, now_ms),
+                            "MessageBody": letter.failure.body,
+                            "MessageAttributes": letter.attributes,
                         }
-                        for number, (failure, kind) in enumerate(part)
+                        for number, letter in enumerate(part)
                     ],
                 )
             except (ClientError, BotoCoreError):
                 continue
-            sent.update(part[int(entry["Id"])][0].message_id for entry in answer.get("Successful", []))
+            sent.update(part[int(entry["Id"])].failure.message_id for entry in answer.get("Successful", []))
         return sent
 
     def postpone(self, failures: Sequence[Failure], jitter: Callable[[], float]) -> None:
@@ -151,8 +153,17 @@ def _parts(items: Sequence[T], bytes_of: Callable[[T], int]) -> Iterator[list[T]
         yield part
 
 
-def _letter_bytes(letter: tuple[Failure, str]) -> int:
-    return len(letter[0].body.encode()) + _ATTRIBUTES_BYTES
+@dataclass(frozen=True)
+class _Letter:
+    failure: Failure
+    attributes: dict[str, MessageAttributeValueTypeDef]
+
+
+def _size(letter: _Letter) -> int:
+    """Count a letter's bytes as SQS does: the body, and every attribute's name, type and value."""
+    attributes = letter.attributes.items()
+    texts = [text for name, value in attributes for text in (name, value["DataType"], value.get("StringValue", ""))]
+    return len(letter.failure.body.encode()) + sum(len(text.encode()) for text in texts)
 
 
 def _attributes(failure: Failure, kind: str, now_ms: int) -> dict[str, MessageAttributeValueTypeDef]:

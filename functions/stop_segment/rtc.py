@@ -18,7 +18,16 @@ from volcenginesdkcore.interceptor import InterceptorContext, ResponseIntercepto
 from volcenginesdkcore.rest import ApiException
 
 from stop_segment.credentials import Credentials, Key
-from stop_segment.errors import ConnectionLost, CredentialsRefused, KeyRenewed, Rejected, Retryable, StopError
+from stop_segment.errors import (
+    ConnectionLost,
+    CredentialsRefused,
+    KeyRenewed,
+    NoAnswer,
+    Rejected,
+    Retryable,
+    StopError,
+    TooManyRequests,
+)
 from stop_segment.events import Task
 from stop_segment.rules import Outcome, RunningTask
 from stop_segment.settings import Settings
@@ -27,6 +36,7 @@ QUERY_VERSION = "2022-06-01"  # GetSegmentTask has this version on every platfor
 _GONE = "InvalidParameter.ErrorActiveTaskNotFound"
 _KEY_TROUBLE = {"InvalidAccessKey", "SignatureDoesNotMatch", "100009", "100010"}
 _LONGEST_MESSAGE = 500
+_LONGEST_NAME = 128
 
 
 @dataclass(frozen=True)
@@ -123,10 +133,17 @@ class RtcApi:
         else:
             answer = self._exchange.answer or Answer(0, None)
         if answer.refuses_key:
-            if self._credentials.renewed(key):
-                raise KeyRenewed("KeyRenewed", "the API refused a key that has been replaced", answer.request_id)
-            raise answer.failure()
+            raise self._refusal(key, answer)
         return answer
+
+    def _refusal(self, key: Key, answer: Answer) -> StopError:
+        try:
+            renewed = self._credentials.renewed(key)
+        except CredentialsRefused as error:
+            return CredentialsRefused(error.code, error.message, answer.request_id)
+        if renewed:
+            return KeyRenewed("KeyRenewed", "the API refused a key that has been replaced", answer.request_id)
+        return answer.failure()
 
 
 @dataclass(frozen=True)
@@ -164,12 +181,12 @@ class Answer:
     @property
     def error_code(self) -> str:
         """The error's Code; empty where there is none."""
-        return _line(self._error.get("Code", ""))
+        return _line(self._error.get("Code", ""))[:_LONGEST_NAME]
 
     @property
     def request_id(self) -> str | None:
         """The RequestId, of success and failure alike."""
-        return _line(self._metadata.get("RequestId", "")) or None
+        return _line(self._metadata.get("RequestId", ""))[:_LONGEST_NAME] or None
 
     @property
     def result(self) -> Any:
@@ -196,6 +213,8 @@ class Answer:
         said = _line(self._error.get("Message", ""))[:_LONGEST_MESSAGE]
         message = f"the API answered HTTP {self.status}" + (f": {said}" if said else "")
         name = code or ("UnreadableAnswer" if 200 <= self.status < 300 else f"Http{self.status}")
+        if self.status == 429 or code.startswith("FlowLimitExceeded"):
+            return TooManyRequests(name, message, request_id)
         if self._may_pass(code):
             return Retryable(name, message, request_id)
         if code.startswith("InvalidParameter") or 400 <= self.status < 500:
@@ -204,9 +223,9 @@ class Answer:
 
     def _may_pass(self, code: str) -> bool:
         return (
-            self.status in (408, 429)
+            self.status == 408
             or self.status >= 500
-            or code.startswith(("FlowLimitExceeded", "Internal", "InvalidTimestamp", "ServiceUnavailable"))
+            or code.startswith(("Internal", "InvalidTimestamp", "ServiceUnavailable"))
         )
 
 
@@ -244,12 +263,14 @@ def _answer_in(error: Exception) -> Answer:
     if isinstance(error, ApiException) and error.status:
         return Answer.read(error.status, error.body)
     if isinstance(error, UnicodeDecodeError):
-        raise Retryable("UnreadableAnswer", "the API's answer is not UTF-8") from error
+        raise Retryable("UnreadableAnswer", "the API's answer is not UTF-8") from None
     if isinstance(error, urllib3.exceptions.ProtocolError) and isinstance(error.args[-1], ConnectionError):
-        raise ConnectionLost("ConnectionLost", "the API closed the connection without an answer") from error
+        raise ConnectionLost("ConnectionLost", "the API closed the connection without an answer") from None
     if isinstance(error, urllib3.exceptions.TimeoutError):
-        raise Retryable("Timeout", f"the API did not answer in time: {type(error).__name__}") from error
-    raise Retryable("ApiUnreachable", f"no answer from the API: {type(error).__name__}") from error
+        raise NoAnswer("Timeout", f"the API did not answer in time: {type(error).__name__}") from None
+    kind = NoAnswer if isinstance(error, urllib3.exceptions.HTTPError) else Retryable
+    # From None: what the SDK says of a request that it could not send may quote its headers.
+    raise kind("ApiUnreachable", f"no answer from the API: {type(error).__name__}") from None
 
 
 def _dict(value: object) -> dict[str, Any]:

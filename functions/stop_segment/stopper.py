@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from stop_segment.errors import Retryable, StopError, TryAtOnce
+from stop_segment.calls import Calls, InThread
+from stop_segment.errors import Retryable, StopError
 from stop_segment.events import Event, EventType, Task
 from stop_segment.records import SegmentTable, room_item
 from stop_segment.rtc import RtcApi, Stopped
 from stop_segment.rules import Outcome, Record, RunningTask, Verdict, decide, decide_from_api
 from stop_segment.settings import Settings
-from stop_segment.turns import Turns
-
-# Runs a blocking function with its arguments, without holding up the other messages, and gives what it returns.
-InThread = Callable[..., Awaitable[Any]]
 
 _MOST_REMEMBERED = 10_000
 _RENEW_AFTER_SECONDS = 86_400
@@ -54,8 +50,12 @@ class Stopper:
 
     Parameters
     ----------
+    stops, queries
+        How StopSegment and GetSegmentTask are called.
     now_ms
         The time of day, Unix ms.
+    measure
+        Takes a metric's name and a value: TimeToStop in ms, from an event to the answer that its task is stopped.
     """
 
     def __init__(
@@ -63,33 +63,40 @@ class Stopper:
         settings: Settings,
         table: SegmentTable,
         api: RtcApi,
-        stop_turns: Turns,
-        query_turns: Turns,
+        stops: Calls,
+        queries: Calls,
         in_thread: InThread,
         now_ms: Callable[[], int],
+        measure: Callable[[str, float], None],
     ) -> None:
         self.settings = settings
         self.table = table
         self.api = api
-        self.stop_turns = stop_turns
-        self.query_turns = query_turns
+        self.stops = stops
+        self.queries = queries
         self.in_thread = in_thread
         self.now_ms = now_ms
-        self._remembered: dict[Task, int] = {}
+        self.measure = measure
+        self._remembered: dict[Task, tuple[int, int]] = {}
 
     def batch(self, seconds_left: Callable[[], float]) -> Batch:
         """Begin an invocation; a call is started only while `seconds_left()` is not negative."""
         return Batch(self, seconds_left)
 
-    def remembers(self, task: Task) -> bool:
-        """Whether a sighting of the task says nothing new: it is known, and its record need not be renewed yet."""
-        return self._remembered.get(task, 0) > self.now_ms()
+    def remembers(self, task: Task, time_ms: int) -> bool:
+        """Whether a sighting at `time_ms` says nothing new.
 
-    def remember(self, task: Task) -> None:
-        """Remember that the task is in the table, and that its room had not ended."""
+        The task is known, its record need not be renewed yet, and its room had not ended at the time of an earlier
+        sighting: what ended it later found the task known. An older sighting may still be from before the room's end.
+        """
+        since_ms, renew_at_ms = self._remembered.get(task, (0, 0))
+        return since_ms <= time_ms and self.now_ms() < renew_at_ms
+
+    def remember(self, task: Task, time_ms: int) -> None:
+        """Remember that the task is in the table, and that its room had not ended at `time_ms`."""
         while len(self._remembered) >= _MOST_REMEMBERED:
             del self._remembered[next(iter(self._remembered))]
-        self._remembered[task] = self.now_ms() + 1000 * _RENEW_AFTER_SECONDS
+        self._remembered[task] = time_ms, self.now_ms() + 1000 * _RENEW_AFTER_SECONDS
 
 
 class Batch:
@@ -126,7 +133,7 @@ class Batch:
 
     async def _see(self, event: Event) -> Served:
         (task,) = event.tasks
-        if self._stopper.remembers(task):
+        if self._stopper.remembers(task, event.time_ms):
             return Served([Done(task.task_id, Outcome.KNOWN)])
         record = await self._reads.read(task)
         now_ms = self._now_ms()
@@ -135,7 +142,7 @@ class Batch:
             await self._in_thread(self._table.note_sighting, event, now_ms)
         served = await self._stop_if_room_is_over(event)
         if not served.failed:
-            self._stopper.remember(task)
+            self._stopper.remember(task, event.time_ms)
         return served
 
     async def _end_room(self, event: Event) -> Served:
@@ -206,7 +213,10 @@ class Batch:
         if verdict is Verdict.STOP:
             # Only a task that the event does not name takes its BusinessId from what is known of it.
             business_id = event.business_id or (None if event.task_ids else record.business_id)
-            stopped = await self._call(self._stopper.stop_turns, self._stopper.api.stop_segment, task, business_id)
+            stopped = await self._stopper.stops.make(
+                self._stopper.api.stop_segment, task, business_id, seconds_left=self._seconds_left
+            )
+            self._stopper.measure("TimeToStop", self._now_ms() - event.time_ms)
         else:
             stopped = Stopped(Outcome.ALREADY_STOPPED, request_id)
         # After the call: a crash between the two costs one more call, never a lost stop.
@@ -216,25 +226,15 @@ class Batch:
 
     async def _ask(self, task: Task, event: Event) -> tuple[Verdict, str | None]:
         found: RunningTask | None
-        found, request_id = await self._call(self._stopper.query_turns, self._stopper.api.get_segment_task, task)
+        found, request_id = await self._stopper.queries.make(
+            self._stopper.api.get_segment_task, task, seconds_left=self._seconds_left
+        )
         verdict = decide_from_api(event.time_ms, found)
         if verdict is Verdict.ASK:
             raise Retryable("TaskUnclear", "GetSegmentTask does not say when the task started", request_id)
         if verdict is Verdict.SUPERSEDED and found and found.started_at_ms > event.time_ms:
             await self._in_thread(self._table.note_known_start, task, found.started_at_ms, self._now_ms())
         return verdict, request_id
-
-    async def _call(self, turns: Turns, function: Callable[..., Any], *arguments: object) -> Any:
-        """Make a call in its turn, and once more at once for each cause that deserves it."""
-        causes: set[type[TryAtOnce]] = set()
-        while True:
-            await turns.take(self._seconds_left)
-            try:
-                return await self._in_thread(function, *arguments)
-            except TryAtOnce as error:
-                if type(error) in causes:
-                    raise
-                causes.add(type(error))
 
 
 class _SharedReads:

@@ -1,0 +1,88 @@
+"""How the API is called: in its turn, not while it is silent, and once more at once where that is worth it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from stop_segment.circuit import Circuit
+from stop_segment.errors import NoAnswer, TooManyRequests, TryAtOnce
+from stop_segment.turns import Turns
+
+# Runs a blocking function with its arguments, without holding up the other messages, and gives what it returns.
+InThread = Callable[..., Awaitable[Any]]
+
+
+class Calls:
+    """The calls of one action of the API.
+
+    Parameters
+    ----------
+    turns
+        The action's share of the account's request limit.
+    circuit
+        Whether the API answers.
+    clock_seconds
+        A clock that never goes back.
+    measure
+        Takes a metric's name and a value: TurnWait and ApiLatency in ms, ApiThrottled as a count.
+    """
+
+    def __init__(
+        self,
+        turns: Turns,
+        circuit: Circuit,
+        in_thread: InThread,
+        clock_seconds: Callable[[], float],
+        measure: Callable[[str, float], None],
+    ) -> None:
+        self._turns = turns
+        self._circuit = circuit
+        self._in_thread = in_thread
+        self._clock_seconds = clock_seconds
+        self._measure = measure
+
+    async def make(self, function: Callable[..., Any], *arguments: object, seconds_left: Callable[[], float]) -> Any:
+        """Call the API.
+
+        Parameters
+        ----------
+        seconds_left
+            For how long a call may still be started.
+
+        Raises
+        ------
+        StopError
+            As `errors` tells. Each cause that deserves another attempt at once has had one.
+        """
+        causes: set[type[TryAtOnce]] = set()
+        while True:
+            try:
+                return await self._attempt(function, *arguments, seconds_left=seconds_left)
+            except TryAtOnce as error:
+                if type(error) in causes:
+                    raise
+                causes.add(type(error))
+
+    async def _attempt(
+        self, function: Callable[..., Any], *arguments: object, seconds_left: Callable[[], float]
+    ) -> Any:
+        asked = self._clock_seconds()
+        self._circuit.check()
+        await self._turns.take(seconds_left)
+        self._circuit.enter()
+        began = self._clock_seconds()
+        self._measure("TurnWait", 1000 * (began - asked))
+        answered = True
+        try:
+            return await self._in_thread(function, *arguments)
+        except NoAnswer:
+            answered = False
+            raise
+        except TooManyRequests:
+            self._turns.slow_down()
+            self._measure("ApiThrottled", 1)
+            raise
+        finally:
+            self._circuit.note(answered=answered)
+            self._measure("ApiLatency", 1000 * (self._clock_seconds() - began))

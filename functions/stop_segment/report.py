@@ -1,0 +1,63 @@
+"""What people see of it: one log line a decision, and metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit
+
+from stop_segment.arrivals import Arrival
+from stop_segment.errors import CredentialsRefused, StopError
+from stop_segment.failures import Failure
+from stop_segment.rules import Outcome
+from stop_segment.stopper import Served
+
+logger = Logger()
+metrics = Metrics()
+
+
+def log_served(arrival: Arrival, served: Served) -> None:
+    """Tell how each task of an event ended."""
+    for done in served.done:
+        log_outcome(arrival, done.task_id, done.outcome, done.request_id)
+    for task_id, error in served.failed:
+        logger.warning("task failed", task_id=task_id, **_error_fields(error), **arrival.log_fields)
+
+
+def log_outcome(arrival: Arrival, task_id: str | None, outcome: Outcome, request_id: str | None = None) -> None:
+    """Tell how a task ended; `task_id` is None where the outcome concerns a room or no task at all."""
+    # A room that ends without a known task usually means that nobody sends SegmentStarted.
+    log = logger.warning if outcome is Outcome.NO_TASKS else logger.info
+    log(outcome.value, outcome=outcome.value, task_id=task_id, request_id=request_id, **arrival.log_fields)
+    metrics.add_metric(_metric_name(outcome.value), MetricUnit.Count, 1)
+
+
+def log_failure(failure: Failure, end: str, *, unsent: bool) -> None:
+    """Tell what became of a message that failed.
+
+    Parameters
+    ----------
+    end
+        ``retried``, or the ErrorKind of its dead letter.
+    unsent
+        It is tried again only because its dead letter could not be sent.
+    """
+    message = "dead letter not sent" if unsent else end
+    logger.warning(message, outcome=end, **_error_fields(failure.error), **failure.log_fields)
+    metrics.add_metric(_metric_name(end), MetricUnit.Count, 1)
+    if isinstance(failure.error, CredentialsRefused):
+        metrics.add_metric("CredentialsRefused", MetricUnit.Count, 1)
+
+
+def measure(name: str, value: float) -> None:
+    """Emit a measured metric: a count for ApiThrottled, else ms."""
+    metrics.add_metric(name, MetricUnit.Count if name == "ApiThrottled" else MetricUnit.Milliseconds, value)
+
+
+def _error_fields(error: StopError) -> dict[str, Any]:
+    return {"error_code": error.code, "error_message": error.message, "request_id": error.request_id}
+
+
+def _metric_name(end: str) -> str:
+    return end.title().replace("_", "")

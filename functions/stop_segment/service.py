@@ -1,0 +1,86 @@
+"""What a function environment makes once: the clients, and what remembers from one invocation to the next."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+from aws_lambda_powertools.utilities.parameters import SecretsProvider
+from botocore.config import Config
+
+from stop_segment.calls import Calls
+from stop_segment.circuit import Circuit
+from stop_segment.credentials import Credentials
+from stop_segment.failures import Queues
+from stop_segment.records import SegmentTable
+from stop_segment.report import measure
+from stop_segment.rtc import RtcApi
+from stop_segment.settings import Settings, read_settings
+from stop_segment.stopper import Stopper
+from stop_segment.turns import Turns
+
+THREADS = 64
+
+
+@dataclass(frozen=True)
+class Service:
+    """What an invocation works with."""
+
+    settings: Settings
+    stopper: Stopper
+    queues: Queues
+    loop: asyncio.Runner
+
+
+def make_service(environment: Mapping[str, str]) -> Service:
+    """Make the clients.
+
+    Raises
+    ------
+    SettingsError
+        A setting is missing or makes no sense.
+    """
+    settings = read_settings(environment)
+    config = Config(
+        connect_timeout=2,
+        read_timeout=5,
+        retries={"mode": "standard", "total_max_attempts": 3},
+        max_pool_connections=THREADS,
+    )
+    session = boto3.session.Session()
+    secrets = SecretsProvider(boto3_client=session.client("secretsmanager", config=config))
+    credentials = Credentials(secrets, settings.rtc_credentials_secret_arn, time.monotonic)
+    threads = ThreadPoolExecutor(THREADS)
+
+    async def in_thread(function: Callable[..., Any], *arguments: object) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(threads, function, *arguments)
+
+    circuit = Circuit(time.monotonic)
+
+    def calls(per_second: int) -> Calls:
+        return Calls(Turns(per_second, time.monotonic), circuit, in_thread, time.monotonic, measure)
+
+    stopper = Stopper(
+        settings,
+        SegmentTable(
+            session.client("dynamodb", config=config), settings.segment_table_name, settings.record_retention_seconds
+        ),
+        RtcApi(settings, credentials, connections=THREADS),
+        stops=calls(settings.requests_per_second),
+        queries=calls(settings.queries_per_second),
+        in_thread=in_thread,
+        now_ms=now_ms,
+        measure=measure,
+    )
+    queues = Queues(session.client("sqs", config=config), settings.event_queue_url, settings.dead_letter_queue_url)
+    return Service(settings, stopper, queues, asyncio.Runner())
+
+
+def now_ms() -> int:
+    """Return the time of day, Unix ms."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,109 @@
+"""What can be told to go wrong at the RTC API double, and for which requests."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from sandbox.rtc_tasks import TaskKey
+
+RawKind = Literal[
+    "html", "html_ok", "list", "null", "empty", "not_utf8", "no_metadata", "no_result", "empty_result", "half_body"
+]
+FaultKind = Literal["error", "delay", "drop", "drop_after", RawKind]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A way to fail. Only `delay` and `drop_after` do what was asked before they trouble the client.
+
+    Parameters
+    ----------
+    kind
+        `error`: a JSON error, with `status` 200 too. `delay`: the proper answer, late. `drop`: the connection
+        is closed without an answer, `drop_after`: the same once the task was stopped. The others are raw bodies:
+        `html` is a gateway's error page, with `half_body` the connection closes in the middle.
+    status
+        HTTP status of `error` (default 500), `html` (502) and the other raw bodies (200).
+    code, code_n, message
+        `ResponseMetadata.Error` of `error`.
+    delay_seconds
+        How long the answer, or the end of the connection, is held back; with every kind.
+    """
+
+    kind: FaultKind
+    status: int | None = None
+    code: str = "InternalError"
+    code_n: int | None = None
+    message: str = "The double was told to fail."
+    delay_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(FaultKind):
+            raise ValueError(f"kind must be one of {', '.join(get_args(FaultKind))}, not {self.kind!r}")
+        if self.status is not None and not 200 <= self.status <= 599:
+            raise ValueError(f"status must be an HTTP status from 200 to 599, not {self.status}")
+        if not 0 <= self.delay_seconds < math.inf:
+            raise ValueError(f"delay_seconds must be a number of seconds, not {self.delay_seconds}")
+
+    @property
+    def http_status(self) -> int:
+        """`status`, or what it is by default."""
+        return self.status or {"error": 500, "html": 502}.get(self.kind, 200)
+
+
+INTERNAL_ERROR = Fault("error", status=500, code="InternalError")
+SERVICE_UNAVAILABLE = Fault("error", status=503, code="ServiceUnavailable")
+QPS_OVER_LIMIT = Fault("error", status=429, code="FlowLimitExceeded.QPSOverLimit")
+
+
+METADATA = b"<metadata>"  # stands for the ResponseMetadata of the request at hand
+
+RAW_BODIES: dict[RawKind, bytes] = {
+    "html": b"<html><body><h1>502 Bad Gateway</h1></body></html>",
+    "html_ok": b"<html><body><h1>Welcome</h1></body></html>",
+    "list": b'["ok"]',
+    "null": b"null",
+    "empty": b"",
+    "not_utf8": b'{"Result": "\xff\xfe"}',
+    "no_metadata": b'{"Result": "ok"}',
+    "no_result": b'{"ResponseMetadata": <metadata>}',
+    "empty_result": b'{"Result": "", "ResponseMetadata": <metadata>}',
+    "half_body": b'{"Result": "ok", "ResponseMetadata": ',
+}
+
+
+@dataclass
+class _Planned:
+    fault: Fault
+    requests_left: float
+    task: TaskKey | None
+
+
+class FaultPlan:
+    """The faults to come.
+
+    A task's own fault goes before a general one, a counted one before one that lasts, an earlier before a later.
+    """
+
+    def __init__(self) -> None:
+        self._planned: list[_Planned] = []
+
+    def add(self, fault: Fault, next_requests: int | None, task: TaskKey | None) -> None:
+        """Plan a fault; one that lasts (`next_requests` None) replaces the one that lasted for the same task."""
+        planned = _Planned(fault, math.inf if next_requests is None else next_requests, task)
+        if next_requests is None:
+            self._planned = [p for p in self._planned if (p.requests_left, p.task) != (math.inf, task)]
+        self._planned.append(planned)
+        self._planned.sort(key=lambda p: (p.task is None, p.requests_left == math.inf))
+
+    def take(self, task: tuple[object, object, object]) -> Fault | None:
+        """Return the fault of a request that names this task, and count it; None when nothing is to go wrong."""
+        for planned in self._planned:
+            if planned.task in (None, task):
+                planned.requests_left -= 1
+                if planned.requests_left <= 0:
+                    self._planned.remove(planned)
+                return planned.fault
+        return None

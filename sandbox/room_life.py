@@ -1,0 +1,128 @@
+"""The demo's second act: a room's life, told by the RTC server through the callback URL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from rich.table import Table
+
+from sandbox.callbacks import callback
+from sandbox.stack import Sandbox, wait_for
+
+APP_ID, ROOM_ID = "661e", "math-101"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A callback that is sent, and what should come of it.
+
+    Parameters
+    ----------
+    ends
+        The outcomes of the room's tasks, sorted; empty where the callback is refused.
+    running
+        The tasks that still run afterwards.
+    """
+
+    title: str
+    callback: dict[str, str]
+    status: int
+    ends: tuple[str, ...] = ()
+    running: tuple[str, ...] = ()
+    before: Callable[[], object] = lambda: None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What came of a step."""
+
+    step: Step
+    status: int
+    ends: tuple[str, ...]
+    running: tuple[str, ...]
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether it came as it should."""
+        return (self.status, self.ends, self.running) == (self.step.status, self.step.ends, self.step.running)
+
+
+def live(box: Sandbox) -> list[Seen]:
+    """Send the callbacks one after another and see what comes of each."""
+    return [_see(box, step) for step in _steps(box)]
+
+
+def _steps(box: Sandbox) -> list[Step]:
+    today = datetime.now(UTC)
+    yesterday = today - timedelta(days=1)
+    for task_id in ("audio", "screen"):
+        box.rtc.start_task(APP_ID, ROOM_ID, task_id, start_time_ms=_ms(yesterday - timedelta(hours=1)))
+    end = callback("RoomDestroy", {"RoomId": ROOM_ID}, _text(yesterday))
+    return [
+        Step("yesterday: a slice of audio", _slice("audio", yesterday), 200, ("known",), ("audio", "screen")),
+        Step("yesterday: a slice of screen", _slice("screen", yesterday), 200, ("known",), ("audio", "screen")),
+        Step(
+            "somebody forges the room's end",
+            callback("RoomDestroy", {"RoomId": ROOM_ID}, _text(yesterday), key="guessed"),
+            401,
+            running=("audio", "screen"),
+        ),
+        Step("yesterday: the room ends", end, 200, ("stopped", "stopped")),
+        Step(
+            "today: the room is used again, a slice of audio",
+            _slice("audio", today),
+            200,
+            ("known",),
+            ("audio",),
+            before=lambda: box.rtc.start_task(APP_ID, ROOM_ID, "audio", start_time_ms=_ms(today)),
+        ),
+        Step("yesterday's end comes once more", end, 200, ("duplicate", "duplicate"), ("audio",)),
+        Step(
+            "today: the room ends",
+            callback("RoomDestroy", {"RoomId": ROOM_ID}, _text(today + timedelta(seconds=1)), nonce="Noce"),
+            200,
+            ("already_stopped", "stopped"),
+        ),
+    ]
+
+
+def _see(box: Sandbox, step: Step) -> Seen:
+    step.before()
+    already = len(_ends(box, step))
+    status = box.call_back(step.callback)
+    if status == 200:
+        wait_for(lambda: len(_ends(box, step)) >= already + len(step.ends), f"the end of {step.title}")
+    running = tuple(task_id for task_id in ("audio", "screen") if box.rtc.is_running(APP_ID, ROOM_ID, task_id))
+    return Seen(step, status, tuple(sorted(_ends(box, step)[already:])), running)
+
+
+def _ends(box: Sandbox, step: Step) -> list[str]:
+    event_id = step.callback["EventId"]
+    return [line["outcome"] for line in box.log_lines() if line.get("event_id") == event_id and "outcome" in line]
+
+
+def _slice(task_id: str, time: datetime) -> dict[str, str]:
+    data = {"AppId": APP_ID, "BusinessId": "", "RoomId": ROOM_ID, "TaskId": task_id}
+    return callback("SegmentRealTimeData", data, _text(time))
+
+
+def _ms(time: datetime) -> int:
+    return round(time.timestamp() * 1000)
+
+
+def _text(time: datetime) -> str:
+    return time.isoformat(timespec="milliseconds")
+
+
+def life_table(life: list[Seen]) -> Table:
+    """Draw what came of each callback."""
+    table = Table(title=f"The life of room {ROOM_ID}, through the callback URL", title_justify="left")
+    for title in ("callback", "answer", "ended as", "still running"):
+        table.add_column(title)
+    for seen in life:
+        mark = "" if seen.as_expected else f"  [red]expected {seen.step.status} {', '.join(seen.step.ends)}[/red]"
+        ends = ", ".join(seen.ends) or "never reaches the queue"
+        table.add_row(seen.step.title + mark, str(seen.status), ends, ", ".join(seen.running) or "nothing")
+    return table

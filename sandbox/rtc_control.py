@@ -1,0 +1,91 @@
+"""The unsigned way into the RTC API double, for people with curl: `/_control/tasks`, `requests`, `fail`, `heal`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, get_args
+
+from aiohttp import web
+
+from sandbox.faults import Fault, FaultKind
+from sandbox.rtc_tasks import ID_PATTERN, REQUIRED_IDS, illegal_id, is_id, json_object, task_key
+
+if TYPE_CHECKING:
+    from sandbox.rtc_double import RtcDouble
+
+_Types = Mapping[str, tuple[type, ...]]
+_TASK_FIELDS: _Types = {**dict.fromkeys(REQUIRED_IDS, (str,)), "StartTime": (int,)}
+_FAIL_FIELDS: _Types = {
+    **dict.fromkeys(("kind", "code", "message"), (str,)),
+    **dict.fromkeys(("status", "code_n", "next_requests"), (int,)),
+    "delay_seconds": (int, float),
+    "task": (list,),
+}
+
+
+class Control:
+    """The commands, each a method and a name."""
+
+    def __init__(self, double: RtcDouble) -> None:
+        self._double = double
+        self._commands: dict[tuple[str, str], Callable[[bytes], object]] = {
+            ("POST", "tasks"): self._start_task,
+            ("GET", "requests"): self._list_requests,
+            ("POST", "fail"): self._fail,
+            ("POST", "heal"): self._heal,
+        }
+
+    async def handle(self, request: web.Request) -> web.Response:
+        """Obey, or answer `{"error": <a sentence>}`."""
+        command = self._commands.get((request.method, request.match_info["command"]))
+        if command is None:
+            known = ", ".join(f"{method} /_control/{name}" for method, name in self._commands)
+            return web.json_response({"error": f"There is only {known}."}, status=404)
+        try:
+            return web.json_response(command(await request.read()))
+        except ValueError as error:
+            return web.json_response({"error": f"{error}."}, status=400)
+
+    def _start_task(self, body: bytes) -> object:
+        fields = _read_fields(body, _TASK_FIELDS)
+        if name := illegal_id(fields):
+            raise ValueError(f"{name} is required and must match {ID_PATTERN}")
+        key = task_key(fields)
+        self._double.start_task(*key, start_time_ms=fields.get("StartTime"))
+        task = self._double.task(*key)
+        return task and task.result(key)
+
+    def _list_requests(self, _: bytes) -> object:
+        return [asdict(request) for request in self._double.requests]
+
+    def _fail(self, body: bytes) -> object:
+        fields = _read_fields(body, _FAIL_FIELDS)
+        if "kind" not in fields:
+            raise ValueError(f"kind is required: one of {', '.join(get_args(FaultKind))}")
+        next_requests, task = fields.pop("next_requests", None), fields.pop("task", None)
+        if next_requests is not None and next_requests < 1:
+            raise ValueError("next_requests must be 1 or more")
+        if task is not None and not (len(task) == len(REQUIRED_IDS) and all(map(is_id, task))):
+            raise ValueError("task must be [AppId, RoomId, TaskId]")
+        fault = Fault(**fields)
+        self._double.fail(fault, next_requests=next_requests, task=tuple(task) if task else None)
+        return {**asdict(fault), "next_requests": next_requests, "task": task}
+
+    def _heal(self, _: bytes) -> object:
+        self._double.heal()
+        return {}
+
+
+def _read_fields(body: bytes, types: _Types) -> dict[str, Any]:
+    """Read a JSON object of known fields; those that are null are left out."""
+    fields = json_object(body)
+    if fields is None:
+        raise ValueError("The body must be a JSON object")
+    given = {name: value for name, value in fields.items() if value is not None}
+    for name, value in given.items():
+        if name not in types:
+            raise ValueError(f"{name} is not known here, only {', '.join(types)}")
+        if type(value) not in types[name]:
+            raise ValueError(f"{name} must be of type {types[name][-1].__name__}, not {type(value).__name__}")
+    return given

@@ -1,0 +1,112 @@
+"""The gateway before the RTC API double: it refuses unknown actions, wrong signatures and too many requests."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import defaultdict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from aiohttp import web
+
+from sandbox.rtc_tasks import json_object, task_key
+from sandbox.signature import Refusal, SignedRequest, verify
+
+_METHODS = {"StopSegment": "POST", "GetSegmentTask": "GET"}
+_REQUESTS_PER_SECOND = {"StopSegment": 150, "GetSegmentTask": 60}
+# The signing region, and the versions of StopSegment.
+_PLATFORMS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "volcengine": ("cn-north-1", ("2020-12-01", "2023-11-01")),
+    "volcengine-ap-singapore": ("ap-singapore-1", ("2020-12-01", "2023-11-01")),
+    "byteplus": ("ap-singapore-1", ("2022-06-01",)),
+}
+
+
+@dataclass(frozen=True)
+class ApiRequest:
+    """A request as it reached the double, and what the double decided.
+
+    `received_at` is in Unix seconds. `body` is None when there is no JSON object. `code` is empty for a success, the
+    error's `Code`, or the kind of the fault when that has none. `http_status` is 0 when the connection was dropped
+    without an answer.
+    """
+
+    received_at: float
+    action: str
+    version: str
+    method: str
+    query: dict[str, str]
+    body: dict[str, Any] | None
+    http_status: int
+    code: str
+    request_id: str
+
+    @property
+    def parameters(self) -> dict[str, Any] | None:
+        """The ids and whatever else was sent; None when they should be in the body but it has no JSON object."""
+        return self.query if self.method == "GET" else self.body
+
+    @property
+    def task(self) -> tuple[Any, Any, Any]:
+        """The (AppId, RoomId, TaskId) that the request names, None for each one it leaves out."""
+        return task_key(self.parameters or {})
+
+
+async def read(request: web.Request) -> tuple[ApiRequest, SignedRequest]:
+    """Take an HTTP request apart: what it asks for, not yet decided, and what its signature covers."""
+    received_at = time.time()
+    body = await request.read()
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    signed = SignedRequest(request.method, request.rel_url.raw_path, tuple(request.query.items()), headers, body)
+    undecided = ApiRequest(
+        received_at=received_at,
+        action=request.query.get("Action", ""),
+        version=request.query.get("Version", ""),
+        method=request.method,
+        query=dict(request.query),
+        body=json_object(body),
+        http_status=0,
+        code="",
+        request_id=f"{datetime.fromtimestamp(received_at, UTC):%Y%m%d%H%M%S}{uuid.uuid4().hex[:20].upper()}",
+    )
+    return undecided, signed
+
+
+class Gateway:
+    """What every request has to pass; `arrivals` holds when the latest well-signed ones came, by action."""
+
+    def __init__(self, platform: str, session_tokens: Mapping[str, str]) -> None:
+        self.region, stop_segment_versions = _PLATFORMS[platform]
+        self.arrivals: defaultdict[str, deque[float]] = defaultdict(deque)
+        self._session_tokens = session_tokens
+        self._versions = {"StopSegment": stop_segment_versions, "GetSegmentTask": ("2022-06-01", "2023-11-01")}
+
+    def refuse(self, request: ApiRequest, signed: SignedRequest, secrets: Mapping[str, str]) -> Refusal | None:
+        """Check action, method, signature and rate; return None when all are in order."""
+        action, version = request.action, request.version
+        if signed.path != "/" or version not in self._versions.get(action, ()):
+            message = f"There is no action {action!r} of version {version!r}."
+            return Refusal("InvalidActionOrVersion", message, 100008, 404)
+        if request.method != _METHODS[action]:
+            return Refusal("MethodNotAllowed", f"{action} wants {_METHODS[action]}.", http_status=405)
+        return verify(
+            signed,
+            secrets=secrets,
+            region=self.region,
+            service="rtc",
+            now=datetime.fromtimestamp(request.received_at, UTC),
+            session_tokens=self._session_tokens,
+        ) or self._limit_rate(action, request.received_at)
+
+    def _limit_rate(self, action: str, now: float) -> Refusal | None:
+        arrivals, limit = self.arrivals[action], _REQUESTS_PER_SECOND[action]
+        arrivals.append(now)
+        while arrivals[0] <= now - 1:
+            arrivals.popleft()
+        if len(arrivals) <= limit:
+            return None
+        message = f"More than {limit} {action} requests in a second."
+        return Refusal("FlowLimitExceeded.QPSOverLimit", message, http_status=429)

@@ -1,0 +1,90 @@
+"""Segment tasks of the RTC API double, and the parameters that name them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from sandbox.signature import Refusal
+
+TaskKey = tuple[str, str, str]
+"""(AppId, RoomId, TaskId), which names a task."""
+
+REQUIRED_IDS = ("AppId", "RoomId", "TaskId")
+ID_PATTERN = r"[a-zA-Z0-9_@\-\.]{1,128}"
+
+_ILLEGAL_ID_CODES = {
+    "AppId": "InvalidParameter.IllegalAppId",
+    "RoomId": "InvalidParameter.IllegalRoomID",
+    "TaskId": "InvalidParameter.IllegalTaskID",
+    "BusinessId": "InvalidParameter.IllegalBusinessID",
+}
+
+
+class TaskStatus(IntEnum):
+    """`Status` of GetSegmentTask, as far as the double's tasks get."""
+
+    RUNNING = 2
+    ENDED = 3
+
+
+@dataclass(frozen=True)
+class Task:
+    """One session of a segment task: Unix milliseconds, `end_time_ms` 0 while it runs, `stop_reason` then empty."""
+
+    start_time_ms: int
+    end_time_ms: int = 0
+    status: TaskStatus = TaskStatus.RUNNING
+    stop_reason: str = ""
+
+    def result(self, key: TaskKey) -> dict[str, Any]:
+        """Return the `Result` of GetSegmentTask."""
+        return {
+            "SegmentTask": {
+                **dict(zip(REQUIRED_IDS, key, strict=True)),
+                "StartTime": self.start_time_ms,
+                "EndTime": self.end_time_ms,
+                "Status": self.status,
+                "StopReason": self.stop_reason,
+            }
+        }
+
+
+def json_object(body: bytes) -> dict[str, Any] | None:
+    """Read a JSON object; None when the body is anything else."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def task_key(parameters: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    """Return the AppId, RoomId and TaskId, legal or not; None for each that is missing."""
+    return parameters.get("AppId"), parameters.get("RoomId"), parameters.get("TaskId")
+
+
+def is_id(value: object) -> bool:
+    """Tell whether a value may be an id of any kind."""
+    return isinstance(value, str) and re.fullmatch(ID_PATTERN, value) is not None
+
+
+def illegal_id(parameters: Mapping[str, Any]) -> str | None:
+    """Return the name of the first id that is not as the API wants it; None when all are."""
+    needed = [name for name in _ILLEGAL_ID_CODES if name in REQUIRED_IDS or name in parameters]
+    return next((name for name in needed if not is_id(parameters.get(name))), None)
+
+
+def refuse_parameters(parameters: Mapping[str, Any] | None, app_ids: Collection[str] | None) -> Refusal | None:
+    """Check the parameters of either action; return None when they are in order."""
+    if parameters is None:
+        return Refusal("InvalidParameter.Unmarshal", "The body is not a JSON object.", http_status=400)
+    if name := illegal_id(parameters):
+        return Refusal(_ILLEGAL_ID_CODES[name], f"{name} does not match {ID_PATTERN}.", http_status=400)
+    if app_ids is not None and parameters["AppId"] not in app_ids:
+        return Refusal("InvalidParameter.NotExistAppId", "The AppId does not exist.", http_status=400)
+    return None

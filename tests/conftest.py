@@ -1,0 +1,45 @@
+"""What tests of several kinds share."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+from sandbox.embedded_aws import EmbeddedAws, embedded_aws
+
+# How long an example takes says nothing about the code: the machine may be busy.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _direct_connections() -> Iterator[None]:
+    """Keep a developer's proxy out of the way to the loopback."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+            patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def aws() -> Iterator[EmbeddedAws]:
+    """Run an AWS of this test process's own; whoever uses it makes resources with names of their own."""
+    with embedded_aws() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def aws_away(aws: EmbeddedAws) -> EmbeddedAws:
+    """Name an AWS where nobody listens."""
+    return replace(aws, endpoint="https://127.0.0.1:1")
+
+
+@pytest.fixture(scope="session")
+def secrets_manager(aws: EmbeddedAws) -> Iterator[Any]:
+    """Make a client of Secrets Manager."""
+    client = aws.client("secretsmanager")
+    yield client
+    client.close()

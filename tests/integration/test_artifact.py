@@ -1,0 +1,99 @@
+"""What `sam build` makes: each function must run with nothing but its own artifact, on any architecture."""
+
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+BUILD = ROOT / ".aws-sam" / "build"
+MOST_BYTES = 40 * 1024 * 1024
+
+SETTINGS = {
+    "StopSegmentFunction": {
+        "EVENT_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/events",
+        "DEAD_LETTER_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/letters",
+        "SEGMENT_TABLE_NAME": "segments",
+        "RTC_PLATFORM": "volcengine",
+        "RTC_CREDENTIALS_SECRET_ARN": "arn:aws:secretsmanager:us-east-1:123456789012:secret:key",
+        "RTC_CONNECT_TIMEOUT_SECONDS": "2",
+        "RTC_READ_TIMEOUT_SECONDS": "5",
+        "RTC_QPS_LIMIT": "150",
+        "MAX_CONCURRENCY": "5",
+        "MAX_RECEIVE_COUNT": "6",
+        "DUPLICATE_WINDOW_SECONDS": "5",
+        "STALE_AFTER_SECONDS": "300",
+        "RECORD_RETENTION_DAYS": "7",
+    },
+    "ReceiveCallbackFunction": {
+        "EVENT_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/events",
+        "CALLBACK_SECRET_ARN": "arn:aws:secretsmanager:us-east-1:123456789012:secret:callback",
+    },
+    "PublishOutcomeFunction": {"OUTCOME_EVENT_BUS_NAME": "outcomes"},
+}
+COMMON = {
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_LAMBDA_FUNCTION_NAME": "artifact",  # Powertools then behaves as in Lambda
+    "POWERTOOLS_SERVICE_NAME": "artifact",
+    "POWERTOOLS_METRICS_NAMESPACE": "RtcSegmentStopper",
+    "LOG_LEVEL": "INFO",
+}
+HANDLERS = {
+    "StopSegmentFunction": "stop_segment.handler",
+    "ReceiveCallbackFunction": "receive_callback.handler",
+    "PublishOutcomeFunction": "publish_outcome.handler",
+}
+IMPORT = """
+import importlib, sys
+sys.path[:] = sys.argv[2:]
+sys.dont_write_bytecode = True
+print(importlib.import_module(sys.argv[1]).handler.__name__)
+"""
+
+pytestmark = pytest.mark.parametrize("function", sorted(HANDLERS))
+
+
+def files(function: str) -> list[Path]:
+    return [path for path in (BUILD / function).rglob("*") if path.is_file()]
+
+
+def test_every_function_of_the_stack_is_looked_at(function: str) -> None:
+    assert {path.name for path in BUILD.iterdir() if path.is_dir()} == HANDLERS.keys() == SETTINGS.keys()
+    assert files(function)
+
+
+def test_handler_imports_with_nothing_else_on_the_path(function: str) -> None:
+    # -I and -S keep the current folder, PYTHONPATH and site-packages out.
+    paths = [BUILD / function, sysconfig.get_path("stdlib"), Path(sysconfig.get_path("stdlib")) / "lib-dynload"]
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", IMPORT, HANDLERS[function], *map(str, paths)],
+        env=COMMON | SETTINGS[function],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "handler\n"
+
+
+def test_artifact_holds_only_its_own_function_s_code(function: str) -> None:
+    ours = {name.partition(".")[0] for name in HANDLERS.values()}
+    assert ours & {path.name for path in (BUILD / function).iterdir()} == {HANDLERS[function].partition(".")[0]}
+
+
+def test_artifact_holds_no_compiled_file(function: str) -> None:
+    assert [path for path in files(function) if path.suffix in (".so", ".pyd", ".dll", ".dylib", ".pyc")] == []
+
+
+def test_every_package_in_the_artifact_is_of_a_pure_python_wheel(function: str) -> None:
+    wheels = list((BUILD / function).glob("*.dist-info/WHEEL"))
+    assert len(wheels) >= 5
+    impure = [wheel.parent.name for wheel in wheels if "Root-Is-Purelib: true" not in wheel.read_text()]
+    tagged = [wheel.parent.name for wheel in wheels if "-none-any" not in wheel.read_text()]
+    assert impure == tagged == []
+
+
+def test_artifact_is_small(function: str) -> None:
+    assert sum(path.stat().st_size for path in files(function)) <= MOST_BYTES

@@ -1,0 +1,174 @@
+import json
+import threading
+import traceback
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from aws_lambda_powertools.utilities.parameters import SecretsProvider
+
+from sandbox.embedded_aws import EmbeddedAws
+from stop_segment.credentials import Credentials, Key
+from stop_segment.errors import CredentialsRefused
+
+OLD = {"AccessKeyId": "AKLT-old", "SecretAccessKey": "s3cr3t-old"}
+NEW = {"AccessKeyId": "AKLT-new", "SecretAccessKey": "s3cr3t-new"}
+OLD_KEY = Key("AKLT-old", "s3cr3t-old")
+NEW_KEY = Key("AKLT-new", "s3cr3t-new")
+READING = "provide-client-params.secretsmanager.GetSecretValue"
+
+
+class Secret:
+    """A secret in Secrets Manager, who reads it, and a clock that the test sets."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self.arn: str = client.create_secret(Name=f"rtc-{uuid4().hex}", SecretString=json.dumps(OLD))["ARN"]
+        self.now = 1_000.0
+        self.reads = 0
+        self.provider = SecretsProvider(boto3_client=client)
+        self.credentials = Credentials(self.provider, self.arn, lambda: self.now)
+
+    def note_read(self, params: dict[str, str], **_: object) -> None:
+        self.reads += params["SecretId"] == self.arn
+
+    def put(self, content: object) -> None:
+        text = content if isinstance(content, str) else json.dumps(content)
+        self.client.put_secret_value(SecretId=self.arn, SecretString=text)
+
+    def delete(self) -> None:
+        self.client.delete_secret(SecretId=self.arn, ForceDeleteWithoutRecovery=True)
+
+
+@pytest.fixture
+def secret(secrets_manager: Any) -> Iterator[Secret]:
+    made = Secret(secrets_manager)
+    secrets_manager.meta.events.register(READING, made.note_read)
+    yield made
+    secrets_manager.meta.events.unregister(READING, made.note_read)
+
+
+def told(error: BaseException) -> str:
+    """Give all that a log may hold of an error."""
+    return repr(error) + "".join(traceback.format_exception(error))
+
+
+def test_the_key_is_read_once_for_many_calls(secret: Secret) -> None:
+    assert [secret.credentials.current() for _ in range(3)] == [OLD_KEY] * 3
+    assert secret.reads == 1
+
+
+def test_a_temporary_key_has_its_session_token(secret: Secret) -> None:
+    secret.put(OLD | {"SessionToken": "t0ken", "Note": "keys that nobody knows are ignored"})
+    assert secret.credentials.current() == Key("AKLT-old", "s3cr3t-old", "t0ken")
+
+
+def test_a_key_shows_itself_in_no_text() -> None:
+    key = Key("AKLT-old", "s3cr3t-old", "t0ken")
+    assert repr(key) == str(key) == f"{key}" == "Key()"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "s3cr3t",
+        '{"AccessKeyId": "AKLT", "SecretAccessKey": "s3cr3t',
+        ["AKLT", "s3cr3t"],
+        "null",
+        {},
+        {"AccessKeyId": "", "SecretAccessKey": ""},
+        {"AccessKeyId": "AKLT"},
+        {"SecretAccessKey": "s3cr3t"},
+        {"AccessKeyId": "AKLT", "SecretAccessKey": ""},
+        {"AccessKeyId": 5, "SecretAccessKey": "s3cr3t"},
+        {"AccessKeyId": "AKLT", "SecretAccessKey": ["s3cr3t"]},
+        {"AccessKeyId": "AKLT", "SecretAccessKey": "s3cr3t", "SessionToken": 5},
+        {"AccessKeyId": "AKLT", "SecretAccessKey": "s3cr3t", "SessionToken": None},
+        {"accessKeyId": "AKLT", "secretAccessKey": "s3cr3t"},
+    ],
+)
+def test_a_secret_without_a_key_is_named_and_not_shown(secret: Secret, content: object) -> None:
+    secret.put(content)
+    with pytest.raises(CredentialsRefused) as raised:
+        secret.credentials.current()
+    assert raised.value.code == "SecretInvalid"
+    assert not any(part in told(raised.value) for part in ("s3cr3t", "AKLT"))
+
+
+def test_a_missing_secret_is_trouble_that_may_pass(secret: Secret) -> None:
+    credentials = Credentials(secret.provider, secret.arn + "gone", lambda: 0.0)
+    with pytest.raises(CredentialsRefused) as raised:
+        credentials.current()
+    assert raised.value.code == "SecretUnavailable"
+    assert raised.value.message == "the secret cannot be read: ResourceNotFoundException"
+
+
+def test_a_secrets_manager_that_does_not_answer_is_trouble_that_may_pass(aws_away: EmbeddedAws) -> None:
+    provider = SecretsProvider(boto3_client=aws_away.client("secretsmanager"))
+    with pytest.raises(CredentialsRefused) as raised:
+        Credentials(provider, "rtc", lambda: 0.0).current()
+    assert raised.value.message == "the secret cannot be read: EndpointConnectionError"
+
+
+@pytest.mark.parametrize("trouble", ["deleted", "emptied"])
+def test_an_old_key_is_better_than_none(secret: Secret, trouble: str) -> None:
+    assert secret.credentials.current() == OLD_KEY
+    if trouble == "deleted":
+        secret.delete()
+    else:
+        secret.put({})
+    secret.provider.store.clear()  # as when it has grown old
+    assert secret.credentials.current() == OLD_KEY
+    assert secret.reads == 2
+
+
+class TestRenewal:
+    def test_a_refused_key_is_replaced_by_the_secrets_new_one(self, secret: Secret) -> None:
+        refused = secret.credentials.current()
+        secret.put(NEW)
+        assert secret.credentials.current() == OLD_KEY  # nobody has refused it yet
+        assert secret.credentials.renewed(refused)
+        assert secret.credentials.current() == NEW_KEY
+
+    def test_a_refused_key_that_the_secret_still_holds_is_not_worth_another_try(self, secret: Secret) -> None:
+        assert not secret.credentials.renewed(secret.credentials.current())
+        assert secret.reads == 2
+
+    def test_the_secret_is_read_afresh_at_most_once_a_minute(self, secret: Secret) -> None:
+        refused = secret.credentials.current()
+        reads = []
+        for seconds in (0, 0, 1, 58.9, 0.1, 59.9, 0.1):
+            secret.now += seconds
+            secret.credentials.renewed(refused)
+            reads.append(secret.reads)
+        assert reads == [2, 2, 2, 2, 3, 3, 4]
+
+    def test_a_key_that_arrives_within_the_minute_is_found_after_it(self, secret: Secret) -> None:
+        refused = secret.credentials.current()
+        assert not secret.credentials.renewed(refused)
+        secret.put(NEW)
+        assert not secret.credentials.renewed(refused)
+        secret.now += 60
+        assert secret.credentials.renewed(refused)
+
+    def test_one_reading_serves_all_whose_key_was_refused(self, secret: Secret) -> None:
+        refused = secret.credentials.current()
+        secret.put(NEW)
+        answers: list[bool] = []
+        threads = [
+            threading.Thread(target=lambda: answers.append(secret.credentials.renewed(refused))) for _ in range(16)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert answers == [True] * 16
+        assert secret.reads == 2
+
+    def test_a_secret_that_cannot_be_read_afresh_leaves_the_old_key(self, secret: Secret) -> None:
+        refused = secret.credentials.current()
+        secret.put({})
+        with pytest.raises(CredentialsRefused):
+            secret.credentials.renewed(refused)
+        assert secret.credentials.current() == OLD_KEY

@@ -1,0 +1,215 @@
+import json
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from sandbox.embedded_aws import EmbeddedAws
+from stop_segment.errors import InvalidMessage, NoTimeLeft, Rejected, Retryable, StopError
+from stop_segment.failures import Failure, Queues
+
+NOW_MS = 1_795_327_930_000
+CALLS = [f"provide-client-params.sqs.{name}Batch" for name in ("SendMessage", "ChangeMessageVisibility")]
+EVENT_MS = 1_795_327_920_123
+REJECTED = Rejected("InvalidParameter.NotExistAppId", "the API answered HTTP 400: no such app", "20261122REQUEST")
+
+
+class Sqs:
+    """Two queues and what is asked of SQS about them."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self.event_queue, self.dead_letter_queue = (
+            self.client.create_queue(QueueName=f"{name}-{uuid4().hex}")["QueueUrl"] for name in ("events", "letters")
+        )
+        self.asked: list[dict[str, Any]] = []
+
+    def note(self, params: dict[str, Any], **_: object) -> None:
+        self.asked.append(params)
+
+    def queues(self) -> Queues:
+        return Queues(self.client, self.event_queue, self.dead_letter_queue)
+
+    def receive(self, queue: str, count: int) -> list[dict[str, Any]]:
+        """Receive so many messages; they stay invisible."""
+        messages: list[dict[str, Any]] = []
+        for _ in range(count + 1):  # each answer has one message at least, and the last shows that there are no more
+            messages += self.client.receive_message(
+                QueueUrl=queue,
+                MaxNumberOfMessages=10,
+                VisibilityTimeout=600,
+                MessageAttributeNames=["All"],
+                WaitTimeSeconds=1 if len(messages) < count else 0,
+            ).get("Messages", [])
+        return messages
+
+    def letters(self, count: int) -> list[dict[str, Any]]:
+        return self.receive(self.dead_letter_queue, count)
+
+
+@pytest.fixture(scope="module")
+def client(aws: EmbeddedAws) -> Iterator[Any]:
+    client = aws.client("sqs")
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def sqs(client: Any) -> Iterator[Sqs]:
+    made = Sqs(client)
+    for call in CALLS:
+        client.meta.events.register(call, made.note)
+    yield made
+    for call in CALLS:
+        client.meta.events.unregister(call, made.note)
+
+
+def failure(
+    message_id: str = "m-1",
+    body: str = "{}",
+    error: StopError = REJECTED,
+    receive_count: int = 1,
+    receipt_handle: str = "handle",
+) -> Failure:
+    return Failure(message_id, receipt_handle, body, receive_count, EVENT_MS, error)
+
+
+def attributes(letter: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    return {name: (value["DataType"], value["StringValue"]) for name, value in letter["MessageAttributes"].items()}
+
+
+class TestDeadLetters:
+    @pytest.mark.parametrize(
+        "body",
+        [
+            json.dumps({"EventType": "RoomEnded"}),
+            "not JSON at all",
+            '  {"RoomId":\t"房间 ☎ 😀",\r\n "a": "\\ud800"}  ',
+            "x" * 500_000,
+        ],
+    )
+    def test_a_letter_is_the_message_unchanged(self, sqs: Sqs, body: str) -> None:
+        assert sqs.queues().send_dead_letters([(failure(body=body), "rejected")], NOW_MS) == {"m-1"}
+        assert [letter["Body"] for letter in sqs.letters(1)] == [body]
+
+    def test_a_letter_tells_what_went_wrong(self, sqs: Sqs) -> None:
+        sqs.queues().send_dead_letters([(failure(receive_count=3), "rejected")], NOW_MS)
+        (letter,) = sqs.letters(1)
+        assert attributes(letter) == {
+            "ErrorKind": ("String", "rejected"),
+            "ErrorCode": ("String", "InvalidParameter.NotExistAppId"),
+            "ErrorMessage": ("String", "the API answered HTTP 400: no such app"),
+            "RequestId": ("String", "20261122REQUEST"),
+            "FailedAt": ("Number", str(NOW_MS)),
+            "SourceMessageId": ("String", "m-1"),
+            "ReceiveCount": ("Number", "3"),
+            "EventTime": ("Number", str(EVENT_MS)),
+        }
+
+    @pytest.mark.parametrize("request_id", [None, ""])
+    def test_an_error_without_a_request_id_has_no_such_attribute(self, sqs: Sqs, request_id: str | None) -> None:
+        error = InvalidMessage("NotJson", "the body is not JSON", request_id)
+        assert sqs.queues().send_dead_letters([(failure(error=error), "invalid_message")], NOW_MS) == {"m-1"}
+        (letter,) = sqs.letters(1)
+        assert "RequestId" not in letter["MessageAttributes"]
+
+    def test_a_batch_of_letters_goes_in_calls_of_ten(self, sqs: Sqs) -> None:
+        letters = [(failure(f"m-{number}", body=f"body {number}"), "exhausted") for number in range(23)]
+        assert sqs.queues().send_dead_letters(letters, NOW_MS) == {f"m-{number}" for number in range(23)}
+        assert [len(asked["Entries"]) for asked in sqs.asked] == [10, 10, 3]
+        received = {letter["Body"]: attributes(letter)["SourceMessageId"][1] for letter in sqs.letters(23)}
+        assert received == {f"body {number}": f"m-{number}" for number in range(23)}
+
+    def test_letters_of_more_than_a_mebibyte_go_in_several_calls(self, sqs: Sqs) -> None:
+        # Each of these characters takes two bytes: bytes count, not characters.
+        letters = [(failure(f"m-{number}", body="é" * 200_000), "rejected") for number in range(5)]
+        assert len(sqs.queues().send_dead_letters(letters, NOW_MS)) == 5
+        assert [len(asked["Entries"]) for asked in sqs.asked] == [2, 2, 1]
+        assert len(sqs.letters(5)) == 5
+
+    def test_the_attributes_count_towards_the_mebibyte(self, sqs: Sqs) -> None:
+        error = Rejected("InvalidParameter.X", "e" * 500, "r" * 40)
+        letters = [(failure(f"m-{number}", body="x" * 104_700, error=error), "rejected") for number in range(10)]
+        assert len(sqs.queues().send_dead_letters(letters, NOW_MS)) == 10
+
+    def test_only_what_the_queue_took_counts_as_sent(self, sqs: Sqs) -> None:
+        # SQS counts the attributes too, the embedded AWS only the body.
+        letters = [
+            (failure("good", body="x" * 1_000_000), "rejected"),
+            (failure("too large", body="x" * 1_048_577), "rejected"),
+            (failure("also good"), "rejected"),
+        ]
+        assert sqs.queues().send_dead_letters(letters, NOW_MS) == {"good", "also good"}
+        assert len(sqs.letters(2)) == 2
+
+    def test_without_the_queue_no_letter_counts_as_sent(self, sqs: Sqs) -> None:
+        queues = Queues(sqs.client, sqs.event_queue, sqs.dead_letter_queue + "-gone")
+        assert queues.send_dead_letters([(failure(), "rejected")], NOW_MS) == set()
+
+    def test_while_sqs_is_away_no_letter_counts_as_sent(self, sqs: Sqs, aws_away: EmbeddedAws) -> None:
+        queues = Queues(aws_away.client("sqs"), sqs.event_queue, sqs.dead_letter_queue)
+        assert queues.send_dead_letters([(failure(), "rejected")], NOW_MS) == set()
+
+    def test_no_letters_are_no_call(self, sqs: Sqs) -> None:
+        assert sqs.queues().send_dead_letters([], NOW_MS) == set()
+        assert not sqs.asked
+
+
+class TestPostpone:
+    def received(self, sqs: Sqs, count: int, error: StopError, receive_count: int = 1) -> list[Failure]:
+        """Send and receive messages, as failures."""
+        for number in range(count):
+            sqs.client.send_message(QueueUrl=sqs.event_queue, MessageBody=f"body {number}")
+        return [
+            failure(message["MessageId"], message["Body"], error, receive_count, message["ReceiptHandle"])
+            for message in sqs.receive(sqs.event_queue, count)
+        ]
+
+    def in_flight(self, sqs: Sqs) -> int:
+        answer = sqs.client.get_queue_attributes(
+            QueueUrl=sqs.event_queue, AttributeNames=["ApproximateNumberOfMessagesNotVisible"]
+        )
+        return int(answer["Attributes"]["ApproximateNumberOfMessagesNotVisible"])
+
+    def test_a_message_is_seen_again_after_its_back_off(self, sqs: Sqs) -> None:
+        failures = self.received(sqs, 2, Retryable("Timeout", "too late"))
+        jitters = iter([0.0, 1.0])
+        sqs.queues().postpone(failures, lambda: next(jitters))
+        assert self.in_flight(sqs) == 1
+        (again,) = sqs.receive(sqs.event_queue, 1)
+        assert again["Body"] == failures[0].body
+
+    @pytest.mark.parametrize(
+        ("error", "receive_count", "seconds"),
+        [
+            (Retryable("Timeout", "too late"), 1, 5),
+            (Retryable("Timeout", "too late"), 4, 40),
+            (Retryable("Timeout", "too late"), 9, 120),
+            (NoTimeLeft("NoTimeLeft", "its turn did not come"), 9, 5),
+            (Rejected("X", "its letter could not be sent"), 2, 10),
+        ],
+    )
+    def test_the_back_off_grows_with_each_attempt_that_was_made(
+        self, sqs: Sqs, error: StopError, receive_count: int, seconds: int
+    ) -> None:
+        failures = self.received(sqs, 1, error, receive_count)
+        sqs.queues().postpone(failures, lambda: 1.0)
+        assert [entry["VisibilityTimeout"] for entry in sqs.asked[0]["Entries"]] == [seconds]
+        assert self.in_flight(sqs) == 1
+
+    def test_more_than_ten_messages_are_postponed_in_several_calls(self, sqs: Sqs) -> None:
+        failures = self.received(sqs, 12, Retryable("Timeout", "too late"))
+        sqs.queues().postpone(failures, lambda: 0.0)
+        assert [len(asked["Entries"]) for asked in sqs.asked] == [10, 2]
+        assert len(sqs.receive(sqs.event_queue, 12)) == 12
+
+    def test_a_message_that_cannot_be_postponed_hinders_no_other(self, sqs: Sqs) -> None:
+        lost = failure("lost", error=Retryable("Timeout", "too late"), receipt_handle="of nobody")
+        good = self.received(sqs, 1, Retryable("Timeout", "too late"))
+        sqs.queues().postpone([lost, *good], lambda: 0.0)
+        assert len(sqs.receive(sqs.event_queue, 1)) == 1
+
+    def test_without_the_queue_its_own_visibility_time_out_applies(self, sqs: Sqs) -> None:
+        queues = Queues(sqs.client, sqs.event_queue + "-gone", sqs.dead_letter_queue)
+        queues.postpone([failure(error=Retryable("Timeout", "too late"))], lambda: 1.0)

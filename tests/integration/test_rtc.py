@@ -1,0 +1,581 @@
+"""The client against the RTC API's double, over a real socket."""
+
+import json
+import logging
+import socket
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar
+from uuid import uuid4
+
+import pytest
+from aws_lambda_powertools.utilities.parameters import SecretsProvider
+
+from sandbox.faults import Fault, FaultKind
+from sandbox.rtc_double import ApiRequest, RtcDouble
+from stop_segment.credentials import Credentials
+from stop_segment.errors import (
+    ConnectionLost,
+    CredentialsRefused,
+    KeyRenewed,
+    NoAnswer,
+    Rejected,
+    Retryable,
+    StopError,
+    TooManyRequests,
+)
+from stop_segment.events import Room, Task
+from stop_segment.rtc import RtcApi, Stopped
+from stop_segment.rules import Outcome, RunningTask
+from stop_segment.settings import Settings, read_settings
+
+KEY = {"AccessKeyId": "AKLT-one", "SecretAccessKey": "s3cr3t-one"}
+NEW_KEY = {"AccessKeyId": "AKLT-two", "SecretAccessKey": "s3cr3t-two"}
+ACCEPTED = {"AKLT-one": "s3cr3t-one"}
+NEW_ACCEPTED = {"AKLT-two": "s3cr3t-two"}
+READING = "provide-client-params.secretsmanager.GetSecretValue"
+TASK = Task(Room("app", "math-101"), "audio")
+IDS = {"AppId": "app", "RoomId": "math-101", "TaskId": "audio"}
+PLATFORMS = ["volcengine", "volcengine-ap-singapore", "byteplus"]
+
+
+@dataclass
+class Secret:
+    """The key's secret in Secrets Manager, and the clock of those who read it."""
+
+    client: Any
+    arn: str
+    now: float = 1_000.0
+    reads: int = 0
+
+    def put(self, content: dict[str, str]) -> None:
+        self.client.put_secret_value(SecretId=self.arn, SecretString=json.dumps(content))
+
+    def note_read(self, params: dict[str, str], **_: object) -> None:
+        self.reads += params["SecretId"] == self.arn
+
+    def credentials(self) -> Credentials:
+        return Credentials(SecretsProvider(boto3_client=self.client), self.arn, lambda: self.now)
+
+
+@pytest.fixture
+def secret(secrets_manager: Any) -> Iterator[Secret]:
+    name = f"rtc-{uuid4().hex}"
+    made = Secret(secrets_manager, secrets_manager.create_secret(Name=name, SecretString=json.dumps(KEY))["ARN"])
+    secrets_manager.meta.events.register(READING, made.note_read)
+    yield made
+    secrets_manager.meta.events.unregister(READING, made.note_read)
+
+
+@pytest.fixture
+def double() -> Iterator[RtcDouble]:
+    with RtcDouble(secrets=ACCEPTED) as running:
+        running.start_task("app", "math-101", "audio", start_time_ms=1_000)
+        yield running
+
+
+@pytest.fixture
+def api(double: RtcDouble, secret: Secret) -> RtcApi:
+    return connect(double.url, secret)
+
+
+def connect(url: str, secret: Secret, platform: str = "volcengine", read_timeout_seconds: float = 5) -> RtcApi:
+    return RtcApi(settings(url, platform, read_timeout_seconds), secret.credentials(), connections=32)
+
+
+def settings(url: str, platform: str, read_timeout_seconds: float) -> Settings:
+    unused = ["EVENT_QUEUE_URL", "DEAD_LETTER_QUEUE_URL", "SEGMENT_TABLE_NAME", "RTC_CREDENTIALS_SECRET_ARN"]
+    numbers = ["RTC_CONNECT_TIMEOUT_SECONDS", "RTC_READ_TIMEOUT_SECONDS", "MAX_RECEIVE_COUNT"]
+    numbers += ["DUPLICATE_WINDOW_SECONDS", "STALE_AFTER_SECONDS", "RECORD_RETENTION_DAYS", "MAX_CONCURRENCY"]
+    environment = dict.fromkeys(unused, "unused") | dict.fromkeys(numbers, "5")
+    environment |= {"RTC_PLATFORM": platform, "RTC_ENDPOINT": url, "RTC_QPS_LIMIT": "150"}
+    return replace(read_settings(environment), rtc_read_timeout_seconds=read_timeout_seconds)
+
+
+def refusal(call: Callable[[], object]) -> StopError:
+    with pytest.raises(StopError) as raised:
+        call()
+    return raised.value
+
+
+def only_request(double: RtcDouble) -> ApiRequest:
+    (request,) = double.requests
+    return request
+
+
+@dataclass
+class Answers:
+    """What a server says to every request, and the Authorization headers that it got."""
+
+    url: str
+    status: int = 200
+    body: bytes = b""
+    signed: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def answering(status: int, body: Callable[[str], bytes]) -> Iterator[Answers]:
+    """Serve answers that the double cannot give; `body` makes one from the request's Authorization."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            answers.signed.append(self.headers["Authorization"])
+            content = body(answers.signed[-1])
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST  # noqa: N815 - http.server calls it so
+
+        def log_message(self, *_: object) -> None:
+            """Keep quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        server.block_on_close = False
+        answers = Answers(f"http://127.0.0.1:{server.server_port}", status)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield answers
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def answer(result: object = "", **metadata: object) -> bytes:
+    return json.dumps({"Result": result, "ResponseMetadata": {"RequestId": "request-1"} | metadata}).encode()
+
+
+def error_answer(code: object, **more: object) -> bytes:
+    return answer(Error={"Code": code, "Message": "So says the server."} | more)
+
+
+class TestStopSegment:
+    @pytest.mark.parametrize("platform", PLATFORMS)
+    def test_a_running_task_is_stopped_on_every_platform(self, secret: Secret, platform: str) -> None:
+        with RtcDouble(secrets=ACCEPTED, platform=platform) as double:
+            double.start_task("app", "math-101", "audio")
+            stopped = connect(double.url, secret, platform).stop_segment(TASK, None)
+            assert not double.is_running("app", "math-101", "audio")
+            assert stopped == Stopped(Outcome.STOPPED, only_request(double).request_id)
+
+    def test_a_task_that_has_ended_is_a_success_too(self, double: RtcDouble, api: RtcApi) -> None:
+        double.end_task("app", "math-101", "audio")
+        assert api.stop_segment(TASK, None) == Stopped(Outcome.ALREADY_STOPPED, only_request(double).request_id)
+
+    @pytest.mark.parametrize(
+        ("business_id", "body"), [("biz-1", IDS | {"BusinessId": "biz-1"}), (None, IDS), ("", IDS)]
+    )
+    def test_the_business_id_is_left_out_where_there_is_none(
+        self, double: RtcDouble, api: RtcApi, business_id: str | None, body: dict[str, str]
+    ) -> None:
+        api.stop_segment(TASK, business_id)
+        request = only_request(double)
+        assert (request.method, request.action, request.version) == ("POST", "StopSegment", "2020-12-01")
+        assert request.body == body
+
+    def test_every_id_that_the_api_allows_is_signed_and_understood(self, double: RtcDouble, api: RtcApi) -> None:
+        odd = Task(Room("a@b.c", "r_-." + "x" * 124), "@._-")
+        double.start_task("a@b.c", odd.room.room_id, "@._-", start_time_ms=7)
+        assert api.get_segment_task(odd)[0] == RunningTask(7, 0, 2)
+        assert api.stop_segment(odd, "b@z").outcome is Outcome.STOPPED
+
+    def test_a_temporary_key_is_sent_with_its_token(self, secret: Secret) -> None:
+        secret.put(KEY | {"SessionToken": "t0ken"})
+        with RtcDouble(secrets=ACCEPTED, session_tokens={"AKLT-one": "t0ken"}) as double:
+            double.start_task("app", "math-101", "audio")
+            assert connect(double.url, secret).stop_segment(TASK, None).outcome is Outcome.STOPPED
+
+
+class TestGetSegmentTask:
+    def test_a_running_task_tells_since_when(self, double: RtcDouble, api: RtcApi) -> None:
+        assert api.get_segment_task(TASK) == (RunningTask(1_000, 0, 2), only_request(double).request_id)
+        request = only_request(double)
+        assert (request.method, request.action, request.version) == ("GET", "GetSegmentTask", "2022-06-01")
+        assert request.task == ("app", "math-101", "audio")
+
+    def test_a_task_that_has_ended_tells_when(self, double: RtcDouble, api: RtcApi) -> None:
+        double.end_task("app", "math-101", "audio")
+        ended = double.task("app", "math-101", "audio")
+        assert ended is not None
+        assert api.get_segment_task(TASK)[0] == RunningTask(1_000, ended.end_time_ms, 3)
+
+    def test_a_task_that_never_ran_is_none(self, double: RtcDouble, api: RtcApi) -> None:
+        found = api.get_segment_task(Task(TASK.room, "video"))
+        assert found == (None, only_request(double).request_id)
+
+    @pytest.mark.parametrize(
+        ("result", "task"),
+        [
+            ({"SegmentTask": {}}, RunningTask(0, 0, 0)),
+            ({"SegmentTask": {"StartTime": None, "EndTime": None, "Status": 1}}, RunningTask(0, 0, 1)),
+            (
+                {"SegmentTask": {"StartTime": 5, "EndTime": 0, "Status": 2, "StopReason": "", "New": []}},
+                RunningTask(5, 0, 2),
+            ),
+        ],
+    )
+    def test_what_the_api_leaves_out_is_never(self, secret: Secret, result: object, task: RunningTask) -> None:
+        with answering(200, lambda _: answer(result)) as server:
+            assert connect(server.url, secret).get_segment_task(TASK) == (task, "request-1")
+
+    @pytest.mark.parametrize(
+        "result",
+        [
+            "ok",
+            "",
+            None,
+            [],
+            {},
+            {"SegmentTask": None},
+            {"SegmentTask": []},
+            {"SegmentTask": {"StartTime": "5"}},
+            {"SegmentTask": {"EndTime": 5.5}},
+            {"SegmentTask": {"Status": [2]}},
+        ],
+    )
+    def test_an_answer_that_says_nothing_is_asked_for_again(self, secret: Secret, result: object) -> None:
+        with answering(200, lambda _: answer(result)) as server:
+            error = refusal(lambda: connect(server.url, secret).get_segment_task(TASK))
+        assert (type(error), error.code, error.request_id) == (Retryable, "UnreadableAnswer", "request-1")
+
+
+BOTH_ACTIONS = pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param(lambda api: api.stop_segment(TASK, None), id="StopSegment"),
+        pytest.param(lambda api: api.get_segment_task(TASK), id="GetSegmentTask"),
+    ],
+)
+Call = Callable[[RtcApi], object]
+
+
+@BOTH_ACTIONS
+class TestErrorTable:
+    """The public error table (document 70426), by the answer's HTTP status, Code and CodeN."""
+
+    @pytest.mark.parametrize(
+        ("status", "code", "code_n", "kind"),
+        [
+            # too many requests
+            (429, "FlowLimitExceeded.QPSOverLimit", None, TooManyRequests),
+            (200, "FlowLimitExceeded.QPSOverLimit", None, TooManyRequests),
+            (400, "FlowLimitExceeded.QPSOverLimit", None, TooManyRequests),
+            (429, "SomethingElse", None, TooManyRequests),
+            # the service's trouble
+            (500, "InternalError", None, Retryable),
+            (500, "InternalServiceError", 100014, Retryable),
+            (400, "InternalError", None, Retryable),
+            (200, "InternalError.Timeout", None, Retryable),
+            (503, "ServiceUnavailable", None, Retryable),
+            (200, "ServiceUnavailableTemporarily", 100015, Retryable),
+            (502, "BadGateway", None, Retryable),
+            (504, "InvalidParameter.NotExistAppId", None, Retryable),
+            (408, "RequestTimeout", None, Retryable),
+            # our credentials
+            (401, "InvalidAccessKey", 100009, CredentialsRefused),
+            (403, "SignatureDoesNotMatch", 100010, CredentialsRefused),
+            (200, "InvalidAccessKey", None, CredentialsRefused),
+            (400, "SomethingElse", 100009, CredentialsRefused),
+            (400, "SomethingElse", 100010, CredentialsRefused),
+            (403, "AccessDenied", 100013, CredentialsRefused),
+            (403, "AccessDenied.RTC", None, CredentialsRefused),
+            (401, "SomethingElse", None, CredentialsRefused),
+            # never
+            (400, "InvalidParameter.NotExistAppId", None, Rejected),
+            (400, "InvalidParameter.IllegalAppId", None, Rejected),
+            (400, "InvalidParameter.IllegalRoomID", None, Rejected),
+            (200, "InvalidParameter.IllegalRoomID", None, Rejected),
+            (400, "InvalidParameter", None, Rejected),
+            (404, "InvalidActionOrVersion", 100008, Rejected),
+            (405, "MethodNotAllowed", None, Rejected),
+            (400, "SomethingElse", None, Rejected),
+            # anything unknown
+            (200, "SomethingElse", 123, Retryable),
+        ],
+    )
+    def test_an_error_becomes_what_is_to_be_done(
+        self, double: RtcDouble, api: RtcApi, call: Call, status: int, code: str, code_n: int | None, kind: type
+    ) -> None:
+        double.fail(Fault("error", status=status, code=code, code_n=code_n))
+        error = refusal(lambda: call(api))
+        request = only_request(double)  # and no silent retry
+        assert (type(error), error.code, error.request_id) == (kind, code, request.request_id)
+
+    @pytest.mark.parametrize("status", [200, 400, 404, 500])
+    def test_a_task_that_does_not_exist_is_no_error(
+        self, double: RtcDouble, api: RtcApi, call: Call, status: int
+    ) -> None:
+        double.fail(Fault("error", status=status, code="InvalidParameter.ErrorActiveTaskNotFound"))
+        found = call(api)
+        request_id = only_request(double).request_id
+        assert found in (Stopped(Outcome.ALREADY_STOPPED, request_id), (None, request_id))
+
+    def test_what_the_api_says_is_kept_on_one_printable_line(self, double: RtcDouble, api: RtcApi, call: Call) -> None:
+        double.fail(
+            Fault("error", status=400, code="InvalidParameter.X", message="应用不存在\r\n\x00\ud800 " + "!" * 5_000)
+        )
+        error = refusal(lambda: call(api))
+        assert error.message.startswith("the API answered HTTP 400: 应用不存在     !!!")
+        assert error.message.isprintable()
+        assert len(error.message) < 600
+
+    def test_a_key_with_another_secret_is_refused(self, double: RtcDouble, api: RtcApi, call: Call) -> None:
+        double.secrets = {"AKLT-one": "another"}
+        error = refusal(lambda: call(api))
+        assert type(error) is CredentialsRefused
+        assert (error.code, error.request_id) == ("SignatureDoesNotMatch", only_request(double).request_id)
+
+
+@BOTH_ACTIONS
+class TestAnswerTable:
+    """What the server may answer, and what the SDK makes of it."""
+
+    @pytest.mark.parametrize(
+        ("kind", "status", "error", "code", "has_request_id"),
+        [
+            ("error", 200, Rejected, "InvalidParameter.X", True),
+            ("error", 400, Rejected, "InvalidParameter.X", True),
+            ("error", 500, Retryable, "InvalidParameter.X", True),
+            ("html", 502, Retryable, "Http502", False),
+            ("html", 500, Retryable, "Http500", False),
+            ("html", 429, TooManyRequests, "Http429", False),
+            ("html", 408, Retryable, "Http408", False),
+            ("html", 404, Rejected, "Http404", False),
+            ("html", 302, Retryable, "Http302", False),
+            ("html", 401, CredentialsRefused, "Unauthorized", False),
+            ("html_ok", None, Retryable, "UnreadableAnswer", False),
+            ("list", None, Retryable, "UnreadableAnswer", False),
+            ("list", 500, Retryable, "Http500", False),
+            ("null", None, Retryable, "UnreadableAnswer", False),
+            ("empty", None, Retryable, "UnreadableAnswer", False),
+            ("empty", 400, Rejected, "Http400", False),
+            ("not_utf8", None, Retryable, "UnreadableAnswer", False),
+            ("not_utf8", 500, Retryable, "UnreadableAnswer", False),
+            ("no_metadata", None, Retryable, "UnreadableAnswer", False),
+            ("no_result", None, Retryable, "UnreadableAnswer", True),
+            ("empty_result", None, Retryable, "UnreadableAnswer", True),
+            ("half_body", None, NoAnswer, "ApiUnreachable", False),
+        ],
+    )
+    def test_an_answer_becomes_what_is_to_be_done(
+        self,
+        double: RtcDouble,
+        api: RtcApi,
+        call: Call,
+        kind: FaultKind,
+        status: int | None,
+        error: type[StopError],
+        code: str,
+        has_request_id: bool,
+    ) -> None:
+        double.fail(Fault(kind, status=status, code="InvalidParameter.X"))
+        raised = refusal(lambda: call(api))
+        request = only_request(double)  # and no silent retry
+        assert (type(raised), raised.code) == (error, code)
+        assert raised.request_id == (request.request_id if has_request_id else None)
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            pytest.param(b"[" * 100_000, id="deep"),
+            pytest.param(b'{"Result": ' + b"9" * 5_000 + b"}", id="huge number"),
+            pytest.param(b"\xef\xbb\xbf{}", id="byte order mark"),
+            pytest.param(b'{"Result": "ok", "ResponseMetadata": []}', id="metadata is a list"),
+            pytest.param(b'{"Result": "ok", "ResponseMetadata": {}}', id="metadata is empty"),
+            pytest.param(answer("OK"), id="almost ok"),
+            pytest.param(answer(["ok"]), id="ok in a list"),
+            pytest.param(answer("ok", Error="all is lost"), id="an error that is a string"),
+            pytest.param(error_answer(None), id="an error without a code"),
+            pytest.param(error_answer(["InvalidParameter"]), id="a code that is a list"),
+        ],
+    )
+    def test_an_odd_answer_is_no_success(self, secret: Secret, call: Call, body: bytes) -> None:
+        with answering(200, lambda _: body) as server:
+            assert type(refusal(lambda: call(connect(server.url, secret)))) is Retryable
+
+    def test_a_dropped_connection_deserves_another_try(self, double: RtcDouble, api: RtcApi, call: Call) -> None:
+        double.fail(Fault("drop"))
+        error = refusal(lambda: call(api))
+        assert (type(error), error.code, error.request_id) == (ConnectionLost, "ConnectionLost", None)
+        assert len(double.requests) == 1
+
+    def test_a_kept_connection_that_died_deserves_another_try(self, double: RtcDouble, api: RtcApi, call: Call) -> None:
+        call(api)
+        double.start_task("app", "math-101", "audio")
+        double.fail(Fault("drop"), next_requests=1)
+        assert type(refusal(lambda: call(api))) is ConnectionLost
+        assert call(api)
+
+    def test_an_answer_that_does_not_come_in_time_may_come_later(
+        self, double: RtcDouble, secret: Secret, call: Call
+    ) -> None:
+        double.fail(Fault("delay", delay_seconds=30))
+        error = refusal(lambda: call(connect(double.url, secret, read_timeout_seconds=0.2)))
+        assert (type(error), error.code) == (NoAnswer, "Timeout")
+        assert len(double.requests) == 1
+
+    def test_nobody_listening_is_trouble_that_may_pass(self, secret: Secret, call: Call) -> None:
+        with socket.socket() as unheard:  # bound, so that nobody else listens there
+            unheard.bind(("127.0.0.1", 0))
+            error = refusal(lambda: call(connect(f"http://127.0.0.1:{unheard.getsockname()[1]}", secret)))
+        assert (type(error), error.request_id) == (NoAnswer, None)
+
+    def test_a_secret_without_a_key_is_no_request(
+        self, double: RtcDouble, secret: Secret, api: RtcApi, call: Call
+    ) -> None:
+        secret.put({})
+        error = refusal(lambda: call(api))
+        assert (type(error), error.code) == (CredentialsRefused, "SecretInvalid")
+        assert not double.requests
+
+
+def test_a_stop_whose_answer_was_lost_is_confirmed_by_the_next_try(double: RtcDouble, api: RtcApi) -> None:
+    double.fail(Fault("drop_after"), next_requests=1)
+    assert type(refusal(lambda: api.stop_segment(TASK, None))) is ConnectionLost
+    assert api.stop_segment(TASK, None).outcome is Outcome.ALREADY_STOPPED
+
+
+@BOTH_ACTIONS
+class TestRefusedKey:
+    def test_the_secrets_new_key_deserves_another_try(
+        self, double: RtcDouble, secret: Secret, api: RtcApi, call: Call
+    ) -> None:
+        call(api)
+        double.start_task("app", "math-101", "audio")
+        double.secrets = NEW_ACCEPTED
+        secret.put(NEW_KEY)
+        error = refusal(lambda: call(api))
+        assert type(error) is KeyRenewed
+        assert error.request_id == double.requests[-1].request_id
+        assert call(api)
+        assert secret.reads == 2
+
+    def test_an_unchanged_secret_is_read_afresh_at_most_once_a_minute(
+        self, double: RtcDouble, secret: Secret, api: RtcApi, call: Call
+    ) -> None:
+        double.secrets = NEW_ACCEPTED
+        reads = []
+        for seconds in (0, 30, 29.9, 0.1, 1):
+            secret.now += seconds
+            assert type(refusal(lambda: call(api))) is CredentialsRefused
+            reads.append(secret.reads - 1)
+        assert reads == [1, 1, 1, 2, 2]
+        assert len(double.requests) == 5
+
+    def test_many_threads_renew_the_key_once(self, double: RtcDouble, secret: Secret, api: RtcApi, call: Call) -> None:
+        call(api)
+        double.secrets = NEW_ACCEPTED
+        secret.put(NEW_KEY)
+        gate = threading.Barrier(8)
+
+        def call_at_once() -> StopError | None:
+            gate.wait()
+            try:
+                call(api)
+            except StopError as error:
+                return error
+            return None
+
+        with ThreadPoolExecutor(8) as threads:
+            errors = [future.result() for future in [threads.submit(call_at_once) for _ in range(8)]]
+        assert {type(error) for error in errors} <= {KeyRenewed, type(None)}
+        assert KeyRenewed in {type(error) for error in errors}
+        assert secret.reads == 2
+
+
+def test_each_of_many_answers_belongs_to_its_request(double: RtcDouble, api: RtcApi) -> None:
+    tasks = [Task(Room("app", f"room-{number % 4}"), f"task-{number}") for number in range(96)]
+    endings: list[Outcome | str] = []
+    for number, task in enumerate(tasks):
+        ids = (task.room.app_id, task.room.room_id, task.task_id)
+        match number % 4:
+            case 0:
+                double.start_task(*ids)
+                endings.append(Outcome.STOPPED)
+            case 1:
+                endings.append(Outcome.ALREADY_STOPPED)
+            case 2:
+                double.fail(Fault("error", status=400, code=f"InvalidParameter.{number}", delay_seconds=0.05), task=ids)
+                endings.append(f"InvalidParameter.{number}")
+            case _:
+                double.fail(Fault("html"), task=ids)
+                endings.append("Http502")
+    gate = threading.Barrier(32)
+
+    def stop(number: int) -> tuple[Outcome | str, str | None]:
+        if number < 32:
+            gate.wait()
+        try:
+            stopped = api.stop_segment(tasks[number], f"biz-{number}")
+        except StopError as error:
+            return error.code, error.request_id
+        return stopped.outcome, stopped.request_id
+
+    with ThreadPoolExecutor(32) as threads:
+        results = list(threads.map(stop, range(len(tasks))))
+    for number, (task, ending, result) in enumerate(zip(tasks, endings, results, strict=True)):
+        (request,) = double.requests_for(task.room.app_id, task.room.room_id, task.task_id)
+        assert request.body is not None
+        assert request.body["BusinessId"] == f"biz-{number}"
+        assert result == (ending, None if ending == "Http502" else request.request_id)
+
+
+class TestSecrecy:
+    """No key, token or signature in what anybody can read."""
+
+    SECRET: ClassVar = {"AccessKeyId": "AKLT-0ne", "SecretAccessKey": "s3cr3t-0ne", "SessionToken": "t0ken-0ne"}
+
+    def told(self, error: BaseException) -> str:
+        """Give all that a log may hold of an error."""
+        return repr(error) + "".join(traceback.format_exception(error))
+
+    @BOTH_ACTIONS
+    @pytest.mark.parametrize(
+        ("status", "body"),
+        [
+            pytest.param(401, lambda signed: error_answer("SignatureDoesNotMatch", Message=signed), id="refused key"),
+            pytest.param(
+                403,
+                lambda signed: answer(Error={"Code": "AccessDenied", "Message": f"{signed} is not allowed"}),
+                id="access denied",
+            ),
+            pytest.param(401, lambda signed: answer(Error={"CodeN": 100024, "Message": signed}), id="unauthorized"),
+            pytest.param(502, lambda signed: f"<html>{signed}</html>".encode(), id="gateway's page"),
+            pytest.param(200, lambda signed: f"<html>{signed}</html>".encode(), id="page"),
+            pytest.param(200, lambda signed: json.dumps([signed]).encode(), id="list"),
+            pytest.param(200, lambda signed: signed.encode() + b"\xff", id="not UTF-8"),
+        ],
+    )
+    def test_errors_show_none(
+        self,
+        secret: Secret,
+        caplog: pytest.LogCaptureFixture,
+        call: Call,
+        status: int,
+        body: Callable[[str], bytes],
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        secret.put(self.SECRET)
+        with answering(status, body) as server:
+            error = refusal(lambda: call(connect(server.url, secret)))
+        signature = server.signed[0].rpartition("Signature=")[2]
+        assert len(signature) == 64
+        told = self.told(error) + caplog.text
+        assert not [word for word in (signature, *self.SECRET.values()) if word in told]
+
+    def test_the_client_itself_shows_none(self, secret: Secret) -> None:
+        secret.put(self.SECRET)
+        with answering(200, lambda _: answer("ok")) as server:
+            api = connect(server.url, secret)
+            api.stop_segment(TASK, None)
+        told = repr(api) + repr(vars(api)) + repr(secret.credentials().current())
+        assert not [word for word in self.SECRET.values() if word in told]

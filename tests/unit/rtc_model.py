@@ -1,0 +1,542 @@
+"""Small models of what surrounds the stopper: a DynamoDB, the RTC service, and SQS with its functions that crash.
+
+Time is virtual and every call is a step: the other messages run for some ticks before it and after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import Enum, auto
+from functools import cached_property
+from itertools import count
+from typing import TYPE_CHECKING, Any, cast
+from unittest.mock import patch
+
+from botocore.exceptions import ClientError
+
+from stop_segment import rules, stopper
+from stop_segment.calls import Calls
+from stop_segment.circuit import Circuit
+from stop_segment.errors import Retryable
+from stop_segment.events import Event, EventType, Room, Task, parse_event
+from stop_segment.records import SegmentTable
+from stop_segment.rtc import RtcApi, Stopped
+from stop_segment.rules import Outcome, Record, RunningTask, Verdict
+from stop_segment.settings import Settings, read_settings
+from stop_segment.stopper import Batch, Stopper
+from stop_segment.turns import Turns
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+SETTINGS: Settings = read_settings(
+    {
+        "EVENT_QUEUE_URL": "https://queue",
+        "DEAD_LETTER_QUEUE_URL": "https://letters",
+        "SEGMENT_TABLE_NAME": "segments",
+        "RTC_PLATFORM": "volcengine",
+        "RTC_CREDENTIALS_SECRET_ARN": "arn:secret",
+        "RTC_CONNECT_TIMEOUT_SECONDS": "2",
+        "RTC_READ_TIMEOUT_SECONDS": "5",
+        "RTC_QPS_LIMIT": "1000000",
+        "MAX_CONCURRENCY": "2",
+        "MAX_RECEIVE_COUNT": "6",
+        "DUPLICATE_WINDOW_SECONDS": "5",
+        "STALE_AFTER_SECONDS": "300",
+        "RECORD_RETENTION_DAYS": "7",
+    }
+)
+EPOCH = datetime(2026, 11, 22, 6, tzinfo=UTC)  # second 0 of every history
+_EPOCH_MS = int(EPOCH.timestamp()) * 1000
+_MOST_TICKS = 20_000
+_MOST_RETRIES = 3
+_RETRY_SECONDS = 30
+
+Item = dict[str, dict[str, str]]
+
+
+def ms(second: int) -> int:
+    """Return a history's second as Unix ms."""
+    return _EPOCH_MS + 1000 * second
+
+
+class MemoryDynamo:
+    """As much of a DynamoDB client as `SegmentTable` uses, in memory: one table, with the conditions it is sent.
+
+    The properties need thousands of interleavings, each from an empty table, and an embedded AWS would need a second
+    for some of them. So the stand-in is below `SegmentTable`, whose own conditions are what runs here;
+    tests/integration/test_records.py holds both to the same statements.
+    """
+
+    def __init__(self) -> None:
+        self._items: dict[tuple[str, str], Item] = {}
+
+    def batch_get_item(self, RequestItems: dict[str, Any]) -> dict[str, Any]:  # noqa: N803 - boto3's names
+        ((name, request),) = RequestItems.items()
+        assert request["ConsistentRead"]
+        keys = [_key(key) for key in request["Keys"]]
+        assert len(set(keys)) == len(keys) <= 100
+        return {"Responses": {name: [self._items[key] for key in keys if key in self._items]}, "UnprocessedKeys": {}}
+
+    def query(
+        self,
+        *,
+        TableName: str,  # noqa: N803, ARG002
+        ConsistentRead: bool,  # noqa: N803
+        KeyConditionExpression: str,  # noqa: N803
+        ExpressionAttributeValues: dict[str, dict[str, str]],  # noqa: N803
+    ) -> dict[str, Any]:
+        assert ConsistentRead
+        assert KeyConditionExpression == "room = :room AND task_id > :room_item"
+        room, room_item = (ExpressionAttributeValues[name]["S"] for name in (":room", ":room_item"))
+        return {"Items": [self._items[key] for key in sorted(self._items) if key[0] == room and key[1] > room_item]}
+
+    def update_item(
+        self,
+        *,
+        TableName: str,  # noqa: N803, ARG002
+        Key: Item,  # noqa: N803
+        UpdateExpression: str,  # noqa: N803
+        ExpressionAttributeNames: dict[str, str],  # noqa: N803
+        ExpressionAttributeValues: dict[str, dict[str, str]],  # noqa: N803
+        ConditionExpression: str = "",  # noqa: N803
+    ) -> dict[str, Any]:
+        item = self._items.get(_key(Key), {})
+        names, values = ExpressionAttributeNames, ExpressionAttributeValues
+        if ConditionExpression and not _holds(ConditionExpression, item, names, values):
+            raise ClientError({"Error": {"Code": "ConditionalCheckFailedException", "Message": ""}}, "UpdateItem")
+        parts = re.fullmatch(r"SET (?P<set>.+?)(?: REMOVE (?P<remove>.+))?", UpdateExpression)
+        assert parts
+        new = {**Key, **item}
+        for assignment in parts["set"].split(", "):
+            name, value = assignment.split(" = ")
+            new[names[name]] = values[value]
+        for name in parts["remove"].split(", ") if parts["remove"] else ():
+            new.pop(names[name], None)
+        self._items[_key(Key)] = new
+        return {}
+
+
+def _key(item: Item) -> tuple[str, str]:
+    return item["room"]["S"], item["task_id"]["S"]
+
+
+def _holds(condition: str, item: Item, names: dict[str, str], values: dict[str, dict[str, str]]) -> bool:
+    for term in condition.split(" OR "):
+        if absent := re.fullmatch(r"attribute_not_exists\((#\w+)\)", term):
+            if names[absent[1]] not in item:
+                return True
+        else:
+            name, value = term.split(" <= ")
+            if names[name] in item and int(item[names[name]]["N"]) <= int(values[value]["N"]):
+                return True
+    return False
+
+
+def memory_dynamo() -> DynamoDBClient:
+    """Return an empty `MemoryDynamo`, as the client that it stands in for."""
+    return cast("DynamoDBClient", MemoryDynamo())
+
+
+@dataclass
+class Session:
+    """A task's life. One that `ends_ms` never (None) runs until it is stopped."""
+
+    task: Task
+    started_ms: int
+    ends_ms: int | None = None
+    stopped_ms: int | None = None
+
+    def was_to_run_at(self, time_ms: int) -> bool:
+        """Whether the session runs then, if nobody stops it."""
+        return self.started_ms <= time_ms and (self.ends_ms is None or time_ms < self.ends_ms)
+
+    def runs_at(self, time_ms: int) -> bool:
+        return self.was_to_run_at(time_ms) and self.stopped_ms is None
+
+
+@dataclass(eq=False)
+class Decision:
+    """What the rules were asked about a stop event at T.
+
+    Parameters
+    ----------
+    starts_known
+        How many starts the table had been told of when the record was read.
+    api_is_to_be_asked
+        Whether the event was stale and the record without a start.
+    looked_ms
+        When the API was asked, if it was; otherwise when the rules were.
+    """
+
+    time_ms: int
+    starts_known: int
+    api_is_to_be_asked: bool
+    looked_ms: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request to the RTC service; a StopSegment may have `ended` a session."""
+
+    action: str
+    task: Task
+    decision: Decision
+    ended: Session | None = None
+
+
+_decision: ContextVar[Decision] = ContextVar("decision")
+
+
+class RtcService:
+    """Sessions that start and end by the clock, StopSegment and GetSegmentTask."""
+
+    def __init__(self, sessions: Sequence[Session], now_ms: Callable[[], int]) -> None:
+        self.sessions = sorted(sessions, key=lambda session: session.started_ms)
+        self.requests: list[Request] = []
+        self._now_ms = now_ms
+
+    def stop_segment(self, task: Task, business_id: str | None) -> Stopped:  # noqa: ARG002 - the API's
+        running = self._newest(task)
+        if running is None or not running.runs_at(self._now_ms()):
+            self.requests.append(Request("StopSegment", task, _decision.get()))
+            return Stopped(Outcome.ALREADY_STOPPED, None)
+        running.stopped_ms = self._now_ms()
+        self.requests.append(Request("StopSegment", task, _decision.get(), running))
+        return Stopped(Outcome.STOPPED, None)
+
+    def get_segment_task(self, task: Task) -> tuple[RunningTask | None, str | None]:
+        decision = _decision.get()
+        decision.looked_ms = self._now_ms()
+        self.requests.append(Request("GetSegmentTask", task, decision))
+        newest = self._newest(task)
+        if newest is None:
+            return None, None
+        if newest.runs_at(self._now_ms()):
+            return RunningTask(newest.started_ms, ended_at_ms=0, status=2), None
+        return RunningTask(newest.started_ms, newest.stopped_ms or newest.ends_ms or 0, status=3), None
+
+    def _newest(self, task: Task) -> Session | None:
+        begun = [one for one in self.sessions if one.task == task and one.started_ms <= self._now_ms()]
+        return begun[-1] if begun else None
+
+
+@dataclass(frozen=True)
+class _ReadRecord(Record):
+    """A record that remembers how many starts the table had been told of when it was read."""
+
+    starts_known: int = 0
+
+
+class WatchedTable(SegmentTable):
+    """The segment table, which keeps what it is told: starts, and times of stop events that were answered."""
+
+    def __init__(self) -> None:
+        super().__init__(memory_dynamo(), SETTINGS.segment_table_name, SETTINGS.record_retention_seconds)
+        self.starts: list[tuple[Task, int]] = []
+        self.answers: list[tuple[Task, int]] = []
+
+    def read(self, tasks: Sequence[Task]) -> dict[Task, Record]:
+        return self._watched(super().read(tasks))
+
+    def tasks_of(self, room: Room) -> dict[Task, Record]:
+        return self._watched(super().tasks_of(room))
+
+    def note_start(self, event: Event, now_ms: int) -> None:
+        super().note_start(event, now_ms)
+        self.starts.extend((task, event.time_ms) for task in event.tasks)
+
+    def note_known_start(self, task: Task, started_at_ms: int, now_ms: int) -> None:
+        super().note_known_start(task, started_at_ms, now_ms)
+        self.starts.append((task, started_at_ms))
+
+    def note_stop(self, task: Task, event: Event, outcome: Outcome, request_id: str | None, now_ms: int) -> None:
+        super().note_stop(task, event, outcome, request_id, now_ms)
+        self.answers.append((task, event.time_ms))
+
+    def _watched(self, records: dict[Task, Record]) -> dict[Task, Record]:
+        return {task: _ReadRecord(**vars(record), starts_known=len(self.starts)) for task, record in records.items()}
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message as SQS keeps it. Times are a history's seconds.
+
+    Parameters
+    ----------
+    at
+        When it happened.
+    ahead
+        How far the producer's clock runs ahead; None: the message names no EventTime.
+    lag
+        How long after that SQS took the message.
+    """
+
+    type: EventType
+    at: int
+    task_ids: tuple[str, ...] = ()
+    room_id: str = "room-0"
+    ahead: int | None = 0
+    lag: int = 0
+
+    @property
+    def sent(self) -> int:
+        return self.at + self.lag
+
+    @property
+    def body(self) -> str:
+        content: dict[str, object] = {"EventType": self.type.value, "AppId": "app", "RoomId": self.room_id}
+        if len(self.task_ids) == 1:
+            content["TaskId"] = self.task_ids[0]
+        elif self.task_ids:
+            content["TaskIds"] = self.task_ids
+        if self.ahead is not None:
+            content["EventTime"] = (EPOCH + timedelta(seconds=self.at + self.ahead)).isoformat()
+        return json.dumps(content)
+
+    @cached_property
+    def event(self) -> Event:
+        event = parse_event(self.body, ms(self.sent))
+        assert event
+        return event
+
+
+class Trouble(Enum):
+    """What may happen at a step: the function dies, or the call fails, each before its work is done or after it."""
+
+    CRASH_BEFORE = auto()
+    CRASH_AFTER = auto()
+    FAILURE_BEFORE = auto()
+    FAILURE_AFTER = auto()
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """A batch of messages, by their numbers, given to a function environment at a history's second.
+
+    Parameters
+    ----------
+    pace
+        How many ticks the others get before and after each step, in turn.
+    ticks_alone
+        How many ticks pass until the next invocation begins; None: it begins when all the others have ended.
+    troubles
+        What happens at which step.
+    """
+
+    at: int
+    messages: tuple[int, ...]
+    environment: int = 0
+    pace: tuple[int, ...] = (0,)
+    ticks_alone: int | None = None
+    troubles: Mapping[int, Trouble] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Life:
+    """A session before it is lived: from a history's second to another, or until it is stopped."""
+
+    task_id: str
+    starts: int
+    ends: int | None = None
+    room_id: str = "room-0"
+
+    @property
+    def task(self) -> Task:
+        return Task(Room("app", self.room_id), self.task_id)
+
+
+@dataclass(frozen=True)
+class History:
+    """What happened, what was told of it, and when that was delivered."""
+
+    lives: tuple[Life, ...]
+    messages: tuple[Message, ...]
+    invocations: tuple[Invocation, ...]
+
+    @property
+    def events(self) -> list[Event]:
+        return [message.event for message in self.messages]
+
+
+@dataclass
+class _Environment:
+    """A function environment; one that died does not run any more."""
+
+    stopper: Stopper
+    died: asyncio.Event
+
+
+class _Run:
+    """An invocation under way."""
+
+    def __init__(self, invocation: Invocation, environment: _Environment, starts_known: int) -> None:
+        self.environment = environment
+        self.starts_known = starts_known
+        self._pace = invocation.pace
+        self._troubles = invocation.troubles
+        self._steps = count()
+
+    async def step(self, function: Callable[..., Any], *arguments: object) -> Any:
+        step = next(self._steps)
+        trouble = self._troubles.get(step)
+        await self._others_run(2 * step)
+        await self._happen(trouble, Trouble.CRASH_BEFORE, Trouble.FAILURE_BEFORE)
+        result = function(*arguments)
+        await self._happen(trouble, Trouble.CRASH_AFTER, Trouble.FAILURE_AFTER)
+        await self._others_run(2 * step + 1)
+        return result
+
+    async def _others_run(self, turn: int) -> None:
+        for _ in range(self._pace[turn % len(self._pace)]):
+            await asyncio.sleep(0)
+        await self._rest_if_dead()
+
+    async def _happen(self, trouble: Trouble | None, crash: Trouble, failure: Trouble) -> None:
+        if trouble is crash:
+            self.environment.died.set()
+        await self._rest_if_dead()
+        if trouble is failure:
+            raise Retryable("Unreachable", "the call failed")
+
+    async def _rest_if_dead(self) -> None:
+        # A dead process runs no `except` and no `finally`: an exception would.
+        if self.environment.died.is_set():
+            await asyncio.Event().wait()
+
+
+_run: ContextVar[_Run] = ContextVar("run")
+
+
+async def _in_thread(function: Callable[..., Any], *arguments: object) -> Any:
+    return await _run.get().step(function, *arguments)
+
+
+class World:
+    """Lives a history. Messages whose invocation died, or that failed, are delivered again until they are done."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self._now_ms = ms(0)
+        self._environments: dict[int, _Environment] = {}
+        self._done: set[int] = set()
+        self._events = history.events
+        self.table = WatchedTable()
+        self.rtc = RtcService(
+            [
+                Session(life.task, ms(life.starts), None if life.ends is None else ms(life.ends))
+                for life in history.lives
+            ],
+            self.now_ms,
+        )
+        self.outcomes: defaultdict[int, list[Outcome]] = defaultdict(list)
+
+    def now_ms(self) -> int:
+        return self._now_ms
+
+    @property
+    def running(self) -> list[Session]:
+        return [session for session in self.rtc.sessions if session.runs_at(self._now_ms)]
+
+    def live(self) -> World:
+        """Deliver everything, until all of it is done."""
+        asyncio.run(self._live())
+        return self
+
+    def redeliver(self) -> list[Request]:
+        """Deliver every message once more, to a new function environment; give the requests that it made."""
+        before = len(self.rtc.requests)
+        self._environments.clear()
+        asyncio.run(self._deliver([self._later(range(len(self._events)))]))
+        return self.rtc.requests[before:]
+
+    async def _live(self) -> None:
+        await self._deliver(self._history.invocations)
+        for _ in range(_MOST_RETRIES):
+            if todo := set(range(len(self._events))) - self._done:
+                await self._deliver([self._later(sorted(todo))])
+        assert len(self._done) == len(self._events), "a message is never done"
+
+    def _later(self, messages: Sequence[int]) -> Invocation:
+        return Invocation((self._now_ms - _EPOCH_MS) // 1000 + _RETRY_SECONDS, tuple(messages))
+
+    async def _deliver(self, invocations: Sequence[Invocation]) -> None:
+        under_way: list[asyncio.Task[None]] = []
+        with patch.object(stopper, "decide", self._decide):
+            for invocation in invocations:
+                self._now_ms = max(self._now_ms, ms(invocation.at))
+                under_way.append(asyncio.create_task(self._invoke(invocation)))
+                ticks = _MOST_TICKS if invocation.ticks_alone is None else invocation.ticks_alone
+                await self._run_for(ticks, under_way)
+            await self._run_for(_MOST_TICKS, under_way)
+        for task in under_way:
+            assert task.done(), "an invocation never ends"
+            task.result()
+
+    async def _run_for(self, ticks: int, under_way: Sequence[asyncio.Task[None]]) -> None:
+        for _ in range(ticks):
+            if all(task.done() for task in under_way):
+                return
+            await asyncio.sleep(0)
+
+    async def _invoke(self, invocation: Invocation) -> None:
+        environment = self._environment(invocation.environment)
+        _run.set(_Run(invocation, environment, len(self.table.starts)))
+        batch = environment.stopper.batch(lambda: 60)
+        serving = asyncio.create_task(self._serve_all(batch, invocation.messages))
+        death = asyncio.create_task(environment.died.wait())
+        await asyncio.wait((serving, death), return_when=asyncio.FIRST_COMPLETED)
+        death.cancel()
+        if environment.died.is_set():
+            serving.cancel()  # and nobody acknowledges any message of the batch
+        else:
+            self._done.update(serving.result())
+
+    async def _serve_all(self, batch: Batch, messages: Sequence[int]) -> list[int]:
+        # All at once: the handler's order within a batch (first what makes tasks known) is one of these.
+        served = await asyncio.gather(*(self._serve(batch, number) for number in messages))
+        return [number for number in served if number is not None]
+
+    async def _serve(self, batch: Batch, number: int) -> int | None:
+        try:
+            served = await batch.serve(self._events[number])
+        except Retryable:
+            return None
+        self.outcomes[number].extend(done.outcome for done in served.done)
+        return number if served.failure is None else None
+
+    def _environment(self, number: int) -> _Environment:
+        environment = self._environments.get(number)
+        if environment is None or environment.died.is_set():
+            environment = self._environments[number] = _Environment(self._stopper(), asyncio.Event())
+        return environment
+
+    def _stopper(self) -> Stopper:
+        def clock_seconds() -> float:
+            return self._now_ms / 1000
+
+        def measure(name: str, value: float) -> None:
+            """Nobody reads the metrics here."""
+
+        circuit = Circuit(clock_seconds)
+
+        def calls() -> Calls:
+            turns = Turns(SETTINGS.requests_per_second, clock_seconds, lambda _: asyncio.sleep(0))
+            return Calls(turns, circuit, _in_thread, clock_seconds, measure)
+
+        api = cast("RtcApi", self.rtc)
+        return Stopper(SETTINGS, self.table, api, calls(), calls(), _in_thread, self.now_ms, measure)
+
+    def _decide(self, time_ms: int, record: Record, now_ms: int, **limits: int) -> Verdict:
+        # A task without a record was read after its invocation began, which is all that is known of that read.
+        known = record.starts_known if isinstance(record, _ReadRecord) else _run.get().starts_known
+        stale = now_ms - time_ms > SETTINGS.stale_after_ms
+        _decision.set(Decision(time_ms, known, stale and record.started_at_ms is None, now_ms))
+        return rules.decide(time_ms, record, now_ms, **limits)

@@ -1,0 +1,195 @@
+import pytest
+
+from stop_segment.settings import Settings, SettingsError, read_settings
+
+ENVIRONMENT = {
+    "EVENT_QUEUE_URL": "https://sqs.example/events",
+    "DEAD_LETTER_QUEUE_URL": "https://sqs.example/letters",
+    "SEGMENT_TABLE_NAME": "segments",
+    "RTC_PLATFORM": "volcengine",
+    "RTC_API_VERSION": "",
+    "RTC_ENDPOINT": "",
+    "RTC_CREDENTIALS_SECRET_ARN": "arn:aws:secretsmanager:us-east-1:111122223333:secret:rtc",
+    "RTC_CONNECT_TIMEOUT_SECONDS": "2",
+    "RTC_READ_TIMEOUT_SECONDS": "5",
+    "RTC_QPS_LIMIT": "150",
+    "MAX_CONCURRENCY": "5",
+    "MAX_RECEIVE_COUNT": "6",
+    "DUPLICATE_WINDOW_SECONDS": "5",
+    "STALE_AFTER_SECONDS": "300",
+    "RECORD_RETENTION_DAYS": "7",
+}
+OPTIONAL = {"RTC_API_VERSION", "RTC_ENDPOINT"}
+
+
+def settings(**changes: str) -> Settings:
+    return read_settings(ENVIRONMENT | changes)
+
+
+def test_every_setting_is_read() -> None:
+    assert settings() == Settings(
+        event_queue_url="https://sqs.example/events",
+        dead_letter_queue_url="https://sqs.example/letters",
+        segment_table_name="segments",
+        rtc_endpoint="https://rtc.volcengineapi.com",
+        rtc_region="cn-north-1",
+        rtc_version="2020-12-01",
+        rtc_credentials_secret_arn="arn:aws:secretsmanager:us-east-1:111122223333:secret:rtc",
+        rtc_connect_timeout_seconds=2,
+        rtc_read_timeout_seconds=5,
+        requests_per_second=30,
+        queries_per_second=12,
+        max_receive_count=6,
+        duplicate_window_ms=5_000,
+        stale_after_ms=300_000,
+        record_retention_seconds=604_800,
+    )
+
+
+@pytest.mark.parametrize(
+    ("platform", "endpoint", "region", "version"),
+    [
+        ("volcengine", "https://rtc.volcengineapi.com", "cn-north-1", "2020-12-01"),
+        (
+            "volcengine-ap-singapore",
+            "https://open-ap-singapore-1.volcengineapi.com",
+            "ap-singapore-1",
+            "2020-12-01",
+        ),
+        ("byteplus", "https://open.byteplusapi.com", "ap-singapore-1", "2022-06-01"),
+    ],
+)
+def test_a_platform_knows_its_endpoint_region_and_version(
+    platform: str, endpoint: str, region: str, version: str
+) -> None:
+    read = settings(RTC_PLATFORM=platform)
+    assert (read.rtc_endpoint, read.rtc_region, read.rtc_version) == (endpoint, region, version)
+
+
+def test_endpoint_and_version_can_be_set_apart_from_the_platform() -> None:
+    read = settings(RTC_ENDPOINT="https://rtc.example:8443", RTC_API_VERSION="2023-11-01")
+    assert (read.rtc_endpoint, read.rtc_region, read.rtc_version) == (
+        "https://rtc.example:8443",
+        "cn-north-1",
+        "2023-11-01",
+    )
+
+
+@pytest.mark.parametrize("name", sorted(OPTIONAL))
+def test_an_optional_setting_may_be_absent(name: str) -> None:
+    assert read_settings({key: value for key, value in ENVIRONMENT.items() if key != name}) == settings()
+
+
+@pytest.mark.parametrize("name", sorted(ENVIRONMENT.keys() - OPTIONAL))
+def test_a_missing_setting_is_named(name: str) -> None:
+    absent = {key: value for key, value in ENVIRONMENT.items() if key != name}
+    for environment in (absent, ENVIRONMENT | {name: ""}):
+        with pytest.raises(SettingsError, match=rf"^{name} is missing$"):
+            read_settings(environment)
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("RTC_CONNECT_TIMEOUT_SECONDS", 1),
+        ("RTC_READ_TIMEOUT_SECONDS", 1),
+        ("RTC_QPS_LIMIT", 1),
+        ("MAX_CONCURRENCY", 2),
+        ("MAX_RECEIVE_COUNT", 1),
+        ("DUPLICATE_WINDOW_SECONDS", 0),
+        ("STALE_AFTER_SECONDS", 1),
+        ("RECORD_RETENTION_DAYS", 2),
+    ],
+)
+@pytest.mark.parametrize("bad", ["below", "-1", "1.5", "1e3", "five", " 5", "5\n", "+5", "0x5", "1_000", "\u0665", "²"])
+def test_a_number_that_makes_no_sense_is_named(name: str, least: int, bad: str) -> None:
+    value = str(least - 1) if bad == "below" else bad
+    with pytest.raises(SettingsError, match=rf"^{name} must be a whole number of at least {least}$"):
+        settings(**{name: value})
+
+
+def test_the_least_that_makes_sense_is_enough() -> None:
+    read = settings(DUPLICATE_WINDOW_SECONDS="0", STALE_AFTER_SECONDS="1", MAX_RECEIVE_COUNT="1", MAX_CONCURRENCY="2")
+    assert (read.duplicate_window_ms, read.stale_after_ms, read.max_receive_count) == (0, 1_000, 1)
+
+
+@pytest.mark.parametrize("platform", ["Volcengine", "aws", "volcengine "])
+def test_an_unknown_platform_is_named_with_the_known_ones(platform: str) -> None:
+    with pytest.raises(
+        SettingsError, match=r"^RTC_PLATFORM must be one of volcengine, volcengine-ap-singapore, byteplus$"
+    ):
+        settings(RTC_PLATFORM=platform)
+
+
+@pytest.mark.parametrize(
+    ("limit", "functions", "requests_per_second", "queries_per_second"),
+    [("150", "5", 30, 12), ("150", "60", 2, 1), ("100", "7", 14, 8), ("5", "5", 1, 12), ("2", "2", 1, 30)],
+)
+def test_functions_share_the_limits_so_that_the_sum_stays_within(
+    limit: str, functions: str, requests_per_second: int, queries_per_second: int
+) -> None:
+    read = settings(RTC_QPS_LIMIT=limit, MAX_CONCURRENCY=functions)
+    assert (read.requests_per_second, read.queries_per_second) == (requests_per_second, queries_per_second)
+    assert read.requests_per_second * int(functions) <= int(limit)
+    assert read.queries_per_second * int(functions) <= 60
+
+
+@pytest.mark.parametrize(("limit", "functions"), [("4", "5"), ("1", "2"), ("150", "61"), ("1000", "1000")])
+def test_more_functions_than_requests_a_second_make_no_sense(limit: str, functions: str) -> None:
+    with pytest.raises(SettingsError, match=r"^MAX_CONCURRENCY must be at most RTC_QPS_LIMIT and at most 60"):
+        settings(RTC_QPS_LIMIT=limit, MAX_CONCURRENCY=functions)
+
+
+class TestEndpoint:
+    @pytest.mark.parametrize(
+        ("url", "endpoint"),
+        [
+            ("https://open.volcengineapi.com", "https://open.volcengineapi.com"),
+            ("https://open.volcengineapi.com/", "https://open.volcengineapi.com"),
+            ("https://10.0.0.1:8443", "https://10.0.0.1:8443"),
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("http://localhost", "http://localhost"),
+            ("http://LOCALHOST:80/", "http://LOCALHOST:80"),
+            ("http://[::1]:8080", "http://[::1]:8080"),
+        ],
+    )
+    def test_https_goes_anywhere_and_plain_http_to_the_loopback(self, url: str, endpoint: str) -> None:
+        assert settings(RTC_ENDPOINT=url).rtc_endpoint == endpoint
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "http://rtc.volcengineapi.com",
+            "http://127.0.0.1.example.com",
+            "http://localhost.example.com:80",
+            "http://127.0.0.1@example.com",
+            "http://localhost:80@example.com",
+            "http://0.0.0.0",
+            "http://10.0.0.1",
+        ],
+    )
+    def test_plain_http_goes_nowhere_else(self, url: str) -> None:
+        with pytest.raises(SettingsError, match=r"^RTC_ENDPOINT must be https"):
+            settings(RTC_ENDPOINT=url)
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "rtc.volcengineapi.com",
+            "//rtc.volcengineapi.com",
+            "https://",
+            "https:///path",
+            "https://:443",
+            "https://example.com/rtc",
+            "https://example.com?Action=x",
+            "https://example.com:port",
+            "https://example.com:99999",
+            "https://[::1",
+            "ftp://example.com",
+            "file:///etc/passwd",
+            "localhost:8080",
+        ],
+    )
+    def test_what_is_no_url_of_a_host_is_refused(self, url: str) -> None:
+        with pytest.raises(SettingsError, match=r"^RTC_ENDPOINT must be a URL"):
+            settings(RTC_ENDPOINT=url)

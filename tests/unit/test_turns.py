@@ -1,0 +1,268 @@
+import asyncio
+import selectors
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stop_segment.errors import NoTimeLeft
+from stop_segment.turns import RECOVERY_SECONDS, WINDOW_SECONDS, Turns
+
+FOREVER = 1e9
+
+
+class _SkippingSelector(selectors.SelectSelector):
+    """Passes the time at once where a loop would wait for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1_000.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.now += timeout or 0
+        return super().select(0)
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock moves only when everything waits, and by leaps that stand for a freeze."""
+
+    def __init__(self) -> None:
+        self._skipping = _SkippingSelector()
+        super().__init__(self._skipping)
+
+    def time(self) -> float:
+        return self._skipping.now
+
+    def freeze(self, seconds: float) -> None:
+        self._skipping.now += seconds
+
+
+def run(main: Callable[[VirtualLoop], Coroutine[Any, Any, None]]) -> None:
+    loop = VirtualLoop()
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(main(loop))
+
+
+@dataclass
+class Visitors:
+    """Who takes turns, in order of arrival, and what became of each: when the turn came, or None for no time left."""
+
+    loop: VirtualLoop
+    turns: Turns
+    order: list[int] = field(default_factory=list)
+    given: dict[int, float] = field(default_factory=dict)
+    refused: dict[int, float] = field(default_factory=dict)
+    deadlines: dict[int, float] = field(default_factory=dict)
+
+    async def visit(self, patience: float = FOREVER) -> None:
+        number = len(self.deadlines)
+        self.deadlines[number] = self.loop.time() + patience
+        try:
+            await self.turns.take(lambda: self.deadlines[number] - self.loop.time())
+        except NoTimeLeft:
+            self.refused[number] = self.loop.time()
+        else:
+            self.order.append(number)
+            self.given[number] = self.loop.time()
+
+    def most_in_a_second(self) -> int:
+        times = sorted(self.given.values())
+        return max((sum(start <= time < start + 1 for time in times) for start in times), default=0)
+
+
+async def visit_all(loop: VirtualLoop, turns: Turns, visits: list[tuple[float, float]]) -> Visitors:
+    """Let visitors come after pauses, each with its patience, and wait until all are done."""
+    visitors = Visitors(loop, turns)
+    visiting = []
+    for pause, patience in visits:
+        await asyncio.sleep(pause)
+        visiting.append(asyncio.create_task(visitors.visit(patience)))
+        await asyncio.sleep(0)
+    await asyncio.gather(*visiting)
+    return visitors
+
+
+PAUSES = st.sampled_from([0.0, 0.0, 0.001, 0.5, 1.0, WINDOW_SECONDS]) | st.floats(0, 3)
+PATIENCE = st.just(FOREVER) | st.floats(-1, 5)
+VISITS = st.lists(st.tuples(PAUSES, PATIENCE), max_size=40)
+FREEZES = st.lists(st.tuples(st.floats(0, 20), st.floats(0, 1_000)), max_size=3)
+
+
+class TestAnyArrivals:
+    @given(st.integers(1, 12), VISITS, FREEZES)
+    def test_no_second_has_more_turns_than_allowed(
+        self, per_second: int, visits: list[tuple[float, float]], freezes: list[tuple[float, float]]
+    ) -> None:
+        async def main(loop: VirtualLoop) -> None:
+            for after, seconds in freezes:
+                loop.call_later(after, loop.freeze, seconds)
+            visitors = await visit_all(loop, Turns(per_second, loop.time), visits)
+            assert visitors.most_in_a_second() <= per_second
+            assert len(visitors.given) + len(visitors.refused) == len(visits)
+
+        run(main)
+
+    @given(st.integers(1, 5), VISITS, FREEZES)
+    def test_first_come_first_served(
+        self, per_second: int, visits: list[tuple[float, float]], freezes: list[tuple[float, float]]
+    ) -> None:
+        async def main(loop: VirtualLoop) -> None:
+            for after, seconds in freezes:
+                loop.call_later(after, loop.freeze, seconds)
+            visitors = await visit_all(loop, Turns(per_second, loop.time), visits)
+            assert visitors.order == sorted(visitors.order)
+
+        run(main)
+
+    @given(st.integers(1, 5), VISITS, FREEZES)
+    def test_a_turn_never_comes_after_its_deadline(
+        self, per_second: int, visits: list[tuple[float, float]], freezes: list[tuple[float, float]]
+    ) -> None:
+        async def main(loop: VirtualLoop) -> None:
+            for after, seconds in freezes:
+                loop.call_later(after, loop.freeze, seconds)
+            visitors = await visit_all(loop, Turns(per_second, loop.time), visits)
+            assert all(time <= visitors.deadlines[number] for number, time in visitors.given.items())
+            # Who waits for ever is served.
+            assert all(visits[number][1] < FOREVER for number in visitors.refused)
+
+        run(main)
+
+    @given(st.integers(1, 5), st.lists(PAUSES, max_size=30), st.floats(0, 2))
+    def test_a_sleep_that_ends_too_early_or_too_late_does_no_harm(
+        self, per_second: int, pauses: list[float], factor: float
+    ) -> None:
+        async def main(loop: VirtualLoop) -> None:
+            async def sleep(seconds: float) -> None:
+                await asyncio.sleep(max(0.01, seconds * factor))
+
+            visitors = await visit_all(loop, Turns(per_second, loop.time, sleep), [(p, FOREVER) for p in pauses])
+            assert visitors.most_in_a_second() <= per_second
+            assert visitors.order == list(range(len(pauses)))
+
+        run(main)
+
+
+@pytest.mark.parametrize("per_second", [1, 2, 30])
+def test_a_crowd_is_served_as_fast_as_is_allowed(per_second: int) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        begin = loop.time()
+        visitors = await visit_all(loop, Turns(per_second, loop.time), [(0.0, FOREVER)] * (3 * per_second))
+        waits = [time - begin for time in visitors.given.values()]
+        assert waits == pytest.approx([number // per_second * WINDOW_SECONDS for number in range(3 * per_second)])
+
+    run(main)
+
+
+def test_whoever_has_no_time_left_is_told_at_once() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        begin = loop.time()
+        visits = [(0.0, FOREVER), (0.0, WINDOW_SECONDS / 2), (0.0, 0.0), (0.0, -1.0)]
+        visitors = await visit_all(loop, Turns(1, loop.time), visits)
+        assert visitors.given == {0: begin}
+        assert visitors.refused == dict.fromkeys([1, 2, 3], begin)
+
+    run(main)
+
+
+def test_an_invocation_without_time_gets_no_turn_though_one_is_free() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        visitors = await visit_all(loop, Turns(1, loop.time), [(0.0, -0.001)])
+        assert not visitors.given
+
+    run(main)
+
+
+def test_whoever_gives_up_costs_nobody_a_turn() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        begin = loop.time()
+        visitors = await visit_all(loop, Turns(1, loop.time), [(0.0, FOREVER), (0.0, 0.5), (0.0, FOREVER)])
+        assert visitors.given == pytest.approx({0: begin, 2: begin + WINDOW_SECONDS})
+
+    run(main)
+
+
+def test_a_deadline_that_passed_in_a_freeze_is_noticed_after_it() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        loop.call_later(0.5, loop.freeze, 900)
+        visitors = await visit_all(loop, Turns(1, loop.time), [(0.0, FOREVER), (0.0, 10.0), (0.0, 1_000.0)])
+        assert list(visitors.given) == [0, 2]
+
+    run(main)
+
+
+def test_whoever_is_cancelled_lets_the_next_one_in() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        visitors = Visitors(loop, Turns(1, loop.time))
+        visiting = [asyncio.create_task(visitors.visit()) for _ in range(4)]
+        await asyncio.sleep(0.1)
+        visiting[1].cancel()  # it is next
+        visiting[2].cancel()  # it waits behind
+        await asyncio.gather(*visiting, return_exceptions=True)
+        assert visitors.order == [0, 3]
+        assert visitors.given[3] - visitors.given[0] == pytest.approx(WINDOW_SECONDS)
+
+    run(main)
+
+
+def test_turns_outlive_an_invocation() -> None:
+    loop = VirtualLoop()
+    turns = Turns(2, loop.time)
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        first = runner.run(visit_all(loop, turns, [(0.0, FOREVER)] * 3))
+        second = runner.run(visit_all(loop, turns, [(0.0, FOREVER)] * 3))
+    times = [*first.given.values(), *second.given.values()]
+    assert [time - times[0] for time in times] == pytest.approx([i // 2 * WINDOW_SECONDS for i in range(6)])
+
+
+class TestSlowingDown:
+    @given(st.integers(1, 12), VISITS, st.lists(st.floats(0, 20), max_size=10))
+    def test_no_second_has_more_turns_than_allowed(
+        self, per_second: int, visits: list[tuple[float, float]], refusals: list[float]
+    ) -> None:
+        async def main(loop: VirtualLoop) -> None:
+            turns = Turns(per_second, loop.time)
+            for after in refusals:
+                loop.call_later(after, turns.slow_down)
+            visitors = await visit_all(loop, turns, visits)
+            assert visitors.most_in_a_second() <= per_second
+            assert visitors.order == sorted(visitors.order)
+            assert all(visits[number][1] < FOREVER for number in visitors.refused)
+
+        run(main)
+
+    @pytest.mark.parametrize(
+        ("refusals", "turns_at_once"), [([], 16), ([0.0], 8), ([0.0, 0.0, 0.5], 8), ([0.0, 1.1], 4)]
+    )
+    def test_each_burst_of_refusals_halves_the_rate(self, refusals: list[float], turns_at_once: int) -> None:
+        async def main(loop: VirtualLoop) -> None:
+            turns = Turns(16, loop.time)
+            for after in refusals:
+                loop.call_later(after, turns.slow_down)
+            await asyncio.sleep(refusals[-1] if refusals else 0)
+            visitors = await visit_all(loop, turns, [(0.0, 0.0)] * 20)
+            assert len(visitors.given) == turns_at_once
+
+        run(main)
+
+    def test_a_slow_rate_is_one_turn_at_least(self) -> None:
+        async def main(loop: VirtualLoop) -> None:
+            turns = Turns(1, loop.time)
+            turns.slow_down()
+            visitors = await visit_all(loop, turns, [(0.0, FOREVER)] * 2)
+            assert len(visitors.given) == 2
+
+        run(main)
+
+    def test_the_rate_recovers(self) -> None:
+        async def main(loop: VirtualLoop) -> None:
+            turns = Turns(16, loop.time)
+            turns.slow_down()
+            await asyncio.sleep(RECOVERY_SECONDS)
+            visitors = await visit_all(loop, turns, [(0.0, 0.0)] * 20)
+            assert len(visitors.given) == 16
+
+        run(main)
