@@ -8,7 +8,9 @@ SOURCES := template.yaml $(shell find functions -type f -not -path '*/__pycache_
 
 export PATH := $(BIN):$(PATH)
 export SAM_CLI_TELEMETRY := 0
-export AWS_DEFAULT_REGION ?= us-east-1
+
+# Building and checking ask for a region, whichever: deploying takes the one of your environment.
+lint $(BUILT): export AWS_DEFAULT_REGION ?= us-east-1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo sandbox test lint format build deploy lock clean

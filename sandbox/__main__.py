@@ -14,7 +14,7 @@ from sandbox.stack import Sandbox, sandbox
 
 def main() -> None:
     """Start the sandbox, print how to use it, and wait for Ctrl-C or SIGTERM."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, emoji=False)
     interrupted = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: interrupted.set())
@@ -42,13 +42,14 @@ In another terminal, from this folder:
 
   # start a task in the room, send an event that ends the room, see the requests that the RTC API got
   curl -s {box.rtc.url}/_control/tasks -d {shlex.quote(json.dumps(task))}
-  aws sqs send-message --queue-url {box.outputs["EventQueueUrl"]} \\
+  aws sqs send-message --endpoint-url {box.aws.endpoint} --queue-url {box.outputs["EventQueueUrl"]} \\
       --message-body {shlex.quote(json.dumps(event))}
   curl -s {box.rtc.url}/_control/requests
 
   # what has been stopped, and what could not be
   aws dynamodb scan --table-name {box.outputs["SegmentTableName"]}
-  aws sqs receive-message --queue-url {box.outputs["DeadLetterQueueUrl"]} --message-attribute-names All
+  aws sqs receive-message --endpoint-url {box.aws.endpoint} --message-attribute-names All \\
+      --queue-url {box.outputs["DeadLetterQueueUrl"]}
 
   # let the API's next three requests fail
   curl -s {box.rtc.url}/_control/fail -d '{{"kind": "error", "status": 500, "next_requests": 3}}'

@@ -13,26 +13,21 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-import botocore.session
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
 
+from receive_callback.aws import AwsError, Service
 from receive_callback.keys import CallbackKeys, KeysUnavailable
 from receive_callback.signature import MalformedCallback, is_signed
 
 MOST_BYTES = 64 * 1024
 QUEUED_TYPES = ("RoomDestroy", "SegmentRealTimeData")
-# One attempt at each call: what fails here, the RTC server sends again.
-_CONFIG = Config(connect_timeout=0.5, read_timeout=1, retries={"total_max_attempts": 1})
 
 logger = Logger()
 metrics = Metrics()
-_session = botocore.session.get_session()
-_queue: Any = _session.create_client("sqs", config=_CONFIG)
+_sqs = Service("sqs", "AmazonSQS", "1.0")
 _keys = CallbackKeys(
-    _session.create_client("secretsmanager", config=_CONFIG), os.environ["CALLBACK_SECRET_ARN"], time.monotonic
+    Service("secretsmanager", "secretsmanager", "1.1"), os.environ["CALLBACK_SECRET_ARN"], time.monotonic
 )
 _queue_url = os.environ["EVENT_QUEUE_URL"]
 
@@ -90,9 +85,9 @@ def _receive(event: dict[str, Any]) -> str:
         logger.info("ignored", **fields)
         return "ignored"
     try:
-        sent = _queue.send_message(QueueUrl=_queue_url, MessageBody=body)
-    except (ClientError, BotoCoreError) as error:
-        logger.warning("the event queue did not take a callback", error=type(error).__name__, **fields)
+        sent = _sqs.call("SendMessage", QueueUrl=_queue_url, MessageBody=body)
+    except AwsError as error:
+        logger.warning("the event queue did not take a callback", error=error.code, **fields)
         raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "CallbackNotQueued", "not queued, send it again") from None
     metrics.add_metric("CallbackQueued", MetricUnit.Count, 1)
     logger.info("queued", message_id=sent["MessageId"], **fields)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from receive_callback.aws import AwsError, Service
 
 MAX_AGE_SECONDS = 300
 LEAST_SECONDS_BETWEEN_READS = 60
@@ -20,16 +19,16 @@ class CallbackKeys:
 
     Parameters
     ----------
-    client
-        A botocore Secrets Manager client.
+    secrets_manager
+        Secrets Manager.
     secret_arn
         The secret: the bare key.
     clock_seconds
         A clock that never goes back.
     """
 
-    def __init__(self, client: Any, secret_arn: str, clock_seconds: Callable[[], float]) -> None:
-        self._client = client
+    def __init__(self, secrets_manager: Service, secret_arn: str, clock_seconds: Callable[[], float]) -> None:
+        self._secrets_manager = secrets_manager
         self._secret_arn = secret_arn
         self._clock_seconds = clock_seconds
         self._keys: tuple[str, ...] = ()
@@ -61,7 +60,7 @@ class CallbackKeys:
             try:
                 self._keys = tuple(key for stage in ("AWSCURRENT", "AWSPREVIOUS") if (key := self._read(stage)))
                 self._read_at = now
-            except (ClientError, BotoCoreError):
+            except AwsError:
                 # Old keys are better than none while Secrets Manager is in trouble.
                 if not self._keys:
                     raise KeysUnavailable from None
@@ -71,9 +70,9 @@ class CallbackKeys:
 
     def _read(self, stage: str) -> str | None:
         try:
-            answer = self._client.get_secret_value(SecretId=self._secret_arn, VersionStage=stage)
-        except ClientError as error:
-            if stage == "AWSPREVIOUS" and error.response["Error"]["Code"] == "ResourceNotFoundException":
+            answer = self._secrets_manager.call("GetSecretValue", SecretId=self._secret_arn, VersionStage=stage)
+        except AwsError as error:
+            if stage == "AWSPREVIOUS" and error.code == "ResourceNotFoundException":
                 return None  # never rotated
             raise
         key: str = answer.get("SecretString", "")

@@ -7,7 +7,6 @@ import os
 import random
 from typing import Any
 
-from aws_lambda_powertools import Tracer
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
 from aws_lambda_powertools.utilities.data_classes import SQSEvent
@@ -17,7 +16,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from stop_segment.arrivals import Arrival, arrive, waves
 from stop_segment.errors import InvalidMessage, Retryable, StopError
 from stop_segment.failures import Failure, dead_letter_kind
-from stop_segment.report import log_failure, log_outcome, log_served, logger, metrics
+from stop_segment.report import log_failure, log_outcome, log_served, logger, metrics, tracer
 from stop_segment.rules import Outcome
 from stop_segment.service import make_service, now_ms
 from stop_segment.stopper import Batch
@@ -25,7 +24,6 @@ from stop_segment.stopper import Batch
 # What must still fit in when the last call has ended: its record, and the letters and back-offs of what failed.
 SETTLING_SECONDS = 5.0
 
-tracer = Tracer(patch_modules=["botocore"])
 service = make_service(os.environ)
 
 

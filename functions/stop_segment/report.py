@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools import Logger, Metrics, Tracer
 from aws_lambda_powertools.metrics import MetricUnit
 
 from stop_segment.arrivals import Arrival
@@ -15,6 +17,7 @@ from stop_segment.stopper import Served
 
 logger = Logger()
 metrics = Metrics()
+tracer = Tracer(patch_modules=["botocore"])
 
 
 def log_served(arrival: Arrival, served: Served) -> None:
@@ -53,6 +56,16 @@ def log_failure(failure: Failure, end: str, *, unsent: bool) -> None:
 def measure(name: str, value: float) -> None:
     """Emit a measured metric: a count for ApiThrottled, else ms."""
     metrics.add_metric(name, MetricUnit.Count if name == "ApiThrottled" else MetricUnit.Milliseconds, value)
+
+
+@contextlib.contextmanager
+def traced(action: str, ids: Mapping[str, str]) -> Iterator[None]:
+    """Make what happens inside a subsegment of the trace, to be found by its ids. It must not raise."""
+    with tracer.provider.in_subsegment(f"## {action}") as subsegment:
+        if subsegment is not None:
+            for name, value in ids.items():
+                subsegment.put_annotation(name, value)
+        yield
 
 
 def _error_fields(error: StopError) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +40,8 @@ _KEY_TROUBLE = {"InvalidAccessKey", "SignatureDoesNotMatch", "100009", "100010"}
 _LONGEST_MESSAGE = 500
 _LONGEST_NAME = 128
 
+Traced = Callable[[str, Mapping[str, str]], AbstractContextManager[None]]
+
 
 @dataclass(frozen=True)
 class Stopped:
@@ -58,10 +62,13 @@ class RtcApi:
         The key to sign with.
     connections
         How many calls may be under way at once.
+    traced
+        Takes an action's name and ids, and makes the call inside a part of the trace.
     """
 
-    def __init__(self, settings: Settings, credentials: Credentials, connections: int) -> None:
+    def __init__(self, settings: Settings, credentials: Credentials, connections: int, traced: Traced) -> None:
         self._credentials = credentials
+        self._traced = traced
         self._version = settings.rtc_version
         self._exchange = _Exchange()
         configuration = Configuration()
@@ -126,15 +133,20 @@ class RtcApi:
         info = UniversalInfo(
             method=method, service="rtc", version=version, action=action, content_type="application/json"
         )
-        try:
-            self._api.do_call(info, content)
-        except Exception as error:  # noqa: BLE001 - whatever the SDK raises, the message must not be lost
-            answer = self._exchange.answer or _answer_in(error)
-        else:
-            answer = self._exchange.answer or Answer(0, None)
+        ids = {"app_id": content["AppId"], "room_id": content["RoomId"], "task_id": content["TaskId"]}
+        with self._traced(action, ids):
+            error = self._do_call(info, content)
+        answer = self._exchange.answer or _answer_in(error)
         if answer.refuses_key:
             raise self._refusal(key, answer)
         return answer
+
+    def _do_call(self, info: UniversalInfo, content: dict[str, str]) -> Exception | None:
+        try:
+            self._api.do_call(info, content)
+        except Exception as error:  # noqa: BLE001 - whatever the SDK raises, the message must not be lost
+            return error
+        return None
 
     def _refusal(self, key: Key, answer: Answer) -> StopError:
         try:
@@ -258,7 +270,7 @@ class _KeepAnswer(ResponseInterceptor):  # type: ignore[misc] # the SDK has no t
         return context
 
 
-def _answer_in(error: Exception) -> Answer:
+def _answer_in(error: Exception | None) -> Answer:
     """Find the answer in what the SDK raised, or raise what its absence means."""
     if isinstance(error, ApiException) and error.status:
         return Answer.read(error.status, error.body)

@@ -18,7 +18,7 @@ from stop_segment.circuit import Circuit
 from stop_segment.credentials import Credentials
 from stop_segment.failures import Queues
 from stop_segment.records import SegmentTable
-from stop_segment.report import measure
+from stop_segment.report import measure, traced
 from stop_segment.rtc import RtcApi
 from stop_segment.settings import Settings, read_settings
 from stop_segment.stopper import Stopper
@@ -70,7 +70,7 @@ def make_service(environment: Mapping[str, str]) -> Service:
         SegmentTable(
             session.client("dynamodb", config=config), settings.segment_table_name, settings.record_retention_seconds
         ),
-        RtcApi(settings, credentials, connections=THREADS),
+        RtcApi(settings, credentials, connections=THREADS, traced=traced),
         stops=calls(settings.requests_per_second),
         queries=calls(settings.queries_per_second),
         in_thread=in_thread,

@@ -1,0 +1,99 @@
+"""AWS's JSON protocol, as far as two calls need it.
+
+A boto3 client would take three times as long to import and make, and the RTC server waits for our cold start: `make
+bench` measures it. The signing is botocore's own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import certifi
+import urllib3
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+
+if TYPE_CHECKING:
+    from botocore.credentials import ReadOnlyCredentials
+
+# One attempt at each call: what fails here, the RTC server sends again.
+_pool = urllib3.PoolManager(
+    timeout=urllib3.Timeout(connect=0.5, read=1.0),
+    retries=False,
+    ca_certs=os.environ.get("AWS_CA_BUNDLE") or certifi.where(),
+)
+
+
+class AwsError(Exception):
+    """AWS refused a call or did not answer.
+
+    Parameters
+    ----------
+    code
+        AWS's error code, or the name of what went wrong on the way.
+    """
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class _Key:
+    """The function's own key, as Lambda puts it into the environment, in the form that botocore signs with."""
+
+    access_key: str
+    secret_key: str
+    token: str | None
+
+
+class Service:
+    """An AWS service.
+
+    Parameters
+    ----------
+    name
+        Its name in endpoints and signatures.
+    target
+        What its actions' names are prefixed with in X-Amz-Target.
+    json_version
+        The version of the JSON protocol that it speaks.
+    """
+
+    def __init__(self, name: str, target: str, json_version: str, environment: Mapping[str, str] = os.environ) -> None:
+        self._target = target
+        self._content_type = f"application/x-amz-json-{json_version}"
+        region = environment["AWS_REGION"]
+        suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+        self._url = environment.get("AWS_ENDPOINT_URL") or f"https://{name}.{region}.{suffix}"
+        key = _Key(
+            environment["AWS_ACCESS_KEY_ID"],
+            environment["AWS_SECRET_ACCESS_KEY"],
+            environment.get("AWS_SESSION_TOKEN"),
+        )
+        self._signer = SigV4Auth(cast("ReadOnlyCredentials", key), name, region)
+
+    def call(self, action: str, **content: str) -> dict[str, Any]:
+        """Call an action and return its answer.
+
+        Raises
+        ------
+        AwsError
+            It was refused, or there was no answer.
+        """
+        headers = {"Content-Type": self._content_type, "X-Amz-Target": f"{self._target}.{action}"}
+        url = self._url + "/"
+        request = AWSRequest("POST", url, headers, json.dumps(content).encode())
+        self._signer.add_auth(request)
+        try:
+            response = _pool.request("POST", url, body=request.data, headers=dict(request.headers.items()))
+            answer = json.loads(response.data)
+        except (urllib3.exceptions.HTTPError, ValueError) as error:
+            raise AwsError(type(error).__name__) from None
+        if response.status != 200:
+            raise AwsError(str(answer.get("__type", "")).rpartition("#")[2] or f"Http{response.status}")
+        return dict(answer)
