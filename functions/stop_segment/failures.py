@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 BACK_OFF_BASE_SECONDS = 5
 BACK_OFF_CAP_SECONDS = 120
-_ENTRIES_A_CALL = 10
+ENTRIES_A_CALL = 10
 _BYTES_A_CALL = 1_048_576
 
 T = TypeVar("T")
@@ -90,7 +90,7 @@ class Queues:
             The ids of the messages whose letters SQS has taken. Only those may be acknowledged.
         """
         sent: set[str] = set()
-        for part in _parts([_Letter(failure, _attributes(failure, kind, now_ms)) for failure, kind in letters], _size):
+        for part in parts([_Letter(failure, _attributes(failure, kind, now_ms)) for failure, kind in letters], _size):
             try:
                 answer = self._client.send_message_batch(
                     QueueUrl=self._dead_letter_queue_url,
@@ -116,7 +116,7 @@ class Queues:
         jitter
             Gives random numbers from 0 to 1.
         """
-        for part in _parts(failures, lambda _: 0):
+        for part in parts(failures):
             try:
                 self._client.change_message_visibility_batch(
                     QueueUrl=self._event_queue_url,
@@ -138,13 +138,15 @@ def _back_off_seconds(failure: Failure, jitter: float) -> int:
     return back_off_seconds(1 if isinstance(failure.error, NoTimeLeft) else failure.receive_count, jitter)
 
 
-def _parts(items: Sequence[T], bytes_of: Callable[[T], int]) -> Iterator[list[T]]:
-    """Split what is to be sent into what SQS takes in one call."""
+def parts(
+    items: Sequence[T], bytes_of: Callable[[T], int] = lambda _: 0, most: int = ENTRIES_A_CALL
+) -> Iterator[list[T]]:
+    """Split what is to be done into what SQS takes in one call, and at most `most` of it."""
     part: list[T] = []
     part_bytes = 0
     for item in items:
         item_bytes = bytes_of(item)
-        if part and (len(part) == _ENTRIES_A_CALL or part_bytes + item_bytes > _BYTES_A_CALL):
+        if part and (len(part) == most or part_bytes + item_bytes > _BYTES_A_CALL):
             yield part
             part, part_bytes = [], 0
         part.append(item)

@@ -188,7 +188,11 @@ class Batch:
         async with self._locks[task]:
             if task in self._failed:
                 raise self._failed[task]
-            record = self._answered.get(task) or record or await self._reads.read(task) or Record()
+            answered = self._answered.get(task)
+            if answered and record and record.started_at_ms:
+                # The room's tasks were read after the batch's own answer: a start may have become known between.
+                answered = replace(answered, started_at_ms=max(record.started_at_ms, answered.started_at_ms or 0))
+            record = answered or record or await self._reads.read(task) or Record()
             try:
                 return await self._decide_and_stop(task, event, record)
             except Retryable as error:

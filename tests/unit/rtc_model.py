@@ -78,6 +78,11 @@ class MemoryDynamo:
     def __init__(self) -> None:
         self._items: dict[tuple[str, str], Item] = {}
 
+    def get_item(self, *, TableName: str, Key: Item, ConsistentRead: bool) -> dict[str, Any]:  # noqa: N803, ARG002
+        assert ConsistentRead
+        item = self._items.get(_key(Key))
+        return {"Item": item} if item else {}
+
     def batch_get_item(self, RequestItems: dict[str, Any]) -> dict[str, Any]:  # noqa: N803 - boto3's names
         ((name, request),) = RequestItems.items()
         assert request["ConsistentRead"]
@@ -169,7 +174,7 @@ class Decision:
     Parameters
     ----------
     starts_known
-        How many starts the table had been told of when the record was read.
+        How many starts the table had been told of when the record was read, or the room's tasks were.
     api_is_to_be_asked
         Whether the event was stale and the record without a start.
     looked_ms
@@ -193,6 +198,7 @@ class Request:
 
 
 _decision: ContextVar[Decision] = ContextVar("decision")
+_starts_known_in_room: ContextVar[int] = ContextVar("starts_known_in_room", default=0)
 
 
 class RtcService:
@@ -247,6 +253,7 @@ class WatchedTable(SegmentTable):
         return self._watched(super().read(tasks))
 
     def tasks_of(self, room: Room) -> dict[Task, Record]:
+        _starts_known_in_room.set(len(self.starts))
         return self._watched(super().tasks_of(room))
 
     def note_start(self, event: Event, now_ms: int) -> None:
@@ -538,5 +545,6 @@ class World:
         # A task without a record was read after its invocation began, which is all that is known of that read.
         known = record.starts_known if isinstance(record, _ReadRecord) else _run.get().starts_known
         stale = now_ms - time_ms > SETTINGS.stale_after_ms
+        known = max(known, _starts_known_in_room.get())
         _decision.set(Decision(time_ms, known, stale and record.started_at_ms is None, now_ms))
         return rules.decide(time_ms, record, now_ms, **limits)

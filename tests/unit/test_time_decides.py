@@ -187,7 +187,7 @@ TASK_IS_SEEN_WHILE_ITS_ROOM_ENDS = History(
     lives=(Life("audio", starts=0),),
     messages=(Message(SIGHTING, 5, ("audio",)), Message(ROOM_ENDED, 10)),
     invocations=(
-        Invocation(10, (0,), environment=0, pace=(0, 0, 30, 0), ticks_alone=9),
+        Invocation(10, (0,), environment=0, pace=(0, 0, 0, 0, 30, 0), ticks_alone=15),
         Invocation(10, (1,), environment=1),
     ),
 )
@@ -204,6 +204,24 @@ STOP_OF_A_SEEN_TASK_FAILS = History(
     lives=(Life("audio", starts=0),),
     messages=(Message(SIGHTING, 5, ("audio",)), Message(ROOM_ENDED, 10)),
     invocations=(Invocation(10, (1,)), Invocation(11, (0,), troubles={4: Trouble.FAILURE_BEFORE})),
+)
+ROOM_ENDS_AS_ITS_TASK_STARTS = History(
+    lives=(Life("audio", starts=10),),
+    messages=(Message(STARTED, 10, ("audio",)), Message(ROOM_ENDED, 10)),
+    invocations=(Invocation(10, (0,)), Invocation(10, (1,))),
+)
+OLDER_START_WRITTEN_LAST = History(
+    lives=(Life("audio", starts=0, ends=20), Life("audio", starts=30)),
+    messages=(Message(STARTED, 30, ("audio",)), Message(STARTED, 0, ("audio",)), Message(MODERATION, 10, ("audio",))),
+    invocations=(Invocation(30, (0,)), Invocation(31, (1,)), Invocation(32, (2,))),
+)
+TASK_RESTARTS_BETWEEN_TWO_STOPS_OF_A_BATCH = History(
+    lives=(Life("audio", starts=0, ends=20), Life("audio", starts=31)),
+    messages=(Message(MODERATION, 10, ("audio",)), Message(ROOM_ENDED, 19), Message(STARTED, 31, ("audio",))),
+    invocations=(
+        Invocation(30, (1, 0), environment=0, pace=(0, 4, 0), ticks_alone=11),
+        Invocation(31, (2,), environment=1),
+    ),
 )
 STALE_EVENT_OF_A_RESTARTED_TASK = History(
     lives=(Life("audio", starts=0, ends=20), Life("audio", starts=30)),
@@ -231,6 +249,7 @@ SIGHTINGS_IN_THE_WRONG_ORDER = History(
 @example(TASK_STARTS_WHILE_ITS_ROOM_ENDS)
 @example(DIES_BETWEEN_THE_STEPS_OF_A_STOP)
 @example(TASK_IS_SEEN_WHILE_ITS_ROOM_ENDS)
+@example(ROOM_ENDS_AS_ITS_TASK_STARTS)
 @example(OLDER_ROOM_END_WRITTEN_LAST)
 @example(STOP_OF_A_SEEN_TASK_FAILS)
 @example(SIGHTINGS_IN_THE_WRONG_ORDER)
@@ -278,6 +297,8 @@ def test_restart_within_the_duplicate_window_is_stopped_where_its_start_is_known
 @thorough(300)
 @given(histories())
 @example(LATE_EVENT_OF_A_RESTARTED_TASK)
+@example(OLDER_START_WRITTEN_LAST)
+@example(TASK_RESTARTS_BETWEEN_TWO_STOPS_OF_A_BATCH)
 @example(STALE_EVENT_OF_A_RESTARTED_TASK)
 def test_late_event_never_stops_a_restarted_task(history: History) -> None:
     """Holds where the table knew the session's start when the decision's record was read, or the API is to be asked.
