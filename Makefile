@@ -25,7 +25,7 @@ sandbox: $(INSTALLED) $(BUILT) ## Keep the stack running on this machine, to pla
 	@python -m sandbox
 
 test: $(INSTALLED) $(BUILT) ## Run all tests, the end-to-end ones in the sandbox included
-	pytest -n 2 --dist loadgroup --cov --cov-report=term
+	pytest -n 2 --dist loadfile --cov --cov-report=term
 
 lint: $(INSTALLED) $(BUILT) ## Check style, types and the template
 	ruff format --check .

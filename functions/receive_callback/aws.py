@@ -91,9 +91,9 @@ class Service:
         self._signer.add_auth(request)
         try:
             response = _pool.request("POST", url, body=request.data, headers=dict(request.headers.items()))
-            answer = json.loads(response.data)
-        except (urllib3.exceptions.HTTPError, ValueError) as error:
+            answer: dict[str, Any] = dict(json.loads(response.data))
+        except (urllib3.exceptions.HTTPError, ValueError, TypeError) as error:
             raise AwsError(type(error).__name__) from None
         if response.status != 200:
             raise AwsError(str(answer.get("__type", "")).rpartition("#")[2] or f"Http{response.status}")
-        return dict(answer)
+        return answer

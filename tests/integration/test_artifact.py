@@ -34,8 +34,14 @@ SETTINGS = {
     "PublishOutcomeFunction": {"OUTCOME_EVENT_BUS_NAME": "outcomes"},
 }
 COMMON = {
+    # What Lambda itself sets. By LAMBDA_TASK_ROOT the X-Ray SDK knows that it needs no client of its own.
+    "AWS_REGION": "us-east-1",
     "AWS_DEFAULT_REGION": "us-east-1",
-    "AWS_LAMBDA_FUNCTION_NAME": "artifact",  # Powertools then behaves as in Lambda
+    "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
+    "AWS_SECRET_ACCESS_KEY": "example",
+    "AWS_SESSION_TOKEN": "example",
+    "AWS_LAMBDA_FUNCTION_NAME": "artifact",
+    "LAMBDA_TASK_ROOT": "/var/task",
     "POWERTOOLS_SERVICE_NAME": "artifact",
     "POWERTOOLS_METRICS_NAMESPACE": "RtcSegmentStopper",
     "LOG_LEVEL": "INFO",

@@ -1,0 +1,32 @@
+"""What the end-to-end tests share: one sandbox for each test process, and a room of its own for each test."""
+
+from collections.abc import Callable, Iterator
+from uuid import uuid4
+
+import pytest
+
+from sandbox.stack import Sandbox, sandbox
+from tests.e2e.observer import APP_ID, Observer, Room
+
+
+@pytest.fixture(scope="session")
+def box() -> Iterator[Sandbox]:
+    """Deploy the stack. Tests that use it are in the xdist group "sandbox", so that one process has it."""
+    with sandbox(app_ids={APP_ID}) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def observer(box: Sandbox) -> Observer:
+    return Observer(box)
+
+
+@pytest.fixture
+def new_room(observer: Observer) -> Callable[[], Room]:
+    """Make rooms that no other test knows."""
+    return lambda: Room(observer, f"room-{uuid4().hex}")
+
+
+@pytest.fixture
+def room(new_room: Callable[[], Room]) -> Room:
+    return new_room()

@@ -1,0 +1,225 @@
+"""What the end-to-end tests talk about: rooms of their own, how messages end, and what comes out of the stack."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from sandbox.rtc_double import ApiRequest
+from sandbox.stack import STACK_NAME, Sandbox, wait_for
+
+APP_ID = "661e"
+ROOM_ITEM = "#room"
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def rfc3339(unix_ms: int) -> str:
+    time_of_day = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=unix_ms)
+    return time_of_day.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A dead letter."""
+
+    body: str
+    attributes: Mapping[str, str]
+
+
+class Observer:
+    """A sandbox, and all that has come out of it: a queue gives each thing once, so it is kept here for who asks."""
+
+    def __init__(self, box: Sandbox) -> None:
+        self.box = box
+        self._letters: dict[str, Letter] = {}
+        self._outcome_events: list[dict[str, Any]] = []
+
+    def resource(self, logical_id: str) -> str:
+        """Return the physical id of one of the stack's resources."""
+        answer = self.box.client("cloudformation").describe_stack_resource(
+            StackName=STACK_NAME, LogicalResourceId=logical_id
+        )
+        physical_id: str = answer["StackResourceDetail"]["PhysicalResourceId"]
+        return physical_id
+
+    def lines(self, message_id: str) -> list[dict[str, Any]]:
+        """Return what the stop function logged about a message."""
+        return [line for line in self.box.log_lines() if line.get("message_id") == message_id]
+
+    def receives(self, message_id: str) -> int:
+        """Count how often the stop function has served a message so far."""
+        return max((line["receive_count"] for line in self.lines(message_id)), default=0)
+
+    def ends(self, message_ids: Collection[str]) -> dict[str, list[str]]:
+        """Wait until messages are done with, and return the outcomes of each one's last receive, sorted."""
+        return wait_for(lambda: self._ends(message_ids), f"the end of {len(message_ids)} messages", seconds=90)
+
+    def _ends(self, message_ids: Collection[str]) -> dict[str, list[str]]:
+        last: dict[str, dict[int, list[str]]] = {message_id: {} for message_id in message_ids}
+        for line in self.box.log_lines():
+            if "outcome" in line and line.get("message_id") in last:
+                last[line["message_id"]].setdefault(line["receive_count"], []).append(line["outcome"])
+        ends = {
+            message_id: sorted(receives[max(receives)]) if receives else ["retried"]
+            for message_id, receives in last.items()
+        }
+        return {} if any("retried" in outcomes for outcomes in ends.values()) else ends
+
+    def end_of(self, body: str) -> list[str]:
+        """Send a message, wait until it is done with, and return its outcomes."""
+        (message_id,) = self.box.send([body])
+        return self.ends([message_id])[message_id]
+
+    def retried(self, message_id: str) -> dict[str, Any]:
+        """Wait until a message has failed and is to be tried again, and return the log line that says why."""
+
+        def line_of_retry() -> dict[str, Any]:
+            lines = [line for line in self.lines(message_id) if line.get("outcome") == "retried"]
+            return lines[-1] if lines else {}
+
+        return wait_for(line_of_retry, "a message to be retried")
+
+    def letters(self) -> dict[str, Letter]:
+        """Return the dead letters so far, by the id of the message that each was."""
+        for taken in self.box.dead_letters():
+            attributes = taken["Attributes"]
+            self._letters[attributes.get("SourceMessageId", "")] = Letter(taken["Body"], attributes)
+        return self._letters
+
+    def letter(self, message_id: str) -> Letter:
+        """Return the dead letter that a message has become."""
+        wait_for(lambda: message_id in self.letters(), "a dead letter")
+        return self._letters[message_id]
+
+    def redrive(self, letter: Letter) -> str:
+        """Send a dead letter to the event queue, as SQS moves it: with its attributes, but sent now."""
+        numbers = {"FailedAt", "ReceiveCount", "EventTime"}
+        attributes = {
+            name: {"DataType": "Number" if name in numbers else "String", "StringValue": value}
+            for name, value in letter.attributes.items()
+        }
+        sent = self.box.client("sqs").send_message(
+            QueueUrl=self.box.outputs["EventQueueUrl"], MessageBody=letter.body, MessageAttributes=attributes
+        )
+        message_id: str = sent["MessageId"]
+        return message_id
+
+    def outcome_events(self) -> list[dict[str, Any]]:
+        """Return what has come over the outcome bus so far."""
+        self._outcome_events += self.box.outcome_events()
+        return self._outcome_events
+
+    def all_logs(self) -> str:
+        """Return every line in every log group."""
+        logs = self.box.client("logs")
+        groups = [
+            group["logGroupName"]
+            for page in logs.get_paginator("describe_log_groups").paginate()
+            for group in page["logGroups"]
+        ]
+        events = logs.get_paginator("filter_log_events")
+        return "\n".join(
+            event["message"]
+            for group in groups
+            for page in events.paginate(logGroupName=group)
+            for event in page["events"]
+        )
+
+    def everything_written(self) -> str:
+        """Return all that a person could come to read: logs, records, dead letters, outcome events."""
+        written = [self.box.aws.log.read_text(errors="replace"), self.all_logs()]
+        written += [str(self.box.records()), str(self.letters()), str(self.outcome_events())]
+        return "\n".join(written)
+
+    @contextlib.contextmanager
+    def without_permission(self, role_logical_id: str, sid: str) -> Iterator[None]:
+        """Take a statement out of a role's policy, and put it back."""
+        iam = self.box.client("iam")
+        role = self.resource(role_logical_id)
+        (policy,) = iam.list_role_policies(RoleName=role)["PolicyNames"]
+        document = iam.get_role_policy(RoleName=role, PolicyName=policy)["PolicyDocument"]
+        poorer = copy.deepcopy(document)
+        poorer["Statement"] = [statement for statement in document["Statement"] if statement["Sid"] != sid]
+        if len(poorer["Statement"]) == len(document["Statement"]):
+            raise ValueError(f"{role_logical_id} has no statement {sid}")
+        iam.put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=json.dumps(poorer))
+        try:
+            yield
+        finally:
+            iam.put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=json.dumps(document))
+
+    def renew_function(self, logical_id: str, **variables: str) -> None:
+        """Give a function new environments, which remember nothing; `variables` are added to their settings."""
+        client, name = self.box.client("lambda"), self.resource(logical_id)
+        current = client.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
+        environment = {"Variables": {**current, "RENEWED": uuid4().hex, **variables}}
+        client.update_function_configuration(FunctionName=name, Environment=environment)
+        client.get_waiter("function_updated_v2").wait(FunctionName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+
+
+class Room:
+    """A room of one test's own."""
+
+    def __init__(self, observer: Observer, room_id: str) -> None:
+        self.id = room_id
+        self._observer = observer
+        self._box = observer.box
+
+    def start(self, *task_ids: str, at_ms: int | None = None) -> None:
+        """Let tasks run at the RTC API."""
+        for task_id in task_ids:
+            self._box.rtc.start_task(APP_ID, self.id, task_id, start_time_ms=at_ms)
+
+    def is_running(self, task_id: str) -> bool:
+        return self._box.rtc.is_running(APP_ID, self.id, task_id)
+
+    def event(self, event_type: str, **values: object) -> str:
+        """Write a message about the room."""
+        return json.dumps({"EventType": event_type, "AppId": APP_ID, "RoomId": self.id, **values})
+
+    def end_of(self, event_type: str, **values: object) -> list[str]:
+        """Send a message about the room, wait until it is done with, and return its outcomes."""
+        return self._observer.end_of(self.event(event_type, **values))
+
+    def requests(self, action: str = "StopSegment") -> list[ApiRequest]:
+        """Return the requests about the room that the RTC API got."""
+        return self._box.rtc.requests_for(APP_ID, self.id, action=action)
+
+    @property
+    def stopped(self) -> list[str]:
+        """The tasks of the room that the RTC API was asked to stop, one for each request, sorted."""
+        return sorted(request.task[2] for request in self.requests())
+
+    @property
+    def records(self) -> dict[str, dict[str, Any]]:
+        """What the table holds of the room, by task_id."""
+        room = f"{APP_ID}#{self.id}"
+        return {task_id: item for (of_room, task_id), item in self._box.records().items() if of_room == room}
+
+    def outcomes(self, count: int) -> list[str]:
+        """Wait until so many outcomes of the room are logged, whatever message had them, and return them, sorted."""
+
+        def logged() -> list[str]:
+            lines = [line for line in self._box.log_lines() if line.get("room_id") == self.id and "outcome" in line]
+            return sorted(line["outcome"] for line in lines) if len(lines) >= count else []
+
+        return wait_for(logged, f"{count} outcomes")
+
+    def outcome_events(self, count: int) -> list[dict[str, Any]]:
+        """Wait until so many outcome events of the room have come, and return them."""
+
+        def come() -> list[dict[str, Any]]:
+            events = [event for event in self._observer.outcome_events() if event["detail"]["RoomId"] == self.id]
+            return events if len(events) >= count else []
+
+        return wait_for(come, f"{count} outcome events")

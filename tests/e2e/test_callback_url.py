@@ -1,0 +1,200 @@
+"""The RTC server's callbacks, over HTTPS to the stack's callback URL."""
+
+import json
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from sandbox.callbacks import SECRET_KEY, callback, post
+from sandbox.stack import Sandbox
+from tests.e2e.observer import APP_ID, Observer, Room, now_ms, rfc3339
+
+pytestmark = pytest.mark.xdist_group("sandbox")
+
+MOST_BYTES = 64 * 1024
+
+
+def sighting_of(room: Room, task_id: str, *, key: str = SECRET_KEY) -> dict[str, str]:
+    data = {"AppId": APP_ID, "BusinessId": "biz-1", "RoomId": room.id, "TaskId": task_id}
+    return callback("SegmentRealTimeData", data, rfc3339(now_ms()), app_id=APP_ID, key=key)
+
+
+def end_of(room: Room, *, key: str = SECRET_KEY, nonce: str = "Nonce") -> dict[str, str]:
+    return callback("RoomDestroy", {"RoomId": room.id}, rfc3339(now_ms()), app_id=APP_ID, key=key, nonce=nonce)
+
+
+def answer_to(box: Sandbox, body: str | bytes, method: str = "POST") -> tuple[int, str]:
+    """Send a request to the callback URL; return the status and the result that the answer names."""
+    status, text = post(box.aws, box.outputs["CallbackUrl"], body, method=method)
+    return status, json.loads(text)["result"]
+
+
+@pytest.mark.parametrize("nonce", ["Nonce", "Noce"])
+def test_signed_callbacks_are_queued_and_stop_the_room_s_tasks(box: Sandbox, room: Room, nonce: str) -> None:
+    room.start("audio")
+    assert answer_to(box, json.dumps(sighting_of(room, "audio"))) == (200, "queued")
+    assert room.outcomes(1) == ["known"]
+
+    assert answer_to(box, json.dumps(end_of(room, nonce=nonce))) == (200, "queued")
+
+    assert room.outcomes(2) == ["known", "stopped"]
+    assert [request.body for request in room.requests()] == [
+        {"AppId": APP_ID, "BusinessId": "biz-1", "RoomId": room.id, "TaskId": "audio"}
+    ]
+
+
+def test_replayed_callback_makes_no_second_request(box: Sandbox, room: Room) -> None:
+    room.start("audio")
+    assert box.call_back(sighting_of(room, "audio")) == 200
+    assert room.outcomes(1) == ["known"]
+    room_end = end_of(room)
+
+    assert box.call_back(room_end) == 200
+    assert room.outcomes(2) == ["known", "stopped"]
+    assert box.call_back(room_end) == 200
+
+    assert room.outcomes(3) == ["duplicate", "known", "stopped"]
+    assert room.stopped == ["audio"]
+
+
+@pytest.mark.parametrize("event_type", ["UserJoinRoom", "RecordStarted", "NeverHeardOf"])
+def test_signed_callback_of_another_type_is_taken_and_ignored(box: Sandbox, room: Room, event_type: str) -> None:
+    body = json.dumps(callback(event_type, {"RoomId": room.id}, rfc3339(now_ms()), app_id=APP_ID))
+    assert answer_to(box, body) == (200, "ignored")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param("", id="nothing"),
+        pytest.param("RoomDestroy", id="not JSON"),
+        pytest.param(b"\xff\xfe", id="not UTF-8"),
+        pytest.param('["RoomDestroy"]', id="a list"),
+        pytest.param("{}", id="no values"),
+        pytest.param(json.dumps(callback("RoomDestroy", {}, "2026-11-22T06:12:00Z") | {"AppId": 1}), id="a number"),
+    ],
+)
+def test_malformed_callback_is_refused(box: Sandbox, body: str | bytes) -> None:
+    assert answer_to(box, body)[0] == 400
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+def test_other_methods_are_refused(box: Sandbox, room: Room, method: str) -> None:
+    assert answer_to(box, json.dumps(end_of(room)), method)[0] == 405
+
+
+def test_body_over_64_kilobytes_is_refused_and_one_of_64_is_not(box: Sandbox, room: Room) -> None:
+    body = json.dumps(callback("UserJoinRoom", {"RoomId": room.id}, rfc3339(now_ms()), app_id=APP_ID))
+    longest = body + " " * (MOST_BYTES - len(body))
+    assert answer_to(box, longest) == (200, "ignored")
+    assert answer_to(box, longest + " ")[0] == 413
+
+
+Forgery = Callable[[dict[str, str]], dict[str, str]]
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        pytest.param(lambda c: {k: v for k, v in c.items() if k != "Signature"}, id="none"),
+        pytest.param(lambda c: c | {"Signature": ""}, id="empty"),
+        pytest.param(lambda c: c | {"Signature": "0" * 64}, id="made up"),
+        pytest.param(lambda c: c | {"Signature": c["Signature"].upper()}, id="upper case"),
+        pytest.param(lambda c: c | {"EventTime": rfc3339(now_ms() + 1)}, id="another time"),
+        pytest.param(lambda c: c | {"AppId": "another"}, id="another application"),
+    ],
+)
+def test_forged_callback_is_refused_and_never_reaches_the_queue(
+    box: Sandbox, observer: Observer, new_room: Callable[[], Room], forge: Forgery
+) -> None:
+    target, other = new_room(), new_room()
+    target.start("audio")
+
+    assert answer_to(box, json.dumps(forge(end_of(target))))[0] == 401
+
+    # What was sent later has been served: so what was sent before would have been.
+    assert box.call_back(end_of(other)) == 200
+    assert other.outcomes(1) == ["no_tasks"]
+    assert target.records == {}
+    assert not [line for line in box.log_lines() if line.get("room_id") == target.id]
+    assert not [letter for letter in observer.letters().values() if target.id in letter.body]
+
+
+def test_callback_of_one_room_with_another_s_data_is_refused(box: Sandbox, new_room: Callable[[], Room]) -> None:
+    data_of_another = {"EventData": json.dumps({"RoomId": new_room().id})}
+    assert box.call_back(end_of(new_room()) | data_of_another) == 401
+
+
+def test_unsigned_keys_do_not_make_a_signed_callback_something_else(box: Sandbox, new_room: Callable[[], Room]) -> None:
+    signed, target = new_room(), new_room()
+    signed.start("audio")
+    target.start("audio")
+    assert signed.end_of("SegmentStarted", TaskId="audio") == ["known"]
+    unsigned = {
+        "detail-type": "RoomEnded",
+        "detail": {"AppId": APP_ID, "RoomId": target.id, "TaskId": "audio"},
+        "Type": "Notification",
+        "Message": target.event("RoomEnded", TaskId="audio"),
+        "RoomId": target.id,
+        "TaskId": "audio",
+        "TaskIds": ["audio"],
+        "BusinessId": "biz-1",
+        "Noce": "4711",
+    }
+
+    status, _ = answer_to(box, json.dumps(end_of(signed) | unsigned))
+
+    assert status == 200
+    assert signed.outcomes(2) == ["known", "stopped"]
+    assert [request.body for request in signed.requests()] == [
+        {"AppId": APP_ID, "RoomId": signed.id, "TaskId": "audio"}
+    ]
+    assert target.is_running("audio")
+    assert target.records == {}
+
+
+def test_callback_is_asked_for_again_while_the_queue_cannot_take_it(
+    box: Sandbox, observer: Observer, room: Room
+) -> None:
+    room_end = json.dumps(end_of(room))
+    with observer.without_permission("ReceiveCallbackRole", "QueueCallbacks"):
+        assert answer_to(box, room_end)[0] == 503
+    assert answer_to(box, room_end) == (200, "queued")
+    assert room.outcomes(1) == ["no_tasks"]
+
+
+def test_callback_is_asked_for_again_while_the_key_cannot_be_read(box: Sandbox, observer: Observer, room: Room) -> None:
+    room_end = json.dumps(end_of(room))
+    with observer.without_permission("ReceiveCallbackRole", "ReadTheCallbackKey"):
+        observer.renew_function("ReceiveCallbackFunction")
+        assert answer_to(box, room_end)[0] == 503
+    assert answer_to(box, room_end) == (200, "queued")
+
+
+@pytest.fixture
+def rotate(box: Sandbox, observer: Observer) -> Iterator[Callable[[str], None]]:
+    """Give a way to put another key into the callback secret, which new function environments read."""
+
+    def put(key: str) -> None:
+        box.client("secretsmanager").put_secret_value(SecretId="sandbox-callback", SecretString=key)
+        observer.renew_function("ReceiveCallbackFunction")
+
+    yield put
+    put(SECRET_KEY)
+
+
+def test_both_keys_are_valid_after_a_rotation_and_the_one_before_them_is_not(
+    box: Sandbox, room: Room, observer: Observer, rotate: Callable[[str], None]
+) -> None:
+    rotate("second-callback-key")
+    assert box.call_back(end_of(room)) == 200
+    assert box.call_back(end_of(room, key="second-callback-key")) == 200
+
+    rotate("third-callback-key")
+    assert box.call_back(end_of(room, key="second-callback-key")) == 200
+    assert box.call_back(end_of(room, key="third-callback-key")) == 200
+    assert box.call_back(end_of(room)) == 401
+
+    written = observer.everything_written()
+    assert "second-callback-key" not in written
+    assert "third-callback-key" not in written

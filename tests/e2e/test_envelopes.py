@@ -1,0 +1,97 @@
+"""The same event in its wrappings, through the deployed stack."""
+
+import json
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from sandbox.callbacks import callback
+from sandbox.stack import EVENT_BUS
+from tests.e2e.observer import APP_ID, ROOM_ITEM, Observer, Room, now_ms, rfc3339
+
+pytestmark = pytest.mark.xdist_group("sandbox")
+
+
+def in_sns(body: str) -> str:
+    return json.dumps({"Type": "Notification", "MessageId": "1", "Message": body, "SignatureVersion": "1"})
+
+
+def in_event_bridge(body: str) -> str:
+    detail = json.loads(body)
+    event_type = detail.pop("EventType")
+    return json.dumps({"version": "0", "detail-type": event_type, "source": "com.example.rooms", "detail": detail})
+
+
+def put_event(observer: Observer, event_type: str, detail: Mapping[str, object]) -> None:
+    entry = {
+        "Source": "com.example.rooms",
+        "DetailType": event_type,
+        "EventBusName": EVENT_BUS,
+        "Detail": json.dumps(detail),
+    }
+    answer = observer.box.client("events").put_events(Entries=[entry])
+    assert answer["FailedEntryCount"] == 0
+
+
+def test_event_on_the_bus_reaches_the_queue_by_the_stack_s_rule(observer: Observer, room: Room) -> None:
+    room.start("audio")
+    ids = {"AppId": APP_ID, "RoomId": room.id}
+
+    put_event(observer, "SegmentStarted", {**ids, "TaskId": "audio", "EventTime": rfc3339(now_ms() - 5_000)})
+    assert room.outcomes(1) == ["known"]
+    put_event(observer, "ModerationViolation", ids)
+
+    assert room.outcomes(2) == ["known", "stopped"]
+    assert room.records["audio"]["event_type"] == "ModerationViolation"
+    assert not room.is_running("audio")
+
+
+def test_event_of_another_type_on_the_bus_stays_there(observer: Observer, room: Room) -> None:
+    room.start("audio")
+    ids = {"AppId": APP_ID, "RoomId": room.id, "TaskId": "audio"}
+    put_event(observer, "RoomOpened", ids)
+    put_event(observer, "RoomEnded", ids)
+    assert room.outcomes(1) == ["stopped"]
+    assert not [letter for letter in observer.letters().values() if room.id in letter.body]
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [in_sns, in_event_bridge, lambda body: in_sns(in_event_bridge(body)), lambda body: in_sns(in_sns(body))],
+    ids=["SNS", "EventBridge", "EventBridge in SNS", "SNS in SNS"],
+)
+def test_wrapped_event_stops_its_task(observer: Observer, room: Room, wrap: Callable[[str], str]) -> None:
+    room.start("audio")
+    assert observer.end_of(wrap(room.event("RoomEnded", TaskId="audio", BusinessId="biz-1"))) == ["stopped"]
+    assert [request.body for request in room.requests()] == [
+        {"AppId": APP_ID, "BusinessId": "biz-1", "RoomId": room.id, "TaskId": "audio"}
+    ]
+
+
+@pytest.mark.parametrize("nonce", ["Nonce", "Noce"])
+def test_raw_callbacks_on_the_queue_are_understood(observer: Observer, room: Room, nonce: str) -> None:
+    room.start("audio")
+    seen_ms, end_ms = now_ms() - 2_000, now_ms() - 1_000
+    data = {"AppId": APP_ID, "BusinessId": "", "RoomId": room.id, "TaskId": "audio", "UserId": "user-1"}
+    sighting = callback("SegmentRealTimeData", data, rfc3339(seen_ms), app_id=APP_ID, nonce=nonce)
+    room_end = callback("RoomDestroy", {"RoomId": room.id}, rfc3339(end_ms), app_id=APP_ID, nonce=nonce)
+
+    assert observer.end_of(json.dumps(sighting)) == ["known"]
+    assert observer.end_of(json.dumps(room_end)) == ["stopped"]
+
+    assert [request.body for request in room.requests()] == [{"AppId": APP_ID, "RoomId": room.id, "TaskId": "audio"}]
+    assert room.records["audio"]["seen_at"] == seen_ms
+    assert room.records[ROOM_ITEM]["event_id"] == room_end["EventId"]
+
+
+def test_raw_callback_in_an_sns_notification_is_understood(observer: Observer, room: Room) -> None:
+    room.start("audio")
+    assert room.end_of("SegmentStarted", TaskId="audio") == ["known"]
+    room_end = callback("RoomDestroy", {"RoomId": room.id}, rfc3339(now_ms()), app_id=APP_ID)
+    assert observer.end_of(in_sns(json.dumps(room_end))) == ["stopped"]
+
+
+def test_raw_callback_of_another_type_is_ignored(observer: Observer, room: Room) -> None:
+    body = json.dumps(callback("UserLeaveRoom", {"RoomId": room.id}, rfc3339(now_ms()), app_id=APP_ID))
+    assert observer.end_of(body) == ["ignored"]
+    assert room.records == {}

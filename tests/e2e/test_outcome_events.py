@@ -1,0 +1,106 @@
+"""What the stack tells others: a SegmentStopped event for every stop, on the outcome bus."""
+
+import json
+from typing import Any
+
+import pytest
+
+from sandbox.stack import Sandbox, wait_for
+from tests.e2e.observer import APP_ID, Observer, Room, now_ms, rfc3339
+
+pytestmark = pytest.mark.xdist_group("sandbox")
+
+
+def test_stop_arrives_with_all_that_is_known_of_it(room: Room) -> None:
+    room.start("audio")
+    event_time = rfc3339(now_ms() - 2_000)
+    values = {"TaskId": "audio", "BusinessId": "biz-1", "EventId": "evt-1", "EventTime": event_time}
+    assert room.end_of("RoomEnded", **values) == ["stopped"]
+
+    (event,) = room.outcome_events(1)
+
+    assert (event["source"], event["detail-type"]) == ("rtc-segment-stopper", "SegmentStopped")
+    assert event["detail"] == {
+        "AppId": APP_ID,
+        "RoomId": room.id,
+        "TaskId": "audio",
+        "BusinessId": "biz-1",
+        "Outcome": "stopped",
+        "RequestId": room.requests()[0].request_id,
+        "EventType": "RoomEnded",
+        "EventId": "evt-1",
+        "EventTime": event_time,
+        "StoppedAt": rfc3339(room.records["audio"]["stopped_at"]),
+    }
+
+
+def test_what_is_not_known_of_a_stop_is_left_out(room: Room) -> None:
+    assert room.end_of("ModerationViolation", TaskId="audio") == ["already_stopped"]
+    (event,) = room.outcome_events(1)
+    assert event["detail"]["Outcome"] == "already_stopped"
+    assert not event["detail"].keys() & {"BusinessId", "EventId"}
+
+
+def test_every_task_of_a_room_has_an_event_and_starts_and_sightings_have_none(room: Room) -> None:
+    room.start("audio", "screen")
+    assert room.end_of("SegmentStarted", TaskId="audio", BusinessId="biz-1") == ["known"]
+    assert room.end_of("SegmentRealTimeData", TaskId="screen") == ["known"]
+    assert room.end_of("RoomEnded") == ["stopped", "stopped"]
+    assert room.end_of("SegmentStarted", TaskId="late", EventTime=rfc3339(now_ms() - 60_000)) == ["already_stopped"]
+
+    # The stream is in order: with the last stop's event, all that came before it has come.
+    wait_for(lambda: any(e["detail"]["TaskId"] == "late" for e in room.outcome_events(3)), "the last stop's event")
+
+    told = [(event["detail"]["TaskId"], event["detail"]["Outcome"]) for event in room.outcome_events(3)]
+    assert sorted(told) == [("audio", "stopped"), ("late", "already_stopped"), ("screen", "stopped")]
+
+
+def test_duplicate_has_no_event_of_its_own(room: Room) -> None:
+    room.start("audio")
+    event_time = rfc3339(now_ms() - 2_000)
+    assert room.end_of("RoomEnded", TaskId="audio", EventTime=event_time) == ["stopped"]
+    assert room.end_of("RoomEnded", TaskId="audio", EventTime=event_time) == ["duplicate"]
+    assert room.end_of("RoomEnded", TaskId="screen") == ["already_stopped"]
+    wait_for(lambda: any(e["detail"]["TaskId"] == "screen" for e in room.outcome_events(2)), "the last stop's event")
+    assert len(room.outcome_events(2)) == 2
+
+
+def changes_of(box: Sandbox, room: Room) -> list[dict[str, Any]]:
+    """Read the changes of a room's records from the table's stream, as the stream gives them to a function."""
+    streams = box.client("dynamodbstreams")
+    (stream,) = streams.list_streams(TableName=box.outputs["SegmentTableName"])["Streams"]
+    description = streams.describe_stream(StreamArn=stream["StreamArn"])["StreamDescription"]
+    changes: list[dict[str, Any]] = []
+    for shard in description["Shards"]:
+        iterator = streams.get_shard_iterator(
+            StreamArn=stream["StreamArn"], ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
+        )["ShardIterator"]
+        while iterator:
+            answer = streams.get_records(ShardIterator=iterator)
+            changes += answer["Records"]
+            iterator = answer["Records"] and answer.get("NextShardIterator")
+    return [change for change in changes if change["dynamodb"]["Keys"]["room"]["S"] == f"{APP_ID}#{room.id}"]
+
+
+def test_stop_that_the_bus_does_not_take_is_asked_for_again_and_arrives_in_the_end(
+    box: Sandbox, observer: Observer, room: Room
+) -> None:
+    """The embedded AWS does not deliver again what a stream's function reports as failed: so the test does."""
+    room.start("audio")
+    function = observer.resource("PublishOutcomeFunction")
+
+    def deliver(changes: list[dict[str, Any]]) -> list[str]:
+        payload = json.dumps({"Records": changes}, default=str)
+        answer = json.load(box.client("lambda").invoke(FunctionName=function, Payload=payload)["Payload"])
+        return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
+
+    with observer.without_permission("PublishOutcomeRole", "Publish"):
+        assert room.end_of("SegmentStarted", TaskId="audio") == ["known"]
+        assert room.end_of("RoomEnded", TaskId="audio") == ["stopped"]
+        start, stop = changes_of(box, room)
+        wait_for(lambda: "outcome events not published" in observer.all_logs(), "the function to try it")
+        assert deliver([start, stop]) == [stop["dynamodb"]["SequenceNumber"]]
+
+    assert deliver([stop]) == []
+    (event,) = room.outcome_events(1)
+    assert event["detail"]["TaskId"] == "audio"
