@@ -57,9 +57,9 @@ class CallbackKeys:
     def _not_older_than(self, seconds: float) -> tuple[str, ...]:
         now = self._clock_seconds()
         if not self._keys or self._read_at is None or now - self._read_at >= seconds:
+            self._read_at = now
             try:
                 self._keys = tuple(key for stage in ("AWSCURRENT", "AWSPREVIOUS") if (key := self._read(stage)))
-                self._read_at = now
             except AwsError:
                 # Old keys are better than none while Secrets Manager is in trouble.
                 if not self._keys:

@@ -43,7 +43,7 @@ def is_signed(callback: Mapping[str, Any], keys: Iterable[str]) -> bool:
     """
     values = _signed_values(callback)
     signature = callback.get("Signature")
-    given = signature.encode() if isinstance(signature, str) else b""
+    given = signature.encode(errors="surrogatepass") if isinstance(signature, str) else b""
     matches = [hmac.compare_digest(_digest(values, key).encode(), given) for key in keys]
     return any(matches)
 

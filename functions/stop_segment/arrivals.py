@@ -65,7 +65,8 @@ def _sent_ms(record: SQSRecord) -> int:
 
 def _redriven_time(record: SQSRecord) -> str | None:
     attribute = record.message_attributes["EventTime"]
-    return attribute.string_value if attribute else None
+    # Of another type it has no such value, which is as unreadable as a bad one.
+    return attribute.get("stringValue") or "" if attribute else None
 
 
 def waves(arrivals: list[Arrival]) -> tuple[list[Arrival], list[Arrival]]:

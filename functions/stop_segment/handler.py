@@ -25,6 +25,7 @@ from stop_segment.stopper import Batch
 SETTLING_SECONDS = 5.0
 
 service = make_service(os.environ)
+jitter = random.SystemRandom().random  # environments restored from one snapshot would share a generator's state
 
 
 @logger.inject_lambda_context
@@ -105,7 +106,7 @@ def _settle(failures: list[Failure]) -> dict[str, StopError]:
     letters = [(failure, kinds[failure.message_id]) for failure in failures if failure.message_id in kinds]
     sent = service.queues.send_dead_letters(letters, now_ms())
     kept = [failure for failure in failures if failure.message_id not in sent]
-    service.queues.postpone(kept, random.random)
+    service.queues.postpone(kept, jitter)
     for failure in failures:
         end = kinds[failure.message_id] if failure.message_id in sent else "retried"
         log_failure(failure, end, unsent=failure.message_id in kinds and failure.message_id not in sent)

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import threading
 import traceback
@@ -9,8 +10,12 @@ import pytest
 from aws_lambda_powertools.utilities.parameters import SecretsProvider
 
 from sandbox.embedded_aws import EmbeddedAws
+from sandbox.rtc_double import RtcDouble
 from stop_segment.credentials import Credentials, Key
 from stop_segment.errors import CredentialsRefused
+from stop_segment.events import Room, Task
+from stop_segment.rtc import RtcApi
+from stop_segment.settings import Settings, read_settings
 
 OLD = {"AccessKeyId": "AKLT-old", "SecretAccessKey": "s3cr3t-old"}
 NEW = {"AccessKeyId": "AKLT-new", "SecretAccessKey": "s3cr3t-new"}
@@ -86,6 +91,16 @@ def test_a_key_shows_itself_in_no_text() -> None:
         {"AccessKeyId": "AKLT", "SecretAccessKey": "s3cr3t", "SessionToken": 5},
         {"AccessKeyId": "AKLT", "SecretAccessKey": "s3cr3t", "SessionToken": None},
         {"accessKeyId": "AKLT", "secretAccessKey": "s3cr3t"},
+        {"AccessKeyId": "AKLT\n", "SecretAccessKey": "s3cr3t"},
+        {"AccessKeyId": "AKLT", "SecretAccessKey": "s3cr3t\r\nX-Header: x"},
+        {"AccessKeyId": "AKLT", "SecretAccessKey": " s3cr3t"},
+        {"AccessKeyId": "AKLT", "SecretAccessKey": " "},
+        {"AccessKeyId": "AKLT", "SecretAccessKey": "s3cr3t\u00e9"},
+        {"AccessKeyId": "AKLT\u2019", "SecretAccessKey": "s3cr3t"},
+        {"AccessKeyId": "AKLT", "SecretAccessKey": "s3cr3t\ud800"},
+        {"AccessKeyId": "AKLT", "SecretAccessKey": "s3cr3t", "SessionToken": "t0ken\n"},
+        pytest.param("[" * 60_000, id="deep list"),
+        pytest.param('{"AccessKeyId":' * 4_000, id="deep object"),
     ],
 )
 def test_a_secret_without_a_key_is_named_and_not_shown(secret: Secret, content: object) -> None:
@@ -94,6 +109,25 @@ def test_a_secret_without_a_key_is_named_and_not_shown(secret: Secret, content: 
         secret.credentials.current()
     assert raised.value.code == "SecretInvalid"
     assert not any(part in told(raised.value) for part in ("s3cr3t", "AKLT"))
+
+
+@pytest.mark.parametrize("value", ["s3cr3t\n", "s3cr3t\u00e9", " "])
+def test_a_secret_that_no_header_can_carry_makes_no_request(secret: Secret, value: str) -> None:
+    secret.put(OLD | {"SecretAccessKey": value})
+    with RtcDouble(secrets={OLD["AccessKeyId"]: value}) as double:
+        api = RtcApi(rtc_settings(double.url), secret.credentials, 1, lambda *_: contextlib.nullcontext())
+        with pytest.raises(CredentialsRefused) as raised:
+            api.stop_segment(Task(Room("661e", "room-1"), "audio"), None)
+        assert raised.value.code == "SecretInvalid"
+        assert double.requests == []
+
+
+def rtc_settings(url: str) -> Settings:
+    numbers = ["MAX_RECEIVE_COUNT", "DUPLICATE_WINDOW_SECONDS", "STALE_AFTER_SECONDS", "RECORD_RETENTION_DAYS"]
+    numbers += ["RTC_CONNECT_TIMEOUT_SECONDS", "RTC_READ_TIMEOUT_SECONDS", "MAX_CONCURRENCY", "RTC_QPS_LIMIT"]
+    unused = ["EVENT_QUEUE_URL", "DEAD_LETTER_QUEUE_URL", "SEGMENT_TABLE_NAME", "RTC_CREDENTIALS_SECRET_ARN"]
+    environment = dict.fromkeys(numbers, "5") | dict.fromkeys(unused, "unused")
+    return read_settings(environment | {"RTC_PLATFORM": "volcengine", "RTC_ENDPOINT": url})
 
 
 def test_a_missing_secret_is_trouble_that_may_pass(secret: Secret) -> None:

@@ -83,6 +83,12 @@ def test_an_event_of_a_task_stops_nothing(event_type: str) -> None:
 
 
 @pytest.mark.parametrize("event_type", TASK_TYPES)
+def test_an_event_of_a_task_is_about_no_other(event_type: str) -> None:
+    event = parse(content(EventType=event_type, TaskId="audio", TaskIds=["video", "screen"]))
+    assert event.task_ids == ("audio",)
+
+
+@pytest.mark.parametrize("event_type", TASK_TYPES)
 @pytest.mark.parametrize("named", [{}, {"TaskIds": ["audio"]}])
 def test_an_event_of_a_task_must_name_it(event_type: str, named: dict[str, Any]) -> None:
     error = refusal(json.dumps(content(EventType=event_type, **named)))
@@ -195,6 +201,7 @@ class TestTime:
             (None, EVENT_TIME, EVENT_MS),
             (None, "2026-11-22T14:12:00.123+08:00", EVENT_MS),
             (None, "0", 0),
+            (None, "-1000", -1000),
         ],
     )
     def test_a_redriven_letter_keeps_its_first_time(
@@ -246,6 +253,7 @@ class TestTime:
             "2026-W47-7T06:12:00Z",
             "\uff12026-11-22T06:12:00Z",
             "2026-11-22T06:12:00+08:00:00",
+            "2026-11-22T06:12:00+00:60",
             str(EVENT_MS),
         ],
     )

@@ -1,0 +1,353 @@
+"""The operator's command line, against the deployed stack."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from sandbox.rtc_double import INTERNAL_ERROR
+from sandbox.stack import ROOT, STACK_NAME, Sandbox, sandbox, wait_for
+from stop_segment.errors import InvalidMessage, Rejected, Retryable, StopError
+from stop_segment.failures import Failure, Queues
+
+pytestmark = pytest.mark.xdist_group("tools")
+APP_ID = "661e"
+HOUR_MS = 3_600_000
+LIST = ("letters", "list")
+ROOM = ("room", APP_ID, "room-1")
+KINDS: dict[str, StopError] = {
+    "exhausted": Retryable("InternalError", "the API answered HTTP 500", "20261122REQUEST"),
+    "invalid_message": InvalidMessage("NotJson", "the body is not JSON"),
+    "rejected": Rejected("InvalidParameter.NotExistAppId", "the API answered HTTP 400"),
+}
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Sandbox]:
+    """Deploy a stack whose dead-letter queue nobody else uses."""
+    with sandbox() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _empty_queue(stack: Sandbox) -> Iterator[None]:
+    """Let each test begin without letters."""
+    stack.dead_letters()
+    yield
+    stack.rtc.heal()
+
+
+@pytest.fixture
+def room_id() -> str:
+    return f"room-{uuid4().hex}"
+
+
+def environment(stack: Sandbox, changes: Mapping[str, str | None] | None = None) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    settings: dict[str, str | None] = {**inherited, **stack.aws.environment, **(changes or {})}
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def command(*arguments: str, stack_name: str = STACK_NAME) -> list[str]:
+    return [sys.executable, "-m", "tools", *arguments, "--stack-name", stack_name]
+
+
+def run(
+    stack: Sandbox, *arguments: str, stack_name: str = STACK_NAME, **changes: str | None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments, stack_name=stack_name),
+        cwd=ROOT,
+        env=environment(stack, changes),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def answer(stack: Sandbox, *arguments: str) -> Any:
+    done = run(stack, *arguments, "--output", "json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def room_ended(room_id: str, task_id: str = "audio") -> str:
+    return json.dumps({"EventType": "RoomEnded", "AppId": APP_ID, "RoomId": room_id, "TaskId": task_id})
+
+
+def write_letters(
+    stack: Sandbox, bodies: list[str], *, kind: str = "exhausted", event_time_ms: int | None = None
+) -> None:
+    """Write dead letters as the function does."""
+    queues = Queues(stack.aws.client("sqs"), stack.outputs["EventQueueUrl"], stack.outputs["DeadLetterQueueUrl"])
+    time_ms = now_ms() if event_time_ms is None else event_time_ms
+    failures = [Failure(f"source-{n}", "handle", body, 3, time_ms, KINDS[kind]) for n, body in enumerate(bodies)]
+    assert len(queues.send_dead_letters([(failure, kind) for failure in failures], now_ms())) == len(bodies)
+
+
+def letter_counts(stack: Sandbox) -> tuple[int, int]:
+    """Count the letters that wait, and those that somebody holds."""
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    attributes = (
+        stack.aws.client("sqs")
+        .get_queue_attributes(QueueUrl=stack.outputs["DeadLetterQueueUrl"], AttributeNames=names)
+        .get("Attributes")
+    )
+    return int(attributes[names[0]]), int(attributes[names[1]])
+
+
+def wait_until_served(stack: Sandbox) -> None:
+    wait_for(lambda: stack.undone() == 0, "the event queue to be empty", seconds=120)
+
+
+def stopped_rooms(stack: Sandbox) -> set[str]:
+    return {room.split("#")[1] for (room, task), item in stack.records().items() if item.get("outcome") == "stopped"}
+
+
+class TestRedrive:
+    def test_a_thousand_letters_are_redriven_and_a_second_time_changes_nothing(
+        self, stack: Sandbox, room_id: str
+    ) -> None:
+        rooms = {f"{room_id}-{number}" for number in range(1_000)}
+        for room in rooms:
+            stack.rtc.start_task(APP_ID, room, "audio")
+        bodies, event_time_ms = [room_ended(room) for room in sorted(rooms)], now_ms()
+
+        write_letters(stack, bodies, event_time_ms=event_time_ms)
+        done = run(stack, "letters", "redrive", "--per-second", "200", "--yes")
+        assert (done.returncode, done.stdout) == (0, "1000 of 1000 letters redriven.\n")
+        assert re.search(r"Redriven .*1000/1000", done.stderr)
+        wait_until_served(stack)
+        assert letter_counts(stack) == (0, 0)
+        assert rooms <= stopped_rooms(stack)
+
+        records, requests = stack.records(), len(stack.rtc.requests)
+        write_letters(stack, bodies, event_time_ms=event_time_ms)
+        done = run(stack, "letters", "redrive", "--per-second", "200", "--yes")
+        assert (done.returncode, done.stdout) == (0, "1000 of 1000 letters redriven.\n")
+        wait_until_served(stack)
+        assert letter_counts(stack) == (0, 0)
+        assert (stack.records(), len(stack.rtc.requests)) == (records, requests)
+
+    def test_once_the_api_is_back_the_letters_that_it_caused_stop_their_tasks_but_no_task_that_has_started_since(
+        self, stack: Sandbox, room_id: str
+    ) -> None:
+        for task_id in ("audio", "restarted"):
+            stack.rtc.start_task(APP_ID, room_id, task_id)
+        stack.rtc.fail(INTERNAL_ERROR)
+        sent_ids = stack.send([room_ended(room_id, "audio"), room_ended(room_id, "restarted")])
+        wait_for(lambda: letter_counts(stack) == (2, 0), "the dead letters", seconds=120)
+        listed = answer(stack, "letters", "list", "--room-id", room_id)
+        assert [(one["ErrorKind"], one["count"]) for one in listed["groups"]] == [("exhausted", 2)]
+        shown = answer(stack, "letters", "show", "--id", sent_ids[0])
+        assert [letter["Body"] for letter in shown["letters"]] == [room_ended(room_id, "audio")]
+
+        stack.rtc.heal()
+        stack.rtc.start_task(APP_ID, room_id, "restarted")
+        stack.send([json.dumps(json.loads(room_ended(room_id, "restarted")) | {"EventType": "SegmentStarted"})])
+        wait_until_served(stack)
+        assert answer(stack, "letters", "redrive", "--room-id", room_id, "--yes")["done"] == 2
+        wait_until_served(stack)
+        assert not stack.rtc.is_running(APP_ID, room_id, "audio")
+        assert stack.rtc.is_running(APP_ID, room_id, "restarted")
+        assert letter_counts(stack) == (0, 0)
+
+    def test_a_stale_letter_cannot_stop_a_task_whose_start_nobody_told(self, stack: Sandbox, room_id: str) -> None:
+        stack.rtc.start_task(APP_ID, room_id, "audio")
+        write_letters(stack, [room_ended(room_id)], event_time_ms=now_ms() - HOUR_MS)
+        assert answer(stack, "letters", "redrive", "--yes")["done"] == 1
+        wait_until_served(stack)
+        assert stack.rtc.is_running(APP_ID, room_id, "audio")
+        assert [request.action for request in stack.rtc.requests_for(APP_ID, room_id, action=None)] == [
+            "GetSegmentTask"
+        ]
+
+    def test_a_message_that_died_with_the_function_is_redriven_with_the_time_at_which_it_was_sent(
+        self, stack: Sandbox, room_id: str
+    ) -> None:
+        stack.rtc.start_task(APP_ID, room_id, "audio")
+        stack.aws.client("sqs").send_message(
+            QueueUrl=stack.outputs["DeadLetterQueueUrl"], MessageBody=room_ended(room_id)
+        )
+        (letter,) = answer(stack, "letters", "show", "--kind", "died")["letters"]
+        time.sleep(0.5)
+        assert answer(stack, "letters", "redrive", "--kind", "died", "--yes")["done"] == 1
+        wait_until_served(stack)
+        assert stack.records()[f"{APP_ID}#{room_id}", "audio"]["stop_event_time"] == letter["EventTime"]
+
+    def test_a_dry_run_leaves_every_letter_and_so_does_a_selection_that_takes_none(
+        self, stack: Sandbox, room_id: str
+    ) -> None:
+        write_letters(stack, [room_ended(room_id)])
+        write_letters(stack, ["no JSON"], kind="invalid_message")
+        dry = run(stack, "letters", "redrive", "--kind", "exhausted")
+        assert (dry.returncode, "Nothing was done. With --yes, 1 letter would be redriven." in dry.stdout) == (0, True)
+        for selection in (("--code", "Other"), ("--older-than", "1h"), ("--app-id", "other"), ("--kind", "died")):
+            assert answer(stack, "letters", "redrive", *selection, "--yes")["done"] == 0
+        assert letter_counts(stack) == (2, 0)
+
+    def test_killed_half_way_it_loses_nothing(self, stack: Sandbox, room_id: str) -> None:
+        rooms = {f"{room_id}-{number}" for number in range(60)}
+        write_letters(stack, [room_ended(room) for room in rooms])
+        with subprocess.Popen(
+            command("letters", "redrive", "--per-second", "10", "--yes"), cwd=ROOT, env=environment(stack)
+        ) as process:
+            wait_for(lambda: sum(letter_counts(stack)) <= 40, "some letters to be redriven")
+            process.send_signal(signal.SIGKILL)
+        left = sum(letter_counts(stack))
+        assert 0 < left <= 40
+        assert "held by another reader" in run(stack, "letters", "list").stderr
+        wait_for(lambda: letter_counts(stack) == (left, 0), "the letters to show up again", seconds=90)
+        assert answer(stack, "letters", "redrive", "--yes")["done"] == left
+        wait_until_served(stack)
+        answered = {room.split("#")[1] for room, _ in stack.records()}
+        assert rooms <= answered
+        assert letter_counts(stack) == (0, 0)
+
+    def test_ctrl_c_gives_the_other_letters_back_at_once(self, stack: Sandbox, room_id: str) -> None:
+        rooms = {f"{room_id}-{number}" for number in range(60)}
+        write_letters(stack, [room_ended(room) for room in rooms])
+        with subprocess.Popen(
+            command("letters", "redrive", "--per-second", "10", "--yes"),
+            cwd=ROOT,
+            env=environment(stack),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            wait_for(lambda: sum(letter_counts(stack)) <= 40, "some letters to be redriven")
+            process.send_signal(signal.SIGINT)
+            told, errors = process.communicate(timeout=30)
+        left, held = letter_counts(stack)
+        assert (process.returncode, told, held) == (130, f"{60 - left} of 60 letters redriven.\n", 0)
+        assert "Interrupted" in errors
+        assert answer(stack, "letters", "redrive", "--yes")["done"] == left
+        wait_until_served(stack)
+        assert rooms <= {room.split("#")[1] for room, _ in stack.records()}
+
+    def test_where_the_event_queue_refuses_every_letter_stays(self, stack: Sandbox, room_id: str) -> None:
+        write_letters(stack, [room_ended(f"{room_id}-{number}") for number in range(12)])
+        iam = stack.aws.client("iam")
+        iam.create_user(UserName=room_id)
+        statements = [
+            {"Effect": "Allow", "Action": ["cloudformation:*", "sqs:*"], "Resource": "*"},
+            {"Effect": "Deny", "Action": "sqs:SendMessage*", "Resource": stack.outputs["EventQueueArn"]},
+        ]
+        policy = json.dumps({"Version": "2012-10-17", "Statement": statements})
+        iam.put_user_policy(UserName=room_id, PolicyName="reader", PolicyDocument=policy)
+        key = iam.create_access_key(UserName=room_id)["AccessKey"]
+        done = run(
+            stack,
+            *("letters", "redrive", "--yes"),
+            AWS_ACCESS_KEY_ID=key["AccessKeyId"],
+            AWS_SECRET_ACCESS_KEY=key["SecretAccessKey"],
+        )
+        assert (done.returncode, done.stdout) == (3, "0 of 12 letters redriven.\n")
+        assert "AccessDenied" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert letter_counts(stack) == (12, 0)
+
+
+class TestPurge:
+    def test_nothing_is_purged_without_a_copy(self, stack: Sandbox, tmp_path: Path) -> None:
+        write_letters(stack, ["no JSON"], kind="invalid_message")
+        taken = tmp_path / "taken.jsonl"
+        taken.write_text("the letters of yesterday")
+        assert run(stack, "letters", "purge", "--yes").returncode == 2
+        assert run(stack, "letters", "purge", "--yes", "--save", str(taken)).returncode == 2
+        assert run(stack, "letters", "purge", "--yes", "--save", str(tmp_path / "no folder" / "f")).returncode == 1
+        assert run(stack, "letters", "purge", "--save", str(tmp_path / "dry.jsonl")).returncode == 0
+        assert [path.name for path in tmp_path.iterdir()] == ["taken.jsonl"]
+        assert letter_counts(stack) == (1, 0)
+
+    def test_what_was_purged_can_be_restored(self, stack: Sandbox, room_id: str, tmp_path: Path) -> None:
+        write_letters(stack, [room_ended(room_id)], kind="rejected", event_time_ms=now_ms() - HOUR_MS)
+        write_letters(stack, ["no JSON \x7f \u202e"], kind="invalid_message")
+        before = answer(stack, "letters", "show")["letters"]
+        file = str(tmp_path / "purged.jsonl")
+        assert answer(stack, "letters", "purge", "--save", file, "--kind", "rejected", "--yes")["done"] == 1
+        assert letter_counts(stack) == (1, 0)
+        assert answer(stack, "letters", "restore", file)["done"] == 1
+        assert sorted(answer(stack, "letters", "show")["letters"], key=str) == sorted(before, key=str)
+
+    def test_a_file_without_letters_restores_nothing(self, stack: Sandbox, tmp_path: Path) -> None:
+        (tmp_path / "other.jsonl").write_text('{"a": 1}\n')
+        done = run(stack, "letters", "restore", str(tmp_path / "other.jsonl"))
+        assert (done.returncode, "line 1" in done.stderr) == (2, True)
+        assert letter_counts(stack) == (0, 0)
+
+
+def test_letters_are_listed_by_reason_and_shown_whole(stack: Sandbox, room_id: str) -> None:
+    write_letters(stack, [room_ended(room_id), room_ended(room_id)])
+    write_letters(stack, ["\x9b2J no JSON"], kind="invalid_message")
+    listed = run(stack, "letters", "list").stdout
+    assert re.search(r"exhausted +InternalError +2 .*\n(.*\n)*invalid_message +NotJson +1 ", listed)
+    shown = run(stack, "letters", "show", "--kind", "invalid_message").stdout
+    assert "\\x9b2J no JSON" in shown
+    assert "\x9b" not in shown
+    assert letter_counts(stack) == (3, 0)
+
+
+def test_a_room_is_told_with_all_that_the_table_knows(stack: Sandbox, room_id: str) -> None:
+    stack.rtc.start_task(APP_ID, room_id, "audio")
+    started = json.loads(room_ended(room_id)) | {"EventType": "SegmentStarted", "EventTime": "2026-11-01T10:00:00Z"}
+    stack.send([json.dumps(started)])
+    wait_until_served(stack)
+    ended = {"EventType": "RoomEnded", "AppId": APP_ID, "RoomId": room_id, "EventId": "evt-1"}
+    stack.send([json.dumps(ended)])
+    wait_until_served(stack)
+    known = answer(stack, "room", APP_ID, room_id)
+    plain = stack.records()
+    assert known["items"] == [
+        {name: value for name, value in plain[f"{APP_ID}#{room_id}", task_id].items() if name != "room"}
+        for task_id in ("#room", "audio")
+    ]
+    told = run(stack, "room", APP_ID, room_id).stdout
+    assert "the room itself: ended" in told
+    assert re.search(r"task audio: stopped\n +started +2026-11-01 10:00:00.000 UTC", told)
+    unknown = run(stack, "room", APP_ID, "nowhere")
+    assert (unknown.returncode, unknown.stdout) == (1, "The table knows nothing of this room.\n")
+
+
+class TestTroubles:
+    @pytest.mark.parametrize(
+        ("arguments", "stack_name", "changes", "sentence"),
+        [
+            (LIST, "nowhere", {}, "there is no stack 'nowhere' in us-east-1"),
+            (ROOM, STACK_NAME, {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}, "Unable to locate cred"),
+            (LIST, STACK_NAME, {"AWS_DEFAULT_REGION": None}, "You must specify a region"),
+            (ROOM, STACK_NAME, {"AWS_ENDPOINT_URL": "https://127.0.0.1:1"}, "Could not connect"),
+            (LIST, STACK_NAME, {"AWS_ENDPOINT_URL": "no URL"}, "Invalid endpoint"),
+        ],
+    )
+    def test_each_ends_in_a_sentence(
+        self, stack: Sandbox, arguments: tuple[str, ...], stack_name: str, changes: dict[str, str | None], sentence: str
+    ) -> None:
+        away = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": os.devnull, "HOME": "/nonexistent"}
+        done = run(stack, *arguments, stack_name=stack_name, **(away | changes))
+        assert (done.returncode, done.stdout) == (3, "")
+        assert sentence in done.stderr
+        assert "Traceback" not in done.stderr
+
+    def test_a_stack_of_somebody_else_is_left_alone(self, stack: Sandbox) -> None:
+        template = {"Resources": {"Queue": {"Type": "AWS::SQS::Queue"}}}
+        cloudformation = stack.aws.client("cloudformation")
+        cloudformation.create_stack(StackName="theirs", TemplateBody=json.dumps(template))
+        cloudformation.get_waiter("stack_create_complete").wait(StackName="theirs", WaiterConfig={"Delay": 1})
+        done = run(stack, "letters", "redrive", "--yes", stack_name="theirs")
+        assert done.returncode == 3
+        assert "the stack 'theirs' is not an RTC segment stopper: it has no output EventQueueUrl" in done.stderr

@@ -1,0 +1,633 @@
+"""The stop function as Lambda calls it, against an embedded AWS and the RTC API's double."""
+
+import importlib
+import io
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import ModuleType
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from sandbox.embedded_aws import EmbeddedAws
+from sandbox.faults import QPS_OVER_LIMIT, SERVICE_UNAVAILABLE, Fault
+from sandbox.rtc_double import RtcDouble
+
+APP_ID = "661e"
+MAX_RECEIVE_COUNT = 6
+CALL_SECONDS = 2 + 5  # the connect and the read time-out
+SETTLING_SECONDS = 5
+KEY = {"AccessKeyId": "AKLT-one", "SecretAccessKey": "s3cr3t-one"}
+NOT_JSON = "nothing that says p4yload"
+NAMESPACE = "StopperTests"
+SERVICE = "stop-function-tests"
+KEY_REFUSED = Fault("error", status=401, code="InvalidAccessKey", code_n=100009)
+REJECTED = Fault("error", status=400, code="InvalidParameter.NotExistAppId")
+
+
+@dataclass
+class Context:
+    """What Lambda tells a function of its invocation."""
+
+    remaining_ms: int = 60_000
+    function_name: str = "stop-segment"
+    memory_limit_in_mb: int = 512
+    invoked_function_arn: str = "arn:aws:lambda:us-east-1:000000000000:function:stop-segment"
+    aws_request_id: str = "invocation-1"
+
+    def get_remaining_time_in_millis(self) -> int:
+        return self.remaining_ms
+
+
+@dataclass
+class Function:
+    """A function environment, and what surrounds it."""
+
+    module: ModuleType
+    double: RtcDouble
+    sqs: Any
+    event_queue: str
+    dead_letter_queue: str
+    calls: Counter[str] = field(default_factory=Counter)
+
+    def invoke(self, *records: dict[str, Any], remaining_ms: int = 60_000) -> list[str]:
+        """Serve a batch; give the ids of the messages that SQS is to keep."""
+        answer = self.module.handler({"Records": list(records)}, Context(remaining_ms))
+        assert list(answer) == ["batchItemFailures"]
+        assert all(list(failure) == ["itemIdentifier"] for failure in answer["batchItemFailures"])
+        return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
+
+    def letters(self, *records: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """Take the dead letters of these messages from the queue, by the messages' ids."""
+        found = {}
+        while messages := self.sqs.receive_message(
+            QueueUrl=self.dead_letter_queue, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
+        ).get("Messages"):
+            for message in messages:
+                self.sqs.delete_message(QueueUrl=self.dead_letter_queue, ReceiptHandle=message["ReceiptHandle"])
+                texts = {name: value["StringValue"] for name, value in message["MessageAttributes"].items()}
+                found[texts["SourceMessageId"]] = texts | {"Body": message["Body"]}
+        return {record["messageId"]: found[record["messageId"]] for record in records if record["messageId"] in found}
+
+    def note_call(self, model: Any, **_: object) -> None:
+        self.calls[model.name] += 1
+
+
+class Room:
+    """A room that no other test knows."""
+
+    def __init__(self, double: RtcDouble) -> None:
+        self.id = f"room-{uuid4().hex}"
+        self.double = double
+
+    def start(self, *task_ids: str) -> None:
+        for task_id in task_ids:
+            self.double.start_task(APP_ID, self.id, task_id)
+
+    def fail(self, task_id: str, fault: Fault) -> None:
+        self.double.fail(fault, task=(APP_ID, self.id, task_id))
+
+    def running(self, *task_ids: str) -> list[bool]:
+        return [self.double.is_running(APP_ID, self.id, task_id) for task_id in task_ids]
+
+    def requests(self) -> list[tuple[str, str]]:
+        """Give each request's action and task."""
+        requests = self.double.requests_for(APP_ID, self.id, action=None)
+        return [(request.action, request.task[2]) for request in requests]
+
+    def request_ids(self) -> list[str]:
+        return [request.request_id for request in self.double.requests_for(APP_ID, self.id, action=None)]
+
+    def message(
+        self, event_type: str = "RoomEnded", *, receive_count: int = 1, seconds_ago: int = 0, **more: object
+    ) -> dict[str, Any]:
+        body = json.dumps({"EventType": event_type, "AppId": APP_ID, "RoomId": self.id} | more)
+        return record(body, receive_count=receive_count, seconds_ago=seconds_ago)
+
+
+def record(body: str, *, receive_count: int = 1, seconds_ago: int = 0, receipt_handle: str = "x") -> dict[str, Any]:
+    """Give a message as Lambda gets it from SQS."""
+    return {
+        "messageId": str(uuid4()),
+        "receiptHandle": receipt_handle,
+        "body": body,
+        "attributes": {
+            "ApproximateReceiveCount": str(receive_count),
+            "SentTimestamp": str(now_ms() - 1000 * seconds_ago),
+        },
+        "messageAttributes": {},
+        "eventSource": "aws:sqs",
+    }
+
+
+def now_ms() -> int:
+    return int(datetime.now(UTC).timestamp() * 1000)
+
+
+@pytest.fixture(scope="module")
+def double() -> Iterator[RtcDouble]:
+    with RtcDouble(secrets={KEY["AccessKeyId"]: KEY["SecretAccessKey"]}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def environment(aws: EmbeddedAws, double: RtcDouble, secrets_manager: Any) -> Iterator[Function]:
+    """Make a stack like the template's, and a function environment that starts in it as Lambda would start it."""
+    mark = uuid4().hex
+    sqs, dynamodb = aws.client("sqs"), aws.client("dynamodb")
+    event_queue, dead_letter_queue = (
+        sqs.create_queue(QueueName=f"{name}-{mark}")["QueueUrl"] for name in ("events", "letters")
+    )
+    dynamodb.create_table(
+        TableName=f"segments-{mark}",
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"} for key in ("room", "task_id")],
+        KeySchema=[{"AttributeName": "room", "KeyType": "HASH"}, {"AttributeName": "task_id", "KeyType": "RANGE"}],
+    )
+    secret = secrets_manager.create_secret(Name=f"rtc-{mark}", SecretString=json.dumps(KEY))
+    variables = aws.environment | {
+        "EVENT_QUEUE_URL": event_queue,
+        "DEAD_LETTER_QUEUE_URL": dead_letter_queue,
+        "SEGMENT_TABLE_NAME": f"segments-{mark}",
+        "RTC_PLATFORM": "volcengine",
+        "RTC_API_VERSION": "",
+        "RTC_ENDPOINT": double.url,
+        "RTC_CREDENTIALS_SECRET_ARN": secret["ARN"],
+        "RTC_CONNECT_TIMEOUT_SECONDS": "2",
+        "RTC_READ_TIMEOUT_SECONDS": "5",
+        "RTC_QPS_LIMIT": "150",
+        "MAX_CONCURRENCY": "2",
+        "MAX_RECEIVE_COUNT": str(MAX_RECEIVE_COUNT),
+        "DUPLICATE_WINDOW_SECONDS": "5",
+        "STALE_AFTER_SECONDS": "300",
+        "RECORD_RETENTION_DAYS": "7",
+        "POWERTOOLS_TRACE_DISABLED": "1",
+        "POWERTOOLS_SERVICE_NAME": SERVICE,
+        "POWERTOOLS_METRICS_NAMESPACE": NAMESPACE,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        # What reads the environment when it is imported; the rest may be shared with other tests.
+        for name in ("handler", "service", "report"):
+            patch.delitem(sys.modules, f"stop_segment.{name}", raising=False)
+        module = importlib.import_module("stop_segment.handler")
+    made = Function(module, double, sqs, event_queue, dead_letter_queue)
+    for client in (module.service.stopper.table._client, module.service.queues._client):
+        client.meta.events.register("before-call", made.note_call)
+    yield made
+    module.service.loop.close()
+    for client in (sqs, dynamodb):
+        client.close()
+
+
+@pytest.fixture
+def log() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def function(environment: Function, log: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> Iterator[Function]:
+    """Let the environment log where this test looks."""
+    monkeypatch.setattr(environment.module.logger.registered_handler, "stream", log)
+    environment.calls.clear()
+    yield environment
+    environment.double.heal()
+
+
+@pytest.fixture
+def room(double: RtcDouble) -> Room:
+    return Room(double)
+
+
+@pytest.fixture
+def new_room(double: RtcDouble) -> Callable[[], Room]:
+    return lambda: Room(double)
+
+
+@dataclass
+class Told:
+    """What the function has printed."""
+
+    logs: list[dict[str, Any]]
+    metrics: list[dict[str, Any]]
+    text: str
+
+    def outcomes(self) -> list[str | None]:
+        return [line.get("outcome") for line in self.logs]
+
+
+@pytest.fixture
+def told(log: io.StringIO, capsys: pytest.CaptureFixture[str]) -> Callable[[], Told]:
+    """Read what was printed since the last time; a cold start's metric, which comes once, is left out."""
+
+    def read() -> Told:
+        logs, metrics = log.getvalue(), capsys.readouterr().out
+        log.seek(0)
+        log.truncate()
+        lines = [json.loads(line) for line in metrics.splitlines()]
+        return Told(
+            [json.loads(line) for line in logs.splitlines()],
+            [line for line in lines if "ColdStart" not in line],
+            logs + metrics,
+        )
+
+    return read
+
+
+def kept_of(records: Sequence[dict[str, Any]], *numbers: int) -> list[str]:
+    return [records[number]["messageId"] for number in numbers]
+
+
+class TestBatch:
+    def test_what_can_be_served_is_served_and_only_the_rest_is_kept(
+        self, function: Function, new_room: Callable[[], Room]
+    ) -> None:
+        good, gone, down, wrong = rooms = [new_room() for _ in range(4)]
+        for one in (good, down, wrong):
+            one.start("audio")
+        down.fail("audio", SERVICE_UNAVAILABLE)
+        wrong.fail("audio", REJECTED)
+        records = [record(NOT_JSON), *(one.message(TaskId="audio") for one in rooms), record("[]")]
+
+        assert function.invoke(*records) == kept_of(records, 3)
+
+        assert [one.running("audio") for one in rooms] == [[False], [False], [True], [True]]
+        assert [len(one.requests()) for one in (good, gone, down, wrong)] == [1, 1, 1, 1]
+        letters = function.letters(*records)
+        kinds = {message_id: letter["ErrorKind"] for message_id, letter in letters.items()}
+        assert kinds == dict(
+            zip(kept_of(records, 0, 4, 5), ["invalid_message", "rejected", "invalid_message"], strict=True)
+        )
+        assert [letters[one["messageId"]]["Body"] for one in records if one["messageId"] in letters] == [
+            records[number]["body"] for number in (0, 4, 5)
+        ]
+
+    def test_a_batch_of_only_bad_messages_does_not_fail_the_function(self, function: Function) -> None:
+        records = [record(NOT_JSON), record("{}"), record(json.dumps({"EventType": "RoomEnd"}))]
+        assert function.invoke(*records) == []
+        assert len(function.letters(*records)) == 3
+
+    def test_a_batch_of_which_all_are_kept_does_not_fail_the_function(self, function: Function, room: Room) -> None:
+        room.fail("audio", SERVICE_UNAVAILABLE)
+        records = [room.message(TaskId="audio")]
+        assert function.invoke(*records) == kept_of(records, 0)
+
+    def test_a_message_that_is_kept_is_seen_again_after_its_back_off(
+        self, function: Function, room: Room, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(function.module, "jitter", lambda: 0.0)
+        room.start("audio")
+        room.fail("audio", SERVICE_UNAVAILABLE)
+        function.sqs.send_message(QueueUrl=function.event_queue, MessageBody=room.message(TaskId="audio")["body"])
+        receive = {"QueueUrl": function.event_queue, "WaitTimeSeconds": 1}
+        (message,) = function.sqs.receive_message(VisibilityTimeout=600, **receive)["Messages"]
+        arrived = record(message["Body"], receipt_handle=message["ReceiptHandle"])
+
+        assert function.invoke(arrived) == kept_of([arrived], 0)
+
+        (again,) = function.sqs.receive_message(VisibilityTimeout=600, **receive)["Messages"]
+        assert again["MessageId"] == message["MessageId"]
+        function.sqs.delete_message(QueueUrl=function.event_queue, ReceiptHandle=again["ReceiptHandle"])
+
+    def test_a_retry_calls_only_for_the_tasks_that_are_still_open(self, function: Function, room: Room) -> None:
+        room.start("audio", "screen", "video")
+        room.fail("screen", SERVICE_UNAVAILABLE)
+        message = room.message(TaskIds=["audio", "screen", "video"])
+        assert function.invoke(message) == kept_of([message], 0)
+        assert room.running("audio", "screen", "video") == [False, True, False]
+        function.double.heal()
+        assert function.invoke(message) == []
+        assert Counter(room.requests()) == {
+            ("StopSegment", "audio"): 1,
+            ("StopSegment", "screen"): 2,
+            ("StopSegment", "video"): 1,
+        }
+
+
+class TestDeadLetters:
+    def test_a_message_whose_letter_cannot_be_sent_is_kept(self, function: Function, told: Callable[[], Told]) -> None:
+        # The queue refuses a letter of more than one MiB; SQS would not have delivered such a message.
+        records = [record("x" * 1_048_577), record(NOT_JSON)]
+        assert function.invoke(*records) == kept_of(records, 0)
+        assert list(function.letters(*records)) == kept_of(records, 1)
+        assert [(line["message"], line["outcome"]) for line in told().logs] == [
+            ("dead letter not sent", "retried"),
+            ("invalid_message", "invalid_message"),
+        ]
+
+    @pytest.mark.parametrize(
+        ("receive_count", "is_kept"), [(1, True), (MAX_RECEIVE_COUNT - 1, True), (MAX_RECEIVE_COUNT, False)]
+    )
+    def test_a_message_is_exhausted_on_its_last_receive(
+        self, function: Function, room: Room, receive_count: int, is_kept: bool
+    ) -> None:
+        room.fail("audio", SERVICE_UNAVAILABLE)
+        message = room.message(TaskId="audio", EventTime="2026-11-22T06:12:00.123Z", receive_count=receive_count)
+        if is_kept:
+            assert function.invoke(message) == kept_of([message], 0)
+            assert function.letters(message) == {}
+            return
+        assert function.invoke(message) == []
+        letter = function.letters(message)[message["messageId"]]
+        assert int(letter.pop("FailedAt")) <= now_ms()
+        assert letter.pop("ErrorMessage").startswith("task audio: ")
+        assert letter == {
+            "Body": message["body"],
+            "ErrorKind": "exhausted",
+            "ErrorCode": "ServiceUnavailable",
+            "RequestId": room.request_ids()[0],
+            "SourceMessageId": message["messageId"],
+            "ReceiveCount": str(receive_count),
+            "EventTime": str(min(1_795_327_920_123, int(message["attributes"]["SentTimestamp"]))),
+        }
+
+
+class TestFaultsOfOurs:
+    def test_an_unexpected_error_keeps_its_message_and_no_other(
+        self,
+        function: Function,
+        new_room: Callable[[], Room],
+        monkeypatch: pytest.MonkeyPatch,
+        told: Callable[[], Told],
+    ) -> None:
+        good, bad = new_room(), new_room()
+        good.start("audio")
+        bad.start("audio")
+        table = function.module.service.stopper.table
+        note_stop = table.note_stop
+
+        def fail_for_one(task: Any, *rest: object) -> None:
+            if task.room.room_id == bad.id:
+                raise ValueError("a fault of ours")
+            note_stop(task, *rest)
+
+        monkeypatch.setattr(table, "note_stop", fail_for_one)
+        records = [bad.message(TaskId="audio"), good.message(TaskId="audio")]
+
+        assert function.invoke(*records) == kept_of(records, 0)
+
+        assert good.running("audio") == [False]
+        ends = [line for line in told().logs if line["message_id"] == records[0]["messageId"]]
+        assert [(line["level"], line.get("outcome")) for line in ends] == [("ERROR", None), ("WARNING", "retried")]
+        assert ends[1]["error_code"] == "InternalError"
+
+    def test_on_the_last_receive_an_unexpected_error_ends_as_a_letter(
+        self, function: Function, room: Room, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object) -> None:
+            raise ValueError("p4yload")
+
+        monkeypatch.setattr(function.module.service.stopper.table, "read", fail)
+        message = room.message(TaskId="audio", receive_count=MAX_RECEIVE_COUNT)
+        assert function.invoke(message) == []
+        letter = function.letters(message)[message["messageId"]]
+        assert (letter["ErrorKind"], letter["ErrorCode"]) == ("exhausted", "InternalError")
+        assert letter["ErrorMessage"] == "the function failed: ValueError"
+
+    def test_a_table_that_is_away_keeps_the_message(
+        self, function: Function, room: Room, monkeypatch: pytest.MonkeyPatch, told: Callable[[], Told]
+    ) -> None:
+        monkeypatch.setattr(function.module.service.stopper.table, "_name", "gone")
+        records = [room.message(TaskId="audio"), room.message("SegmentStarted", TaskId="audio"), record(NOT_JSON)]
+        assert function.invoke(*records) == kept_of(records, 0, 1)
+        codes = {line["error_code"] for line in told().logs if line.get("outcome") == "retried"}
+        assert codes == {"TableResourceNotFoundException"}
+        assert room.requests() == []
+
+
+class TestTimeLeft:
+    ENOUGH_MS = 1000 * (CALL_SECONDS + SETTLING_SECONDS)
+
+    def test_a_call_that_may_not_end_in_time_is_not_made(
+        self, function: Function, room: Room, told: Callable[[], Told]
+    ) -> None:
+        room.start("audio")
+        message = room.message(TaskId="audio")
+        assert function.invoke(message, remaining_ms=self.ENOUGH_MS - 1) == kept_of([message], 0)
+        assert room.requests() == []
+        assert [line.get("error_code") for line in told().logs] == ["NoTimeLeft"] * 2  # of the task, of the message
+
+    def test_a_call_that_can_end_in_time_is_made(self, function: Function, room: Room) -> None:
+        room.start("audio")
+        assert function.invoke(room.message(TaskId="audio"), remaining_ms=self.ENOUGH_MS) == []
+        assert room.running("audio") == [False]
+
+    def test_what_needs_no_call_is_served_at_the_last_moment(self, function: Function, room: Room) -> None:
+        message = room.message(TaskId="audio")
+        function.invoke(message)
+        assert function.invoke(message, room.message("SegmentStarted", TaskId="screen"), remaining_ms=0) == []
+
+
+class TestOneTask:
+    def test_several_messages_about_one_task_make_one_call_and_one_write(
+        self, function: Function, room: Room, told: Callable[[], Told]
+    ) -> None:
+        room.start("audio")
+        records = [room.message(TaskId="audio", seconds_ago=ago) for ago in (20, 0, 10)]
+        assert function.invoke(*records) == []
+        assert room.requests() == [("StopSegment", "audio")]
+        assert function.calls == {"BatchGetItem": 1, "UpdateItem": 1}
+        ends = {line["message_id"]: line["outcome"] for line in told().logs}
+        assert [ends[one["messageId"]] for one in records] == ["duplicate", "stopped", "duplicate"]
+
+    def test_several_messages_about_a_task_that_cannot_be_stopped_now_make_one_call(
+        self, function: Function, room: Room
+    ) -> None:
+        room.fail("audio", SERVICE_UNAVAILABLE)
+        records = [room.message(TaskId="audio", seconds_ago=ago) for ago in (20, 0, 10)]
+        assert sorted(function.invoke(*records)) == sorted(kept_of(records, 0, 1, 2))
+        assert room.requests() == [("StopSegment", "audio")]
+
+    def test_a_start_and_the_end_of_its_room_in_one_batch_stop_the_task(self, function: Function, room: Room) -> None:
+        for order in (1, -1):
+            task_id = f"audio{order}"
+            room.start(task_id)
+            records = [room.message("SegmentStarted", TaskId=task_id, seconds_ago=9), room.message(seconds_ago=1)]
+            assert function.invoke(*records[::order]) == []
+            assert room.running(task_id) == [False]
+        assert Counter(room.requests())["StopSegment", "audio1"] == 1
+
+    def test_a_stale_event_asks_first(self, function: Function, room: Room, told: Callable[[], Told]) -> None:
+        room.start("audio")
+        assert function.invoke(room.message(TaskId="audio", seconds_ago=3_600)) == []
+        assert room.requests() == [("GetSegmentTask", "audio")]
+        assert room.running("audio") == [True]
+        assert told().outcomes() == ["superseded"]
+
+
+class TestCallsOfAws:
+    def test_a_batch_costs_one_read_and_a_write_for_each_stop(
+        self, function: Function, new_room: Callable[[], Room]
+    ) -> None:
+        rooms = [new_room() for _ in range(10)]
+        records = [one.message(TaskId="audio") for one in rooms]
+        assert function.invoke(*records) == []
+        assert function.calls == {"BatchGetItem": 1, "UpdateItem": 10}
+
+    def test_a_redelivered_batch_costs_one_read_and_no_write(
+        self, function: Function, new_room: Callable[[], Room]
+    ) -> None:
+        rooms = [new_room() for _ in range(10)]
+        records = [one.message(TaskId="audio") for one in rooms]
+        function.invoke(*records)
+        function.calls.clear()
+        assert function.invoke(*records) == []
+        assert function.calls == {"BatchGetItem": 1}
+        assert [len(one.requests()) for one in rooms] == [1] * 10
+
+    def test_a_sighting_of_a_task_that_is_known_costs_nothing(self, function: Function, room: Room) -> None:
+        function.invoke(room.message("SegmentRealTimeData", TaskId="audio", seconds_ago=9))
+        function.calls.clear()
+        assert function.invoke(room.message("SegmentRealTimeData", TaskId="audio")) == []
+        assert function.calls == {}
+
+    def test_the_end_of_a_room_reads_its_tasks_once(self, function: Function, room: Room) -> None:
+        starts = [room.message("SegmentStarted", TaskId=f"t{number}", seconds_ago=9) for number in range(10)]
+        room.start(*(f"t{number}" for number in range(10)))
+        function.invoke(*starts)
+        function.calls.clear()
+        assert function.invoke(room.message()) == []
+        assert function.calls == {"BatchGetItem": 1, "Query": 1, "UpdateItem": 11}
+        assert len(room.requests()) == 10
+
+    def test_letters_and_back_offs_take_one_call_each(self, function: Function, room: Room) -> None:
+        room.fail("audio", SERVICE_UNAVAILABLE)
+        bad = [record(NOT_JSON) for _ in range(5)]
+        function.invoke(*bad, room.message(TaskId="audio"), room.message(TaskId="audio"))
+        assert function.calls == {"BatchGetItem": 1, "SendMessageBatch": 1, "ChangeMessageVisibilityBatch": 1}
+        function.letters()
+
+
+class TestLogs:
+    def test_each_decision_is_one_line_that_names_message_room_outcome_and_request(
+        self, function: Function, room: Room, told: Callable[[], Told]
+    ) -> None:
+        room.start("audio")
+        message = room.message(TaskIds=["audio", "gone"], EventId="evt-1", receive_count=2)
+        function.invoke(message)
+        lines = {line["task_id"]: line for line in told().logs}
+        assert sorted(lines) == ["audio", "gone"]
+        ids = {task: request_id for (_, task), request_id in zip(room.requests(), room.request_ids(), strict=True)}
+        for task_id, outcome in (("audio", "stopped"), ("gone", "already_stopped")):
+            said = {
+                "level": "INFO",
+                "service": SERVICE,
+                "message_id": message["messageId"],
+                "receive_count": 2,
+                "event_type": "RoomEnded",
+                "event_id": "evt-1",
+                "event_time": int(message["attributes"]["SentTimestamp"]),
+                "app_id": APP_ID,
+                "room_id": room.id,
+                "task_id": task_id,
+                "outcome": outcome,
+                "request_id": ids[task_id],
+                "function_request_id": "invocation-1",
+            }
+            assert lines[task_id] | said == lines[task_id]
+
+    def test_one_line_a_message_whatever_becomes_of_it(
+        self, function: Function, room: Room, told: Callable[[], Told]
+    ) -> None:
+        ignored = record(json.dumps({"EventType": "UserJoinRoom", "EventData": "{}"}))
+        known = room.message("SegmentStarted", TaskId="audio")
+        duplicate = room.message(TaskId="screen")
+        function.invoke(duplicate)
+        told()
+        function.invoke(ignored, known, duplicate, record(NOT_JSON))
+        assert sorted(map(str, told().outcomes())) == ["duplicate", "ignored", "invalid_message", "known"]
+
+    def test_a_room_without_a_known_task_is_a_warning(
+        self, function: Function, room: Room, told: Callable[[], Told]
+    ) -> None:
+        assert function.invoke(room.message()) == []
+        said = told()
+        (line,) = said.logs
+        assert (line["level"], line["outcome"], line["room_id"]) == ("WARNING", "no_tasks", room.id)
+        assert values(said, "NoTasks") == [1]
+
+    @pytest.mark.parametrize("fault", [SERVICE_UNAVAILABLE, REJECTED, KEY_REFUSED, QPS_OVER_LIMIT])
+    def test_no_line_holds_the_payload_or_the_secret(
+        self, function: Function, room: Room, told: Callable[[], Told], fault: Fault
+    ) -> None:
+        room.fail("audio", fault)
+        message = room.message(TaskId="audio", BusinessId="p4yload", Note="p4yload")
+        bus_event = {"detail-type": "RoomEnded", "detail": {"AppId": APP_ID, "RoomId": "p4yload#"}}
+        function.invoke(message, record(NOT_JSON), record(json.dumps(bus_event)))
+        text = told().text
+        assert "p4yload" not in text
+        assert not any(value in text for value in KEY.values())
+        function.letters()
+
+
+def values(said: Told, name: str) -> list[float]:
+    return [value for line in said.metrics for value in line.get(name, [])]
+
+
+class TestMetrics:
+    def test_metrics_have_their_names_units_and_one_dimension(
+        self, function: Function, new_room: Callable[[], Room], told: Callable[[], Told]
+    ) -> None:
+        stopped, gone, down, wrong, refused, slow, empty = (new_room() for _ in range(7))
+        faults = [SERVICE_UNAVAILABLE, REJECTED, KEY_REFUSED, QPS_OVER_LIMIT]
+        for one, fault in zip((down, wrong, refused, slow), faults, strict=True):
+            one.fail("audio", fault)
+        stopped.start("audio")
+        function.invoke(
+            stopped.message(TaskId="audio", seconds_ago=3),
+            stopped.message(TaskId="audio", seconds_ago=4),
+            gone.message(TaskId="audio"),
+            down.message(TaskId="audio"),
+            down.message(TaskId="audio", receive_count=MAX_RECEIVE_COUNT),
+            wrong.message(TaskId="audio"),
+            refused.message(TaskId="audio"),
+            slow.message(TaskId="audio"),
+            empty.message(),
+            gone.message("SegmentStarted", TaskId="screen"),
+            record(NOT_JSON),
+            record(json.dumps({"EventType": "UserJoinRoom", "EventData": "{}"})),
+        )
+        said = told()
+        counts = {
+            "Stopped": 1,
+            "Duplicate": 1,
+            "AlreadyStopped": 1,
+            "Retried": 3,
+            "Exhausted": 1,
+            "Rejected": 1,
+            "CredentialsRefused": 1,
+            "ApiThrottled": 1,
+            "NoTasks": 1,
+            "Known": 1,
+            "InvalidMessage": 1,
+            "Ignored": 1,
+        }
+        assert {name: sum(values(said, name)) for name in counts} == counts
+        lengths = {"TimeToStop": 2, "TurnWait": 6, "ApiLatency": 6}
+        assert {name: len(values(said, name)) for name in lengths} == lengths
+        assert max(values(said, "TimeToStop")) >= 3_000
+        units = dict.fromkeys(counts, "Count") | dict.fromkeys(lengths, "Milliseconds")
+        for line in said.metrics:
+            (directive,) = line["_aws"]["CloudWatchMetrics"]
+            assert directive["Namespace"] == NAMESPACE
+            assert directive["Dimensions"] == [["service"]]
+            assert line["service"] == SERVICE
+            assert {metric["Name"]: metric["Unit"] for metric in directive["Metrics"]}.items() <= units.items()
+        function.letters()
+
+    def test_a_slowed_api_slows_the_function_down(
+        self, function: Function, room: Room, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        slowed: list[bool] = []
+        turns = function.module.service.stopper.stops._turns
+        monkeypatch.setattr(turns, "slow_down", lambda: slowed.append(True))
+        room.fail("audio", QPS_OVER_LIMIT)
+        message = room.message(TaskId="audio")
+        assert function.invoke(message) == kept_of([message], 0)
+        assert slowed == [True]

@@ -1,0 +1,270 @@
+"""The outcome function as Lambda calls it, with a bus of an embedded AWS and a queue behind it."""
+
+import importlib
+import io
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
+
+from sandbox.embedded_aws import EmbeddedAws
+
+NAMESPACE = "OutcomeTests"
+SERVICE = "outcome-function-tests"
+STOPPED_AT = 1_795_327_921_456
+
+
+@dataclass
+class Context:
+    """What Lambda tells a function of its invocation."""
+
+    function_name: str = "publish-outcome"
+    memory_limit_in_mb: int = 512
+    invoked_function_arn: str = "arn:aws:lambda:us-east-1:000000000000:function:publish-outcome"
+    aws_request_id: str = "invocation-1"
+
+
+@dataclass
+class Function:
+    """A function environment, the queue behind its bus, and the size of each of its PutEvents calls."""
+
+    module: ModuleType
+    sqs: Any
+    queue: str
+    calls: list[int] = field(default_factory=list)
+
+    def invoke(self, *changes: dict[str, Any]) -> list[str]:
+        """Publish a batch; give the sequence numbers of what the stream is to deliver again."""
+        answer = self.module.handler({"Records": list(changes)}, Context())
+        return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
+
+    def events(self) -> list[dict[str, Any]]:
+        """Take from the queue what the bus has been given."""
+        found = []
+        while messages := self.sqs.receive_message(QueueUrl=self.queue, MaxNumberOfMessages=10).get("Messages"):
+            for message in messages:
+                self.sqs.delete_message(QueueUrl=self.queue, ReceiptHandle=message["ReceiptHandle"])
+                found.append(json.loads(message["Body"]))
+        return found
+
+    def tasks(self) -> list[str]:
+        return sorted(event["detail"]["TaskId"] for event in self.events())
+
+    def note_call(self, params: dict[str, Any], **_: object) -> None:
+        self.calls.append(len(json.loads(params["body"])["Entries"]))
+
+
+@pytest.fixture(scope="module")
+def environment(aws: EmbeddedAws) -> Iterator[Function]:
+    """Make a bus with a queue as its target, and a function environment that starts as Lambda would start it."""
+    bus = f"outcomes-{uuid4().hex}"
+    sqs, events = aws.client("sqs"), aws.client("events")
+    queue = sqs.create_queue(QueueName=bus)["QueueUrl"]
+    queue_arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    events.create_event_bus(Name=bus)
+    pattern = {"source": ["rtc-segment-stopper"], "detail-type": ["SegmentStopped"]}
+    rule = events.put_rule(Name=bus, EventBusName=bus, EventPattern=json.dumps(pattern))["RuleArn"]
+    events.put_targets(Rule=bus, EventBusName=bus, Targets=[{"Id": "queue", "Arn": queue_arn}])
+    policy = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"Service": "events.amazonaws.com"},
+                "Action": "sqs:SendMessage",
+                "Resource": queue_arn,
+                "Condition": {"ArnEquals": {"aws:SourceArn": rule}},
+            }
+        ],
+    }
+    sqs.set_queue_attributes(QueueUrl=queue, Attributes={"Policy": json.dumps(policy)})
+    variables = aws.environment | {
+        "OUTCOME_EVENT_BUS_NAME": bus,
+        "POWERTOOLS_TRACE_DISABLED": "1",
+        "POWERTOOLS_SERVICE_NAME": SERVICE,
+        "POWERTOOLS_METRICS_NAMESPACE": NAMESPACE,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        patch.delitem(sys.modules, "publish_outcome.handler", raising=False)
+        module = importlib.import_module("publish_outcome.handler")
+    made = Function(module, sqs, queue)
+    module._events.meta.events.register("before-call.events.PutEvents", made.note_call)
+    yield made
+    for client in (sqs, events, module._events):
+        client.close()
+
+
+@pytest.fixture
+def log() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def function(environment: Function, log: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> Function:
+    """Let the environment log where this test looks."""
+    monkeypatch.setattr(environment.module.logger.registered_handler, "stream", log)
+    environment.calls.clear()
+    return environment
+
+
+def image(values: dict[str, str | int]) -> dict[str, dict[str, str]]:
+    return {
+        name: {"N": str(value)} if name.endswith(("_at", "_time")) else {"S": str(value)}
+        for name, value in values.items()
+    }
+
+
+def task(task_id: str, **more: str | int) -> dict[str, str | int]:
+    return dict[str, str | int](room="661e#room-1", task_id=task_id, expires_at=1_795_932_730) | more
+
+
+def stopped(task_id: str, **more: str | int) -> dict[str, str | int]:
+    values = task(task_id, stop_event_time=1_795_327_920_123, stopped_at=STOPPED_AT, outcome="stopped")
+    return values | task(task_id, event_type="RoomEnded", request_id="20261122REQUEST") | more
+
+
+def change(
+    number: int, old: dict[str, str | int] | None, new: dict[str, str | int] | None, user: str | None = None
+) -> dict[str, Any]:
+    """Give a change as Lambda gets it from the table's stream."""
+    images = {name: image(item) for name, item in (("OldImage", old), ("NewImage", new)) if item is not None}
+    whole: dict[str, Any] = {
+        "eventID": f"event-{number}",
+        "eventName": "REMOVE" if new is None else "MODIFY" if old else "INSERT",
+        "eventSource": "aws:dynamodb",
+        "dynamodb": {"SequenceNumber": str(number), "StreamViewType": "NEW_AND_OLD_IMAGES"} | images,
+    }
+    return whole | ({"userIdentity": {"type": "Service", "principalId": user}} if user else {})
+
+
+def stops(count: int, first: int = 1) -> list[dict[str, Any]]:
+    return [change(number, None, stopped(f"t{number:03}")) for number in range(first, first + count)]
+
+
+def metrics(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_stop_arrives_on_the_bus(function: Function) -> None:
+    assert function.invoke(change(1, task("audio"), stopped("audio", business_id="biz-1", event_id="evt-1"))) == []
+    (event,) = function.events()
+    assert (event["source"], event["detail-type"]) == ("rtc-segment-stopper", "SegmentStopped")
+    assert event["detail"] == {
+        "AppId": "661e",
+        "RoomId": "room-1",
+        "TaskId": "audio",
+        "BusinessId": "biz-1",
+        "Outcome": "stopped",
+        "RequestId": "20261122REQUEST",
+        "EventType": "RoomEnded",
+        "EventId": "evt-1",
+        "EventTime": "2026-11-22T06:12:00.123Z",
+        "StoppedAt": "2026-11-22T06:12:01.456Z",
+    }
+
+
+def test_only_the_stops_of_a_batch_are_told(function: Function) -> None:
+    batch = [
+        change(1, None, task("started", started_at=1)),
+        change(2, None, stopped("first")),
+        change(3, stopped("seen"), stopped("seen", seen_at=5)),
+        change(4, None, task("#room", stop_event_time=1_795_327_920_123, event_type="RoomEnded")),
+        change(5, stopped("again"), stopped("again", stopped_at=1_795_327_999_000)),
+        change(6, stopped("expired"), None, user="dynamodb.amazonaws.com"),
+    ]
+    assert function.invoke(*batch) == []
+    assert function.tasks() == ["again", "first"]
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        [change(1, None, task("started", started_at=1))],
+        [change(1, stopped("expired"), None, user="dynamodb.amazonaws.com")],
+        [{"eventSource": "aws:dynamodb", "eventName": "MODIFY", "dynamodb": {"SequenceNumber": "1"}}],
+        [{"eventSource": "aws:dynamodb", "eventName": "MODIFY"}],
+    ],
+)
+def test_a_batch_without_a_stop_is_no_call(function: Function, batch: list[dict[str, Any]]) -> None:
+    assert function.invoke(*batch) == []
+    assert function.calls == []
+
+
+@pytest.mark.parametrize(("count", "calls"), [(10, [10]), (11, [10, 1]), (25, [10, 10, 5])])
+def test_many_stops_go_in_calls_of_ten(function: Function, count: int, calls: list[int]) -> None:
+    assert function.invoke(*stops(count)) == []
+    assert function.calls == calls
+    assert function.tasks() == [f"t{number:03}" for number in range(1, count + 1)]
+
+
+class TestFailure:
+    def test_what_the_bus_refuses_is_delivered_again(
+        self, function: Function, monkeypatch: pytest.MonkeyPatch, log: io.StringIO
+    ) -> None:
+        monkeypatch.setattr(function.module, "_bus_name", "arn:aws:events:us-east-1:000000000000:archive/not-a-bus")
+        assert function.invoke(*stops(2), change(9, None, task("started", started_at=1))) == ["1", "2"]
+        line = json.loads(log.getvalue())
+        assert (line["level"], line["message"], line["count"]) == ("WARNING", "outcome events not published", 2)
+        assert function.events() == []
+
+    def test_only_the_entries_that_were_not_taken_are_delivered_again(self, function: Function) -> None:
+        # The embedded AWS takes all entries of a call or none; EventBridge may take some.
+        def refuse_two(parsed: dict[str, Any], **_: object) -> None:
+            parsed["FailedEntryCount"] = 2
+            parsed["Entries"][1] = {"ErrorCode": "ThrottlingException", "ErrorMessage": "later"}
+            parsed["Entries"][3] = {"ErrorMessage": "who knows"}
+
+        client = function.module._events.meta.events
+        client.register("after-call.events.PutEvents", refuse_two)
+        try:
+            assert function.invoke(*stops(5)) == ["2", "4"]
+        finally:
+            client.unregister("after-call.events.PutEvents", refuse_two)
+        function.events()
+
+    def test_a_call_that_fails_hinders_no_other(self, function: Function, capsys: pytest.CaptureFixture[str]) -> None:
+        # As EventBridge answers a call that is too large; the embedded AWS knows no such limit.
+        def refuse(request: Any, **_: object) -> AWSResponse | None:
+            if b"t011" not in request.body:
+                return None
+            body = json.dumps({"__type": "ValidationException", "message": "too large"}).encode()
+            raw = io.BytesIO(body)
+            raw.stream = lambda *_, **__: iter([body])  # type: ignore[attr-defined]
+            return AWSResponse(request.url, 400, HTTPHeaders(), raw)
+
+        client = function.module._events.meta.events
+        client.register("before-send.events.PutEvents", refuse)
+        try:
+            assert function.invoke(*stops(25)) == [str(number) for number in range(11, 21)]
+        finally:
+            client.unregister("before-send.events.PutEvents", refuse)
+        assert function.tasks() == [f"t{number:03}" for number in (*range(1, 11), *range(21, 26))]
+        (line,) = metrics(capsys.readouterr().out)
+        assert (line["OutcomesPublished"], line["OutcomesNotPublished"]) == ([15], [10])
+
+    def test_while_eventbridge_is_away_every_stop_is_delivered_again(
+        self, function: Function, aws_away: EmbeddedAws, monkeypatch: pytest.MonkeyPatch, log: io.StringIO
+    ) -> None:
+        monkeypatch.setattr(function.module, "_events", aws_away.client("events"))
+        assert function.invoke(*stops(12)) == [str(number) for number in range(1, 13)]
+        assert json.loads(log.getvalue())["reasons"] == ["EndpointConnectionError"]
+
+
+def test_what_was_published_is_counted(function: Function, capsys: pytest.CaptureFixture[str]) -> None:
+    function.invoke(*stops(3), change(9, None, task("started", started_at=1)))
+    (line,) = metrics(capsys.readouterr().out)
+    (directive,) = line["_aws"]["CloudWatchMetrics"]
+    assert directive["Namespace"] == NAMESPACE
+    assert directive["Dimensions"] == [["service"]]
+    assert directive["Metrics"] == [{"Name": "OutcomesPublished", "Unit": "Count"}]
+    assert (line["OutcomesPublished"], line["service"]) == ([3], SERVICE)
+    function.events()

@@ -1,0 +1,521 @@
+"""The callback URL's function as Lambda calls it, against an embedded AWS."""
+
+import base64
+import hashlib
+import importlib
+import io
+import json
+import random
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import ModuleType, SimpleNamespace
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import urllib3
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sandbox.callbacks import callback
+from sandbox.embedded_aws import EmbeddedAws
+
+KEY = "callback-key"
+NEXT_KEY = "callback-key-of-tomorrow"
+EVENT_TIME = "2026-11-22T06:12:00.123456789Z"
+MOST_BYTES = 64 * 1024
+SERVICE = "callback-function-tests"
+NAMESPACE = "CallbackTests"
+QUEUED_TYPES = ("RoomDestroy", "SegmentRealTimeData")
+CONTEXT = SimpleNamespace(
+    function_name="receive-callback",
+    memory_limit_in_mb=512,
+    invoked_function_arn="arn:aws:lambda:us-east-1:000000000000:function:receive-callback",
+    aws_request_id="invocation-1",
+)
+
+
+@dataclass
+class Function:
+    """A function environment, the secret that it reads and the queue that it fills."""
+
+    module: ModuleType
+    log: io.StringIO
+    sqs: Any
+    queue: str
+    secrets_manager: Any
+    secret: str
+    now: float = 1_000.0
+    asked: list[str] = field(default_factory=list)
+
+    def answer(self, body: str | bytes | None, method: str = "POST", *, encoded: bool = False) -> tuple[int, str]:
+        """Send a request; give the answer's status and result."""
+        request: dict[str, Any] = {"version": "2.0", "requestContext": {"http": {"method": method, "path": "/"}}}
+        if encoded:
+            raw = body if isinstance(body, bytes) else str(body).encode()
+            request |= {"body": base64.b64encode(raw).decode(), "isBase64Encoded": True}
+        elif body is not None:
+            request |= {"body": body, "isBase64Encoded": False}
+        answer = self.module.handler(request, CONTEXT)
+        assert answer.keys() == {"statusCode", "headers", "body"}
+        assert answer["headers"] == {"Content-Type": "application/json"}
+        content = json.loads(answer["body"])
+        assert content.keys() == {"result"}
+        return answer["statusCode"], content["result"]
+
+    def status(self, content: object) -> int:
+        return self.answer(content if isinstance(content, str) else json.dumps(content))[0]
+
+    def queued(self) -> list[str]:
+        """Take the bodies of what is on the queue."""
+        bodies = []
+        while messages := self.sqs.receive_message(QueueUrl=self.queue, MaxNumberOfMessages=10).get("Messages"):
+            for message in messages:
+                self.sqs.delete_message(QueueUrl=self.queue, ReceiptHandle=message["ReceiptHandle"])
+                bodies.append(message["Body"])
+        return bodies
+
+    def rotate(self, key: str) -> None:
+        self.secrets_manager.put_secret_value(SecretId=self.secret, SecretString=key)
+
+    def lose_the_secret(self) -> None:
+        self.secrets_manager.delete_secret(SecretId=self.secret, ForceDeleteWithoutRecovery=True)
+
+    def logs(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log.getvalue().splitlines()]
+
+
+def signed(event_type: str = "RoomDestroy", key: str = KEY, nonce: str = "Nonce", **data: Any) -> dict[str, str]:
+    """Make a callback as the RTC server does."""
+    return callback(event_type, {"RoomId": "room-1"} | data, EVENT_TIME, key=key, nonce=nonce)
+
+
+@pytest.fixture(scope="module")
+def sqs(aws: EmbeddedAws) -> Iterator[Any]:
+    client = aws.client("sqs")
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def function(
+    aws: EmbeddedAws, sqs: Any, secrets_manager: Any, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Function:
+    """Make a secret and a queue, and a function environment that starts as Lambda would start it."""
+    queue = sqs.create_queue(QueueName=f"events-{uuid4().hex}")["QueueUrl"]
+    key = getattr(request, "param", KEY)
+    secret = secrets_manager.create_secret(Name=f"callback-{uuid4().hex}", SecretString=key)["ARN"]
+    variables = aws.environment | {
+        "AWS_REGION": aws.environment["AWS_DEFAULT_REGION"],
+        "EVENT_QUEUE_URL": queue,
+        "CALLBACK_SECRET_ARN": secret,
+        "POWERTOOLS_TRACE_DISABLED": "1",
+        "POWERTOOLS_SERVICE_NAME": SERVICE,
+        "POWERTOOLS_METRICS_NAMESPACE": NAMESPACE,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        for name in ("handler", "keys", "aws"):
+            patch.delitem(sys.modules, f"receive_callback.{name}", raising=False)
+        module = importlib.import_module("receive_callback.handler")
+        aws_module = importlib.import_module("receive_callback.aws")
+    # How long the function waits for AWS says nothing here: the machine may be busy.
+    monkeypatch.setitem(aws_module._pool.connection_pool_kw, "timeout", urllib3.Timeout(60))
+    made = Function(module, io.StringIO(), sqs, queue, secrets_manager, secret)
+    monkeypatch.setattr(module.logger.registered_handler, "stream", made.log)
+    secrets = module._keys._secrets_manager
+    call = secrets.call
+
+    def note_call(action: str, **content: str) -> Any:
+        made.asked.append(content["VersionStage"])
+        return call(action, **content)
+
+    monkeypatch.setattr(secrets, "call", note_call)
+    monkeypatch.setattr(module, "_keys", module.CallbackKeys(secrets, secret, lambda: made.now))
+    return made
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    """Change a signed callback; None removes a key."""
+    return {key: value for key, value in (signed() | changes).items() if value is not None}
+
+
+class TestAnswers:
+    @pytest.mark.parametrize("event_type", QUEUED_TYPES)
+    def test_200_for_what_concerns_us_and_it_is_queued(self, function: Function, event_type: str) -> None:
+        body = json.dumps(signed(event_type, TaskId="audio"))
+        assert function.answer(body) == (200, "queued")
+        assert function.queued() == [body]
+
+    @pytest.mark.parametrize(
+        "event_type", ["UserJoinRoom", "RecordStarted", "SnapshotRealTimeData", "NewOne", "roomdestroy", ""]
+    )
+    def test_200_for_whatever_else_is_signed_and_it_is_not_queued(self, function: Function, event_type: str) -> None:
+        assert function.answer(json.dumps(signed(event_type))) == (200, "ignored")
+        assert function.queued() == []
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            pytest.param(None, id="nothing"),
+            pytest.param("", id="empty"),
+            pytest.param("RoomDestroy", id="text"),
+            pytest.param("[]", id="list"),
+            pytest.param("null", id="null"),
+            pytest.param("{}", id="empty object"),
+            pytest.param("[" * 30_000, id="deep"),
+            pytest.param('{"a": ' + "9" * 5_000 + "}", id="huge number"),
+            pytest.param(json.dumps(signed())[:-1], id="cut off"),
+            pytest.param("\ufeff" + json.dumps(signed()), id="byte order mark"),
+            *(
+                pytest.param(json.dumps(changed(**{key: None})), id=f"no {key}")
+                for key in signed()
+                if key != "Signature"
+            ),
+            *(pytest.param(json.dumps(changed(**{key: 5})), id=f"{key} 5") for key in signed() if key != "Signature"),
+            pytest.param(json.dumps(changed(EventData={"RoomId": "room-1"})), id="EventData an object"),
+        ],
+    )
+    def test_400_for_what_is_malformed(self, function: Function, body: str | None) -> None:
+        assert function.answer(body)[0] == 400
+        assert function.queued() == []
+
+    def test_400_for_what_is_not_utf_8(self, function: Function) -> None:
+        body = json.dumps(signed()).encode().replace(b"room-1", b"room-\xff")
+        assert function.answer(body, encoded=True) == (400, "the body is not UTF-8")
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"Signature": None},
+            {"Signature": ""},
+            {"Signature": "0" * 64},
+            {"Signature": signed()["Signature"].upper()},
+            {"Signature": 5},
+            {"Signature": ["x"]},
+            {"Signature": "é" * 32},
+            {"Signature": "\ud800"},
+            {"AppId": "661f"},
+            {"EventTime": "2027-01-01T00:00:00Z"},
+            {"EventData": '{"RoomId": "room-2"}'},
+            {"EventType": "SegmentRealTimeData"},
+            {"EventId": "\ud800"},
+        ],
+    )
+    def test_401_for_what_is_not_signed(self, function: Function, changes: dict[str, Any]) -> None:
+        assert function.status(changed(**changes)) == 401
+        assert function.queued() == []
+
+    def test_401_for_the_key_of_somebody_else(self, function: Function) -> None:
+        assert function.status(signed(key="their-key")) == 401
+        assert function.status(signed(key="")) == 401
+
+    @pytest.mark.parametrize("method", ["GET", "PUT", "HEAD", "OPTIONS", "DELETE", "PATCH", "post"])
+    def test_405_for_what_is_not_a_post(self, function: Function, method: str) -> None:
+        assert function.answer(json.dumps(signed()), method)[0] == 405
+        assert function.queued() == []
+        assert function.asked == []
+
+    def test_413_above_64_kib(self, function: Function) -> None:
+        room = MOST_BYTES - len(json.dumps(signed(Note=""))) - 100
+        content = signed(Note="x" * room)
+        padding = MOST_BYTES - len(json.dumps(content))
+        fits = json.dumps(content) + " " * padding
+        assert function.answer(fits) == (200, "queued")
+        assert function.answer(fits + " ")[0] == 413
+        assert function.answer(fits, encoded=True) == (200, "queued")
+        assert function.answer(fits + " ", encoded=True)[0] == 413
+        assert function.queued() == [fits, fits]
+
+    def test_413_counts_bytes(self, function: Function) -> None:
+        assert function.answer("é" * (MOST_BYTES // 2 + 1))[0] == 413
+        assert function.answer("é" * (MOST_BYTES // 2))[0] == 400
+
+    def test_503_while_the_queue_takes_nothing(self, function: Function) -> None:
+        function.sqs.delete_queue(QueueUrl=function.queue)
+        assert function.answer(json.dumps(signed())) == (503, "not queued, send it again")
+
+    def test_503_while_the_queue_is_away(
+        self, function: Function, aws_away: EmbeddedAws, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(function.module._sqs, "_url", aws_away.endpoint)
+        assert function.answer(json.dumps(signed())) == (503, "not queued, send it again")
+        assert function.queued() == []
+
+
+class TestWhatIsQueued:
+    @pytest.mark.parametrize("nonce", ["Nonce", "Noce"])
+    def test_both_spellings_of_the_nonce_are_served(self, function: Function, nonce: str) -> None:
+        content = signed(nonce=nonce)
+        assert function.status(content) == 200
+        assert [json.loads(body) for body in function.queued()] == [content]
+
+    def test_keys_that_nobody_knows_are_let_through(self, function: Function) -> None:
+        content = signed() | {"BusinessId": "biz-1", "Extra": [1, {"x": None}]}
+        assert function.status(content) == 200
+        assert [json.loads(body) for body in function.queued()] == [content]
+
+    @pytest.mark.parametrize("encoded", [False, True])
+    def test_a_callback_is_queued_unchanged_byte_for_byte(self, function: Function, encoded: bool) -> None:
+        content = signed(Name="房间 ☎ 😀", TaskId="audio")
+        bodies = [
+            json.dumps(content),
+            json.dumps(content, ensure_ascii=False, indent=1),
+            "\r\n\t " + json.dumps(content, separators=(",", ":")) + "  \n",
+            '{"Note": "\\ud800\\u00e9\\/", "AppId": "not this one", ' + json.dumps(content)[1:],
+        ]
+        assert [function.answer(body, encoded=encoded) for body in bodies] == [(200, "queued")] * len(bodies)
+        assert sorted(function.queued()) == sorted(bodies)
+
+    def test_a_callback_that_comes_twice_is_queued_twice(self, function: Function) -> None:
+        content = signed()
+        assert [function.status(content), function.status(content)] == [200, 200]
+        assert len(function.queued()) == 2
+
+
+class TestKeys:
+    def test_the_key_of_before_is_accepted_after_a_rotation(self, function: Function) -> None:
+        function.rotate(NEXT_KEY)
+        assert function.status(signed(key=NEXT_KEY)) == 200
+        assert function.status(signed(key=KEY)) == 200
+
+    def test_the_key_of_before_that_is_not(self, function: Function) -> None:
+        function.rotate(NEXT_KEY)
+        function.rotate("the-key-after-that")
+        assert function.status(signed(key=NEXT_KEY)) == 200
+        assert function.status(signed(key=KEY)) == 401
+
+    def test_a_rotation_is_noticed_by_a_signature_that_is_not_known(self, function: Function) -> None:
+        assert function.status(signed()) == 200
+        function.rotate(NEXT_KEY)
+        function.now += 60
+        assert function.status(signed(key=NEXT_KEY)) == 200
+        assert function.status(signed()) == 200
+
+    def test_the_keys_are_kept_for_five_minutes(self, function: Function) -> None:
+        reads = []
+        for seconds in (0, 100, 199.9, 0.1, 299.9, 0.1):
+            function.now += seconds
+            assert function.status(signed()) == 200
+            reads.append(function.asked.count("AWSCURRENT"))
+        assert reads == [1, 1, 1, 2, 2, 3]
+
+    @pytest.mark.parametrize("function", [f"  {KEY}\n"], indirect=True)
+    def test_blanks_around_a_key_are_not_part_of_it(self, function: Function) -> None:
+        assert function.status(signed()) == 200
+
+    @pytest.mark.parametrize("function", [" \n"], indirect=True)
+    def test_an_empty_secret_signs_nothing(self, function: Function) -> None:
+        assert function.status(signed(key="")) == 503
+        assert function.queued() == []
+
+    def test_without_the_secret_the_server_is_to_send_again(self, function: Function) -> None:
+        function.lose_the_secret()
+        reason = "the callback secret cannot be read, send it again"
+        assert function.answer(json.dumps(signed())) == (503, reason)
+        assert function.queued() == []
+
+    def test_while_secrets_manager_is_away_the_server_is_to_send_again(
+        self, function: Function, aws_away: EmbeddedAws, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(function.module._keys._secrets_manager, "_url", aws_away.endpoint)
+            assert function.status(signed()) == 503
+        assert function.status(signed()) == 200
+
+    @pytest.mark.parametrize("seconds", [0, 60, 300, 86_400])
+    def test_old_keys_are_better_than_none(self, function: Function, seconds: float) -> None:
+        assert function.status(signed()) == 200
+        function.lose_the_secret()
+        function.now += seconds
+        assert function.status(signed()) == 200
+        assert function.status(signed(key="their-key")) == 401
+
+    @pytest.mark.parametrize("is_lost", [False, True])
+    def test_a_storm_of_forgeries_makes_one_reading_a_minute(self, function: Function, is_lost: bool) -> None:
+        assert function.status(signed()) == 200
+        if is_lost:
+            function.lose_the_secret()
+        reads = []
+        for _ in range(3):
+            for _ in range(20):
+                function.now += 3
+                assert function.status(signed(key="their-key")) == 401
+            reads.append(function.asked.count("AWSCURRENT"))
+        assert reads == [2, 3, 4]
+
+
+class TestReports:
+    @pytest.mark.parametrize(
+        ("content", "method", "metric", "level"),
+        [
+            (signed(), "POST", "CallbackQueued", "INFO"),
+            (signed("UserJoinRoom"), "POST", "CallbackIgnored", "INFO"),
+            (signed(key="their-key"), "POST", "CallbackRefused", "WARNING"),
+            ({}, "POST", "CallbackMalformed", "WARNING"),
+            (signed(), "GET", "CallbackMalformed", "WARNING"),
+        ],
+    )
+    def test_each_request_is_counted_and_logged_once(
+        self,
+        function: Function,
+        capsys: pytest.CaptureFixture[str],
+        content: dict[str, str],
+        method: str,
+        metric: str,
+        level: str,
+    ) -> None:
+        function.answer(json.dumps(content), method)
+        (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        (directive,) = line["_aws"]["CloudWatchMetrics"]
+        assert directive["Namespace"] == NAMESPACE
+        assert directive["Dimensions"] == [["service"]]
+        assert directive["Metrics"] == [{"Name": metric, "Unit": "Count"}]
+        assert (line[metric], line["service"]) == ([1], SERVICE)
+        assert [said["level"] for said in function.logs()] == [level]
+
+    def test_a_callback_that_is_lost_for_now_is_counted(
+        self, function: Function, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        function.lose_the_secret()
+        function.status(signed())
+        assert json.loads(capsys.readouterr().out)["CallbackNotQueued"] == [1]
+
+    def test_no_line_holds_the_payload_or_the_key(self, function: Function) -> None:
+        for key in (KEY, "their-key"):
+            for event_type in (*QUEUED_TYPES, "UserJoinRoom"):
+                function.status(signed(event_type, key, UserId="p4yload"))
+        function.status('{"EventType": "p4yload"')
+        function.status({"EventType": "p4yload"})
+        text = function.log.getvalue()
+        assert len(function.logs()) == 8
+        assert not any(secret in text for secret in ("p4yload", KEY, "their-key"))
+
+    def test_what_is_queued_can_be_found_by_its_message(self, function: Function) -> None:
+        content = signed()
+        function.status(content)
+        (line,) = function.logs()
+        (message,) = function.sqs.receive_message(QueueUrl=function.queue)["Messages"]
+        assert line["message_id"] == message["MessageId"]
+        assert (line["event_type"], line["event_id"]) == ("RoomDestroy", content["EventId"])
+
+
+SIGNED_KEYS = ("EventType", "EventData", "EventTime", "EventId", "AppId", "Version")
+KEYS = [*SIGNED_KEYS, "Nonce", "Noce", "Signature", "signature", "nonce", "detail", "Type"]
+VALUES: list[Any] = [
+    None, True, 0, 4321, 1.5, float("nan"), 10**30, "", "0", "x", "é", "\ud800", "\x00", [], {}, ["x"], {"x": "y"},
+    "RoomDestroy", "SegmentRealTimeData", "UserJoinRoom", '{"RoomId": "room-2"}', "661e", KEY, "0" * 64,
+]  # fmt: skip
+CHARACTERS = [*'{}[]",:\\ \n0123456789abcdefRTZ', "\x00", "\ufeff", "é", "😀"]
+MUTATIONS_A_SEED = 100
+
+
+def is_properly_signed(body: str) -> bool:
+    """Judge a body as the documents tell it, by other means than the function's."""
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(content, dict):
+        return False
+    values = [content.get(name) for name in (*SIGNED_KEYS, "Nonce" if "Nonce" in content else "Noce")]
+    if not all(isinstance(value, str) for value in values):
+        return False
+    strings = sorted(str(value).encode(errors="surrogatepass") for value in (*values, KEY))
+    return bool(content.get("Signature") == hashlib.sha256(b"".join(strings)).hexdigest())
+
+
+def with_other_values(dice: random.Random, content: dict[str, Any]) -> dict[str, Any]:
+    for _ in range(dice.randint(0, 2)):
+        key = dice.choice(KEYS)
+        match dice.randrange(5):
+            case 0:
+                content.pop(key, None)
+            case 1:
+                content[key] = content.get(dice.choice(KEYS))
+            case 2:
+                content[key] = str(content.get(key, ""))[: dice.randrange(4)] + dice.choice(CHARACTERS)
+            case 3:
+                content[key + dice.choice(["", " ", "s"])] = content.pop(key, None)
+            case _:
+                content[key] = dice.choice(VALUES)
+    return content
+
+
+def mutated(dice: random.Random) -> str:
+    """Mutate a properly signed callback: its keys, its values, their types, or the text of it."""
+    content = signed(dice.choice([*QUEUED_TYPES, "UserJoinRoom"]), nonce=dice.choice(["Nonce", "Noce"]))
+    text = json.dumps(with_other_values(dice, dict(content)), ensure_ascii=dice.random() < 0.8)
+    text = text.encode(errors="replace").decode()  # half a character can be sent as an escape only
+    match dice.randrange(4):
+        case 0:
+            return text[:-1] + f', "{dice.choice(KEYS)}": {json.dumps(dice.choice(VALUES))}}}'
+        case 1:
+            start = dice.randrange(len(text))
+            return "".join([text[:start], dice.choice(["", *CHARACTERS]), text[start + dice.randrange(3) :]])
+        case _:
+            return text
+
+
+class TestWhateverIsSent:
+    """Twelve thousand requests: none is queued unless it is properly signed, and each has its answer."""
+
+    @pytest.fixture
+    def queued(self, function: Function, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """Stand in for the queue: as many real sends would take minutes, and the tests above make them."""
+        bodies: list[str] = []
+
+        def call(_: str, *, QueueUrl: str, MessageBody: str) -> dict[str, str]:  # noqa: N803 - SQS's names
+            assert QueueUrl == function.queue
+            bodies.append(MessageBody)
+            return {"MessageId": "m-1"}
+
+        monkeypatch.setattr(function.module, "_sqs", SimpleNamespace(call=call))
+        return bodies
+
+    def check(self, function: Function, queued: list[str], body: str | bytes, *, encoded: bool) -> int:
+        queued.clear()
+        status, _ = function.answer(body, encoded=encoded)
+        assert status in (200, 400, 401, 413)
+        if queued:
+            assert [text.encode(errors="surrogatepass") for text in queued] == [
+                body if isinstance(body, bytes) else body.encode(errors="surrogatepass")
+            ]
+            assert status == 200
+            assert is_properly_signed(queued[0])
+            assert json.loads(queued[0])["EventType"] in QUEUED_TYPES
+        return status
+
+    @settings(max_examples=110, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(st.integers(0, 2**64))
+    def test_mutations_of_what_is_signed(self, function: Function, queued: list[str], seed: int) -> None:
+        dice = random.Random(seed)
+        for _ in range(MUTATIONS_A_SEED):
+            body = mutated(dice)
+            status = self.check(function, queued, body, encoded=dice.random() < 0.3 and body.isascii())
+            assert (status == 200) == is_properly_signed(body)
+
+    @settings(max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(
+        st.text(st.characters(codec=None))
+        | st.dictionaries(st.sampled_from(KEYS), st.text(max_size=5) | st.none() | st.integers()).map(json.dumps),
+    )
+    def test_any_text(self, function: Function, queued: list[str], body: str) -> None:
+        assert self.check(function, queued, body, encoded=False) in (400, 401)
+
+    @settings(max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(st.binary(max_size=80), st.integers(0, 300), st.integers(0, 10))
+    def test_any_bytes_in_a_signed_callback(
+        self, function: Function, queued: list[str], inserted: bytes, start: int, length: int
+    ) -> None:
+        body = json.dumps(signed()).encode()
+        self.check(function, queued, body[:start] + inserted + body[start + length :], encoded=True)
+
+    def test_the_mutations_leave_some_signed_and_break_others_in_every_way(
+        self, function: Function, queued: list[str]
+    ) -> None:
+        dice = random.Random(7)
+        statuses = [self.check(function, queued, mutated(dice), encoded=False) for _ in range(500)]
+        assert all(statuses.count(status) > 50 for status in (200, 400, 401))

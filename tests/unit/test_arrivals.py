@@ -1,0 +1,153 @@
+import json
+import random
+from typing import Any
+
+import pytest
+from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stop_segment.arrivals import Arrival, arrive, waves
+from stop_segment.errors import InvalidMessage
+from stop_segment.events import Event
+
+SENT_MS = 1_795_327_930_000
+STOP_TYPES = ("RoomEnded", "RoomDestroy", "ModerationViolation")
+TASK_TYPES = ("SegmentStarted", "SegmentRealTimeData")
+
+
+def arrival(
+    content: object, message_id: str = "m-1", sent_ms: int = SENT_MS, event_time: Any = None, receive_count: int = 1
+) -> Arrival:
+    """Let a message arrive; `event_time` is its attribute EventTime."""
+    attribute = event_time if isinstance(event_time, dict) else {"stringValue": event_time, "dataType": "Number"}
+    return arrive(
+        SQSRecord(
+            {
+                "messageId": message_id,
+                "receiptHandle": "handle",
+                "body": content if isinstance(content, str) else json.dumps(content),
+                "attributes": {"SentTimestamp": str(sent_ms), "ApproximateReceiveCount": str(receive_count)},
+                "messageAttributes": {} if event_time is None else {"EventTime": attribute},
+            }
+        )
+    )
+
+
+def event(event_type: str, **more: object) -> dict[str, object]:
+    return {"EventType": event_type, "AppId": "661e", "RoomId": "room-1", "TaskId": "audio"} | more
+
+
+def names(wave: list[Arrival]) -> list[str]:
+    return [one.record.message_id for one in wave]
+
+
+class TestWaves:
+    def test_what_makes_tasks_known_goes_first_and_of_the_stops_the_newest(self) -> None:
+        notes, stops = waves(
+            [
+                arrival(event("RoomEnded"), "old end", SENT_MS - 2),
+                arrival(event("SegmentRealTimeData"), "sighting", SENT_MS - 9),
+                arrival(event("ModerationViolation"), "new end", SENT_MS),
+                arrival(event("RoomDestroy"), "end between", SENT_MS - 1),
+                arrival(event("SegmentStarted"), "start"),
+                arrival("nonsense", "nonsense"),
+            ]
+        )
+        assert names(notes) == ["sighting", "start", "nonsense"]
+        assert names(stops) == ["new end", "end between", "old end"]
+
+    def test_stops_of_the_same_time_keep_their_order(self) -> None:
+        _, stops = waves([arrival(event("RoomEnded"), str(number)) for number in range(5)])
+        assert names(stops) == ["0", "1", "2", "3", "4"]
+
+    def test_nothing_comes_of_nothing(self) -> None:
+        assert waves([]) == ([], [])
+
+    @given(
+        st.lists(
+            st.builds(
+                arrival,
+                st.sampled_from([*STOP_TYPES, *TASK_TYPES, "Typo"]).map(event),
+                st.uuids().map(str),
+                st.integers(SENT_MS, SENT_MS + 5),
+            ),
+            max_size=12,
+        )
+    )
+    def test_everything_that_arrives_is_in_one_wave(self, arrivals: list[Arrival]) -> None:
+        notes, stops = waves(arrivals)
+        assert sorted(names(notes + stops)) == sorted(names(arrivals))
+        assert all(isinstance(one.content, Event) and one.content.is_stop for one in stops)
+        assert not any(isinstance(one.content, Event) and one.content.is_stop for one in notes)
+        assert [one.time_ms for one in stops] == sorted((one.time_ms for one in stops), reverse=True)
+
+
+class TestTime:
+    @pytest.mark.parametrize("invalid", ["nonsense", "[]", {"EventType": "Typo"}, event("RoomEnded", RoomId="#")])
+    @pytest.mark.parametrize(
+        ("event_time", "time_ms"),
+        [
+            (None, SENT_MS),
+            (str(SENT_MS - 5), SENT_MS - 5),
+            (str(SENT_MS + 5), SENT_MS),
+            ("-1000", -1000),
+            ("1970-01-01T00:00:01Z", 1000),
+            ("", SENT_MS),
+            ("nonsense", SENT_MS),
+            ("1" * 16, SENT_MS),
+        ],
+    )
+    def test_a_redriven_letter_that_is_still_invalid_keeps_its_first_time(
+        self, invalid: object, event_time: str | None, time_ms: int
+    ) -> None:
+        one = arrival(invalid, event_time=event_time)
+        assert isinstance(one.content, InvalidMessage)
+        assert one.time_ms == time_ms
+
+    def test_an_event_has_its_own_time(self) -> None:
+        assert arrival(event("RoomEnded", EventTime="1970-01-01T00:00:02Z"), event_time="3000").time_ms == 2000
+
+    def test_a_callback_that_does_not_concern_us_has_the_time_when_it_was_sent(self) -> None:
+        one = arrival({"EventType": "UserJoinRoom", "EventData": "{}"})
+        assert one.content is None
+        assert one.time_ms == SENT_MS
+
+    @pytest.mark.parametrize(
+        "attribute",
+        [
+            {"dataType": "Binary", "binaryValue": "AAAA", "stringListValues": [], "binaryListValues": []},
+            {"dataType": "Binary"},
+            {"dataType": "String", "stringValue": "soon"},
+        ],
+    )
+    def test_an_attribute_that_holds_no_time_makes_one_message_invalid_and_not_its_batch(
+        self, attribute: dict[str, Any]
+    ) -> None:
+        one = arrival(event("RoomEnded"), event_time=attribute)
+        assert isinstance(one.content, InvalidMessage)
+        assert one.time_ms == SENT_MS
+
+
+def test_a_log_line_names_the_message_and_what_it_says() -> None:
+    fields = arrival(event("RoomEnded", EventId="evt-1"), receive_count=3).log_fields
+    assert fields == {
+        "message_id": "m-1",
+        "receive_count": 3,
+        "event_type": "RoomEnded",
+        "event_id": "evt-1",
+        "event_time": SENT_MS,
+        "app_id": "661e",
+        "room_id": "room-1",
+    }
+
+
+@pytest.mark.parametrize("content", ["s3cr3t", {"EventType": "s3cr3t"}, {"EventType": "Other", "EventData": "s3cr3t"}])
+def test_a_log_line_about_what_is_no_event_holds_nothing_of_it(content: object) -> None:
+    assert arrival(content).log_fields == {"message_id": "m-1", "receive_count": 1}
+
+
+def test_waves_do_not_depend_on_the_order_of_arrival() -> None:
+    arrivals = [arrival(event("RoomEnded"), str(number), SENT_MS + number) for number in range(8)]
+    random.Random(7).shuffle(arrivals)
+    assert names(waves(arrivals)[1]) == list("76543210")

@@ -1,0 +1,256 @@
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from stop_segment.calls import Calls
+from stop_segment.circuit import MOST_SILENCES, OPEN_SECONDS, Circuit
+from stop_segment.errors import (
+    CircuitOpen,
+    ConnectionLost,
+    CredentialsRefused,
+    InvalidMessage,
+    KeyRenewed,
+    NoAnswer,
+    NoTimeLeft,
+    Rejected,
+    Retryable,
+    StopError,
+    TooManyRequests,
+)
+from stop_segment.turns import RECOVERY_SECONDS, WINDOW_SECONDS, Turns
+from tests.unit.test_turns import FOREVER, VirtualLoop, run, visit_all
+
+OK = "the answer"
+ANSWER_SECONDS = 0.25
+
+
+@dataclass
+class Caller:
+    """Calls on a virtual clock, and an API that answers as it is told: with a kind of error, or OK."""
+
+    loop: VirtualLoop
+    per_second: int = 100
+    answers: list[type[StopError] | str] = field(default_factory=list)
+    silent: bool = False
+    attempts: list[float] = field(default_factory=list)
+    arguments: list[tuple[object, ...]] = field(default_factory=list)
+    measured: list[tuple[str, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.begin = self.loop.time()
+        self.calls = Calls(
+            Turns(self.per_second, self.loop.time),
+            Circuit(self.loop.time),
+            self._in_thread,
+            self.loop.time,
+            lambda name, value: self.measured.append((name, value)),
+        )
+
+    def api(self, *arguments: object) -> str:
+        self.arguments.append(arguments)
+        answer = NoAnswer if self.silent else self.answers.pop(0) if self.answers else OK
+        if isinstance(answer, str):
+            return answer
+        raise answer("Code", "It did not work.")
+
+    async def _in_thread(self, function: Callable[..., str], *arguments: object) -> str:
+        self.attempts.append(self.loop.time() - self.begin)
+        await asyncio.sleep(ANSWER_SECONDS)
+        return function(*arguments)
+
+    async def call(self, patience: float = FOREVER) -> str | type[BaseException]:
+        """Make a call; give the answer, or what was raised."""
+        deadline = self.loop.time() + patience
+        try:
+            answer: str = await self.calls.make(self.api, "task", 1, seconds_left=lambda: deadline - self.loop.time())
+        except Exception as error:  # noqa: BLE001 - whatever it is, the test compares it
+            return type(error)
+        return answer
+
+    async def call_often(self, count: int) -> list[str | type[BaseException]]:
+        return await asyncio.gather(*(self.call() for _ in range(count)))
+
+
+def test_a_call_gives_what_the_api_gives() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        caller = Caller(loop)
+        assert await caller.call() == OK
+        assert caller.arguments == [("task", 1)]
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("answers", "attempts", "end"),
+    [
+        ([ConnectionLost, OK], 2, OK),
+        ([KeyRenewed, OK], 2, OK),
+        ([ConnectionLost, KeyRenewed, OK], 3, OK),
+        ([KeyRenewed, ConnectionLost, OK], 3, OK),
+        ([ConnectionLost, ConnectionLost], 2, ConnectionLost),
+        ([KeyRenewed, KeyRenewed], 2, KeyRenewed),
+        ([ConnectionLost, KeyRenewed, ConnectionLost], 3, ConnectionLost),
+        ([KeyRenewed, ConnectionLost, KeyRenewed], 3, KeyRenewed),
+        ([ConnectionLost, Rejected], 2, Rejected),
+        ([KeyRenewed, CredentialsRefused], 2, CredentialsRefused),
+        *(([kind], 1, kind) for kind in (Retryable, Rejected, CredentialsRefused, NoAnswer, TooManyRequests)),
+        ([InvalidMessage], 1, InvalidMessage),
+    ],
+)
+def test_each_cause_that_is_worth_another_attempt_at_once_has_one(
+    answers: list[type[StopError] | str], attempts: int, end: object
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        caller = Caller(loop, answers=list(answers))
+        assert await caller.call() == end
+        assert caller.attempts == [ANSWER_SECONDS * number for number in range(attempts)]
+
+    run(main)
+
+
+def test_a_later_call_has_its_own_second_attempt() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        caller = Caller(loop, answers=[ConnectionLost, OK] * 2)
+        assert [await caller.call(), await caller.call()] == [OK, OK]
+
+    run(main)
+
+
+def test_every_attempt_takes_a_turn() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        caller = Caller(loop, per_second=1, answers=[ConnectionLost, KeyRenewed, OK])
+        assert await caller.call() == OK
+        assert caller.attempts == pytest.approx([0, WINDOW_SECONDS, 2 * WINDOW_SECONDS])
+
+    run(main)
+
+
+def test_an_attempt_that_would_begin_too_late_is_not_made() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        caller = Caller(loop, per_second=1, answers=[ConnectionLost, OK])
+        assert await caller.call(patience=WINDOW_SECONDS / 2) is NoTimeLeft
+        assert len(caller.attempts) == 1
+
+    run(main)
+
+
+class TestMeasuring:
+    def test_an_attempt_has_its_wait_and_its_latency_in_milliseconds(self) -> None:
+        async def main(loop: VirtualLoop) -> None:
+            caller = Caller(loop, per_second=1)
+            await caller.call_often(2)
+            assert caller.measured == [
+                ("TurnWait", 0),
+                ("ApiLatency", pytest.approx(1000 * ANSWER_SECONDS)),
+                ("TurnWait", pytest.approx(1000 * WINDOW_SECONDS)),
+                ("ApiLatency", pytest.approx(1000 * ANSWER_SECONDS)),
+            ]
+
+        run(main)
+
+    @pytest.mark.parametrize(
+        ("answers", "names"),
+        [
+            ([Rejected], ["TurnWait", "ApiLatency"]),
+            ([NoAnswer], ["TurnWait", "ApiLatency"]),
+            ([TooManyRequests], ["TurnWait", "ApiThrottled", "ApiLatency"]),
+            ([ConnectionLost, OK], ["TurnWait", "ApiLatency"] * 2),
+        ],
+    )
+    def test_a_failed_attempt_is_measured_too(self, answers: list[type[StopError] | str], names: list[str]) -> None:
+        async def main(loop: VirtualLoop) -> None:
+            caller = Caller(loop, answers=list(answers))
+            await caller.call()
+            assert [name for name, _ in caller.measured] == names
+            assert dict(caller.measured).get("ApiThrottled", 1) == 1
+
+        run(main)
+
+    def test_what_was_not_attempted_is_not_measured(self) -> None:
+        async def main(loop: VirtualLoop) -> None:
+            caller = Caller(loop)
+            assert await caller.call(patience=-1) is NoTimeLeft
+            assert not caller.measured
+
+        run(main)
+
+
+class TestSlowingDown:
+    def test_a_refusal_for_the_rate_halves_the_rate(self) -> None:
+        async def main(loop: VirtualLoop) -> None:
+            caller = Caller(loop, per_second=8, answers=[TooManyRequests] * 3)
+            await caller.call_often(3)  # one burst
+            await asyncio.sleep(WINDOW_SECONDS)
+            before = loop.time() - caller.begin
+            await caller.call_often(8)
+            assert [time < before + WINDOW_SECONDS / 2 for time in caller.attempts[3:]] == [True] * 4 + [False] * 4
+
+        run(main)
+
+    def test_the_rate_grows_back_step_by_step(self) -> None:
+        async def main(loop: VirtualLoop) -> None:
+            turns = Turns(16, loop.time)
+            turns.slow_down()
+            begin = loop.time()
+            at_once = []
+            for part in (0, 1, 2, 3, 4):
+                await asyncio.sleep(begin + part * RECOVERY_SECONDS / 4 - loop.time())
+                visitors = await visit_all(loop, turns, [(0.0, 0.0)] * 20)
+                at_once.append(len(visitors.given))
+            assert at_once == [8, 10, 12, 14, 16]
+
+        run(main)
+
+
+class TestSilence:
+    def test_a_silent_api_is_not_asked_again_for_a_while(self) -> None:
+        async def main(loop: VirtualLoop) -> None:
+            caller = Caller(loop, silent=True)
+            assert await caller.call_often(MOST_SILENCES) == [NoAnswer] * MOST_SILENCES
+            assert await caller.call_often(5) == [CircuitOpen] * 5
+            assert len(caller.attempts) == MOST_SILENCES
+            assert len(caller.measured) == 2 * MOST_SILENCES
+
+        run(main)
+
+    def test_calls_that_wait_for_their_turn_while_the_api_falls_silent_are_not_made(self) -> None:
+        async def main(loop: VirtualLoop) -> None:
+            caller = Caller(loop, per_second=MOST_SILENCES, silent=True)
+            ends = await caller.call_often(2 * MOST_SILENCES)
+            assert ends == [NoAnswer] * MOST_SILENCES + [CircuitOpen] * MOST_SILENCES
+            assert len(caller.attempts) == MOST_SILENCES
+
+        run(main)
+
+    def test_one_call_tries_again_and_its_answer_lets_the_others_in(self) -> None:
+        async def main(loop: VirtualLoop) -> None:
+            caller = Caller(loop, silent=True)
+            await caller.call_often(MOST_SILENCES)
+            await asyncio.sleep(OPEN_SECONDS)
+            caller.silent = False
+            assert sorted(await caller.call_often(3), key=str) == [CircuitOpen, CircuitOpen, OK]
+            assert await caller.call_often(3) == [OK] * 3
+
+        run(main)
+
+    @pytest.mark.parametrize("answer", [OK, Rejected, Retryable, TooManyRequests, ConnectionLost, CredentialsRefused])
+    def test_any_answer_ends_a_row_of_silences(self, answer: type[StopError] | str) -> None:
+        async def main(loop: VirtualLoop) -> None:
+            silences: list[type[StopError] | str] = [NoAnswer] * (MOST_SILENCES - 1)
+            caller = Caller(loop, answers=[*silences, answer, *silences])
+            for _ in range(2 * MOST_SILENCES - 1):
+                await caller.call()
+            assert await caller.call() == OK
+
+        run(main)
+
+    def test_a_call_without_time_left_is_no_silence(self) -> None:
+        async def main(loop: VirtualLoop) -> None:
+            caller = Caller(loop)
+            for _ in range(MOST_SILENCES):
+                assert await caller.call(patience=-1) is NoTimeLeft
+            assert await caller.call() == OK
+
+        run(main)

@@ -1,0 +1,123 @@
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stop_segment.circuit import MOST_SILENCES, OPEN_SECONDS, Circuit
+from stop_segment.errors import CircuitOpen, Retryable
+
+
+@dataclass
+class Clock:
+    now: float = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def lets_in(circuit: Circuit) -> bool:
+    try:
+        circuit.enter()
+    except CircuitOpen:
+        return False
+    return True
+
+
+def is_worth_waiting(circuit: Circuit) -> bool:
+    try:
+        circuit.check()
+    except CircuitOpen:
+        return False
+    return True
+
+
+def silent(clock: Clock, silences: int = MOST_SILENCES) -> Circuit:
+    circuit = Circuit(clock)
+    for _ in range(silences):
+        assert lets_in(circuit)
+        circuit.note(answered=False)
+    return circuit
+
+
+def test_ten_silences_in_a_row_open_the_circuit() -> None:
+    assert MOST_SILENCES == 10
+    assert lets_in(silent(Clock(), 9))
+    assert not lets_in(silent(Clock(), 10))
+    assert not is_worth_waiting(silent(Clock(), 10))
+
+
+def test_an_answer_starts_the_row_again() -> None:
+    circuit = silent(Clock(), MOST_SILENCES - 1)
+    circuit.note(answered=True)
+    for _ in range(MOST_SILENCES - 1):
+        circuit.note(answered=False)
+    assert lets_in(circuit)
+
+
+def test_one_call_every_ten_seconds_tries_again() -> None:
+    clock = Clock()
+    circuit = silent(clock)
+    let_in = []
+    for second in range(1, 36):
+        clock.now = 1_000.0 + second
+        while lets_in(circuit):
+            let_in.append(second)
+            circuit.note(answered=False)
+    assert let_in == [10, 20, 30]
+
+
+def test_the_others_wait_while_one_tries_again() -> None:
+    clock = Clock()
+    circuit = silent(clock)
+    clock.now += OPEN_SECONDS
+    assert [is_worth_waiting(circuit) for _ in range(3)] == [True] * 3  # looking costs no trial
+    assert [lets_in(circuit) for _ in range(3)] == [True, False, False]
+    assert not is_worth_waiting(circuit)
+
+
+def test_an_answer_closes_the_circuit() -> None:
+    clock = Clock()
+    circuit = silent(clock)
+    clock.now += OPEN_SECONDS
+    assert lets_in(circuit)
+    circuit.note(answered=True)
+    assert [lets_in(circuit) for _ in range(30)] == [True] * 30
+
+
+def test_the_answer_to_a_call_from_before_closes_it_too() -> None:
+    circuit = silent(Clock())
+    circuit.note(answered=True)
+    assert lets_in(circuit)
+
+
+def test_a_trial_that_never_ends_holds_nobody_up_for_ever() -> None:
+    clock = Clock()
+    circuit = silent(clock)
+    for _ in range(3):
+        clock.now += OPEN_SECONDS
+        assert lets_in(circuit)
+
+
+def test_a_call_that_was_not_made_is_tried_later() -> None:
+    with pytest.raises(CircuitOpen) as raised:
+        silent(Clock()).enter()
+    assert isinstance(raised.value, Retryable)
+    assert raised.value.code == "CircuitOpen"
+
+
+@given(st.lists(st.tuples(st.floats(0, 15), st.booleans(), st.booleans()), max_size=60))
+def test_a_silent_api_gets_at_most_one_call_in_ten_seconds(steps: list[tuple[float, bool, bool]]) -> None:
+    clock = Clock()
+    circuit = Circuit(clock)
+    silences, last = 0, clock.now
+    for seconds, tries, answered in steps:
+        clock.now += seconds
+        if tries and lets_in(circuit):
+            assert silences < MOST_SILENCES or clock.now - last >= OPEN_SECONDS
+            last = clock.now
+            circuit.note(answered=answered)
+            silences = 0 if answered else silences + 1
+        elif tries:
+            assert silences >= MOST_SILENCES
+            assert clock.now - last < OPEN_SECONDS

@@ -1,0 +1,190 @@
+"""Forty thousand bodies, random or valid ones mutated: each is an event, nothing to do, or an InvalidMessage.
+
+Hypothesis looks for short counter-examples in test_events; here a seeded random number generator makes many cheap ones.
+"""
+
+import json
+import random
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
+
+from stop_segment.arrivals import Arrival, arrive, waves
+from stop_segment.errors import InvalidMessage
+from stop_segment.events import Event
+
+BODIES_A_SEED = 5_000
+SENT_MS = 1_795_327_930_000
+EVENT_TIME = "2026-11-22T06:12:00.123Z"
+ID = re.compile(r"[a-zA-Z0-9_@\-.]{1,128}")
+
+BARE = {
+    "EventType": "RoomEnded",
+    "EventId": "evt-1",
+    "EventTime": EVENT_TIME,
+    "AppId": "661e",
+    "RoomId": "room-1",
+    "TaskId": "audio",
+    "TaskIds": ["audio", "video"],
+    "BusinessId": "biz-1",
+}
+CALLBACK = {
+    "EventType": "SegmentRealTimeData",
+    "EventData": json.dumps({"AppId": "661e", "BusinessId": "biz-1", "RoomId": "room-1", "TaskId": "audio"}),
+    "EventTime": "2026-11-22T06:12:00.123456789Z",
+    "EventId": "evt-1",
+    "AppId": "661e",
+    "Version": "2020-12-01",
+    "Signature": "e9f1ae1f",
+    "Noce": "4321",
+}
+BUS = {"detail-type": "RoomEnded", "source": "rooms", "time": "2026-11-22T06:12:01Z", "detail": BARE}
+SNS = {"Type": "Notification", "Message": json.dumps(BUS), "Timestamp": EVENT_TIME}
+VALID: list[dict[str, Any]] = [
+    BARE,
+    BARE | {"EventType": "SegmentStarted"},
+    CALLBACK,
+    CALLBACK | {"EventType": "RoomDestroy", "EventData": '{"RoomId": "room-1"}'},
+    CALLBACK | {"EventType": "UserJoinRoom"},
+    BUS,
+    {"detail-type": "SegmentRealTimeData", "detail": CALLBACK},
+    SNS,
+    {"Type": "Notification", "Message": json.dumps(CALLBACK)},
+    {"detail-type": "SNS", "detail": SNS},
+]
+KEYS = sorted({key for valid in VALID for key in valid} | {"detail", "Message", "EventData"})
+VALUES: list[Any] = [
+    None, True, False, 0, -1, 1.5, 10**30, float("nan"), float("inf"), "", " ", "a\n", "#room", "é", "\ud800", "\x00",
+    "i" * 128, "i" * 129, [], {}, ["audio"], ["audio", 5], [[]], {"RoomId": "room-2"}, "{}", "[]", "null", "{",
+    EVENT_TIME, "2026-11-22T06:12:00+24:00", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "Notification",
+    "RoomEnded", "RoomDestroy", "SegmentStarted", "SegmentRealTimeData", "UserJoinRoom", json.dumps(BARE),
+]  # fmt: skip
+CHARACTERS = [*'{}[]",:\\ \n\t0123456789eE+-.tfnuaIN#', "\x00", "\ud800", "\ufeff", "é", "房", "😀"]
+TIMES = [None, None, None, "0", "-1000", str(SENT_MS), str(SENT_MS + 1), EVENT_TIME, "", "x", "9" * 15, "9" * 16]
+
+
+def random_text(dice: random.Random) -> str:
+    return "".join(dice.choices(CHARACTERS, k=dice.randrange(40)))
+
+
+def random_value(dice: random.Random, depth: int = 3) -> Any:
+    match dice.randrange(8) if depth else 0:
+        case 0 | 1 | 2 | 3:
+            return dice.choice(VALUES)
+        case 4:
+            return random_text(dice)
+        case 5:
+            return [random_value(dice, depth - 1) for _ in range(dice.randrange(4))]
+        case _:
+            return {dice.choice(KEYS): random_value(dice, depth - 1) for _ in range(dice.randrange(6))}
+
+
+def with_other_values(dice: random.Random, valid: dict[str, Any]) -> dict[str, Any]:
+    """Set, drop, swap or rename some keys, at any level that is an object."""
+    changed = dict(valid)
+    for _ in range(dice.randint(1, 3)):
+        key = dice.choice([*changed, *KEYS])
+        match dice.randrange(5):
+            case 0:
+                changed.pop(key, None)
+            case 1:
+                changed[key] = changed.get(dice.choice(KEYS))
+            case 2 if isinstance(changed.get(key), dict):
+                changed[key] = with_other_values(dice, changed[key])
+            case 3:
+                changed[dice.choice([key.lower(), key + " ", dice.choice(KEYS)])] = changed.pop(key, None)
+            case _:
+                changed[key] = random_value(dice)
+    return changed
+
+
+def with_other_characters(dice: random.Random, text: str) -> str:
+    for _ in range(dice.randint(1, 4)):
+        start = dice.randrange(len(text) + 1)
+        text = text[:start] + "".join(dice.choices(CHARACTERS, k=dice.randrange(3))) + text[start + dice.randrange(3) :]
+    return text
+
+
+def wrapped(dice: random.Random, body: str) -> str:
+    """Wrap a body, valid or not, up to six times."""
+    for _ in range(dice.randrange(7)):
+        match dice.randrange(3):
+            case 0:
+                body = json.dumps({"Type": "Notification", "Message": body})
+            case 1:
+                body = f'{{"detail-type": "RoomEnded", "detail": {body}}}'
+            case _:
+                body = json.dumps({"EventType": dice.choice(["RoomDestroy", "SegmentRealTimeData"]), "EventData": body})
+    return body
+
+
+def with_a_repeated_key(dice: random.Random, valid: dict[str, Any]) -> str:
+    return json.dumps(valid)[:-1] + f', "{dice.choice(KEYS)}": {json.dumps(random_value(dice))}}}'
+
+
+MAKERS: list[Callable[[random.Random], str]] = [
+    random_text,
+    lambda dice: json.dumps(random_value(dice)),
+    lambda dice: json.dumps(with_other_values(dice, dice.choice(VALID))),
+    lambda dice: json.dumps(with_other_values(dice, dice.choice(VALID)), ensure_ascii=False),
+    lambda dice: with_other_characters(dice, json.dumps(dice.choice(VALID))),
+    lambda dice: wrapped(dice, json.dumps(with_other_values(dice, dice.choice(VALID)))),
+    lambda dice: wrapped(dice, random_text(dice)),
+    lambda dice: with_a_repeated_key(dice, dice.choice(VALID)),
+]
+
+
+def let_arrive(body: str, event_time: str | None) -> Arrival:
+    attributes = {} if event_time is None else {"EventTime": {"stringValue": event_time, "dataType": "Number"}}
+    return arrive(
+        SQSRecord(
+            {
+                "messageId": "m-1",
+                "receiptHandle": "handle",
+                "body": body,
+                "attributes": {"SentTimestamp": str(SENT_MS), "ApproximateReceiveCount": "1"},
+                "messageAttributes": attributes,
+            }
+        )
+    )
+
+
+def check(arrival: Arrival) -> None:
+    assert arrival.time_ms <= SENT_MS
+    assert waves([arrival]) in (([arrival], []), ([], [arrival]))
+    match arrival.content:
+        case None:
+            pass
+        case InvalidMessage() as error:
+            # It goes into a message attribute and a log line.
+            assert error.code
+            assert error.message
+            assert str(error).isprintable()
+        case Event() as event:
+            ids = [event.room.app_id, event.room.room_id, *event.task_ids, event.event_id, event.business_id]
+            assert all(ID.fullmatch(value) for value in ids if value is not None)
+            assert len(set(event.task_ids)) == len(event.task_ids)
+            assert event.is_stop or len(event.task_ids) == 1
+
+
+@pytest.mark.parametrize("maker", range(len(MAKERS)))
+def test_whatever_arrives_is_understood_or_refused(maker: int) -> None:
+    dice = random.Random(maker)
+    for _ in range(BODIES_A_SEED):
+        body, event_time = MAKERS[maker](dice), dice.choice(TIMES)
+        try:
+            check(let_arrive(body, event_time))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it fails the test with its body
+            pytest.fail(f"{error!r} for the body {body!r} with the attribute EventTime {event_time!r}")
+
+
+def test_the_fuzz_finds_every_kind_of_end() -> None:
+    dice = random.Random(7)
+    found = [let_arrive(MAKERS[2](dice), None).content for _ in range(1_000)]
+    codes = {error.code for error in found if isinstance(error, InvalidMessage)}
+    assert {"NotJson", "InvalidField", "InvalidEnvelope"} <= codes
+    assert sum(isinstance(content, Event) for content in found) > 100
+    assert None in found

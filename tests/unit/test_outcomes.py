@@ -1,0 +1,121 @@
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from publish_outcome.outcomes import segment_stopped
+
+TASK = {"room": "661e#room-1", "task_id": "audio", "expires_at": Decimal(1_795_932_730)}
+SEEN = TASK | {"seen_at": Decimal(1_795_327_910_000)}
+STARTED = TASK | {"started_at": Decimal(1_795_327_900_000)}
+STOPPED = TASK | {
+    "stop_event_time": Decimal(1_795_327_920_123),
+    "stopped_at": Decimal(1_795_327_921_456),
+    "outcome": "stopped",
+    "request_id": "20261122REQUEST",
+    "event_type": "RoomEnded",
+    "event_id": "evt-1",
+    "business_id": "biz-1",
+}
+ROOM_ENDED = TASK | {
+    "task_id": "#room",
+    "stop_event_time": Decimal(1_795_327_920_123),
+    "event_type": "RoomEnded",
+    "event_id": "evt-1",
+}
+LATER: dict[str, Any] = {
+    "stop_event_time": Decimal(1_795_327_990_000),
+    "stopped_at": Decimal(1_795_327_991_000),
+    "request_id": "20261122ANOTHER",
+}
+
+
+def detail(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any] | None:
+    entry = segment_stopped(old, new, "outcomes")
+    return json.loads(entry["Detail"]) if entry else None
+
+
+def test_a_stop_is_told_whole() -> None:
+    entry = segment_stopped({}, STOPPED, "outcomes")
+    assert entry is not None
+    said = json.loads(entry.pop("Detail"))
+    assert entry == {
+        "Source": "rtc-segment-stopper",
+        "DetailType": "SegmentStopped",
+        "Time": datetime(2026, 11, 22, 6, 12, 1, 456_000, tzinfo=UTC),
+        "EventBusName": "outcomes",
+    }
+    assert said == {
+        "AppId": "661e",
+        "RoomId": "room-1",
+        "TaskId": "audio",
+        "BusinessId": "biz-1",
+        "Outcome": "stopped",
+        "RequestId": "20261122REQUEST",
+        "EventType": "RoomEnded",
+        "EventId": "evt-1",
+        "EventTime": "2026-11-22T06:12:00.123Z",
+        "StoppedAt": "2026-11-22T06:12:01.456Z",
+    }
+
+
+@pytest.mark.parametrize(
+    ("attribute", "name"), [("request_id", "RequestId"), ("event_id", "EventId"), ("business_id", "BusinessId")]
+)
+def test_what_is_not_known_is_left_out(attribute: str, name: str) -> None:
+    said = detail({}, {key: value for key, value in STOPPED.items() if key != attribute})
+    assert said is not None
+    assert name not in said
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param({}, STOPPED, id="a task that nobody knew"),
+        pytest.param(STARTED, STARTED | STOPPED, id="a task that had started"),
+        pytest.param(SEEN, SEEN | STOPPED, id="a task that had been seen"),
+        pytest.param(STOPPED, STOPPED | LATER, id="a task that was stopped before"),
+        pytest.param(STOPPED, STOPPED | LATER | {"request_id": STOPPED["request_id"]}, id="the same request"),
+        pytest.param(STOPPED, STOPPED | {"stopped_at": LATER["stopped_at"]}, id="the same event again"),
+        pytest.param({}, STOPPED | {"outcome": "already_stopped"}, id="a task that had stopped"),
+    ],
+)
+def test_every_stop_is_an_event(old: dict[str, Any], new: dict[str, Any]) -> None:
+    assert detail(old, new) is not None
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param({}, STARTED, id="a start"),
+        pytest.param({}, SEEN, id="a sighting"),
+        pytest.param(SEEN, SEEN | STARTED, id="a start of a task that had been seen"),
+        pytest.param(STOPPED, STOPPED | STARTED, id="a start after a stop"),
+        pytest.param(STOPPED, STOPPED | SEEN, id="a sighting after a stop"),
+        pytest.param(STOPPED, STOPPED | {"expires_at": Decimal(1_799_999_999)}, id="a later expiry"),
+        pytest.param(STOPPED, STOPPED, id="no change"),
+        pytest.param({}, ROOM_ENDED, id="a room's end"),
+        pytest.param(ROOM_ENDED, ROOM_ENDED | {"stop_event_time": LATER["stop_event_time"]}, id="a later end"),
+        pytest.param(STOPPED, {}, id="an expiry"),
+        pytest.param(ROOM_ENDED, {}, id="a room's expiry"),
+        pytest.param({}, {}, id="nothing"),
+    ],
+)
+def test_any_other_change_is_none(old: dict[str, Any], new: dict[str, Any]) -> None:
+    assert segment_stopped(old, new, "outcomes") is None
+
+
+@pytest.mark.parametrize(
+    ("unix_ms", "text"),
+    [
+        (0, "1970-01-01T00:00:00.000Z"),
+        (-1, "1969-12-31T23:59:59.999Z"),
+        (1_795_327_920_000, "2026-11-22T06:12:00.000Z"),
+    ],
+)
+def test_times_are_told_to_the_millisecond(unix_ms: int, text: str) -> None:
+    said = detail({}, STOPPED | {"stop_event_time": Decimal(unix_ms)})
+    assert said is not None
+    assert said["EventTime"] == text

@@ -1,0 +1,355 @@
+import json
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stop_segment.events import Room
+from tools import letters
+from tools.deployment import Deployment, NotDeployed, find_deployment
+from tools.display import letter_text, printable, room_text
+from tools.interruption import interruptible
+from tools.letters import Group, Letter, Message, Selection
+from tools.queues import Tally
+from tools.rooms import Item
+from tools.saved import load, save
+from tools.times import parse_age, readable_age, readable_time
+
+T = 1_795_327_920_123
+SENT_MS = T + 1_000
+FAILED_MS = T + 20_000
+BODY = json.dumps({"EventType": "RoomEnded", "AppId": "661e", "RoomId": "room-1", "TaskId": "audio"})
+LETTER = Letter(
+    message_id="m-1",
+    receipt_handle="handle",
+    body=BODY,
+    kind="exhausted",
+    event_time_ms=T,
+    failed_at_ms=FAILED_MS,
+    source_message_id="source-1",
+    code="InternalError",
+    message="the API answered HTTP 500",
+    request_id="20261122REQUEST",
+    receive_count=6,
+    room=Room("661e", "room-1"),
+)
+DIED = Letter(
+    message_id="m-2",
+    receipt_handle="handle",
+    body=BODY,
+    kind="died",
+    event_time_ms=SENT_MS,
+    failed_at_ms=SENT_MS,
+    source_message_id="m-2",
+    room=Room("661e", "room-1"),
+)
+ATTRIBUTES: dict[str, str | int] = {
+    "ErrorKind": "exhausted",
+    "ErrorCode": "InternalError",
+    "ErrorMessage": "the API answered HTTP 500",
+    "RequestId": "20261122REQUEST",
+    "FailedAt": FAILED_MS,
+    "SourceMessageId": "source-1",
+    "ReceiveCount": 6,
+    "EventTime": T,
+}
+
+
+def message(attributes: Mapping[str, str | int], *, message_id: str = "m-1", body: str = BODY) -> Any:
+    """Make what SQS gives."""
+    return {
+        "MessageId": message_id,
+        "ReceiptHandle": "handle",
+        "Body": body,
+        "Attributes": {"SentTimestamp": str(SENT_MS)},
+        "MessageAttributes": {
+            name: {"StringValue": str(value), "DataType": "Number" if isinstance(value, int) else "String"}
+            for name, value in attributes.items()
+        },
+    }
+
+
+class TestReadingALetter:
+    def test_a_letter_says_what_its_attributes_say(self) -> None:
+        assert letters.read_letter(message(ATTRIBUTES)) == LETTER
+
+    def test_a_letter_without_attributes_died_with_the_function(self) -> None:
+        assert letters.read_letter(message({}, message_id="m-2")) == DIED
+
+    @pytest.mark.parametrize(
+        ("body_time", "attribute", "time_ms"),
+        [
+            (None, None, SENT_MS),
+            ("2026-11-22T06:12:00.123Z", None, T),
+            ("2099-01-01T00:00:00Z", None, SENT_MS),
+            ("no time", None, SENT_MS),
+            (None, T - 5, T - 5),
+            ("2026-11-22T06:12:00.123Z", T - 5, T - 5),
+            (None, "2026-11-22T06:12:00.123Z", T),
+            (None, "never", SENT_MS),
+            (None, "9" * 5_000, SENT_MS),
+        ],
+    )
+    def test_a_letter_that_died_keeps_the_time_that_the_function_would_have_read(
+        self, body_time: str | None, attribute: str | int | None, time_ms: int
+    ) -> None:
+        body = json.dumps(json.loads(BODY) | ({"EventTime": body_time} if body_time else {}))
+        attributes: dict[str, str | int] = {} if attribute is None else {"EventTime": attribute}
+        assert letters.read_letter(message(attributes, body=body)).event_time_ms == time_ms
+
+    @pytest.mark.parametrize(
+        ("body", "room"),
+        [
+            (BODY, Room("661e", "room-1")),
+            (json.dumps({"detail-type": "RoomEnded", "detail": json.loads(BODY)}), Room("661e", "room-1")),
+            (json.dumps({"Type": "Notification", "Message": BODY}), Room("661e", "room-1")),
+            (json.dumps({"AppId": "661e", "RoomId": "a wrong id", "EventType": "Typo"}), Room("661e", "a wrong id")),
+            (json.dumps({"AppId": 661, "RoomId": "room-1"}), None),
+            (json.dumps({"RoomId": "room-1"}), None),
+            (json.dumps({"EventType": "UserJoin", "EventData": "{}"}), None),
+            ("[]", None),
+            ("no JSON", None),
+        ],
+    )
+    def test_a_letter_belongs_to_its_room_even_if_it_breaks_a_rule(self, body: str, room: Room | None) -> None:
+        assert letters.read_letter(message({}, body=body)).room == room
+
+    @given(
+        st.text(),
+        st.dictionaries(
+            st.sampled_from(list(ATTRIBUTES)), st.text() | st.integers() | st.integers(0, 10**20).map(str), max_size=8
+        ),
+    )
+    def test_whatever_a_letter_holds_it_can_be_read_and_shown(
+        self, body: str, attributes: dict[str, str | int]
+    ) -> None:
+        letter = letters.read_letter(message(attributes, body=body))
+        shown = letter_text(letter, FAILED_MS).plain
+        assert all(character.isprintable() or character == "\n" for character in shown)
+
+
+@pytest.mark.parametrize(
+    ("selection", "taken"),
+    [
+        (Selection(), True),
+        (Selection(kind="exhausted"), True),
+        (Selection(kind="died"), False),
+        (Selection(code="InternalError"), True),
+        (Selection(code="Other"), False),
+        (Selection(app_id="661e", room_id="room-1"), True),
+        (Selection(app_id="661e", room_id="room-2"), False),
+        (Selection(app_id="other"), False),
+        (Selection(source_message_id="source-1"), True),
+        (Selection(source_message_id="m-1"), False),
+        (Selection(failed_before_ms=FAILED_MS), False),
+        (Selection(failed_before_ms=FAILED_MS + 1), True),
+        (Selection(failed_after_ms=FAILED_MS), False),
+        (Selection(failed_after_ms=FAILED_MS - 1), True),
+        (Selection(kind="exhausted", code="Other"), False),
+    ],
+)
+def test_a_selection_takes_the_letters_that_fit_all_of_it(selection: Selection, taken: bool) -> None:
+    assert selection.takes(LETTER) is taken
+
+
+def test_a_letter_of_no_room_is_in_no_room() -> None:
+    assert not Selection(app_id="661e").takes(replace(LETTER, room=None))
+
+
+def test_selected_letters_come_in_the_order_in_which_they_failed() -> None:
+    assert letters.select([LETTER, DIED, replace(LETTER, kind="rejected")], Selection()) == [
+        DIED,
+        LETTER,
+        replace(LETTER, kind="rejected"),
+    ]
+
+
+def test_letters_are_grouped_by_reason_with_the_largest_group_first() -> None:
+    older = replace(LETTER, failed_at_ms=FAILED_MS - 5, message=None)
+    oldest = replace(LETTER, failed_at_ms=FAILED_MS - 9, message="the first")
+    other = replace(LETTER, code="Other", message=None)
+    assert letters.group([other, LETTER, DIED, older, oldest]) == [
+        Group("exhausted", "InternalError", 3, FAILED_MS - 9, "the first"),
+        Group("died", None, 1, SENT_MS, None),
+        Group("exhausted", "Other", 1, FAILED_MS, None),
+    ]
+
+
+@pytest.mark.parametrize("letter", [LETTER, DIED])
+def test_a_redriven_letter_is_the_unchanged_message_with_its_event_time(letter: Letter) -> None:
+    assert letters.redriven(letter) == Message(BODY, {"EventTime": letter.event_time_ms})
+
+
+class TestSavedCopies:
+    def test_a_saved_letter_is_restored_with_all_its_attributes(self, tmp_path: Path) -> None:
+        save(tmp_path / "saved.jsonl", [LETTER])
+        assert load(tmp_path / "saved.jsonl") == [Message(BODY, ATTRIBUTES)]
+
+    def test_a_letter_that_died_is_restored_with_its_time_and_its_source(self, tmp_path: Path) -> None:
+        save(tmp_path / "saved.jsonl", [DIED])
+        (restored,) = load(tmp_path / "saved.jsonl")
+        assert letters.read_letter(message(restored.attributes, message_id="m-9", body=restored.body)) == replace(
+            DIED, message_id="m-9"
+        )
+
+    @given(st.text(st.characters(exclude_categories=["Cs"])))
+    def test_any_body_survives(self, body: str) -> None:
+        line = json.dumps(letters.to_json(replace(LETTER, body=body)))
+        assert letters.restored(line).body == body
+        assert line.splitlines() == [line]
+
+    def test_a_copy_is_never_overwritten(self, tmp_path: Path) -> None:
+        (tmp_path / "saved.jsonl").write_text("the letters of yesterday")
+        with pytest.raises(FileExistsError):
+            save(tmp_path / "saved.jsonl", [LETTER])
+
+    @pytest.mark.parametrize("line", ["", "no JSON", "[]", "{}", '{"Body": 1, "ErrorKind": "died", "EventTime": 1}'])
+    def test_what_is_no_letter_is_refused_by_its_line(self, tmp_path: Path, line: str) -> None:
+        file = tmp_path / "saved.jsonl"
+        file.write_text(json.dumps(letters.to_json(LETTER)) + "\n" + line + "\n")
+        with pytest.raises(ValueError, match="line 2"):
+            load(file)
+
+
+class TestTimes:
+    @pytest.mark.parametrize(
+        ("text", "seconds"), [("0s", 0), ("90s", 90), ("15m", 900), ("2h", 7_200), ("3d", 259_200), ("1w", 604_800)]
+    )
+    def test_an_age_is_a_number_and_a_unit(self, text: str, seconds: int) -> None:
+        assert parse_age(text) == seconds
+
+    @pytest.mark.parametrize("text", ["", "15", "m", "-1m", "1.5h", "1h30m", "15 m", "1M", "1y", "٣m"])
+    def test_anything_else_is_no_age(self, text: str) -> None:
+        with pytest.raises(ValueError, match="is not an age"):
+            parse_age(text)
+
+    @pytest.mark.parametrize(
+        ("time_ms", "text"),
+        [
+            (T, "2026-11-22 06:12:00.123 UTC"),
+            (0, "1970-01-01 00:00:00.000 UTC"),
+            (-1, "1969-12-31 23:59:59.999 UTC"),
+            (10**15, "1000000000000000 ms"),
+        ],
+    )
+    def test_a_time_is_written_in_utc(self, time_ms: int, text: str) -> None:
+        assert readable_time(time_ms) == text
+
+    @pytest.mark.parametrize(
+        ("seconds", "text"),
+        [
+            (0, "0 s ago"),
+            (119, "119 s ago"),
+            (120, "2 min ago"),
+            (7_199, "119 min ago"),
+            (7_200, "2 h ago"),
+            (172_799, "47 h ago"),
+            (172_800, "2 d ago"),
+            (-90, "in 90 s"),
+            (-604_800, "in 7 d"),
+        ],
+    )
+    def test_an_age_is_told_in_the_largest_unit_of_which_it_is_two(self, seconds: int, text: str) -> None:
+        assert readable_age(T - seconds * 1_000, T) == text
+
+
+@pytest.mark.parametrize(
+    ("item", "state"),
+    [
+        (Item("#room", stop_event_time_ms=T), "ended"),
+        (Item("audio", seen_at_ms=T), "seen, no stop event yet"),
+        (Item("audio", started_at_ms=T), "started, no stop event since"),
+        (Item("audio", stop_event_time_ms=T, outcome="stopped"), "stopped"),
+        (Item("audio", started_at_ms=T, stop_event_time_ms=T, outcome="already_stopped"), "already_stopped"),
+        (
+            Item("audio", started_at_ms=T + 1, stop_event_time_ms=T, outcome="stopped"),
+            "started again, after it was stopped",
+        ),
+    ],
+)
+def test_an_item_tells_its_state(item: Item, state: str) -> None:
+    assert item.state == state
+    assert f": {state}\n" in room_text(Room("661e", "room-1"), [item], T).plain
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain, 房间, two\nlines", "plain, 房间, two\nlines"),
+        ("\x1b[2Jgone\r\x07", "\\x1b[2Jgone\\r\\x07"),
+        ("\u202etxet\u200b", "\\u202etxet\\u200b"),
+        ("\x9b31m \u2028", "\\x9b31m \\u2028"),
+    ],
+)
+def test_nothing_that_a_letter_holds_steers_the_terminal(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+def test_tallies_add_up_and_keep_the_first_reason() -> None:
+    total = Tally(done=3) + Tally(done=8, refused=2, reason="first") + Tally(undeleted=1, reason="second")
+    assert total == Tally(done=11, refused=2, undeleted=1, reason="first")
+    assert total.total == 14
+
+
+class CloudFormation:
+    """Answers describe_stacks as CloudFormation does for one stack, or as it does when it refuses."""
+
+    class meta:  # noqa: N801
+        region_name = "eu-west-1"
+
+    def __init__(self, outputs: dict[str, str] | None = None, code: str = "ValidationError") -> None:
+        self._outputs = outputs
+        self._code = code
+
+    def describe_stacks(self, StackName: str) -> Any:  # noqa: N803
+        if self._outputs is None:
+            raise ClientError({"Error": {"Code": self._code, "Message": f"no {StackName}"}}, "DescribeStacks")
+        return {"Stacks": [{"Outputs": [{"OutputKey": k, "OutputValue": v} for k, v in self._outputs.items()]}]}
+
+
+class TestDeployment:
+    OUTPUTS = {"EventQueueUrl": "e", "DeadLetterQueueUrl": "d", "SegmentTableName": "t", "CallbackUrl": "c"}  # noqa: RUF012
+
+    def test_a_stack_of_ours_is_known_by_its_outputs(self) -> None:
+        client: Any = CloudFormation(self.OUTPUTS)
+        assert find_deployment(client, "ours") == Deployment("e", "d", "t")
+
+    @pytest.mark.parametrize("missing", ["EventQueueUrl", "DeadLetterQueueUrl", "SegmentTableName"])
+    def test_a_stack_that_lacks_one_is_not_ours(self, missing: str) -> None:
+        client: Any = CloudFormation({name: value for name, value in self.OUTPUTS.items() if name != missing})
+        with pytest.raises(NotDeployed, match=f"'theirs' is not .* no output {missing}"):
+            find_deployment(client, "theirs")
+
+    def test_a_stack_that_is_not_there_is_told_with_its_region(self) -> None:
+        client: Any = CloudFormation()
+        with pytest.raises(NotDeployed, match="no stack 'gone' in eu-west-1"):
+            find_deployment(client, "gone")
+
+    def test_another_refusal_is_not_taken_for_a_missing_stack(self) -> None:
+        client: Any = CloudFormation(code="AccessDenied")
+        with pytest.raises(ClientError):
+            find_deployment(client, "ours")
+
+
+class TestInterruption:
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_the_first_signal_is_noted_and_handlers_come_back(self, number: signal.Signals) -> None:
+        before = signal.getsignal(number)
+        with interruptible() as interrupted:
+            assert not interrupted()
+            os.kill(os.getpid(), number)
+            assert interrupted()
+        assert signal.getsignal(number) is before
+
+    def test_the_second_one_ends_the_program_as_ever(self) -> None:
+        with interruptible():
+            os.kill(os.getpid(), signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)

@@ -1,0 +1,117 @@
+"""What the tools print for people. Whatever a letter or a record holds is shown, never obeyed, by the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from stop_segment.events import Room
+from stop_segment.records import ROOM_ITEM
+from tools.letters import Group, Letter
+from tools.rooms import Item
+from tools.times import readable_age, readable_time
+
+output = Console(highlight=False, markup=False, emoji=False)
+messages = Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+_LABEL_WIDTH = 14
+
+
+def progress_bar(what: str, *, shown: bool) -> Progress:
+    """Make a progress bar on standard error."""
+    return Progress(
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=messages,
+        disable=not shown,
+    )
+
+
+def printable(text: str) -> str:
+    """Write what would steer a terminal, or hide text in it, as an escape; lines stay lines."""
+    return "".join(
+        character if character.isprintable() or character == "\n" else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def groups_table(groups: Sequence[Group], now_ms: int) -> Table:
+    """Lay out letters by their reason."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("ErrorKind", no_wrap=True)
+    table.add_column("ErrorCode", overflow="fold")
+    table.add_column("Letters", justify="right")
+    table.add_column("Oldest", no_wrap=True)
+    table.add_column("Example", overflow="fold")
+    for one in groups:
+        age = readable_age(one.oldest_failed_at_ms, now_ms)
+        cells = (one.kind, one.code or "-", str(one.count), age, one.example or "-")
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    return table
+
+
+def letter_text(letter: Letter, now_ms: int) -> Text:
+    """Lay out a whole letter."""
+    rows = [
+        ("room", f"{letter.room.room_id}  of application {letter.room.app_id}" if letter.room else None),
+        ("event time", _time(letter.event_time_ms, now_ms)),
+        ("failed", _time(letter.failed_at_ms, now_ms)),
+        ("received", None if letter.receive_count is None else _times(letter.receive_count)),
+        ("message", letter.message),
+        ("request id", letter.request_id),
+    ]
+    title = f"{letter.source_message_id}  {letter.kind}  {letter.code or ''}".rstrip()
+    text = _block(title, rows)
+    return text.append("\n" + _indented(printable(_pretty(letter.body)), 4) + "\n")
+
+
+def room_text(room: Room, items: Sequence[Item], now_ms: int) -> Text:
+    """Lay out all that the table knows of a room."""
+    text = Text(printable(f"Room {room.room_id} of application {room.app_id}\n"))
+    for item in items:
+        stop_event = " ".join(filter(None, [item.event_type, item.event_id]))
+        rows = [
+            ("started", _time(item.started_at_ms, now_ms)),
+            ("last seen", _time(item.seen_at_ms, now_ms)),
+            ("stop event", _time(item.stop_event_time_ms, now_ms)),
+            ("", stop_event or None),
+            ("answered", _time(item.stopped_at_ms, now_ms)),
+            ("request id", item.request_id),
+            ("business id", item.business_id),
+            ("kept until", _time(item.expires_at_seconds and item.expires_at_seconds * 1_000, now_ms)),
+        ]
+        name = "the room itself" if item.task_id == ROOM_ITEM else f"task {item.task_id}"
+        text.append("\n").append(_block(f"{name}: {item.state}", rows))
+    return text
+
+
+def _block(title: str, rows: Sequence[tuple[str, str | None]]) -> Text:
+    text = Text(printable(title) + "\n", style="bold")
+    lines = [f"  {label:<{_LABEL_WIDTH}}{printable(value)}\n" for label, value in rows if value is not None]
+    return Text.assemble(text, "".join(lines))
+
+
+def _time(time_ms: int | None, now_ms: int) -> str | None:
+    return None if time_ms is None else f"{readable_time(time_ms)}  ({readable_age(time_ms, now_ms)})"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _pretty(body: str) -> str:
+    try:
+        return json.dumps(json.loads(body), indent=2, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return body
+
+
+def _indented(text: str, spaces: int) -> str:
+    return "\n".join(" " * spaces + line for line in text.splitlines())

@@ -1,0 +1,236 @@
+"""Dead letters as values: what one says, which are meant, and how they group by reason."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from stop_segment.envelopes import unwrap
+from stop_segment.errors import InvalidMessage
+from stop_segment.events import Room, parse_event
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs.type_defs import MessageAttributeValueOutputTypeDef, MessageTypeDef
+
+DIED = "died"  # the kind of a letter that says none: SQS moved it itself, since the function died with it
+_ATTRIBUTES = (
+    "ErrorKind",
+    "ErrorCode",
+    "ErrorMessage",
+    "RequestId",
+    "FailedAt",
+    "SourceMessageId",
+    "ReceiveCount",
+    "EventTime",
+)
+KINDS = ("invalid_message", "rejected", "exhausted", DIED)
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A dead letter.
+
+    Parameters
+    ----------
+    message_id, receipt_handle
+        What SQS knows it by. Each receipt gives a new handle.
+    body
+        The message that failed, unchanged.
+    kind
+        Its ErrorKind, or `died`.
+    event_time_ms
+        Its event time T: a redriven letter must not count as a newer event.
+    failed_at_ms
+        When it failed; of a letter that died, when it was sent, since nobody noted more.
+    source_message_id
+        The id that the failed message had on the event queue, and has in the logs.
+    """
+
+    message_id: str
+    receipt_handle: str = field(repr=False)
+    body: str
+    kind: str
+    event_time_ms: int
+    failed_at_ms: int
+    source_message_id: str
+    code: str | None = None
+    message: str | None = None
+    request_id: str | None = None
+    receive_count: int | None = None
+    room: Room | None = None
+
+
+@dataclass(frozen=True)
+class Message:
+    """What is sent to a queue: a body, and message attributes by name."""
+
+    body: str
+    attributes: Mapping[str, str | int]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which letters are meant: those that fit all that is not None. Times are Unix ms."""
+
+    source_message_id: str | None = None
+    kind: str | None = None
+    code: str | None = None
+    app_id: str | None = None
+    room_id: str | None = None
+    failed_before_ms: int | None = None
+    failed_after_ms: int | None = None
+
+    def takes(self, letter: Letter) -> bool:
+        """Tell whether a letter is meant."""
+        app_id, room_id = (letter.room.app_id, letter.room.room_id) if letter.room else (None, None)
+        return (
+            self.source_message_id in (None, letter.source_message_id)
+            and self.kind in (None, letter.kind)
+            and self.code in (None, letter.code)
+            and self.app_id in (None, app_id)
+            and self.room_id in (None, room_id)
+            and (self.failed_before_ms is None or letter.failed_at_ms < self.failed_before_ms)
+            and (self.failed_after_ms is None or letter.failed_at_ms > self.failed_after_ms)
+        )
+
+
+@dataclass(frozen=True)
+class Group:
+    """The letters with one reason.
+
+    Parameters
+    ----------
+    example
+        The error message of the oldest that has one.
+    """
+
+    kind: str
+    code: str | None
+    count: int
+    oldest_failed_at_ms: int
+    example: str | None
+
+
+def read_letter(message: MessageTypeDef) -> Letter:
+    """Read what SQS gave: a message with all its attributes and its SentTimestamp."""
+    attributes = message.get("MessageAttributes", {})
+    texts = {name: value["StringValue"] for name, value in attributes.items() if "StringValue" in value}
+    sent_ms = int(message["Attributes"]["SentTimestamp"])
+    failed_at_ms = _whole_number(texts.get("FailedAt"))
+    return Letter(
+        message_id=message["MessageId"],
+        receipt_handle=message["ReceiptHandle"],
+        body=message["Body"],
+        kind=texts.get("ErrorKind", DIED),
+        event_time_ms=_event_time_ms(message["Body"], sent_ms, attributes.get("EventTime")),
+        failed_at_ms=sent_ms if failed_at_ms is None else failed_at_ms,
+        source_message_id=texts.get("SourceMessageId", message["MessageId"]),
+        code=texts.get("ErrorCode"),
+        message=texts.get("ErrorMessage"),
+        request_id=texts.get("RequestId"),
+        receive_count=_whole_number(texts.get("ReceiveCount")),
+        room=_room(message["Body"]),
+    )
+
+
+def select(letters: Iterable[Letter], selection: Selection) -> list[Letter]:
+    """Return the letters that are meant, the one that failed first at the front."""
+    return sorted(filter(selection.takes, letters), key=lambda letter: letter.failed_at_ms)
+
+
+def group(letters: Iterable[Letter]) -> list[Group]:
+    """Group letters by ErrorKind and ErrorCode, the largest group first."""
+    by_reason: dict[tuple[str, str | None], list[Letter]] = {}
+    for letter in sorted(letters, key=lambda letter: letter.failed_at_ms):
+        by_reason.setdefault((letter.kind, letter.code), []).append(letter)
+    groups = [
+        Group(
+            kind,
+            code,
+            len(same),
+            same[0].failed_at_ms,
+            next((letter.message for letter in same if letter.message), None),
+        )
+        for (kind, code), same in by_reason.items()
+    ]
+    return sorted(groups, key=lambda one: (-one.count, one.kind, one.code or ""))
+
+
+def to_json(letter: Letter) -> dict[str, str | int]:
+    """Write a letter under the names of its message attributes, times in Unix ms; what it does not say is left out."""
+    values: Mapping[str, str | int | None] = {
+        "ErrorKind": letter.kind,
+        "ErrorCode": letter.code,
+        "ErrorMessage": letter.message,
+        "RequestId": letter.request_id,
+        "FailedAt": letter.failed_at_ms,
+        "SourceMessageId": letter.source_message_id,
+        "ReceiveCount": letter.receive_count,
+        "EventTime": letter.event_time_ms,
+        "AppId": letter.room.app_id if letter.room else None,
+        "RoomId": letter.room.room_id if letter.room else None,
+        "Body": letter.body,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def redriven(letter: Letter) -> Message:
+    """Make the message that asks for the letter's event once more: as it was, and no newer."""
+    return Message(letter.body, {"EventTime": letter.event_time_ms})
+
+
+def restored(line: str) -> Message:
+    """Make the letter again that `to_json` wrote as one line of JSON.
+
+    Raises
+    ------
+    ValueError
+        The line holds no letter.
+    """
+    letter = json.loads(line)
+    match letter:
+        case {"Body": str(body), "ErrorKind": str(), "EventTime": int()}:
+            return Message(body, {name: letter[name] for name in _ATTRIBUTES if name in letter})
+    raise ValueError("it is not a letter")
+
+
+def group_to_json(one: Group) -> dict[str, str | int | None]:
+    """Write a group for machines, its reason under the names of the message attributes, times in Unix ms."""
+    return {
+        "ErrorKind": one.kind,
+        "ErrorCode": one.code,
+        "count": one.count,
+        "oldest_failed_at": one.oldest_failed_at_ms,
+        "example": one.example,
+    }
+
+
+def _event_time_ms(body: str, sent_ms: int, attribute: MessageAttributeValueOutputTypeDef | None) -> int:
+    text = attribute.get("StringValue") if attribute else None
+    time_ms = _whole_number(text)
+    if time_ms is not None:
+        return time_ms
+    # It died before anybody wrote its time down: the time is what the function would have read.
+    try:
+        event = parse_event(body, sent_ms, text)
+    except InvalidMessage:
+        return sent_ms
+    return event.time_ms if event else sent_ms
+
+
+def _room(body: str) -> Room | None:
+    # Read without the event's rules: a letter that breaks one of them still belongs to its room.
+    try:
+        content = unwrap(body) or {}
+    except InvalidMessage:
+        return None
+    match content:
+        case {"AppId": str(app_id), "RoomId": str(room_id)}:
+            return Room(app_id, room_id)
+    return None
+
+
+def _whole_number(text: str | None) -> int | None:
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 16 else None

@@ -1,0 +1,241 @@
+"""The dead-letter queue as something that can be read, redriven and emptied: the one tool module that knows SQS.
+
+SQS cannot list a queue. A letter is seen by receiving it, which hides it from everybody else for a while, so whoever
+only looks gives it back::
+
+    receive ... receive | give back                          look
+    receive ... receive | send, delete ... | give back       redrive: what was not meant, or could not be sent
+    receive ... receive | save, delete ... | give back       purge
+
+A program that is killed gives nothing back: its letters show up again by themselves when their lease ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from stop_segment.failures import ENTRIES_A_CALL, parts
+from tools.letters import Letter, Message, read_letter, redriven
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.type_defs import BatchResultErrorEntryTypeDef, MessageAttributeValueTypeDef
+
+_ATTRIBUTES_BYTES = 2_048  # at most, with their names
+_WAIT_SECONDS = 1  # any wait makes SQS ask all its servers, so that an empty answer means an empty queue
+_SLOWEST_LETTERS_A_SECOND = 50  # that a far-away region gives out, takes back or deletes
+_SPARE_SECONDS = 10
+_LONGEST_LEASE_SECONDS = 43_200  # SQS allows no more
+
+
+class Interrupted(Exception):
+    """Somebody asked the program to end."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read of the queue.
+
+    Parameters
+    ----------
+    letters
+        Each one once.
+    hidden
+        How many more somebody else held when the reading began, about.
+    complete
+        Whether the queue was read to its end.
+    """
+
+    letters: Sequence[Letter]
+    hidden: int
+    complete: bool
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How far a job has come.
+
+    Parameters
+    ----------
+    done
+        Letters that are where they should be and off the dead-letter queue.
+    refused
+        Letters that SQS did not take: they stay.
+    undeleted
+        Letters that were sent, or saved, and could not be deleted: they stay as well.
+    reason
+        Why, of the first that was refused or could not be deleted.
+    """
+
+    done: int = 0
+    refused: int = 0
+    undeleted: int = 0
+    reason: str | None = None
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            self.done + other.done,
+            self.refused + other.refused,
+            self.undeleted + other.undeleted,
+            self.reason or other.reason,
+        )
+
+    @property
+    def total(self) -> int:
+        """How many letters have had their turn."""
+        return self.done + self.refused + self.undeleted
+
+
+class DeadLetterQueue:
+    """The letters of a dead-letter queue, held between `__enter__` and `__exit__`.
+
+    Every method may raise `Interrupted` between two calls, and what boto3 raises. Leaving gives back what is held.
+
+    Parameters
+    ----------
+    client
+        A boto3 SQS client.
+    interrupted
+        Tells whether the program is asked to end.
+    """
+
+    def __init__(self, client: SQSClient, url: str, interrupted: Callable[[], bool]) -> None:
+        self._client = client
+        self._url = url
+        self._interrupted = interrupted
+        self._held: dict[str, Letter] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for part in parts(list(self._held.values())):
+            # Where this fails, the lease ends by itself.
+            with contextlib.suppress(ClientError, BotoCoreError):
+                self._client.change_message_visibility_batch(
+                    QueueUrl=self._url,
+                    Entries=[
+                        {"Id": str(number), "ReceiptHandle": letter.receipt_handle, "VisibilityTimeout": 0}
+                        for number, letter in enumerate(part)
+                    ],
+                )
+
+    def read(self, *, seconds_a_letter: float = 0.0) -> Reading:
+        """Receive and hold every letter.
+
+        Parameters
+        ----------
+        seconds_a_letter
+            How long the work on each takes: nobody else gets a letter before all are done.
+        """
+        waiting, hidden = self._count()
+        reading_seconds = _SPARE_SECONDS + waiting / _SLOWEST_LETTERS_A_SECOND
+        lease_seconds = 2 * reading_seconds + waiting * seconds_a_letter
+        deadline = time.monotonic() + reading_seconds
+        while time.monotonic() < deadline:
+            self._heed_interruption()
+            messages = self._client.receive_message(
+                QueueUrl=self._url,
+                MaxNumberOfMessages=ENTRIES_A_CALL,
+                VisibilityTimeout=min(_LONGEST_LEASE_SECONDS, round(lease_seconds)),
+                WaitTimeSeconds=_WAIT_SECONDS,
+                MessageAttributeNames=["All"],
+                MessageSystemAttributeNames=["SentTimestamp"],
+            ).get("Messages", [])
+            # By its id: SQS may deliver a letter twice, and then only the newer handle counts.
+            self._held |= {message["MessageId"]: read_letter(message) for message in messages}
+            if not messages:
+                return Reading(list(self._held.values()), hidden, complete=True)
+        return Reading(list(self._held.values()), hidden, complete=False)
+
+    def redrive(self, letters: Sequence[Letter], event_queue_url: str, per_second: int) -> Iterator[Tally]:
+        """Send held letters to the event queue, with their event times, and then delete them; yield after each call.
+
+        Sent first and then deleted, none is lost, whatever happens between. One that is sent twice is answered as the
+        event that it was, since its event time stays the same.
+        """
+        turn = time.monotonic()
+        for part in parts(letters, _letter_bytes, min(ENTRIES_A_CALL, per_second)):
+            time.sleep(max(0.0, turn - time.monotonic()))
+            turn = time.monotonic() + len(part) / per_second
+            self._heed_interruption()
+            sent, reason = self._send(event_queue_url, [redriven(letter) for letter in part])
+            yield self._delete([part[number] for number in sent]) + Tally(refused=len(part) - len(sent), reason=reason)
+
+    def delete(self, letters: Sequence[Letter]) -> Iterator[Tally]:
+        """Delete held letters; yield after each call."""
+        for part in parts(letters):
+            self._heed_interruption()
+            yield self._delete(part)
+
+    def restore(self, messages: Sequence[Message]) -> Iterator[Tally]:
+        """Send letters that were purged to the queue again; yield after each call."""
+        for part in parts(messages, _message_bytes):
+            self._heed_interruption()
+            sent, reason = self._send(self._url, part)
+            yield Tally(done=len(sent), refused=len(part) - len(sent), reason=reason)
+
+    def _count(self) -> tuple[int, int]:
+        attributes = self._client.get_queue_attributes(
+            QueueUrl=self._url,
+            AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
+        )["Attributes"]
+        return (
+            int(attributes["ApproximateNumberOfMessages"]),
+            int(attributes["ApproximateNumberOfMessagesNotVisible"]),
+        )
+
+    def _send(self, queue_url: str, messages: Sequence[Message]) -> tuple[list[int], str | None]:
+        """Send messages; return the places of those that SQS took, and why it refused the first that it did not."""
+        answer = self._client.send_message_batch(
+            QueueUrl=queue_url,
+            Entries=[
+                {
+                    "Id": str(number),
+                    "MessageBody": message.body,
+                    "MessageAttributes": {name: _attribute(value) for name, value in message.attributes.items()},
+                }
+                for number, message in enumerate(messages)
+            ],
+        )
+        return [int(entry["Id"]) for entry in answer.get("Successful", [])], _reason(answer.get("Failed", []))
+
+    def _delete(self, letters: Sequence[Letter]) -> Tally:
+        if not letters:
+            return Tally()
+        answer = self._client.delete_message_batch(
+            QueueUrl=self._url,
+            Entries=[
+                {"Id": str(number), "ReceiptHandle": letter.receipt_handle} for number, letter in enumerate(letters)
+            ],
+        )
+        deleted = [letters[int(entry["Id"])] for entry in answer.get("Successful", [])]
+        for letter in deleted:
+            del self._held[letter.message_id]
+        return Tally(done=len(deleted), undeleted=len(letters) - len(deleted), reason=_reason(answer.get("Failed", [])))
+
+    def _heed_interruption(self) -> None:
+        if self._interrupted():
+            raise Interrupted
+
+
+def _attribute(value: str | int) -> MessageAttributeValueTypeDef:
+    return {"DataType": "Number" if isinstance(value, int) else "String", "StringValue": str(value)}
+
+
+def _reason(failed: Sequence[BatchResultErrorEntryTypeDef]) -> str | None:
+    return f"{failed[0]['Code']}: {failed[0].get('Message', '')}" if failed else None
+
+
+def _letter_bytes(letter: Letter) -> int:
+    return len(letter.body.encode()) + _ATTRIBUTES_BYTES
+
+
+def _message_bytes(message: Message) -> int:
+    return len(message.body.encode()) + _ATTRIBUTES_BYTES

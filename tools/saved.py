@@ -1,0 +1,48 @@
+"""Saved copies of letters: JSON Lines, one letter a line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from tools.letters import Letter, Message, restored, to_json
+
+
+def save(path: Path, letters: Sequence[Letter]) -> None:
+    """Write letters to a new file, and return when the disk has them.
+
+    Raises
+    ------
+    OSError
+        The file exists already, or cannot be written.
+    """
+    with path.open("x", encoding="utf-8") as file:
+        file.writelines(json.dumps(to_json(letter)) + "\n" for letter in letters)
+        file.flush()
+        os.fsync(file.fileno())
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # else the file's name may be lost, and the letters with it
+    finally:
+        os.close(folder)
+
+
+def load(path: Path) -> list[Message]:
+    """Read the letters of a saved copy.
+
+    Raises
+    ------
+    ValueError
+        A line holds no letter; the message names the line.
+    OSError
+        The file cannot be read.
+    """
+    letters = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            letters.append(restored(line))
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from None
+    return letters

@@ -1,0 +1,46 @@
+"""Times and ages, as people write and read them."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_AGE = re.compile(r"(?P<number>[0-9]{1,9})(?P<unit>[smhdw])")
+
+
+def parse_age(text: str) -> int:
+    """Read an age such as `90s`, `15m`, `2h`, `3d` or `1w`.
+
+    Returns
+    -------
+    int
+        Seconds.
+
+    Raises
+    ------
+    ValueError
+        It is no such age.
+    """
+    match = _AGE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not an age: write a number and s, m, h, d or w, such as 15m")
+    return int(match["number"]) * _SECONDS[match["unit"]]
+
+
+def readable_time(time_ms: int) -> str:
+    """Write a time in Unix ms as a date and time in UTC."""
+    try:
+        moment = _EPOCH + timedelta(milliseconds=time_ms)
+    except OverflowError:  # anybody who may send a letter may write any number into it
+        return f"{time_ms} ms"
+    return f"{moment:%Y-%m-%d %H:%M:%S}.{time_ms % 1000:03d} UTC"
+
+
+def readable_age(time_ms: int, now_ms: int) -> str:
+    """Say how long ago a time was, or in how long it will be, in the largest unit of which it is two or more."""
+    seconds = abs(now_ms - time_ms) // 1000
+    unit = next((unit for unit in "dhm" if seconds >= 2 * _SECONDS[unit]), "s")
+    length = f"{seconds // _SECONDS[unit]} {'min' if unit == 'm' else unit}"
+    return f"{length} ago" if time_ms <= now_ms else f"in {length}"
