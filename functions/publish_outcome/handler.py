@@ -89,7 +89,9 @@ def _publish(entries: Mapping[str, PutEventsRequestEntryTypeDef]) -> dict[str, s
 def _put(numbers: Sequence[str], entries: Sequence[PutEventsRequestEntryTypeDef]) -> dict[str, str]:
     try:
         answer = _events.put_events(Entries=entries)
-    except (ClientError, BotoCoreError) as error:
+    except ClientError as error:
+        return dict.fromkeys(numbers, error.response["Error"]["Code"])
+    except BotoCoreError as error:
         return dict.fromkeys(numbers, type(error).__name__)
     return {
         number: result.get("ErrorCode", "Unknown")

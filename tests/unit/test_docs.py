@@ -1,0 +1,175 @@
+"""The documentation says what is: parameters, outputs, commands, samples, links and the event contract."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from aws_lambda_powertools.utilities.data_classes import SQSEvent
+from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
+from cfnlint.decode import cfn_yaml
+
+from stop_segment.envelopes import unwrap
+from stop_segment.errors import InvalidMessage
+from stop_segment.events import parse_event
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+EVENTS_PAGE = (ROOT / "docs" / "events.md").read_text()
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+TEMPLATE = cfn_yaml.load(str(ROOT / "template.yaml"))
+SCHEMA = json.loads((ROOT / "functions" / "stop_segment" / "event.schema.json").read_text())
+
+SAMPLES = {path.name: json.loads(path.read_text()) for path in sorted(ROOT.glob("events/*.json"))}
+BAD_SAMPLES = [name for name in SAMPLES if name.startswith("bad-") and name != "bad-app.json"]
+GOOD_SAMPLES = [name for name in SAMPLES if name not in BAD_SAMPLES]
+IGNORED_SAMPLES = ["rtc-callback-other.json"]
+
+
+def table_rows(text: str) -> dict[str, list[str]]:
+    """Give the cells of every table row that begins with a name in code font, by that name."""
+    rows = re.findall(r"^\| `([^`]+)`(.*)\|$", text, re.MULTILINE)
+    return {name: [cell.strip() for cell in rest.split("|")[1:]] for name, rest in rows}
+
+
+def section(text: str, heading: str) -> str:
+    """Give what stands between a heading and the next one of its level."""
+    found = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found, f"there is no section {heading!r}"
+    return found[1]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    found: list[str] = re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return found
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def sample_record(name: str) -> SQSRecord:
+    (record,) = SQSEvent(SAMPLES[name]).records
+    return record
+
+
+def is_valid(content: dict[str, Any]) -> bool:
+    return bool(jsonschema.Draft7Validator(SCHEMA).is_valid(content))
+
+
+def test_readme_tells_every_parameter_and_its_default() -> None:
+    rows = table_rows(section(README, "Parameters"))
+    defaults = {name: str(parameter["Default"]) for name, parameter in TEMPLATE["Parameters"].items()}
+    assert {name: cells[0] for name, cells in rows.items()} == {
+        name: f"`{default}`" if default else "empty" for name, default in defaults.items()
+    }
+
+
+def test_readme_tells_every_output() -> None:
+    assert set(TEMPLATE["Outputs"]) <= set(table_rows(section(README, "Deploy to AWS")))
+
+
+def test_readme_tells_every_error_kind() -> None:
+    failures = (ROOT / "functions" / "stop_segment" / "failures.py").read_text()
+    kinds = re.findall(r'return "(\w+)"', failures)
+    assert kinds
+    assert set(kinds) <= set(table_rows(section(README, "What happens on failure")))
+
+
+def test_readme_tells_every_make_command_and_no_other() -> None:
+    commands = set(re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {name.removeprefix("make ") for name in table_rows(section(README, "See it run"))} == commands
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_make_command_that_a_page_names_exists(page: Path) -> None:
+    text = page.read_text()
+    code = "\n".join([*re.findall(r"`([^`\n]+)`", text), *blocks(text, "sh")])
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"^make ([a-z-]+)", code, re.MULTILINE)) <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text()):
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_test_that_a_page_names_exists(page: Path) -> None:
+    tests = "\n".join(path.read_text() for path in ROOT.glob("tests/**/*.py"))
+    for name in re.findall(r"`(test_\w+)`", page.read_text()):
+        assert f"def {name}(" in tests
+
+
+def test_docs_have_an_index() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+    assert [
+        page.name for page in ROOT.glob("docs/*.md") if page.name != "README.md" and f"({page.name})" not in index
+    ] == []
+
+
+def test_the_contract_tells_every_sample_and_no_other() -> None:
+    assert set(table_rows(section(EVENTS_PAGE, "Samples"))) == set(SAMPLES)
+
+
+@pytest.mark.parametrize("key", [("properties", "EventType", "enum"), ("properties",)], ids=["EventType", "fields"])
+def test_the_contract_tells_all_of_the_schema(key: tuple[str, ...]) -> None:
+    names: Any = SCHEMA
+    for step in key:
+        names = names[step]
+    assert [name for name in names if f"`{name}`" not in EVENTS_PAGE] == []
+
+
+@pytest.mark.parametrize("text", blocks(EVENTS_PAGE, "json"))
+def test_every_example_of_the_contract_is_what_it_says(text: str) -> None:
+    example = json.loads(text)
+    if example.get("source") != "rtc-segment-stopper":
+        assert parse_event(text, sent_ms=0) is not None
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_sample_is_an_sqs_event(name: str) -> None:
+    record = sample_record(name)
+    assert record.md5_of_body == hashlib.md5(record.body.encode(), usedforsecurity=False).hexdigest()
+    assert record.event_source == "aws:sqs"
+    assert int(record.attributes.sent_timestamp) > 0
+    assert int(record.attributes.approximate_receive_count) == 1
+    assert record.message_attributes["EventTime"] is None
+
+
+def test_samples_are_different_messages() -> None:
+    assert len({sample_record(name).message_id for name in SAMPLES}) == len(SAMPLES)
+
+
+@pytest.mark.parametrize("name", GOOD_SAMPLES)
+def test_a_good_sample_keeps_the_contract(name: str) -> None:
+    record = sample_record(name)
+    content, event = unwrap(record.body), parse_event(record.body, int(record.attributes.sent_timestamp))
+    if name in IGNORED_SAMPLES:
+        assert content is None
+        assert event is None
+        return
+    assert content is not None
+    assert is_valid(content)
+    assert event is not None
+
+
+@pytest.mark.parametrize("name", BAD_SAMPLES)
+def test_a_bad_sample_breaks_the_contract(name: str) -> None:
+    record = sample_record(name)
+    with pytest.raises(InvalidMessage):
+        parse_event(record.body, int(record.attributes.sent_timestamp))
+    try:
+        content = unwrap(record.body)
+    except InvalidMessage:
+        return
+    assert content is not None
+    assert not is_valid(content)

@@ -1,0 +1,213 @@
+"""Who is on call can rely on docs/operations.md: alarms, dashboard, metrics and page speak of the same things."""
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aws_lambda_powertools.metrics import EphemeralMetrics
+from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
+from cfnlint.decode import cfn_yaml
+
+from stop_segment import report
+from stop_segment.arrivals import Arrival
+from stop_segment.errors import CredentialsRefused, InvalidMessage
+from stop_segment.failures import Failure
+from stop_segment.rules import Outcome
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "operations.md").read_text()
+TEMPLATE: dict[str, Any] = cfn_yaml.load(str(ROOT / "template.yaml"))
+RESOURCES: dict[str, Any] = TEMPLATE["Resources"]
+NAMESPACE = "RtcSegmentStopper"
+DIMENSIONS = [["service", {"Ref": "AWS::StackName"}]]
+ALARMS = {name: r["Properties"] for name, r in RESOURCES.items() if r["Type"] == "AWS::CloudWatch::Alarm"}
+# What an on-call person is told to do begins with one of these.
+ORDERS = ["Ask", "Correct", "Enter", "Find", "Limit", "Look", "Mend", "Put", "Read", "Redrive", "See", "Send", "Wait"]
+
+
+def section(heading: str) -> str:
+    found = re.search(rf"^### {re.escape(heading)}\n(.*?)(?=^##+ |\Z)", PAGE, re.MULTILINE | re.DOTALL)
+    assert found, f"there is no section {heading!r}"
+    return found[1]
+
+
+def runbook_of(alarm: str) -> str:
+    """Give the heading that an alarm's description refers to."""
+    found = re.search(r'\(docs/operations\.md, "([^"]+)"\)\.$', ALARMS[alarm]["AlarmDescription"])
+    assert found, f"the description of {alarm} does not end in its section"
+    return found[1]
+
+
+@pytest.mark.parametrize("alarm", ALARMS)
+def test_an_alarm_says_what_to_do(alarm: str) -> None:
+    text = re.split(r' \(docs/operations\.md, "', ALARMS[alarm]["AlarmDescription"])[0]
+    sentences = re.split(r"[:.] ", text)
+    orders = [sentence for sentence in sentences if re.match(rf"({'|'.join(ORDERS)})\b", sentence, re.IGNORECASE)]
+    assert len(sentences) > len(orders) > 0, f"{alarm} says only: {text}"
+
+
+@pytest.mark.parametrize("alarm", ALARMS)
+def test_an_alarm_has_its_section(alarm: str) -> None:
+    heading = runbook_of(alarm)
+    text = section(heading)
+    parts = ["**It means:**", "**Look first:**", "```sh", "**Do:**", "**It is over when**"]
+    places = [text.find(part) for part in parts]
+    assert -1 not in places, heading
+    assert places == sorted(places)
+    assert re.search(rf"^\|.*`{alarm}`.*\| \[{heading}\]", PAGE, re.MULTILINE)
+
+
+def test_every_section_has_its_alarm() -> None:
+    sections = re.findall(r"^### (.+)$", PAGE.partition("\n## Alarms\n")[2], re.MULTILINE)
+    assert sorted(sections) == sorted({runbook_of(alarm) for alarm in ALARMS})
+
+
+@pytest.mark.parametrize("alarm", ALARMS)
+def test_an_alarm_tells_when_it_begins_and_when_it_ends(alarm: str) -> None:
+    notify = {"Fn::If": ["Notifies", [{"Ref": "AlarmTopicArn"}], {"Ref": "AWS::NoValue"}]}
+    assert ALARMS[alarm]["AlarmActions"] == ALARMS[alarm]["OKActions"] == notify
+    assert ALARMS[alarm]["TreatMissingData"] == "notBreaching"
+
+
+class TestMetrics:
+    @staticmethod
+    def literals(function: str, calls: str) -> Iterator[str]:
+        """Give the metrics that a function's code names when it calls one of `calls`."""
+        for path in sorted((ROOT / "functions" / function).glob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call) and re.search(rf"(?:^|\.)_?(?:{calls})$", ast.unparse(node.func)):
+                    names = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+                    # A refusal has its reason beside its metric: that is no single word.
+                    yield from [name for name in names if re.fullmatch(r"[A-Z][A-Za-z]+", name)]
+
+    @staticmethod
+    def reported(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+        """Let the stop function's reports report everything, and give the metrics with their units."""
+        metrics = EphemeralMetrics(namespace=NAMESPACE, service="stack")
+        monkeypatch.setattr(report, "metrics", metrics)
+        record = SQSRecord({"messageId": "1", "body": "", "attributes": {"ApproximateReceiveCount": "1"}})
+        arrival = Arrival(record, InvalidMessage("NotJson", "the body is not JSON"))
+        for outcome in Outcome:
+            report.log_outcome(arrival, "audio", outcome)
+        failure = Failure("1", "", "", 1, 0, CredentialsRefused("InvalidAccessKey", "the API refuses the key"))
+        source = (ROOT / "functions" / "stop_segment" / "failures.py").read_text()
+        for end in ["retried", *re.findall(r'return "(\w+)"', source)]:
+            report.log_failure(failure, end, unsent=False)
+        for name in TestMetrics.literals("stop_segment", "measure"):
+            report.measure(name, 1)
+        emitted = metrics.serialize_metric_set()
+        (directive,) = emitted["_aws"]["CloudWatchMetrics"]
+        assert directive["Namespace"] == NAMESPACE
+        assert directive["Dimensions"] == [["service"]]
+        return {metric["Name"]: metric["Unit"] for metric in directive["Metrics"]}
+
+    @pytest.fixture
+    def emitted(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, str]]:
+        """Give every metric that the code can emit: its unit, and the function that emits it."""
+        stops = {name: (unit, "stop_segment") for name, unit in self.reported(monkeypatch).items()}
+        others = {
+            name: ("Count", function)
+            for function in ("receive_callback", "publish_outcome")
+            for name in self.literals(function, "add_metric|Refusal")
+        }
+        return {**stops, **others}
+
+    def test_the_code_emits_what_it_is_expected_to(self, emitted: dict[str, tuple[str, str]]) -> None:
+        """Guard the reading of the code, on which the other tests rely."""
+        some = {"AlreadyStopped", "NoTasks", "Retried", "Exhausted", "CredentialsRefused", "TimeToStop", "TurnWait"}
+        assert some | {"CallbackRefused", "CallbackMalformed", "CallbackQueued", "OutcomesNotPublished"} <= set(emitted)
+        assert "ColdStart" not in emitted
+
+    def test_the_page_tells_every_metric_and_no_other(self, emitted: dict[str, tuple[str, str]]) -> None:
+        rows = re.findall(r"^\| `(\w+)` \| (Count|Milliseconds) \| (\w+) \|", section("Metrics"), re.MULTILINE)
+        # Powertools adds it where a handler asks for it, with a dimension of its own.
+        cold_start = {"ColdStart": ("Count", "stop_segment")}
+        assert {name: (unit, function) for name, unit, function in rows} == emitted | cold_start
+
+    def test_no_metric_has_a_dimension_but_the_stack(self) -> None:
+        variables = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]
+        assert variables["POWERTOOLS_SERVICE_NAME"] == {"Ref": "AWS::StackName"}
+        assert variables["POWERTOOLS_METRICS_NAMESPACE"] == NAMESPACE
+        code = "".join(path.read_text() for path in ROOT.glob("functions/*/*.py"))
+        assert "add_dimension" not in code
+        assert "set_default_dimensions" not in code
+
+    def test_alarms_watch_metrics_that_are_emitted(self, emitted: dict[str, tuple[str, str]]) -> None:
+        ours = {name: alarm for name, alarm in ALARMS.items() if alarm["Namespace"] == NAMESPACE}
+        assert ours
+        assert {alarm["MetricName"] for alarm in ours.values()} <= set(emitted)
+        for alarm in ours.values():
+            assert [[d["Name"], d["Value"]] for d in alarm["Dimensions"]] == DIMENSIONS
+
+    def test_the_dashboard_shows_metrics_that_are_emitted(self, emitted: dict[str, tuple[str, str]]) -> None:
+        ours = [metric for metric in dashboard_metrics() if metric[0] == NAMESPACE]
+        assert ours
+        assert {metric[1] for metric in ours} <= set(emitted)
+        assert {tuple(metric[2:4]) for metric in ours} == {("service", "${AWS::StackName}")}
+
+
+def dashboard() -> dict[str, Any]:
+    body = RESOURCES["Dashboard"]["Properties"]["DashboardBody"]
+    content: dict[str, Any] = json.loads(body["Fn::Sub"])
+    return content
+
+
+def dashboard_metrics() -> list[list[Any]]:
+    return [metric for widget in dashboard()["widgets"] for metric in widget["properties"]["metrics"]]
+
+
+def watched(namespace: str, dimension: str) -> set[str]:
+    """Give the resources of whose metrics the dashboard shows some."""
+    metrics = [metric for metric in dashboard_metrics() if metric[0] == namespace]
+    assert {metric[2] for metric in metrics} <= {dimension}
+    return {found for metric in metrics for found in re.findall(r"\$\{(\w+)", metric[3])}
+
+
+def test_the_dashboard_names_resources_of_the_template() -> None:
+    names = re.findall(r"\$\{([\w:.]+)\}", json.dumps(dashboard()))
+    assert {name for name in names if "::" in name} <= {"AWS::Region", "AWS::StackName"}
+    queues, functions = watched("AWS/SQS", "QueueName"), watched("AWS/Lambda", "FunctionName")
+    assert {name.partition(".")[0] for name in names if "::" not in name} == queues | functions
+    assert {RESOURCES[name]["Type"] for name in queues} == {"AWS::SQS::Queue"}
+    assert {RESOURCES[name]["Type"] for name in functions} == {"AWS::Serverless::Function"}
+    # A stack without callbacks or outcome events has the dashboard too.
+    assert not [name for name in queues | functions if "Condition" in RESOURCES[name]]
+
+
+@pytest.mark.parametrize(("name", "alarm"), ALARMS.items())
+def test_an_alarm_watches_a_resource_of_the_template(name: str, alarm: dict[str, Any]) -> None:
+    (dimension,) = alarm["Dimensions"]
+    value = dimension["Value"]
+    target = value["Fn::GetAtt"][0] if "Fn::GetAtt" in value else value["Ref"]
+    if alarm["Namespace"] == NAMESPACE:
+        return
+    expected = {
+        "AWS/SQS": ("QueueName", "AWS::SQS::Queue"),
+        "AWS/Lambda": ("FunctionName", "AWS::Serverless::Function"),
+    }
+    assert (dimension["Name"], RESOURCES[target]["Type"]) == expected[alarm["Namespace"]]
+    assert RESOURCES[target].get("Condition") == RESOURCES[name].get("Condition")
+
+
+def test_the_dashboard_has_no_gaps_and_no_overlaps() -> None:
+    cells = [
+        (x, y)
+        for widget in dashboard()["widgets"]
+        for x in range(widget["x"], widget["x"] + widget["width"])
+        for y in range(widget["y"], widget["y"] + widget["height"])
+    ]
+    assert len(cells) == len(set(cells)) == 24 * (max(y for _, y in cells) + 1)
+
+
+def test_the_page_explains_every_widget_in_its_order() -> None:
+    rows = re.findall(
+        r"^\| ([^|`]+?) \|.*\|.*\|$", PAGE.partition("## Is it working?")[2].partition("### ")[0], re.MULTILINE
+    )
+    titles = [widget["properties"]["title"] for widget in dashboard()["widgets"]]
+    explained = [row for row in rows if row not in ("widget", "---")]
+    assert len(explained) == len(titles)
+    assert [title for title, row in zip(titles, explained, strict=True) if not title.startswith(row.rstrip("?"))] == []
