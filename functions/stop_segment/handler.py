@@ -79,7 +79,7 @@ async def _serve_message(arrival: Arrival, batch: Batch) -> StopError | None:
         return error
     except Exception as error:  # noqa: BLE001 - a fault of ours must not lose the message: it is tried again
         logger.exception("unexpected error", **arrival.log_fields)
-        return Retryable("InternalError", f"the function failed: {type(error).__name__}")
+        return Retryable("FunctionFailed", f"the function failed: {type(error).__name__}")
     log_served(arrival, served)
     return served.failure
 

@@ -375,7 +375,7 @@ class TestFaultsOfOurs:
         assert good.running("audio") == [False]
         ends = [line for line in told().logs if line["message_id"] == records[0]["messageId"]]
         assert [(line["level"], line.get("outcome")) for line in ends] == [("ERROR", None), ("WARNING", "retried")]
-        assert ends[1]["error_code"] == "InternalError"
+        assert ends[1]["error_code"] == "FunctionFailed"
 
     def test_on_the_last_receive_an_unexpected_error_ends_as_a_letter(
         self, function: Function, room: Room, monkeypatch: pytest.MonkeyPatch
@@ -387,7 +387,7 @@ class TestFaultsOfOurs:
         message = room.message(TaskId="audio", receive_count=MAX_RECEIVE_COUNT)
         assert function.invoke(message) == []
         letter = function.letters(message)[message["messageId"]]
-        assert (letter["ErrorKind"], letter["ErrorCode"]) == ("exhausted", "InternalError")
+        assert (letter["ErrorKind"], letter["ErrorCode"]) == ("exhausted", "FunctionFailed")
         assert letter["ErrorMessage"] == "the function failed: ValueError"
 
     def test_a_table_that_is_away_keeps_the_message(

@@ -1,0 +1,86 @@
+"""AWS calls that fail on the way: microburst as a proxy before the embedded AWS, with its certificate."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, ClientSession, TCPConnector, web
+from microburst.app import make_app  # type: ignore[import-untyped]
+from microburst.core.pipeline import Microburst  # type: ignore[import-untyped]
+
+from sandbox.embedded_aws import EmbeddedAws
+
+
+class AwsFaults:
+    """A proxy that does with AWS calls what its rules say.
+
+    Its command speaks plain http only, which the queues' policies refuse; so its application is served here, behind
+    TLS. It draws from the global random numbers: seed those for a run that is to be like another.
+
+    Parameters
+    ----------
+    url
+        What the functions' AWS_ENDPOINT_URL should be.
+    """
+
+    def __init__(self, proxy: Microburst, url: str) -> None:
+        self._proxy = proxy
+        self.url = url
+
+    @contextlib.contextmanager
+    def rules(self, *rules: dict[str, Any]) -> Iterator[list[Any]]:
+        """Let calls fail, and give the rules, whose `fired_count` tells how often."""
+        try:
+            yield self._proxy.engine.set_rules(list(rules))
+        finally:
+            self._proxy.engine.set_rules([])
+
+
+@contextlib.contextmanager
+def aws_faults(aws: EmbeddedAws) -> Iterator[AwsFaults]:
+    """Run the proxy."""
+    # A client that does not wait for a slow answer is nothing to tell of.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
+    proxy = Microburst(aws.endpoint)
+    loop = asyncio.new_event_loop()
+    runner = loop.run_until_complete(_serve(proxy, aws))
+    thread = threading.Thread(target=loop.run_forever, name="aws-faults", daemon=True)
+    thread.start()
+    try:
+        yield AwsFaults(proxy, f"https://{_host(runner)}")
+    finally:
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(30)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def _serve(proxy: Microburst, aws: EmbeddedAws) -> web.AppRunner:
+    runner = web.AppRunner(make_app(proxy), access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await proxy.upstream.session.close()
+    trust = ssl.create_default_context(cafile=str(aws.ca_bundle))
+
+    async def keep_host(request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
+        # The one that the function has signed; the proxy would name the embedded AWS.
+        request.headers["Host"] = _host(runner)
+        return await send(request)
+
+    proxy.upstream.session = ClientSession(
+        connector=TCPConnector(ssl=trust), auto_decompress=False, middlewares=(keep_host,)
+    )
+    certificate = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.load_cert_chain(aws.ca_bundle, aws.ca_bundle.with_name("key.pem"))
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=certificate).start()
+    return runner
+
+
+def _host(runner: web.AppRunner) -> str:
+    host, port = runner.addresses[0][:2]
+    return f"{host}:{port}"

@@ -1,0 +1,185 @@
+"""The kinds of faults: each is done to the sandbox while messages are on their way, and counts what it did."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from sandbox.faults import INTERNAL_ERROR, QPS_OVER_LIMIT, RAW_BODIES, SERVICE_UNAVAILABLE, Fault
+from sandbox.stack import Sandbox
+from tests.e2e.observer import APP_ID, Observer
+from tests.faults.aws_faults import AwsFaults
+from tests.faults.stories import Task
+from tests.faults.workers import Killer
+
+Line = Mapping[str, Any]
+Count = Callable[[Sequence[Line]], int]
+"""Counts the faults that happened; takes what the function logged."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Where a fault happens, and to which tasks it may."""
+
+    box: Sandbox
+    observer: Observer
+    proxy: AwsFaults
+    rng: Random
+    tasks: Sequence[Task]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of fault.
+
+    Parameters
+    ----------
+    happen
+        Enters the fault; a second kind of fault may happen with it.
+    seconds
+        How long it lasts, at most, from when the last message was sent.
+    through_proxy
+        Whether the function's AWS calls go through the proxy.
+    most_copies
+        How often a message may be sent.
+    dies
+        Whether a message may be served without being acknowledged, so that it is served again, or ends on the
+        dead-letter queue by the event queue's own redrive.
+    """
+
+    name: str
+    happen: Callable[[Scene], AbstractContextManager[Count]]
+    seconds: float = 0.0
+    through_proxy: bool = False
+    most_copies: int = 1
+    dies: bool = False
+
+
+def _api(*faults: Fault, share: float = 0.3, most: int = 3, for_ever: int = 3) -> Any:
+    """Let requests about some tasks fail: most of them `most` times at most, some for ever."""
+
+    @contextlib.contextmanager
+    def happen(scene: Scene) -> Iterator[Count]:
+        hurt = scene.rng.sample(scene.tasks, max(1, round(share * len(scene.tasks))))
+        planned: dict[Task, int] = {}
+        for number, task in enumerate(hurt):
+            times = None if number < for_ever and len(hurt) > 2 * for_ever else scene.rng.randint(1, most)
+            scene.box.rtc.fail(scene.rng.choice(faults), next_requests=times, task=(APP_ID, *task))
+            planned[task] = times or 1_000_000
+
+        def count(_: Sequence[Line]) -> int:
+            asked = [(request.task[1], request.task[2]) for request in scene.box.rtc.requests]
+            return sum(min(times, asked.count(task)) for task, times in planned.items())
+
+        yield count
+
+    return happen
+
+
+def _table(*rules: dict[str, Any]) -> Any:
+    """Let calls of DynamoDB fail."""
+
+    @contextlib.contextmanager
+    def happen(scene: Scene) -> Iterator[Count]:
+        with scene.proxy.rules(*({"service": "dynamodb", **rule} for rule in rules)) as planned:
+            yield lambda _: sum(rule.fired_count for rule in planned)
+
+    return happen
+
+
+def _without_permission(sid: str, is_sign: Callable[[Line], bool]) -> Any:
+    """Take a statement out of the function's role."""
+
+    @contextlib.contextmanager
+    def happen(scene: Scene) -> Iterator[Count]:
+        with scene.observer.without_permission("StopSegmentRole", sid):
+            yield lambda lines: sum(map(is_sign, lines))
+
+    return happen
+
+
+@contextlib.contextmanager
+def _killed(scene: Scene) -> Iterator[Count]:
+    killer = Killer(scene.box.aws, scene.box.outputs["StopSegmentFunctionName"], scene.rng)
+    with _visibility(scene, 15), killer.at_work():
+        yield lambda _: killer.kills
+
+
+@contextlib.contextmanager
+def _delivered_again(scene: Scene) -> Iterator[Count]:
+    # The queue hands some batches out again while they are still in work.
+    slow = Fault("delay", delay_seconds=3)
+    for task in scene.rng.sample(scene.tasks, min(10, len(scene.tasks))):
+        scene.box.rtc.fail(slow, next_requests=1, task=(APP_ID, *task))
+    with _visibility(scene, 2):
+        yield lambda lines: sum(line.get("receive_count", 1) > 1 for line in lines)
+
+
+@contextlib.contextmanager
+def _visibility(scene: Scene, seconds: int) -> Iterator[None]:
+    """Set for how long the queue waits for an answer about what it has handed out."""
+    sqs, url = scene.box.client("sqs"), scene.box.outputs["EventQueueUrl"]
+    name = "VisibilityTimeout"
+    usual = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"][name]
+    sqs.set_queue_attributes(QueueUrl=url, Attributes={name: str(seconds)})
+    try:
+        yield
+    finally:
+        sqs.set_queue_attributes(QueueUrl=url, Attributes={name: usual})
+
+
+def _raw(*names: str) -> list[Fault]:
+    return [Fault(name) for name in names]  # type: ignore[arg-type]
+
+
+_GARBAGE = _raw(*(name for name in RAW_BODIES if "html" not in name and name != "half_body"))
+
+_REFUSED = "dead letter not sent"
+
+KINDS = (
+    Kind("worker killed", _killed, seconds=20, dies=True),
+    Kind("API: 429", _api(QPS_OVER_LIMIT, share=0.05, most=2)),
+    Kind("API: 500", _api(INTERNAL_ERROR)),
+    Kind("API: 503", _api(SERVICE_UNAVAILABLE)),
+    Kind("API: HTML", _api(*_raw("html", "html_ok"))),
+    Kind("API: garbage", _api(*_GARBAGE)),
+    Kind("API: half a body", _api(*_raw("half_body"))),
+    Kind("API: no answer", _api(*_raw("drop", "drop_after"))),
+    Kind("API: late", _api(Fault("delay", delay_seconds=6), share=0.03, most=1, for_ever=0)),
+    Kind(
+        "table: throttled",
+        _table({"error": {"code": "ProvisionedThroughputExceededException"}, "probability": 0.6}),
+        seconds=20,
+        through_proxy=True,
+    ),
+    Kind(
+        "table: failing",
+        _table(
+            {"error": {"code": "InternalServerError"}, "probability": 0.4},
+            {"reset": True, "probability": 0.3},
+        ),
+        seconds=20,
+        through_proxy=True,
+    ),
+    Kind(
+        "table: slow",
+        _table({"latency": 6000, "probability": 0.01}, {"latency": {"min": 50, "max": 1000}, "probability": 0.5}),
+        seconds=20,
+        through_proxy=True,
+    ),
+    Kind("queue: again, out of order", _delivered_again, seconds=10, most_copies=3, dies=True),
+    Kind(
+        "dead letters refused",
+        _without_permission("KeepFailures", lambda line: line.get("message") == _REFUSED),
+        seconds=8,
+    ),
+    Kind(
+        "secret unavailable",
+        _without_permission("ReadTheRtcKey", lambda line: line.get("error_code") == "SecretUnavailable"),
+        seconds=8,
+    ),
+)

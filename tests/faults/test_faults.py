@@ -1,0 +1,102 @@
+"""Whatever fails: each event has one end, nothing is lost, no new session is stopped, the limit holds.
+
+`python -m tests.faults` does it with thousands of events, one kind of fault at a time; here several happen at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from random import Random
+
+import pytest
+
+from sandbox.rtc_double import RtcDouble
+from tests.e2e.observer import APP_ID, now_ms
+from tests.faults.kinds import KINDS
+from tests.faults.promises import Evidence, Letter, judge
+from tests.faults.runs import Stage, stage
+from tests.faults.stories import Story
+
+pytestmark = pytest.mark.xdist_group("faults")
+
+# The late API is left out: each of its answers takes longer than the function waits.
+API = [kind.name for kind in KINDS if kind.name.startswith("API") and kind.name != "API: late"]
+SEED = 1
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Stage]:
+    with stage() as deployed:
+        yield deployed
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(API, id="API"),
+        pytest.param(["worker killed", "queue: again, out of order"], id="deliveries"),
+        pytest.param(["table: throttled", "dead letters refused", "secret unavailable"], id="AWS"),
+    ],
+)
+def test_promises_hold_while_things_fail(running: Stage, names: list[str]) -> None:
+    run = running.run([kind for kind in KINDS if kind.name in names], events=120, seed=SEED)
+    assert run.broken == []
+
+
+@pytest.fixture
+def restart() -> Story:
+    """Tell of a task that was started again, and of its first session's end."""
+    story = Story("room", now_ms(), Random(SEED))
+    story.start("audio", seconds_ago=20)
+    story.tell_start("audio")
+    story.tell_late("audio", seconds_ago=60)
+    return story
+
+
+def evidence_of(story: Story, *ends: str, stopped: bool = False, letters: Sequence[Letter] = ()) -> Evidence:
+    rtc = RtcDouble(secrets={})
+    rtc.start_task(APP_ID, story.room_id, "audio", start_time_ms=story.running["audio"])
+    if stopped:
+        rtc.end_task(APP_ID, story.room_id, "audio")
+    sent = dict(zip(("1", "2"), story.messages, strict=True))
+    lines = [
+        {"message_id": message_id, "receive_count": 1, "task_id": "audio", "outcome": end}
+        for message_id, end in zip(sent, ends, strict=False)
+    ]
+    return Evidence([story], sent, lines, letters, rtc, {("room", "audio")}, dies=False)
+
+
+def test_run_that_keeps_the_promises_is_found_to(restart: Story) -> None:
+    assert judge(evidence_of(restart, "known", "superseded")).broken == []
+
+
+@pytest.mark.parametrize(
+    ("ends", "found"),
+    [
+        (["known"], "is lost"),
+        (["known", "retried"], "is lost"),
+        (["known", "stopped"], "ended as {'stopped'}"),
+        (["known", "exhausted"], "no letter says"),
+    ],
+)
+def test_wrong_end_is_found(restart: Story, ends: list[str], found: str) -> None:
+    (sentence,) = judge(evidence_of(restart, *ends)).broken
+    assert found in sentence
+
+
+def test_stop_of_a_restarted_session_is_found(restart: Story) -> None:
+    (sentence,) = judge(evidence_of(restart, "known", "superseded", stopped=True)).wrong_stops
+    assert "no event asks for that" in sentence
+
+
+def test_letter_without_a_reason_is_found(restart: Story) -> None:
+    letter = Letter("2", restart.messages[1].body, {})
+    (sentence,) = judge(evidence_of(restart, "known", letters=[letter])).broken
+    assert "nobody says why" in sentence
+
+
+def test_task_that_is_never_stopped_is_found(restart: Story) -> None:
+    restart.messages.pop()
+    restart.tell_stop("audio")
+    (sentence,) = judge(evidence_of(restart, "known", "stopped")).broken
+    assert "still runs" in sentence
