@@ -47,6 +47,8 @@ class Calls:
 
         Parameters
         ----------
+        function
+            Makes one request. Beside `arguments` it takes a function to be called when the request is being sent.
         seconds_left
             For how long a call may still be started.
 
@@ -69,8 +71,14 @@ class Calls:
     ) -> Any:
         asked = self._clock_seconds()
         self._circuit.check()
-        await self._turns.take(seconds_left)
-        self._circuit.enter()
+        turn = await self._turns.take(seconds_left)
+        try:
+            self._circuit.enter()
+            return await self._call(function, *arguments, turn.begin, asked=asked)
+        finally:
+            turn.begin()  # where it came to no request
+
+    async def _call(self, function: Callable[..., Any], *arguments: object, asked: float) -> Any:
         began = self._clock_seconds()
         self._measure("TurnWait", 1000 * (began - asked))
         answered = True

@@ -16,7 +16,7 @@ from typing import Any
 import urllib3
 from volcenginesdkcore import ApiClient, Configuration, UniversalApi, UniversalInfo
 from volcenginesdkcore.auth.providers.provider import CredentialValue, Provider
-from volcenginesdkcore.interceptor import InterceptorContext, ResponseInterceptor
+from volcenginesdkcore.interceptor import InterceptorContext, RequestInterceptor, ResponseInterceptor
 from volcenginesdkcore.rest import ApiException
 
 from stop_segment.credentials import Credentials, Key
@@ -81,11 +81,17 @@ class RtcApi:
         configuration.connection_pool_maxsize = connections
         configuration.credential_provider = _ExchangeKey(self._exchange)
         client = ApiClient(configuration)
+        client.interceptor_chain.append_request_interceptor(_TellOfSending(self._exchange))
         client.interceptor_chain.insert_response_interceptor(_KeepAnswer(self._exchange))
         self._api = UniversalApi(client)
 
-    def stop_segment(self, task: Task, business_id: str | None) -> Stopped:
+    def stop_segment(self, task: Task, business_id: str | None, sending: Callable[[], None] = lambda: None) -> Stopped:
         """Stop a task (StopSegment page of the API).
+
+        Parameters
+        ----------
+        sending
+            Is called just before the request is sent.
 
         Raises
         ------
@@ -95,15 +101,22 @@ class RtcApi:
         body = {"AppId": task.room.app_id, "RoomId": task.room.room_id, "TaskId": task.task_id}
         if business_id:
             body["BusinessId"] = business_id
-        answer = self._call("POST", "StopSegment", self._version, body)
+        answer = self._call("POST", "StopSegment", self._version, body, sending)
         if answer.error_code == _GONE:
             return Stopped(Outcome.ALREADY_STOPPED, answer.request_id)
         if answer.result != "ok":
             raise answer.failure()
         return Stopped(Outcome.STOPPED, answer.request_id)
 
-    def get_segment_task(self, task: Task) -> tuple[RunningTask | None, str | None]:
+    def get_segment_task(
+        self, task: Task, sending: Callable[[], None] = lambda: None
+    ) -> tuple[RunningTask | None, str | None]:
         """Ask what a task is doing (GetSegmentTask page of the API).
+
+        Parameters
+        ----------
+        sending
+            Is called just before the request is sent.
 
         Returns
         -------
@@ -116,7 +129,7 @@ class RtcApi:
             As `errors` tells.
         """
         query = {"AppId": task.room.app_id, "RoomId": task.room.room_id, "TaskId": task.task_id}
-        answer = self._call("GET", "GetSegmentTask", QUERY_VERSION, query)
+        answer = self._call("GET", "GetSegmentTask", QUERY_VERSION, query, sending)
         if answer.error_code == _GONE:
             return None, answer.request_id
         found = answer.result.get("SegmentTask") if isinstance(answer.result, dict) else None
@@ -127,9 +140,11 @@ class RtcApi:
             raise Retryable("UnreadableAnswer", "GetSegmentTask gave times that are not numbers", answer.request_id)
         return RunningTask(*times), answer.request_id
 
-    def _call(self, method: str, action: str, version: str, content: dict[str, str]) -> Answer:
+    def _call(
+        self, method: str, action: str, version: str, content: dict[str, str], sending: Callable[[], None]
+    ) -> Answer:
         key = self._credentials.current()
-        self._exchange.key, self._exchange.answer = key, None
+        self._exchange.key, self._exchange.answer, self._exchange.sending = key, None, sending
         info = UniversalInfo(
             method=method, service="rtc", version=version, action=action, content_type="application/json"
         )
@@ -242,10 +257,11 @@ class Answer:
 
 
 class _Exchange(threading.local):
-    """The call under way in a thread: the key to sign it with, and the answer as it came."""
+    """The call under way in a thread: the key to sign it with, whom to tell of its sending, the answer as it came."""
 
     key: Key
     answer: Answer | None
+    sending: Callable[[], None]
 
 
 class _ExchangeKey(Provider):  # type: ignore[misc] # the SDK has no types
@@ -255,6 +271,18 @@ class _ExchangeKey(Provider):  # type: ignore[misc] # the SDK has no types
     def get_credentials(self) -> CredentialValue:
         key = self._exchange.key
         return CredentialValue(key.access_key_id, key.secret_access_key, key.session_token)
+
+
+class _TellOfSending(RequestInterceptor):  # type: ignore[misc] # the SDK has no types
+    def __init__(self, exchange: _Exchange) -> None:
+        self._exchange = exchange
+
+    def name(self) -> str:
+        return "tell-of-sending"
+
+    def intercept(self, context: InterceptorContext) -> InterceptorContext:
+        self._exchange.sending()
+        return context
 
 
 class _KeepAnswer(ResponseInterceptor):  # type: ignore[misc] # the SDK has no types

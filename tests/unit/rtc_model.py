@@ -209,7 +209,8 @@ class RtcService:
         self.requests: list[Request] = []
         self._now_ms = now_ms
 
-    def stop_segment(self, task: Task, business_id: str | None) -> Stopped:  # noqa: ARG002 - the API's
+    def stop_segment(self, task: Task, business_id: str | None, sending: Callable[[], None]) -> Stopped:  # noqa: ARG002 - the API's
+        sending()
         running = self._newest(task)
         if running is None or not running.runs_at(self._now_ms()):
             self.requests.append(Request("StopSegment", task, _decision.get()))
@@ -218,7 +219,8 @@ class RtcService:
         self.requests.append(Request("StopSegment", task, _decision.get(), running))
         return Stopped(Outcome.STOPPED, None)
 
-    def get_segment_task(self, task: Task) -> tuple[RunningTask | None, str | None]:
+    def get_segment_task(self, task: Task, sending: Callable[[], None]) -> tuple[RunningTask | None, str | None]:
+        sending()
         decision = _decision.get()
         decision.looked_ms = self._now_ms()
         self.requests.append(Request("GetSegmentTask", task, decision))

@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 import pytest
 
@@ -49,13 +50,15 @@ class Caller:
         )
 
     def api(self, *arguments: object) -> str:
-        self.arguments.append(arguments)
+        self.arguments.append(arguments[:-1])
         answer = NoAnswer if self.silent else self.answers.pop(0) if self.answers else OK
         if isinstance(answer, str):
             return answer
         raise answer("Code", "It did not work.")
 
     async def _in_thread(self, function: Callable[..., str], *arguments: object) -> str:
+        sending = cast("Callable[[], None]", arguments[-1])
+        sending()
         self.attempts.append(self.loop.time() - self.begin)
         await asyncio.sleep(ANSWER_SECONDS)
         return function(*arguments)

@@ -61,7 +61,8 @@ class Visitors:
         number = len(self.deadlines)
         self.deadlines[number] = self.loop.time() + patience
         try:
-            await self.turns.take(lambda: self.deadlines[number] - self.loop.time())
+            turn = await self.turns.take(lambda: self.deadlines[number] - self.loop.time())
+            turn.begin()
         except NoTimeLeft:
             self.refused[number] = self.loop.time()
         else:
@@ -266,3 +267,19 @@ class TestSlowingDown:
             assert len(visitors.given) == 16
 
         run(main)
+
+
+def test_a_turn_counts_from_when_its_request_is_sent() -> None:
+    async def wait_for_the_second(loop: VirtualLoop) -> float:
+        turns = Turns(1, loop.time)
+        began = loop.time()
+        first = await turns.take(lambda: FOREVER)
+        await asyncio.sleep(0.5)  # a busy machine sends it late
+        first.begin()
+        await turns.take(lambda: FOREVER)
+        return loop.time() - began
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        loop = runner.get_loop()
+        assert isinstance(loop, VirtualLoop)
+        assert runner.run(wait_for_the_second(loop)) == pytest.approx(0.5 + WINDOW_SECONDS)

@@ -1,0 +1,127 @@
+"""`python -m benchmarks`: measure, print the tables, write results.json and the charts."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from benchmarks import functions, load
+from benchmarks.charts import draw_cost, draw_drain
+from benchmarks.deployments import BOTH, Deployment, build_peer
+from benchmarks.report import print_report
+from sandbox.stack import ROOT
+
+RESULTS = Path(__file__).with_name("results.json")
+DOCS = ROOT / "docs"
+ANSWER_AFTER_SECONDS = 0.2
+# The peer is slower, so it gets fewer messages where a rate is measured; shares and rates are compared, not sums.
+STOPS = {"product": 5_000, "peer": 500}
+EVENTS = {"product": 5_000, "peer": 1_000}
+RATES = (10, 50, 100)
+PACES = ((0.02, {"product": 2_000, "peer": 300}), (2.0, {"product": 500, "peer": 50}))
+START_UPS = 7
+MOST_MESSAGES = {"product": 100_000, "peer": 10_000}
+
+Load = Callable[[Deployment], Any]
+console = Console()
+
+LOADS: dict[str, Load] = {
+    "drain": lambda deployment: load.drain(deployment, STOPS[deployment.name], table=True),
+    "duplicates": lambda deployment: load.duplicates(deployment, EVENTS[deployment.name]),
+    "storm": lambda deployment: load.storm(deployment, rooms=50, events_a_room=100),
+    "latency": lambda deployment: [load.latency(deployment, rate, seconds=6) for rate in RATES],
+}
+NAMES = (*LOADS, "paces", "in_process", "start_up")
+
+
+@click.command()
+@click.argument("measurements", nargs=-1, type=click.Choice(NAMES))
+@click.option("--output", type=click.Path(path_type=Path), default=RESULTS, help="Where the results go, as JSON.")
+@click.option("--charts", type=click.Path(path_type=Path, file_okay=False), default=DOCS, help="Where the charts go.")
+def main(measurements: tuple[str, ...], output: Path, charts: Path) -> None:
+    """Measure the product beside its peer: everything, or the MEASUREMENTS that are named."""
+    wanted = measurements or NAMES
+    results = _earlier(output) if measurements else {}
+    results["machine"] = _machine()
+    build_peer()
+    for found in _measure([name for name in NAMES if name in wanted]):
+        results |= found
+        output.write_text(json.dumps(results, indent=1) + "\n")
+    if "drain" in results:
+        draw_drain(results["drain"], charts / "bench-drain.svg")
+    if {"drain", "duplicates", "storm"} <= results.keys():
+        draw_cost(results, charts / "bench-cost.svg")
+    print_report(results, console)
+
+
+def _measure(names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    yield _loads([name for name in names if name in LOADS])
+    if "paces" in names:
+        yield {"paces": [_pace(*pace) for pace in PACES]}
+    # Side by side: each has a processor to itself, and the longest takes minutes.
+    alone: dict[str, Callable[[], Any]] = {
+        "in_process": lambda: functions.in_process(MOST_MESSAGES),
+        "start_up": lambda: functions.start_up(START_UPS),
+    }
+    with ThreadPoolExecutor(len(alone)) as threads:
+        waiting = {name: threads.submit(alone[name]) for name in alone if name in names}
+        if waiting:
+            _say("the functions alone")
+        yield {name: future.result() for name, future in waiting.items()}
+
+
+def _loads(names: Sequence[str]) -> dict[str, Any]:
+    """Put each load on the product and on the peer, on one deployment each."""
+    results: dict[str, Any] = {name: {"answer_after_seconds": ANSWER_AFTER_SECONDS} for name in names}
+    if results:
+        for deploy in BOTH:
+            with deploy(ANSWER_AFTER_SECONDS) as deployment:
+                for name, result in results.items():
+                    _say(f"{name}, {deployment.name}")
+                    result[deployment.name] = LOADS[name](deployment)
+    return results
+
+
+def _pace(answer_after_seconds: float, stops: dict[str, int]) -> dict[str, Any]:
+    result: dict[str, Any] = {"answer_after_seconds": answer_after_seconds}
+    for deploy in BOTH:
+        with deploy(answer_after_seconds) as deployment:
+            _say(f"the API answering after {answer_after_seconds} s, {deployment.name}")
+            result[deployment.name] = load.drain(deployment, stops[deployment.name], table=False)
+    return result
+
+
+def _earlier(output: Path) -> dict[str, Any]:
+    return dict(json.loads(output.read_text())) if output.exists() else {}
+
+
+def _say(what: str) -> None:
+    console.print(f"{time.strftime('%H:%M:%S')}  {what}")
+
+
+def _machine() -> dict[str, Any]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.processor() or platform.machine()
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "load_before": os.getloadavg()[0],
+    }
+
+
+if __name__ == "__main__":
+    main()

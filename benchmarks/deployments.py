@@ -1,0 +1,222 @@
+"""The product and the peer, each on an embedded AWS of its own, with the same concurrency, memory and RTC API."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import urllib3
+
+from sandbox.embedded_aws import EmbeddedAws, embedded_aws
+from sandbox.rtc_double import RtcDouble
+from sandbox.stack import ACCESS_KEY_ID, ROOT, SECRET_ACCESS_KEY, DeployError, sandbox
+
+CONCURRENCY = 5
+PEER = Path(__file__).parent / "peer"
+PEER_BUILD = ROOT / ".aws-sam" / "peer"
+_PEER_STACK = "peer"
+# The peer publishes no outcome events, so the product does not either.
+_PARAMETERS = {
+    "MaxConcurrency": str(CONCURRENCY),
+    "MaxReceiveCount": "6",
+    "EventBusName": '""',
+    "OutcomeEventBusName": '""',
+}
+_RECORD_SIZE = {"CLOUDTRAIL_MAX_EVENTS": "100000"}
+_WARM_UP_MESSAGES = 10 * CONCURRENCY  # a full batch for each
+_QUIET_SECONDS = 8.0
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A stack that stops segment tasks, and the RTC API that it calls."""
+
+    name: str
+    aws: EmbeddedAws
+    rtc: RtcDouble
+    queue_url: str
+    dead_letter_queue_url: str
+    table_name: str
+    function_name: str
+
+    @cached_property
+    def sqs(self) -> Any:
+        """A client, kept: making one takes longer than a call."""
+        return self.aws.client("sqs")
+
+    @cached_property
+    def log_group(self) -> str:
+        """Where the function logs."""
+        configuration = self.aws.client("lambda").get_function_configuration(FunctionName=self.function_name)
+        name: str = configuration["LoggingConfig"]["LogGroup"]
+        return name
+
+    @contextlib.contextmanager
+    def held_back(self) -> Iterator[None]:
+        """Keep the queue from the function until the end of the block."""
+        client = self.aws.client("lambda")
+        (mapping,) = client.list_event_source_mappings(FunctionName=self.function_name)["EventSourceMappings"]
+        client.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)
+        yield
+        client.update_event_source_mapping(UUID=mapping["UUID"], Enabled=True)
+
+    @contextlib.contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Let the embedded AWS record every call that it serves, which takes a part of its time."""
+        self._record(on=True)
+        yield
+        self._record(on=False)
+
+    def _record(self, *, on: bool) -> None:
+        with urllib3.PoolManager(ca_certs=str(self.aws.ca_bundle)) as pool:
+            answer = pool.request(
+                "POST", f"{self.aws.endpoint}/_ministack/config", json={"cloudtrail._recording_enabled": str(on)}
+            )
+        if not answer.json()["applied"]:
+            raise RuntimeError("the embedded AWS does not record its calls")
+
+    def send(self, bodies: Sequence[str]) -> None:
+        """Send messages, ten a call."""
+        calls = [bodies[start : start + 10] for start in range(0, len(bodies), 10)]
+        with ThreadPoolExecutor(4) as threads:
+            for answer in threads.map(self._send_ten, calls):
+                if answer.get("Failed"):
+                    raise RuntimeError(f"the queue refused {answer['Failed']}")
+
+    def _send_ten(self, bodies: Sequence[str]) -> dict[str, Any]:
+        entries = [{"Id": str(number), "MessageBody": body} for number, body in enumerate(bodies)]
+        answer: dict[str, Any] = self.sqs.send_message_batch(QueueUrl=self.queue_url, Entries=entries)
+        return answer
+
+    def waiting(self) -> tuple[int, int]:
+        """Count the messages that wait, and those in work or put off."""
+        return self._count(self.queue_url)
+
+    def dead_letters(self) -> int:
+        """Count the dead letters."""
+        return sum(self._count(self.dead_letter_queue_url))
+
+    def _count(self, queue_url: str) -> tuple[int, int]:
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        counts = self.sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=names)["Attributes"]
+        return int(counts[names[0]]), int(counts[names[1]])
+
+    def settle(self, seconds: float, quiet_seconds: float = _QUIET_SECONDS) -> bool:
+        """Wait until the queue is empty.
+
+        Give up after `seconds`, or when for `quiet_seconds` nothing has changed and only put-off messages are left.
+        """
+        deadline = time.monotonic() + seconds
+        last: tuple[int, int, int] | None = None
+        changed_at = time.monotonic()
+        while time.monotonic() < deadline:
+            state = (*self.waiting(), len(self.rtc.requests))
+            if not sum(state[:2]):
+                return True
+            if state != last:
+                last, changed_at = state, time.monotonic()
+            elif not state[0] and time.monotonic() - changed_at > quiet_seconds:
+                return False
+            time.sleep(0.25)
+        return False
+
+    def warm_up(self) -> None:
+        """Start every function environment that there will be, and begin the count anew."""
+        tasks = [("661e", f"warm-{number}", "audio") for number in range(_WARM_UP_MESSAGES)]
+        with self.held_back():
+            self.send([message(*task) for task in tasks])
+        if not self.settle(90, quiet_seconds=90):
+            raise RuntimeError(f"{self.name} did not serve its first messages")
+        self.rtc.forget()
+
+
+def message(app_id: str, room_id: str, task_id: str, event_type: str = "RoomEnded", event_id: str = "") -> str:
+    """Make a stop event's message body."""
+    ids = {"AppId": app_id, "RoomId": room_id, "TaskId": task_id}
+    return json.dumps({"EventType": event_type, "EventId": event_id or f"evt-{room_id}", **ids})
+
+
+@contextlib.contextmanager
+def product(answer_after_seconds: float) -> Iterator[Deployment]:
+    """Deploy the product and warm it up."""
+    with (
+        mock.patch.dict(os.environ, _RECORD_SIZE),
+        sandbox(_PARAMETERS, answer_after_seconds=answer_after_seconds) as box,
+    ):
+        yield _ready(
+            Deployment(
+                "product",
+                box.aws,
+                box.rtc,
+                box.outputs["EventQueueUrl"],
+                box.outputs["DeadLetterQueueUrl"],
+                box.outputs["SegmentTableName"],
+                box.outputs["StopSegmentFunctionName"],
+            )
+        )
+
+
+@contextlib.contextmanager
+def peer(answer_after_seconds: float) -> Iterator[Deployment]:
+    """Deploy the peer and warm it up."""
+    double = RtcDouble(secrets={ACCESS_KEY_ID: SECRET_ACCESS_KEY}, answer_after_seconds=answer_after_seconds)
+    with mock.patch.dict(os.environ, _RECORD_SIZE), double as rtc, embedded_aws() as aws:
+        key = json.dumps({"AccessKeyId": ACCESS_KEY_ID, "SecretAccessKey": SECRET_ACCESS_KEY})
+        secret_arn = aws.client("secretsmanager").create_secret(Name="rtc-key", SecretString=key)["ARN"]
+        _sam(
+            *("deploy", "--template-file", str(PEER_BUILD / "template.yaml"), "--stack-name", _PEER_STACK),
+            *("--resolve-s3", "--capabilities", "CAPABILITY_IAM", "--no-confirm-changeset"),
+            *("--parameter-overrides", f"RtcHost={rtc.url}", f"RtcSecretArn={secret_arn}"),
+            environment=aws.environment,
+        )
+        stack = aws.client("cloudformation").describe_stacks(StackName=_PEER_STACK)["Stacks"][0]
+        outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+        yield _ready(
+            Deployment(
+                "peer",
+                aws,
+                rtc,
+                outputs["EventQueueUrl"],
+                outputs["DeadLetterQueueUrl"],
+                outputs["TableName"],
+                outputs["FunctionName"],
+            )
+        )
+
+
+BOTH: tuple[Callable[[float], contextlib.AbstractContextManager[Deployment]], ...] = (product, peer)
+
+
+def _ready(deployment: Deployment) -> Deployment:
+    client = deployment.aws.client("lambda")
+    configuration = client.get_function_configuration(FunctionName=deployment.function_name)
+    (mapping,) = client.list_event_source_mappings(FunctionName=deployment.function_name)["EventSourceMappings"]
+    same = (configuration["MemorySize"], mapping["ScalingConfig"]["MaximumConcurrency"], mapping["BatchSize"])
+    if same != (512, CONCURRENCY, 10):
+        raise RuntimeError(f"{deployment.name} has memory, concurrency and batch size {same}: not comparable")
+    deployment.warm_up()
+    return deployment
+
+
+def build_peer() -> None:
+    """Build the peer with SAM CLI."""
+    _sam("build", "--template", str(PEER / "template.yaml"), "--build-dir", str(PEER_BUILD), environment={})
+
+
+def _sam(*arguments: str, environment: dict[str, str]) -> None:
+    command = [str(Path(sys.executable).with_name("sam")), *arguments]
+    variables = os.environ | environment | {"SAM_CLI_TELEMETRY": "0", "SAM_CLI_POLL_DELAY": "0.2"}
+    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        raise DeployError(f"sam {arguments[0]} failed:\n{(done.stdout + done.stderr)[-3000:]}")

@@ -1,0 +1,155 @@
+"""The functions alone: each built artifact in a fresh interpreter, with a stubbed network."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.deployments import PEER_BUILD
+from sandbox.callbacks import SECRET_KEY, callback
+from sandbox.stack import BUILT_TEMPLATE
+
+PROBE = Path(__file__).with_name("probe.py")
+MARKS = (1_000, 10_000, 100_000)
+_SECRET = json.dumps({"AccessKeyId": "AKLTprobe", "SecretAccessKey": "probe"})
+_QUEUE = "https://sqs.us-east-1.amazonaws.com/000000000000/queue"
+_LAMBDA = {
+    "AWS_ACCESS_KEY_ID": "probe",
+    "AWS_SECRET_ACCESS_KEY": "probe",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "POWERTOOLS_METRICS_NAMESPACE": "Probe",
+    "POWERTOOLS_SERVICE_NAME": "probe",
+    "LOG_LEVEL": "INFO",
+}
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function to probe.
+
+    Parameters
+    ----------
+    handler
+        None: no function, the bare imports of the libraries.
+    event
+        What to call it with; None is a batch of ten stops.
+    """
+
+    artifact: Path
+    handler: str | None
+    environment: dict[str, str] = field(default_factory=dict)
+    secret: str = _SECRET
+    event: dict[str, Any] | None = None
+
+
+_BUILD = BUILT_TEMPLATE.parent
+STOP_SEGMENT = Function(
+    _BUILD / "StopSegmentFunction",
+    "stop_segment.handler.handler",
+    {
+        "EVENT_QUEUE_URL": _QUEUE,
+        "DEAD_LETTER_QUEUE_URL": _QUEUE,
+        "SEGMENT_TABLE_NAME": "table",
+        "RTC_PLATFORM": "volcengine",
+        "RTC_CREDENTIALS_SECRET_ARN": "arn",
+        "RTC_CONNECT_TIMEOUT_SECONDS": "2",
+        "RTC_READ_TIMEOUT_SECONDS": "5",
+        "RTC_QPS_LIMIT": "20000",  # the stub answers at once: without this the limit is what would be measured
+        "MAX_CONCURRENCY": "2",
+        "MAX_RECEIVE_COUNT": "6",
+        "DUPLICATE_WINDOW_SECONDS": "5",
+        "STALE_AFTER_SECONDS": "300",
+        "RECORD_RETENTION_DAYS": "7",
+    },
+)
+PEER = Function(
+    PEER_BUILD / "StopFunction",
+    "app.handler",
+    {"IDEMPOTENCY_TABLE": "table", "RTC_SECRET_ARN": "arn", "RTC_HOST": "https://rtc.volcengineapi.com"},
+)
+
+
+def _receive_callback() -> Function:
+    body = json.dumps(callback("RoomDestroy", {"RoomId": "room-1"}, "2026-11-22T06:12:00Z"))
+    event = {"requestContext": {"http": {"method": "POST"}}, "body": body, "isBase64Encoded": False}
+    environment = {"EVENT_QUEUE_URL": _QUEUE, "CALLBACK_SECRET_ARN": "arn"}
+    artifact = _BUILD / "ReceiveCallbackFunction"
+    return Function(artifact, "receive_callback.handler.handler", environment, SECRET_KEY, event)
+
+
+def _publish_outcome() -> Function:
+    times = {name: {"N": "1795327920123"} for name in ("stop_event_time", "stopped_at")}
+    image = {"room": {"S": "661e#room-1"}, "task_id": {"S": "audio"}, "outcome": {"S": "stopped"}, **times}
+    change = {"Keys": {}, "NewImage": image, "SequenceNumber": "1", "StreamViewType": "NEW_AND_OLD_IMAGES"}
+    event = {"Records": [{"eventID": "1", "eventName": "INSERT", "eventSource": "aws:dynamodb", "dynamodb": change}]}
+    artifact = _BUILD / "PublishOutcomeFunction"
+    return Function(artifact, "publish_outcome.handler.handler", {"OUTCOME_EVENT_BUS_NAME": "bus"}, event=event)
+
+
+def start_up(repeats: int) -> dict[str, Any]:
+    """Time every function's start-up, in turns, and give each one's median.
+
+    ``as_on_lambda`` compiles every module, as Lambda must, where the artifact holds no bytecode and cannot be written;
+    ``compiled`` has the bytecode at hand.
+    """
+    functions = {
+        "bare imports": Function(STOP_SEGMENT.artifact, None),
+        "stop_segment": STOP_SEGMENT,
+        "receive_callback": _receive_callback(),
+        "publish_outcome": _publish_outcome(),
+        "peer": PEER,
+    }
+    results: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as bytecode:
+        for mode, flags in (("as_on_lambda", ("-B",)), ("compiled", ("-X", f"pycache_prefix={bytecode}"))):
+            runs: dict[str, list[dict[str, float]]] = {name: [] for name in functions}
+            # One run to begin with is not counted: it fills the file cache, and writes the bytecode.
+            for number in range(repeats + 1):
+                for name, function in functions.items():
+                    run = _probe(function, flags, do="start-up")
+                    if number:
+                        runs[name].append(run)
+            results[mode] = {
+                name: {key: statistics.median(run[key] for run in taken) for key in taken[0]}
+                for name, taken in runs.items()
+            }
+    return results
+
+
+def in_process(most_messages: dict[str, int]) -> dict[str, Any]:
+    """Time the handlers message by message, without the network."""
+    return {
+        name: _probe(function, ("-B",), do="messages", marks=[mark for mark in MARKS if mark <= most_messages[name]])
+        for name, function in {"product": STOP_SEGMENT, "peer": PEER}.items()
+    }
+
+
+def _probe(function: Function, flags: tuple[str, ...], **order: Any) -> Any:
+    order |= {
+        "artifact": str(function.artifact),
+        "handler": function.handler,
+        "secret": function.secret,
+        "event": function.event,
+    }
+    # LAMBDA_TASK_ROOT: without it Powertools' tracer stays off, and imports less.
+    environment = {"PATH": os.environ["PATH"], "LAMBDA_TASK_ROOT": str(function.artifact)}
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-I", "-S", *flags, str(PROBE)],
+        input=json.dumps(order),
+        env=environment | _LAMBDA | function.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{function.handler} fails by itself:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout)

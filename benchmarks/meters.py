@@ -1,0 +1,216 @@
+"""What a load cost: the API's requests a second, the functions' time, the table's units, the machine's processors."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import math
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from botocore.httpsession import URLLib3Session
+
+from benchmarks.deployments import Deployment
+from sandbox.embedded_aws import REGION
+from sandbox.rtc_double import RtcDouble
+
+_BILLED = re.compile(r"Billed Duration: (\d+) ms")
+_BEAT_SECONDS = 0.005
+_LARGEST_ITEM_BYTES = 1024  # up to here a write costs one unit
+
+
+@dataclass
+class Cost:
+    """What a load cost. It is filled in when the block of `measured` ends; the table's part where that is counted."""
+
+    seconds: float = 0.0
+    function_seconds: float = 0.0
+    invocations: int = 0
+    processors_busy: float | None = None
+    double_late_ms: float = 0.0
+    write_units: float = 0.0
+    read_units: float = 0.0
+    table_calls: dict[str, int] = field(default_factory=dict)
+
+
+@contextmanager
+def measured(deployment: Deployment, *, table: bool) -> Iterator[Cost]:
+    """Measure what the deployment spends during the block.
+
+    Parameters
+    ----------
+    table
+        Whether the table's calls are counted, which takes some of the embedded AWS's time.
+    """
+    cost = Cost()
+    # The RTC API double runs in this process: a collection would let requests wait, and count them as arrived later.
+    gc.collect()
+    gc.disable()
+    began, busy, clock = time.time(), _processor_seconds(), time.monotonic()
+    late = _Lateness(deployment.rtc)
+    with deployment.recorded() if table else nullcontext():
+        yield cost
+    gc.enable()
+    cost.double_late_ms = late.stop()
+    cost.seconds = time.monotonic() - clock
+    cost.processors_busy = _busy_share(busy, _processor_seconds())
+    cost.function_seconds, cost.invocations = function_seconds(deployment, began)
+    if table:
+        cost.table_calls, cost.write_units, cost.read_units = table_units(deployment, began)
+
+
+class _Lateness:
+    """How late the double's event loop is at worst: by so much it may have counted requests as arrived later."""
+
+    def __init__(self, rtc: RtcDouble) -> None:
+        self._worst = 0.0
+        self._beating = asyncio.run_coroutine_threadsafe(self._beat(), rtc._loop)
+
+    async def _beat(self) -> None:
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(_BEAT_SECONDS)
+            self._worst = max(self._worst, time.monotonic() - began - _BEAT_SECONDS)
+
+    def stop(self) -> float:
+        """Stop watching and tell, in ms."""
+        self._beating.cancel()
+        return 1000 * self._worst
+
+
+def function_seconds(deployment: Deployment, since: float) -> tuple[float, int]:
+    """Sum the billed durations in the function's REPORT lines, and count these."""
+    answer = deployment.aws.client("logs").filter_log_events(
+        logGroupName=deployment.log_group, startTime=int(since * 1000), filterPattern='"REPORT RequestId"'
+    )
+    found = [_BILLED.search(event["message"]) for event in answer["events"]]
+    milliseconds = [int(match[1]) for match in found if match]
+    if len(milliseconds) >= 10_000:
+        raise RuntimeError("there are more invocations than one answer holds")
+    return sum(milliseconds) / 1000, len(milliseconds)
+
+
+def table_units(deployment: Deployment, since: float) -> tuple[dict[str, int], float, float]:
+    """Count the table's calls, write units and read units, from the embedded AWS's record of all calls.
+
+    Every item is smaller than 1 KB, which is checked, so an item written is one write unit, also where the write's
+    condition fails, as DynamoDB charges it; an item read is one read unit, half of one without strong consistency.
+    """
+    calls: Counter[str] = Counter()
+    writes = reads = 0.0
+    for event in _recorded(deployment, since):
+        name, parameters = event["EventName"], json.loads(event["CloudTrailEvent"])["requestParameters"]
+        if not _concerns(parameters, deployment.table_name):
+            continue
+        calls[name] += 1
+        match name:
+            case "PutItem" | "UpdateItem" | "DeleteItem":
+                writes += 1
+            case "BatchGetItem":
+                request = parameters["RequestItems"][deployment.table_name]
+                reads += len(request["Keys"]) * _read_unit(request)
+            case "GetItem" | "Query":
+                reads += _read_unit(parameters)
+            case _:
+                raise RuntimeError(f"nobody has said what a {name} costs")
+    _check_item_sizes(deployment)
+    return dict(calls), writes, reads
+
+
+def _concerns(parameters: dict[str, Any], table_name: str) -> bool:
+    return table_name in (parameters.get("TableName"), *parameters.get("RequestItems", ()))
+
+
+def _read_unit(request: dict[str, Any]) -> float:
+    return 1.0 if request.get("ConsistentRead") else 0.5
+
+
+def _check_item_sizes(deployment: Deployment) -> None:
+    page = deployment.aws.client("dynamodb").scan(TableName=deployment.table_name, Limit=100)
+    largest = max((len(json.dumps(item)) for item in page["Items"]), default=0)
+    if largest > _LARGEST_ITEM_BYTES:
+        raise RuntimeError(f"an item of {largest} bytes costs more than one unit")
+
+
+def _recorded(deployment: Deployment, since: float) -> Iterator[dict[str, Any]]:
+    """Read the calls to DynamoDB since then, newest first. The embedded AWS gives 50 at a time and knows no pages."""
+    seen: set[str] = set()
+    until = math.inf
+    while True:
+        query = {
+            "LookupAttributes": [{"AttributeKey": "EventSource", "AttributeValue": "dynamodb.amazonaws.com"}],
+            "StartTime": since,
+        }
+        if until < math.inf:
+            query["EndTime"] = until
+        events = [event for event in _look_up(deployment, query) if event["EventId"] not in seen]
+        if not events:
+            return
+        yield from events
+        seen.update(event["EventId"] for event in events)
+        until = events[-1]["EventTime"]
+
+
+def _look_up(deployment: Deployment, query: dict[str, Any]) -> list[dict[str, Any]]:
+    # boto3 would round the times to seconds.
+    headers = {
+        "X-Amz-Target": "com.amazonaws.cloudtrail.v20131101.CloudTrail_20131101.LookupEvents",
+        "Content-Type": "application/x-amz-json-1.1",
+    }
+    request = AWSRequest("POST", deployment.aws.endpoint + "/", headers, json.dumps(query))
+    SigV4Auth(Credentials("test", "test"), "cloudtrail", REGION).add_auth(request)
+    trust: Any = str(deployment.aws.ca_bundle)
+    answer = URLLib3Session(verify=trust).send(request.prepare())
+    if answer.status_code != 200:
+        raise RuntimeError(f"the embedded AWS did not tell its calls: {answer.text}")
+    events: list[dict[str, Any]] = json.loads(answer.content)["Events"]
+    return events
+
+
+def windows(times: Sequence[float], step_seconds: float = 0.1) -> list[tuple[float, int]]:
+    """Count the arrivals in the second before each step, from the first arrival until a second after the last."""
+    ordered = sorted(times)
+    if not ordered:
+        return []
+    counts = []
+    first = last = 0
+    for step in range(math.ceil((ordered[-1] - ordered[0] + 1) / step_seconds) + 1):
+        now = ordered[0] + step * step_seconds
+        while last < len(ordered) and ordered[last] <= now:
+            last += 1
+        while first < last and ordered[first] <= now - 1:
+            first += 1
+        counts.append((round(step * step_seconds, 3), last - first))
+    return counts
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the value that this share of all values does not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def _processor_seconds() -> tuple[float, float] | None:
+    """Return what all processors together have spent on work and in all; None where the system does not tell."""
+    try:
+        fields = [int(value) for value in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    except OSError:
+        return None
+    idle = fields[3] + fields[4]
+    return sum(fields) - idle, sum(fields)
+
+
+def _busy_share(before: tuple[float, float] | None, after: tuple[float, float] | None) -> float | None:
+    if before is None or after is None or after[1] == before[1]:
+        return None
+    return (after[0] - before[0]) / (after[1] - before[1])

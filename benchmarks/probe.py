@@ -1,0 +1,200 @@
+"""One function alone, in a fresh interpreter, from its built artifact only: its start-up, or its time per message.
+
+Run as a file by `start_up` and `in_process`, with ``python -I -S`` so that nothing but the artifact and the standard
+library is there. Standard input has what to do, as JSON; standard output gets the result. The network is stubbed where
+HTTP begins, the same way for every function, so that all code of theirs and of their libraries runs: the RTC API
+answers ``ok`` at once, the table is empty and takes every write.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import json
+import os
+import resource
+import statistics
+import sys
+import time
+import uuid
+from typing import Any
+
+BARE = """
+import boto3, volcenginesdkcore
+from aws_lambda_powertools import Logger, Metrics, Tracer
+from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType
+Logger(), Metrics(), Tracer(), BatchProcessor(EventType.SQS)
+boto3.session.Session().client("sqs")
+"""
+_STOPPED = json.dumps({"Result": "ok", "ResponseMetadata": {"RequestId": "0", "Action": "StopSegment"}}).encode()
+_MESSAGES_A_BATCH = 10
+
+
+class Context:
+    """A Lambda context."""
+
+    function_name = "probe"
+    function_version = "$LATEST"
+    memory_limit_in_mb = 512
+    invoked_function_arn = "arn:aws:lambda:us-east-1:000000000000:function:probe"
+
+    def __init__(self) -> None:
+        self.aws_request_id = str(uuid.uuid4())
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Return as much as there is after a second."""
+        return 59_000
+
+
+def stub_network(secret: str) -> None:
+    """Answer every HTTP request in this process at once."""
+    # Here, where a function's start-up is timed: each of them needs these two.
+    import urllib3
+    from botocore.awsrequest import AWSResponse
+    from botocore.httpsession import URLLib3Session
+
+    answers: dict[str, dict[str, Any]] = {
+        "GetSecretValue": {"ARN": "arn", "Name": "name", "VersionId": "1", "SecretString": secret},
+        "PutEvents": {"FailedEntryCount": 0, "Entries": [{"EventId": "1"}]},
+        "SendMessage": {"MessageId": "1", "MD5OfMessageBody": ""},
+    }
+
+    def answer_aws(_: object, request: Any) -> Any:
+        target = request.headers.get("X-Amz-Target", b"")
+        operation = (target.decode() if isinstance(target, bytes) else target).rpartition(".")[2]
+        answer = answers.get(operation, {})
+        if operation == "BatchGetItem":
+            tables = json.loads(request.body)["RequestItems"]
+            answer = {"Responses": {table: [] for table in tables}, "UnprocessedKeys": {}}
+        headers: Any = {"Content-Type": "application/x-amz-json-1.0"}
+        return AWSResponse(request.url, 200, headers, _Raw(json.dumps(answer).encode()))
+
+    def answer_rtc(*_: object, **__: object) -> Any:
+        body = io.BytesIO(_STOPPED)
+        return urllib3.HTTPResponse(body, {"Content-Type": "application/json"}, status=200, preload_content=True)
+
+    setattr(URLLib3Session, "send", answer_aws)  # noqa: B010 - so that the type checker lets it pass
+    setattr(urllib3.PoolManager, "urlopen", answer_rtc)  # noqa: B010 - likewise
+
+
+class _Raw:
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def stream(self, *_: object, **__: object) -> list[bytes]:
+        """Give the body, as urllib3 does."""
+        return [self._content]
+
+
+def batch(first: int) -> dict[str, Any]:
+    """Make an SQS event of ten distinct stops."""
+    sent = str(time.time_ns() // 1_000_000)
+    return {"Records": [_record(number, sent) for number in range(first, first + _MESSAGES_A_BATCH)]}
+
+
+def _record(number: int, sent_ms: str) -> dict[str, Any]:
+    ids = {"AppId": "661e", "RoomId": f"room-{number}", "TaskId": "audio"}
+    return {
+        "messageId": f"message-{number}",
+        "receiptHandle": f"receipt-{number}",
+        "body": json.dumps({"EventType": "RoomEnded", "EventId": f"evt-{number}", **ids}),
+        "attributes": {"SentTimestamp": sent_ms, "ApproximateReceiveCount": "1"},
+        "messageAttributes": {},
+        "eventSource": "aws:sqs",
+        "eventSourceARN": "arn:aws:sqs:us-east-1:000000000000:queue",
+        "awsRegion": "us-east-1",
+    }
+
+
+class Watch:
+    """Milliseconds since it was made or last read: the clock's, and the processors' for this process."""
+
+    def __init__(self) -> None:
+        self._began = self._now()
+
+    def read(self, name: str) -> dict[str, float]:
+        """Give both, by name, and begin again."""
+        before, self._began = self._began, self._now()
+        clock, processor = (1000 * (now - then) for now, then in zip(self._began, before, strict=True))
+        return {f"{name}_ms": clock, f"{name}_processor_ms": processor}
+
+    def _now(self) -> tuple[float, float]:
+        return time.perf_counter(), time.process_time()
+
+
+def start_up(order: dict[str, Any]) -> dict[str, float]:
+    """Time a function's import, with its clients, and its first call; or the bare imports."""
+    watch = Watch()
+    if order["handler"] is None:
+        exec(BARE, {})  # noqa: S102 - our own lines, above
+        return watch.read("import")
+    stub_network(order["secret"])
+    function = _function(order["handler"])
+    imported = watch.read("import")
+    _begin_trace(0)
+    function(order["event"] or batch(0), Context())
+    return imported | watch.read("first_call")
+
+
+def messages(order: dict[str, Any]) -> list[dict[str, float]]:
+    """Time batch after batch; tell the time per message and the memory when so many messages are done."""
+    stub_network(order["secret"])
+    function = _function(order["handler"])
+    marks = []
+    done = 0
+    for mark in order["marks"]:
+        batches: list[dict[str, float]] = []
+        while done < mark:
+            event = batch(done)
+            _begin_trace(done)
+            watch = Watch()
+            answer = function(event, Context())
+            batches.append(watch.read("batch"))
+            done += _MESSAGES_A_BATCH
+            if answer["batchItemFailures"]:
+                raise RuntimeError(f"{len(answer['batchItemFailures'])} messages of ten failed")
+        # The tenth part that was fastest ends here: what else the machine does hardly shows in it.
+        fast = {name: statistics.quantiles((taken[name] for taken in batches), n=10)[0] for name in batches[0]}
+        marks.append(
+            {
+                "messages": mark,
+                "ms_per_message": fast["batch_ms"] / _MESSAGES_A_BATCH,
+                "processor_ms_per_message": fast["batch_processor_ms"] / _MESSAGES_A_BATCH,
+                "memory_mb": _peak_memory_kb() / 1024,
+            }
+        )
+    return marks
+
+
+def _begin_trace(number: int) -> None:
+    # As Lambda does for each invocation; without it the X-Ray SDK logs a complaint about every call.
+    os.environ["_X_AMZN_TRACE_ID"] = f"Root=1-{number + 1:08x}-{number + 1:024x};Parent={number + 1:016x};Sampled=1"
+
+
+def _peak_memory_kb() -> float:
+    # Linux's getrusage would tell the peak of the process that started this one, if that is higher.
+    with contextlib.suppress(OSError), open("/proc/self/status") as status:  # noqa: PTH123 - as below
+        return next(float(line.split()[1]) for line in status if line.startswith("VmHWM"))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024 if sys.platform == "darwin" else 1)
+
+
+def _function(handler: str) -> Any:
+    module, _, name = handler.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def main() -> None:
+    """Do what standard input says."""
+    order = json.load(sys.stdin)
+    results = os.fdopen(os.dup(1), "w")
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - pathlib is among what a function may have to import
+        sys.stdout = nowhere
+        sys.path.insert(0, order["artifact"])
+        json.dump({"start-up": start_up, "messages": messages}[order["do"]](order), results)
+    results.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""The tables that are printed at the end, each figure beside what is asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+Results = dict[str, Any]
+Row = tuple[str, Callable[[Results], float], str]
+"""A label, what to take from a run, and what is asked of it."""
+
+
+def print_report(results: Results, console: Console) -> None:
+    """Print a table for every measurement in the results."""
+    machine = results["machine"]
+    console.print(f"\n{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, {machine['system']}")
+    for name, make in _TABLES.items():
+        if name in results:
+            for table in make(results[name]):
+                console.print(table)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column(columns[0])
+    for column in columns[1:]:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _side_by_side(title: str, load: Results, rows: list[Row]) -> Table:
+    table = _table(title, "", "product", "peer", "product : peer", "asked")
+    for label, figure, asked in rows:
+        ours, theirs = figure(load["product"]), figure(load["peer"])
+        table.add_row(label, _number(ours), _number(theirs), f"{ours / theirs:.2f}" if theirs else "", asked)
+    return table
+
+
+def _number(value: float) -> str:
+    if value == int(value):
+        return f"{int(value):,}"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def _per_1000(key: str) -> Callable[[Results], float]:
+    return lambda run: float(run[f"{key}_per_1000"])
+
+
+def _sum(*keys: str) -> Callable[[Results], float]:
+    return lambda run: float(sum(run[key] or 0 for key in keys))
+
+
+_LOST: Row = ("still running, refused or dead", _sum("still_running", "api_refusals", "dead_letters"), "0")
+
+
+def _drain(load: Results) -> Iterator[Table]:
+    rows = _drain_rows(">= 140, 5 x", "<= 0.20 x")
+    rows[4:4] = [
+        ("write units per 1,000 stops", _per_1000("write_units"), "<= 0.50 x"),
+        ("read units per 1,000 stops", _per_1000("read_units"), ""),
+    ]
+    yield _side_by_side("Draining a full queue of distinct stops, the API answering after 200 ms", load, rows)
+
+
+def _paces(loads: list[Results]) -> Iterator[Table]:
+    for load in loads:
+        title = f"The same, the API answering after {1000 * load['answer_after_seconds']:,.0f} ms"
+        yield _side_by_side(title, load, _drain_rows("", ""))
+
+
+def _drain_rows(rate: str, function_seconds: str) -> list[Row]:
+    return [
+        ("stops", _sum("stops"), ""),
+        ("stops a second", _sum("stops_per_second"), rate),
+        ("most requests in any second", _sum("busiest_second"), "<= 150"),
+        ("function-seconds per 1,000 stops", _per_1000("function_seconds"), function_seconds),
+        ("invocations per 1,000 stops", _per_1000("invocations"), ""),
+        _LOST,
+        ("left on the queue", _sum("not_done"), "0"),
+        ("processors busy, %", lambda run: round(100 * (run["processors_busy"] or 0)), ""),
+        ("the API double late by at most, ms", lambda run: round(run["double_late_ms"]), ""),
+    ]
+
+
+def _duplicates(load: Results) -> Iterator[Table]:
+    yield _side_by_side(
+        "Events of which 80 % are duplicates, per 1,000 events",
+        load,
+        [
+            ("events", _sum("messages"), ""),
+            ("API requests", _per_1000("api_requests"), "200"),
+            ("write units", _per_1000("write_units"), "200"),
+            ("read units", _per_1000("read_units"), ""),
+            ("function-seconds", _per_1000("function_seconds"), ""),
+            ("seconds to the end, for all", _sum("seconds"), ""),
+            ("left on the queue, to wait for its time-out", _sum("not_done"), "0"),
+            _LOST,
+        ],
+    )
+
+
+def _storm(load: Results) -> Iterator[Table]:
+    yield _side_by_side(
+        "A storm: 100 moderation events for each of 50 rooms",
+        load,
+        [
+            ("events", _sum("messages"), ""),
+            ("API requests", _sum("api_requests"), ""),
+            ("write units per 1,000 events", _per_1000("write_units"), ""),
+            ("read units per 1,000 events", _per_1000("read_units"), ""),
+            ("function-seconds per 1,000 events", _per_1000("function_seconds"), ""),
+            ("seconds to the end", _sum("seconds"), ""),
+            ("left on the queue, to wait for its time-out", _sum("not_done"), "0"),
+            _LOST,
+        ],
+    )
+
+
+def _latency(load: Results) -> Iterator[Table]:
+    table = _table("From message sent to request at the API, ms", "messages a second", "", "p50", "p95", "p99", "lost")
+    for name in ("product", "peer"):
+        for run in load[name]:
+            figures = [f"{run[key]:,.0f}" for key in ("p50_ms", "p95_ms", "p99_ms")]
+            table.add_row(str(run["messages_per_second"]), name, *figures, str(run["lost"]))
+    yield table
+
+
+def _in_process(load: Results) -> Iterator[Table]:
+    table = _table(
+        "Handler alone, no network (asked: flat within 20 %)",
+        "after messages",
+        "",
+        "ms a message",
+        "processor ms",
+        "MB",
+    )
+    for name, marks in load.items():
+        for mark in marks:
+            figures = [f"{mark[key]:.2f}" for key in ("ms_per_message", "processor_ms_per_message")]
+            table.add_row(f"{mark['messages']:,}", name, *figures, f"{mark['memory_mb']:.1f}")
+    yield table
+
+
+def _start_up(load: Results) -> Iterator[Table]:
+    asked = {"stop_segment": "<= 1.25", "receive_callback": "<= 0.50"}
+    titles = {"as_on_lambda": "modules compiled each time, as on Lambda", "compiled": "bytecode at hand"}
+    for mode, functions in load.items():
+        table = _table(
+            f"Start-up, {titles[mode]} (ms; the ratio is of processor time)",
+            *("", "import", "its processor time", "of bare imports", "asked", "first call"),
+        )
+        bare = functions["bare imports"]["import_processor_ms"]
+        for name, run in functions.items():
+            table.add_row(
+                name,
+                f"{run['import_ms']:.0f}",
+                f"{run['import_processor_ms']:.0f}",
+                f"{run['import_processor_ms'] / bare:.2f}",
+                asked.get(name, ""),
+                f"{run['first_call_ms']:.0f}" if "first_call_ms" in run else "",
+            )
+        yield table
+
+
+_TABLES: dict[str, Callable[[Any], Iterator[Table]]] = {
+    "drain": _drain,
+    "paces": _paces,
+    "duplicates": _duplicates,
+    "storm": _storm,
+    "latency": _latency,
+    "in_process": _in_process,
+    "start_up": _start_up,
+}
