@@ -40,7 +40,9 @@ def running() -> Iterator[Stage]:
 )
 def test_promises_hold_while_things_fail(running: Stage, names: list[str]) -> None:
     run = running.run([kind for kind in KINDS if kind.name in names], events=120, seed=SEED)
-    assert run.broken == []
+    assert any(run.faults)  # `python -m tests.faults` asks that each kind happens: here few events may miss one
+    assert run.verdict.broken == []
+    assert run.left == 0
 
 
 @pytest.fixture
