@@ -38,7 +38,7 @@ LOADS: dict[str, Load] = {
     "drain": lambda deployment: load.drain(deployment, STOPS[deployment.name], table=True),
     "duplicates": lambda deployment: load.duplicates(deployment, EVENTS[deployment.name]),
     "storm": lambda deployment: load.storm(deployment, rooms=50, events_a_room=100),
-    "latency": lambda deployment: [load.latency(deployment, rate, seconds=6) for rate in RATES],
+    "latency": lambda deployment: [load.latency(deployment, rate, seconds=5) for rate in RATES],
 }
 NAMES = (*LOADS, "paces", "in_process", "start_up")
 
