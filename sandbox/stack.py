@@ -27,6 +27,8 @@ EVENT_BUS = "rooms"
 OUTCOME_BUS = "outcomes"
 # Few receives, so that nobody waits minutes for a message to be given up.
 PARAMETERS = {"MaxReceiveCount": "3", "EventBusName": EVENT_BUS, "OutcomeEventBusName": OUTCOME_BUS}
+# Invocations that end together may be logged in any order.
+_LOG_OVERLAP_MS = 10_000
 
 T = TypeVar("T")
 
@@ -116,16 +118,34 @@ class Sandbox:
         return items
 
     def log_lines(self, function_output: str = "StopSegmentFunctionName") -> list[dict[str, Any]]:
-        """Read what a function logged, as JSON lines."""
-        client = self.client("lambda")
-        configuration = client.get_function_configuration(FunctionName=self.outputs[function_output])
-        pages = (
-            self.client("logs")
-            .get_paginator("filter_log_events")
-            .paginate(logGroupName=configuration["LoggingConfig"]["LogGroup"])
-        )
-        messages = [event["message"] for page in pages for event in page["events"]]
+        """Read what a function has logged so far, as JSON lines."""
+        return _function_log(self.aws, self.outputs[function_output]).read()
+
+
+class _FunctionLog:
+    """A function's log. Only what is new is asked for: the embedded AWS gives at most the 10,000 oldest lines."""
+
+    def __init__(self, aws: EmbeddedAws, function_name: str) -> None:
+        configuration = _client(aws, "lambda").get_function_configuration(FunctionName=function_name)
+        self._group: str = configuration["LoggingConfig"]["LogGroup"]
+        self._logs = _client(aws, "logs")
+        self._invocations: dict[str, list[str]] = {}  # there each invocation has a log stream of its own
+        self._newest_ms = 0
+
+    def read(self) -> list[dict[str, Any]]:
+        since_ms = max(0, self._newest_ms - _LOG_OVERLAP_MS)
+        found: dict[str, list[str]] = {}
+        for event in self._logs.filter_log_events(logGroupName=self._group, startTime=since_ms)["events"]:
+            found.setdefault(event["logStreamName"], []).append(event["message"])
+            self._newest_ms = max(self._newest_ms, event["timestamp"])
+        self._invocations |= found
+        messages = [message for invocation in self._invocations.values() for message in invocation]
         return [json.loads(line) for message in messages for line in message.splitlines() if line.startswith("{")]
+
+
+@functools.cache
+def _function_log(aws: EmbeddedAws, function_name: str) -> _FunctionLog:
+    return _FunctionLog(aws, function_name)
 
 
 @functools.cache

@@ -62,7 +62,17 @@ class Observer:
 
     def ends(self, message_ids: Collection[str]) -> dict[str, list[str]]:
         """Wait until messages are done with, and return the outcomes of each one's last receive, sorted."""
-        return wait_for(lambda: self._ends(message_ids), f"the end of {len(message_ids)} messages", seconds=90)
+        try:
+            return wait_for(lambda: self._ends(message_ids), f"the end of {len(message_ids)} messages", seconds=90)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}; {self._what_is_missing(message_ids)}") from None
+
+    def _what_is_missing(self, message_ids: Collection[str]) -> str:
+        """Tell all that helps to find out why messages have not ended."""
+        logged = {line["message_id"]: line for line in self.box.log_lines() if line.get("message_id") in message_ids}
+        missing = [message_id for message_id in message_ids if logged.get(message_id, {}).get("outcome") is None]
+        troubles = [line for line in self.box.aws.log.read_text(errors="replace").splitlines() if "WARNING" in line]
+        return f"{len(missing)} are not logged as ended; {self.box.undone()} are on the queue; {troubles[-5:]}"
 
     def _ends(self, message_ids: Collection[str]) -> dict[str, list[str]]:
         last: dict[str, dict[int, list[str]]] = {message_id: {} for message_id in message_ids}
