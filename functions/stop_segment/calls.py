@@ -74,9 +74,9 @@ class Calls:
         turn = await self._turns.take(seconds_left)
         try:
             self._circuit.enter()
-            return await self._call(function, *arguments, turn.begin, asked=asked)
+            return await self._call(turn.spend, function, *arguments, asked=asked)
         finally:
-            turn.begin()  # where it came to no request
+            turn.give_up()  # where it came to no request
 
     async def _call(self, function: Callable[..., Any], *arguments: object, asked: float) -> Any:
         began = self._clock_seconds()

@@ -1,47 +1,99 @@
-"""The request limit of one function environment."""
+"""The request limit of one function environment.
+
+::
+
+    leave ------ sent ------------- arrived ------------- answered
+                                       |<---- fastest ------->|
+
+The API counts a request when it arrives, and when that is, is not known here. Requests bunch up on a busy way: a second
+in which few were sent may be one in which many arrive. But no answer takes less time than the fastest one. So a request
+has arrived by `fastest` before its answer, at the latest, and counts for a second from then on.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from stop_segment.errors import NoTimeLeft
 
-# A second and a little: a request is counted when it arrives, and not each takes equally long on its way.
-WINDOW_SECONDS = 1.1
+# A second, and what even the fastest answer may have lost on its way.
+WINDOW_SECONDS = 1.005
 RECOVERY_SECONDS = 10
+_LOOK_AGAIN_SECONDS = 0.02
+_WINDOWS_REMEMBERED = 4
+
+T = TypeVar("T")
 
 
 class Turn:
-    """Leave to send one request. It counts until WINDOW_SECONDS after the request was sent.
+    """Leave to send one request. It counts until it is over: whoever has it must spend it or give it up.
 
     Parameters
     ----------
     clock_seconds
         A clock that never goes back.
+    note_answer
+        Takes how long an answer took, in seconds.
     """
 
-    def __init__(self, clock_seconds: Callable[[], float]) -> None:
+    def __init__(self, clock_seconds: Callable[[], float], note_answer: Callable[[float], None]) -> None:
         self._clock_seconds = clock_seconds
-        self._begun_at: float | None = None
+        self._note_answer = note_answer
+        self._sent_at: float | None = None
+        self._ended_at: float | None = None
 
-    def begin(self) -> None:
+    def spend(self, function: Callable[..., T], *arguments: object) -> T:
+        """Make the request, and return what `function` does. Any thread may do it.
+
+        Parameters
+        ----------
+        function
+            Takes `arguments`, and what it is to call when it sends the request. It raises where no answer came.
+        """
+        try:
+            answer = function(*arguments, self.send)
+        except BaseException:
+            self.give_up()
+            raise
+        self.end()
+        return answer
+
+    def send(self) -> None:
         """Say that the request is being sent now: between leave and sending, a busy machine may lose much time."""
-        if self._begun_at is None:
-            self._begun_at = self._clock_seconds()
+        self._sent_at = self._clock_seconds()
 
-    def ends_at(self, now: float) -> float:
+    def end(self) -> None:
+        """Say that the answer has come now."""
+        if self._sent_at is None:
+            self.give_up()
+        else:
+            self._ended_at = self._clock_seconds()
+            self._note_answer(self._ended_at - self._sent_at)
+
+    def give_up(self) -> None:
+        """Say that no answer will come; once the turn has ended, this changes nothing."""
+        if self._ended_at is None:
+            # If the request was sent, it may have arrived at any moment until now.
+            self._sent_at = self._ended_at = self._clock_seconds()
+
+    def counts_until(self, now: float, fastest_seconds: float) -> float:
         """Say when the turn ceases to count, or the soonest that this may be."""
-        return (now if self._begun_at is None else self._begun_at) + WINDOW_SECONDS
+        sent_at = now if self._sent_at is None else self._sent_at
+        if self._ended_at is None:
+            return max(sent_at + WINDOW_SECONDS, now + _LOOK_AGAIN_SECONDS)
+        return max(sent_at, self._ended_at - fastest_seconds) + WINDOW_SECONDS
 
 
 class Turns:
-    """Gives at most so many turns in any one second, first come, first served.
+    """Lets at most so many requests arrive in any one second, first come, first served.
 
     Parameters
     ----------
     per_second
-        How many turns any window of WINDOW_SECONDS may hold.
+        How many requests any second may hold.
     clock_seconds
         A clock that never goes back.
     sleep
@@ -58,12 +110,13 @@ class Turns:
         self._clock_seconds = clock_seconds
         self._sleep = sleep
         self._counting: list[Turn] = []
+        self._answers_seconds: deque[float] = deque(maxlen=_WINDOWS_REMEMBERED * per_second)
         self._queue = asyncio.Lock()
         self._slowed_to = per_second
         self._slowed_at = float("-inf")
 
     async def take(self, seconds_left: Callable[[], float]) -> Turn:
-        """Wait for a turn. Whoever gets it must begin it, or it counts for ever.
+        """Wait for a turn.
 
         Parameters
         ----------
@@ -83,7 +136,7 @@ class Turns:
                 if not wait:
                     break
                 await self._sleep(wait)
-            turn = Turn(self._clock_seconds)
+            turn = Turn(self._clock_seconds, self._answers_seconds.append)
             self._counting.append(turn)
             return turn
 
@@ -100,9 +153,14 @@ class Turns:
         return self._slowed_to + int(recovered * (self._per_second - self._slowed_to))
 
     def _seconds_to_wait(self) -> float:
-        now = self._clock_seconds()
-        self._counting = [turn for turn in self._counting if turn.ends_at(now) > now]
+        now, fastest = self._clock_seconds(), self._fastest_seconds()
+        self._counting = [turn for turn in self._counting if turn.counts_until(now, fastest) > now]
         too_many = len(self._counting) - self._current_rate()
         if too_many < 0:
             return 0
-        return sorted(turn.ends_at(now) for turn in self._counting)[too_many] - now
+        return sorted(turn.counts_until(now, fastest) for turn in self._counting)[too_many] - now
+
+    def _fastest_seconds(self) -> float:
+        # The first requests may all have waited for their connections: then none of them was fast.
+        answers = list(self._answers_seconds)
+        return min(answers) if len(answers) > self._per_second else 0.0

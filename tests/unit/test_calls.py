@@ -50,6 +50,8 @@ class Caller:
         )
 
     def api(self, *arguments: object) -> str:
+        sending = cast("Callable[[], None]", arguments[-1])
+        sending()
         self.arguments.append(arguments[:-1])
         answer = NoAnswer if self.silent else self.answers.pop(0) if self.answers else OK
         if isinstance(answer, str):
@@ -57,11 +59,11 @@ class Caller:
         raise answer("Code", "It did not work.")
 
     async def _in_thread(self, function: Callable[..., str], *arguments: object) -> str:
-        sending = cast("Callable[[], None]", arguments[-1])
-        sending()
         self.attempts.append(self.loop.time() - self.begin)
-        await asyncio.sleep(ANSWER_SECONDS)
-        return function(*arguments)
+        try:
+            return function(*arguments)
+        finally:
+            await asyncio.sleep(ANSWER_SECONDS)  # the answer is there, but it is only heard of now
 
     async def call(self, patience: float = FOREVER) -> str | type[BaseException]:
         """Make a call; give the answer, or what was raised."""

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stop_segment.errors import NoTimeLeft
-from stop_segment.turns import RECOVERY_SECONDS, WINDOW_SECONDS, Turns
+from stop_segment.turns import RECOVERY_SECONDS, WINDOW_SECONDS, Turn, Turns
 
 FOREVER = 1e9
 
@@ -62,7 +62,8 @@ class Visitors:
         self.deadlines[number] = self.loop.time() + patience
         try:
             turn = await self.turns.take(lambda: self.deadlines[number] - self.loop.time())
-            turn.begin()
+            turn.send()
+            turn.end()
         except NoTimeLeft:
             self.refused[number] = self.loop.time()
         else:
@@ -269,17 +270,163 @@ class TestSlowingDown:
         run(main)
 
 
-def test_a_turn_counts_from_when_its_request_is_sent() -> None:
-    async def wait_for_the_second(loop: VirtualLoop) -> float:
-        turns = Turns(1, loop.time)
-        began = loop.time()
-        first = await turns.take(lambda: FOREVER)
-        await asyncio.sleep(0.5)  # a busy machine sends it late
-        first.begin()
-        await turns.take(lambda: FOREVER)
-        return loop.time() - began
+async def taken(turns: Turns, seconds: float = 0.0) -> Turn:
+    """Take a turn, send its request, and end it after so long."""
+    turn = await turns.take(lambda: FOREVER)
+    turn.send()
+    await asyncio.sleep(seconds)
+    turn.end()
+    return turn
 
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        loop = runner.get_loop()
-        assert isinstance(loop, VirtualLoop)
-        assert runner.run(wait_for_the_second(loop)) == pytest.approx(0.5 + WINDOW_SECONDS)
+
+class TestFromWhenATurnCounts:
+    """One turn a second: the second one tells when the first has ceased to count."""
+
+    @staticmethod
+    def waited(first: Callable[[Turns], Coroutine[Any, Any, object]]) -> float:
+        waits = []
+
+        async def main(loop: VirtualLoop) -> None:
+            turns = Turns(1, loop.time)
+            for _ in range(2):  # so that a fastest answer is known: 0.2 s
+                await taken(turns, 0.2)
+            await asyncio.sleep(10)
+            began = loop.time()
+            await first(turns)
+            await turns.take(lambda: FOREVER)
+            waits.append(loop.time() - began)
+
+        run(main)
+        return waits[0]
+
+    def test_from_its_sending_if_the_answer_is_as_fast_as_any(self) -> None:
+        async def first(turns: Turns) -> None:
+            turn = await turns.take(lambda: FOREVER)
+            await asyncio.sleep(0.5)  # a busy machine sends it late
+            turn.send()
+            await asyncio.sleep(0.2)
+            turn.end()
+
+        assert self.waited(first) == pytest.approx(0.5 + WINDOW_SECONDS)
+
+    def test_from_when_it_must_have_arrived_if_the_answer_is_slower(self) -> None:
+        assert self.waited(lambda turns: taken(turns, 0.9)) == pytest.approx(0.7 + WINDOW_SECONDS)
+
+    def test_from_its_end_if_no_answer_comes(self) -> None:
+        async def first(turns: Turns) -> None:
+            turn = await turns.take(lambda: FOREVER)
+            turn.send()
+            await asyncio.sleep(7)
+            turn.give_up()
+
+        assert self.waited(first) == pytest.approx(7 + WINDOW_SECONDS)
+
+    def test_as_long_as_it_is_under_way(self) -> None:
+        async def first(turns: Turns) -> None:
+            turn = await turns.take(lambda: FOREVER)
+            turn.send()
+            asyncio.get_running_loop().call_later(3, turn.end)
+
+        # Whoever waits looks every now and then.
+        assert self.waited(first) == pytest.approx(2.8 + WINDOW_SECONDS, abs=0.03)
+
+    def test_from_its_end_while_no_fastest_answer_is_known(self) -> None:
+        async def main(loop: VirtualLoop) -> None:
+            began = loop.time()
+            turns = Turns(1, loop.time)
+            await taken(turns, 0.2)
+            await turns.take(lambda: FOREVER)
+            assert loop.time() - began == pytest.approx(0.2 + WINDOW_SECONDS)
+
+        run(main)
+
+
+class TestSpending:
+    def test_the_request_s_answer_is_returned_and_its_time_noted(self) -> None:
+        clock, noted = iter([1.0, 3.5]), list[float]()
+        turn = Turn(lambda: next(clock), noted.append)
+
+        def request(what: str, sending: Callable[[], None]) -> str:
+            sending()
+            return what
+
+        assert turn.spend(request, "ok") == "ok"
+        turn.give_up()
+        assert noted == [2.5]
+        assert turn.counts_until(0.0, fastest_seconds=2.0) == 1.5 + WINDOW_SECONDS
+
+    @pytest.mark.parametrize("sends", [True, False])
+    def test_a_request_without_an_answer_is_not_taken_for_a_fast_one(self, sends: bool) -> None:
+        clock, noted = iter([1.0, 3.5] if sends else [3.5]), list[float]()
+        turn = Turn(lambda: next(clock), noted.append)
+
+        def request(sending: Callable[[], None]) -> None:
+            if sends:
+                sending()
+            raise ConnectionError
+
+        with pytest.raises(ConnectionError):
+            turn.spend(request)
+        assert noted == []
+        assert turn.counts_until(0.0, fastest_seconds=2.0) == 3.5 + WINDOW_SECONDS
+
+
+@dataclass(frozen=True)
+class Journey:
+    """How a request fares: what it loses before it is sent, on its way, and as an answer; and whether there is one."""
+
+    before: float
+    there: float
+    back: float
+    answered: bool
+
+
+LOSSES = st.sampled_from([0.0, 0.01, 0.3, 0.9, 3.0])
+JOURNEYS = st.builds(Journey, before=LOSSES, there=LOSSES, back=LOSSES, answered=st.booleans())
+FAST = Journey(0.0, 0.0, 0.0, answered=True)
+
+
+class TestArrivals:
+    """What the API counts is when requests arrive.
+
+    Every fourth loses nothing on its way, so that it is the fastest. Where none did, the bound would be off by what the
+    fastest lost.
+    """
+
+    @settings(max_examples=300)
+    @given(
+        st.integers(1, 4),
+        st.sampled_from([0.0, 0.02, 0.5]),
+        st.sampled_from([0.0, 0.2, 2.5]),
+        st.lists(st.tuples(st.sampled_from([0.0, 0.0, 0.0, 0.3]), JOURNEYS), min_size=5, max_size=30),
+    )
+    def test_no_second_has_more_arrivals_than_allowed(
+        self, per_second: int, way: float, work: float, requests: list[tuple[float, Journey]]
+    ) -> None:
+        arrivals: list[float] = []
+
+        async def request(loop: VirtualLoop, turns: Turns, journey: Journey) -> None:
+            turn = await turns.take(lambda: FOREVER)
+            await asyncio.sleep(journey.before)
+            turn.send()
+            await asyncio.sleep(way + journey.there)
+            arrivals.append(loop.time())
+            if journey.answered:
+                await asyncio.sleep(work + journey.back)
+                turn.end()
+            else:
+                await asyncio.sleep(journey.back)  # a failure may be faster than any answer
+                turn.give_up()
+
+        async def main(loop: VirtualLoop) -> None:
+            turns = Turns(per_second, loop.time)
+            under_way = []
+            for number, (pause, journey) in enumerate(requests):
+                await asyncio.sleep(pause)
+                under_way.append(asyncio.create_task(request(loop, turns, journey if number % 4 else FAST)))
+            await asyncio.gather(*under_way)
+
+        run(main)
+        arrivals.sort()
+        assert len(arrivals) == len(requests)
+        assert all(later - earlier >= 1 for earlier, later in zip(arrivals, arrivals[per_second:], strict=False))
