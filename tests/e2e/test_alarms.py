@@ -126,7 +126,7 @@ class Stack:
         return found
 
     @contextlib.contextmanager
-    def changed_mapping(self, function: str, as_before: Mapping[str, Any], **change: object) -> Iterator[None]:
+    def changed_mapping(self, function: str, as_before: Mapping[str, object], **change: object) -> Iterator[None]:
         """Change how a function takes its events, and change it back."""
         client, uuid = self.box.client("lambda"), self.mapping(function)["UUID"]
         client.update_event_source_mapping(UUID=uuid, **change)
@@ -136,13 +136,16 @@ class Stack:
             client.update_event_source_mapping(UUID=uuid, **as_before)
 
     @contextlib.contextmanager
-    def broken(self, function: str) -> Iterator[str]:
-        """Let a function fail at its start, as a senseless setting makes it; give its name."""
-        self.observer.renew_function(function, LOG_LEVEL="LOUD")
+    def changed_settings(self, function: str, **change: str) -> Iterator[None]:
+        """Change settings of a function, as a deployment does, and change them back."""
+        name = self.observer.resource(function)
+        configuration = self.box.client("lambda").get_function_configuration(FunctionName=name)
+        as_before = {setting: configuration["Environment"]["Variables"][setting] for setting in change}
+        self.observer.renew_function(function, **change)
         try:
-            yield self.observer.resource(function)
+            yield
         finally:
-            self.observer.renew_function(function, LOG_LEVEL="INFO")
+            self.observer.renew_function(function, **as_before)
 
     @contextlib.contextmanager
     def without_concurrency(self, function: str) -> Iterator[str]:
@@ -220,23 +223,30 @@ def rooms_without_known_tasks(stack: Stack, alarm: Alarm) -> None:
     alarm.put_until_it_rings(metric, values, [], values, values, values)
 
 
-def failing_function(function: str) -> Trouble:
-    """Make the trouble of a function that fails as a whole."""
-
-    def trouble(stack: Stack, alarm: Alarm) -> None:
-        with stack.broken(function) as name:
-            answer = stack.box.client("lambda").invoke(FunctionName=name, Payload=b'{"Records": []}')
-            assert answer["FunctionError"] == "Unhandled"
-        # Embedded AWS has published the error. It evaluates alarms when data are put, even if they change nothing.
-        assert alarm.rings
-        alarm.put(Metric.of_function("Errors", name), [0])
-
-    return trouble
+def fail(stack: Stack, alarm: Alarm, function: str) -> None:
+    """Let a function fail as a whole: what it is given is no event."""
+    name = stack.observer.resource(function)
+    answer = stack.box.client("lambda").invoke(FunctionName=name, Payload=b"{}")
+    assert answer["FunctionError"] == "Unhandled"
+    # Embedded AWS has published the error, but evaluates alarms only when data are put.
+    assert alarm.rings
+    alarm.put(Metric.of_function("Errors", name), [0])
 
 
-rings("StopSegmentErrorsAlarm")(failing_function("StopSegmentFunction"))
-rings("CallbackErrorsAlarm")(failing_function("ReceiveCallbackFunction"))
-rings("PublishOutcomeErrorsAlarm")(failing_function("PublishOutcomeFunction"))
+@rings("StopSegmentErrorsAlarm")
+def stop_function_that_cannot_start(stack: Stack, alarm: Alarm) -> None:
+    with stack.changed_settings("StopSegmentFunction", RTC_QPS_LIMIT="1"):
+        fail(stack, alarm, "StopSegmentFunction")
+
+
+@rings("CallbackErrorsAlarm")
+def failing_callback_function(stack: Stack, alarm: Alarm) -> None:
+    fail(stack, alarm, "ReceiveCallbackFunction")
+
+
+@rings("PublishOutcomeErrorsAlarm")
+def failing_publish_function(stack: Stack, alarm: Alarm) -> None:
+    fail(stack, alarm, "PublishOutcomeFunction")
 
 
 @rings("StopSegmentThrottlesAlarm")
@@ -303,7 +313,7 @@ def stop_that_nobody_is_told_of(stack: Stack, alarm: Alarm) -> None:
     usual_age = {"MaximumRecordAgeInSeconds": stack.mapping("PublishOutcomeFunction")["MaximumRecordAgeInSeconds"]}
     with (
         stack.changed_mapping("PublishOutcomeFunction", usual_age, MaximumRecordAgeInSeconds=1),
-        stack.broken("PublishOutcomeFunction"),
+        stack.changed_settings("PublishOutcomeFunction", LOG_LEVEL="LOUD"),
     ):
         assert stack.room().end_of("RoomEnded", TaskId="audio") == ["already_stopped"]
         after = wait_for(lambda: stack.waiting_on(queue), "a stop that is given up")
