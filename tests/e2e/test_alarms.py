@@ -223,11 +223,12 @@ def rooms_without_known_tasks(stack: Stack, alarm: Alarm) -> None:
     alarm.put_until_it_rings(metric, values, [], values, values, values)
 
 
-def fail(stack: Stack, alarm: Alarm, function: str) -> None:
+def fail(stack: Stack, alarm: Alarm, function: str, reason: str) -> None:
     """Let a function fail as a whole: what it is given is no event."""
     name = stack.observer.resource(function)
     answer = stack.box.client("lambda").invoke(FunctionName=name, Payload=b"{}")
     assert answer["FunctionError"] == "Unhandled"
+    assert reason in json.load(answer["Payload"])["errorMessage"]
     # Embedded AWS has published the error, but evaluates alarms only when data are put.
     assert alarm.rings
     alarm.put(Metric.of_function("Errors", name), [0])
@@ -236,24 +237,24 @@ def fail(stack: Stack, alarm: Alarm, function: str) -> None:
 @rings("StopSegmentErrorsAlarm")
 def stop_function_that_cannot_start(stack: Stack, alarm: Alarm) -> None:
     with stack.changed_settings("StopSegmentFunction", RTC_QPS_LIMIT="1"):
-        fail(stack, alarm, "StopSegmentFunction")
+        fail(stack, alarm, "StopSegmentFunction", "MAX_CONCURRENCY must be at most RTC_QPS_LIMIT")
 
 
 @rings("CallbackErrorsAlarm")
 def failing_callback_function(stack: Stack, alarm: Alarm) -> None:
-    fail(stack, alarm, "ReceiveCallbackFunction")
+    fail(stack, alarm, "ReceiveCallbackFunction", "requestContext")
 
 
 @rings("PublishOutcomeErrorsAlarm")
 def failing_publish_function(stack: Stack, alarm: Alarm) -> None:
-    fail(stack, alarm, "PublishOutcomeFunction")
+    fail(stack, alarm, "PublishOutcomeFunction", "Records")
 
 
 @rings("StopSegmentThrottlesAlarm")
 def throttled_stops(stack: Stack, alarm: Alarm) -> None:
     client = stack.box.client("lambda")
     with stack.without_concurrency("StopSegmentFunction") as name, pytest.raises(ClientError, match="TooManyRequests"):
-        client.invoke(FunctionName=name, Payload=b'{"Records": []}')
+        client.invoke(FunctionName=name, Payload=b"{}")
     assert not alarm.rings
     # Embedded AWS has published the throttle of this period; the one before had one as well.
     (period,) = alarm.breaching_periods()
