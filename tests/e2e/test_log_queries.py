@@ -441,6 +441,15 @@ def test_what_to_look_at_first_can_be_looked_at(box: Sandbox, command: str) -> N
     assert "None" not in done.stderr
 
 
+def test_alarm_can_be_heard(box: Sandbox, observer: Observer) -> None:
+    (command,) = [block for block in shell_blocks(PAGE) if "set-alarm-state" in block]
+    done = run_in_shell(box, command)
+    assert done.returncode == 0, done.stderr
+    name = observer.resource("DeadLettersAlarm")
+    (alarm,) = box.client("cloudwatch").describe_alarms(AlarmNames=[name])["MetricAlarms"]
+    assert (alarm["StateValue"], alarm["StateReason"]) == ("ALARM", "a drill")
+
+
 def test_undelivered_events_are_sent_to_the_event_queue_and_stop_their_tasks(
     box: Sandbox, observer: Observer, room: Room
 ) -> None:

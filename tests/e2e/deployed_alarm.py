@@ -1,0 +1,135 @@
+"""A deployed alarm, and the metrics that it may watch."""
+
+from __future__ import annotations
+
+import operator
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sandbox.stack import Sandbox
+
+COMPARISONS = {
+    "GreaterThanOrEqualToThreshold": operator.ge,
+    "GreaterThanThreshold": operator.gt,
+    "LessThanOrEqualToThreshold": operator.le,
+    "LessThanThreshold": operator.lt,
+}
+
+# What a metric gets within one of its alarm's periods.
+Values = Sequence[float]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What CloudWatch tells metrics apart by."""
+
+    namespace: str
+    name: str
+    dimensions: frozenset[tuple[str, str]]
+
+    @classmethod
+    def of_queue(cls, name: str, queue: str) -> Metric:
+        """Name the metric that AWS publishes of a queue, given by its URL or ARN."""
+        return cls("AWS/SQS", name, frozenset({("QueueName", queue.replace("/", ":").rpartition(":")[2])}))
+
+    @classmethod
+    def of_function(cls, name: str, function: str) -> Metric:
+        """Name the metric that AWS publishes of a function."""
+        return cls("AWS/Lambda", name, frozenset({("FunctionName", function)}))
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        dimensions = [{"Name": name, "Value": value} for name, value in sorted(self.dimensions)]
+        return {"MetricName": self.name, "Dimensions": dimensions}
+
+
+def metrics_in(line: Mapping[str, Any]) -> Iterator[tuple[Metric, Values]]:
+    """Read a log line as CloudWatch reads the embedded metric format; a line that is not in it has no metrics."""
+    for directive in line.get("_aws", {}).get("CloudWatchMetrics", []):
+        for names in directive["Dimensions"]:
+            dimensions = frozenset((name, line[name]) for name in names)
+            for metric in directive["Metrics"]:
+                values = line[metric["Name"]]
+                yield (
+                    Metric(directive["Namespace"], metric["Name"], dimensions),
+                    values if isinstance(values, list) else [values],
+                )
+
+
+class Alarm:
+    """An alarm, as CloudWatch describes it."""
+
+    def __init__(self, box: Sandbox, name: str) -> None:
+        self.name = name
+        self._cloudwatch = box.client("cloudwatch")
+        self.description = self._describe()
+        self.metric = Metric(
+            self.description["Namespace"],
+            self.description["MetricName"],
+            frozenset((dimension["Name"], dimension["Value"]) for dimension in self.description["Dimensions"]),
+        )
+        self.period_seconds: int = self.description["Period"]
+        self.threshold: float = self.description["Threshold"]
+
+    def _describe(self) -> Mapping[str, Any]:
+        (description,) = self._cloudwatch.describe_alarms(AlarmNames=[self.name])["MetricAlarms"]
+        found: Mapping[str, Any] = description
+        return found
+
+    @property
+    def state(self) -> tuple[str, str]:
+        """The state that embedded AWS has put it into, and the reason."""
+        description = self._describe()
+        return description["StateValue"], description["StateReason"]
+
+    @property
+    def rings(self) -> bool:
+        """Whether CloudWatch has had it ring: so many of so many periods in a row were past its threshold."""
+        periods: int = self.description["EvaluationPeriods"]
+        needed = self.description.get("DatapointsToAlarm", periods)
+        breaching = self.breaching_periods()
+        # A period without data is not breaching: test_operations.py holds every alarm to that.
+        return any(sum(last - n in breaching for n in range(periods)) >= needed for last in breaching)
+
+    def breaching_periods(self) -> set[int]:
+        """Return the periods of the last two hours that were past its threshold, numbered since 1970."""
+        percentile = self.description.get("ExtendedStatistic")
+        statistic: str = percentile or self.description["Statistic"]
+        now = datetime.now(UTC)
+        answer = self._cloudwatch.get_metric_statistics(
+            Namespace=self.metric.namespace,
+            **self.metric.arguments,
+            Period=self.period_seconds,
+            StartTime=now - timedelta(hours=2),
+            EndTime=now + timedelta(minutes=1),
+            **{"ExtendedStatistics" if percentile else "Statistics": [statistic]},
+        )
+        breaches = COMPARISONS[self.description["ComparisonOperator"]]
+        return {
+            int(point["Timestamp"].timestamp()) // self.period_seconds
+            for point in answer["Datapoints"]
+            if breaches((point["ExtendedStatistics"] if percentile else point)[statistic], self.threshold)
+        }
+
+    def set_state(self, state: str) -> None:
+        """Do what an operator does to see what an alarm sets off."""
+        self._cloudwatch.set_alarm_state(AlarmName=self.name, StateValue=state, StateReason="a test wants it so")
+
+    def put(self, metric: Metric, values: Values, *, period: int | None = None) -> None:
+        """Put data as AWS would, now or in a numbered period; embedded AWS evaluates every alarm thereupon."""
+        self._put(metric, values, time.time() if period is None else period * self.period_seconds)
+
+    def put_until_it_rings(self, metric: Metric, *periods: Values) -> None:
+        """Put the data of several periods, the newest last; until that one the alarm must not ring."""
+        now = time.time()
+        for periods_ago, values in zip(reversed(range(len(periods))), periods, strict=True):
+            assert not self.rings, f"{self.name} rings {periods_ago + 1} periods too early"
+            self._put(metric, values, now - periods_ago * self.period_seconds)
+
+    def _put(self, metric: Metric, values: Values, at: float) -> None:
+        assert metric == self.metric, f"{self.name} watches another metric"
+        data = [{**metric.arguments, "Timestamp": at, "Value": value} for value in values]
+        self._cloudwatch.put_metric_data(Namespace=metric.namespace, MetricData=data)

@@ -1,0 +1,366 @@
+"""Every deployed alarm rings in its trouble and not before, and whoever is on call is told.
+
+Embedded AWS evaluates alarms, percentiles too, whenever data are put. But it adds up all periods of an alarm and all
+resources of a metric: so `Alarm.rings` reads the same data as CloudWatch does, period by period, of the alarm's own
+dimensions. Of AWS's own metrics embedded AWS publishes AWS/Lambda (errors only of what is invoked by the Lambda API),
+but no AWS/SQS, and it makes no metrics of the functions' log lines. What is missing the tests put: what the function
+really logged, as CloudWatch would, or what AWS publishes of a queue that is in trouble.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from botocore.exceptions import ClientError
+from cfnlint.decode import cfn_yaml
+
+from sandbox.callbacks import callback
+from sandbox.embedded_aws import REGION
+from sandbox.stack import EVENT_BUS, ROOT, STACK_NAME, Sandbox, sandbox, wait_for
+from tests.e2e.deployed_alarm import Alarm, Metric, Values, metrics_in
+from tests.e2e.observer import APP_ID, Observer, Room, now_ms, rfc3339
+
+pytestmark = pytest.mark.xdist_group("alarms")
+
+TOPIC_ARN = f"arn:aws:sns:{REGION}:000000000000:on-call"
+RESOURCES: Mapping[str, Any] = cfn_yaml.load(str(ROOT / "template.yaml"))["Resources"]
+ALARMS = [name for name, resource in RESOURCES.items() if resource["Type"] == "AWS::CloudWatch::Alarm"]
+
+
+class OnCall:
+    """A queue that is subscribed to the alarms' topic."""
+
+    def __init__(self, box: Sandbox) -> None:
+        self._sqs = box.client("sqs")
+        self._url: str = self._sqs.create_queue(QueueName="on-call")["QueueUrl"]
+        self._told: list[dict[str, Any]] = []
+        attributes = self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=["QueueArn"])["Attributes"]
+        statement = {
+            "Effect": "Allow",
+            "Principal": {"Service": "sns.amazonaws.com"},
+            "Action": "sqs:SendMessage",
+            "Resource": attributes["QueueArn"],
+        }
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        self._sqs.set_queue_attributes(QueueUrl=self._url, Attributes={"Policy": policy})
+        sns = box.client("sns")
+        assert sns.create_topic(Name=TOPIC_ARN.rpartition(":")[2])["TopicArn"] == TOPIC_ARN
+        sns.subscribe(TopicArn=TOPIC_ARN, Protocol="sqs", Endpoint=attributes["QueueArn"])
+
+    def told_of(self, alarm: Alarm) -> list[tuple[str, str]]:
+        """Return an alarm's new states and their reasons, as far as they were told."""
+        while messages := self._sqs.receive_message(QueueUrl=self._url, MaxNumberOfMessages=10).get("Messages"):
+            for message in messages:
+                self._told.append(json.loads(json.loads(message["Body"])["Message"]))
+                self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=message["ReceiptHandle"])
+        return [
+            (said["NewStateValue"], said["NewStateReason"]) for said in self._told if said["AlarmName"] == alarm.name
+        ]
+
+
+class Stack:
+    """A deployed stack that gets into trouble."""
+
+    def __init__(self, box: Sandbox) -> None:
+        self.box = box
+        self.observer = Observer(box)
+        self.on_call = OnCall(box)
+
+    def alarm(self, logical_id: str) -> Alarm:
+        return Alarm(self.box, self.observer.resource(logical_id))
+
+    def room(self) -> Room:
+        return Room(self.observer, f"room-{uuid4().hex}")
+
+    def waiting_on(self, queue_url: str) -> int:
+        """Count the messages of a queue that AWS publishes as ApproximateNumberOfMessagesVisible."""
+        name = "ApproximateNumberOfMessages"
+        answer = self.box.client("sqs").get_queue_attributes(QueueUrl=queue_url, AttributeNames=[name])
+        return int(answer["Attributes"][name])
+
+    def call_back(self, **forged: str) -> int:
+        """Send a signed callback, some of whose values were changed afterwards, and return the answer's status."""
+        room_end = callback("RoomDestroy", {"RoomId": self.room().id}, rfc3339(now_ms()), app_id=APP_ID)
+        return self.box.call_back(room_end | forged)
+
+    def logged(
+        self, alarm: Alarm, log_group: str, trouble: Callable[[], object], count: int = 1
+    ) -> tuple[Metric, Values]:
+        """Cause a trouble; return so many values that a function has logged since of a metric of the alarm's name."""
+        before = len(self._logged(alarm, log_group))
+        trouble()
+        new = wait_for(
+            lambda: logged if len(logged := self._logged(alarm, log_group)[before:]) >= count else [],
+            f"{count} values of {alarm.metric.name} in {log_group}",
+            seconds=20,
+        )
+        (metric,) = {metric for metric, _ in new}
+        return metric, [value for _, value in new]
+
+    def _logged(self, alarm: Alarm, log_group: str) -> list[tuple[Metric, float]]:
+        pages = self.box.client("logs").get_paginator("filter_log_events")
+        messages = [
+            event["message"]
+            for page in pages.paginate(logGroupName=self.observer.resource(log_group))
+            for event in page["events"]
+        ]
+        lines = [json.loads(line) for message in messages for line in message.splitlines() if line.startswith("{")]
+        return [
+            (metric, value)
+            for line in lines
+            for metric, values in metrics_in(line)
+            for value in values
+            if metric.name == alarm.metric.name
+        ]
+
+    def mapping(self, function: str) -> dict[str, Any]:
+        """Return the one event source mapping of a function."""
+        name = self.observer.resource(function)
+        (mapping,) = self.box.client("lambda").list_event_source_mappings(FunctionName=name)["EventSourceMappings"]
+        found: dict[str, Any] = mapping
+        return found
+
+    @contextlib.contextmanager
+    def changed_mapping(self, function: str, as_before: Mapping[str, object], **change: object) -> Iterator[None]:
+        """Change how a function takes its events, and change it back."""
+        client, uuid = self.box.client("lambda"), self.mapping(function)["UUID"]
+        client.update_event_source_mapping(UUID=uuid, **change)
+        try:
+            yield
+        finally:
+            client.update_event_source_mapping(UUID=uuid, **as_before)
+
+    @contextlib.contextmanager
+    def changed_settings(self, function: str, **change: str) -> Iterator[None]:
+        """Change settings of a function, as a deployment does, and change them back."""
+        name = self.observer.resource(function)
+        configuration = self.box.client("lambda").get_function_configuration(FunctionName=name)
+        as_before = {setting: configuration["Environment"]["Variables"][setting] for setting in change}
+        self.observer.renew_function(function, **change)
+        try:
+            yield
+        finally:
+            self.observer.renew_function(function, **as_before)
+
+    @contextlib.contextmanager
+    def without_concurrency(self, function: str) -> Iterator[str]:
+        """Leave a function no room in the account's concurrency; give its name."""
+        client, name = self.box.client("lambda"), self.observer.resource(function)
+        client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
+        try:
+            yield name
+        finally:
+            client.delete_function_concurrency(FunctionName=name)
+
+
+Trouble = Callable[[Stack, Alarm], None]
+TROUBLES: dict[str, Trouble] = {}
+
+
+def rings(logical_id: str) -> Callable[[Trouble], Trouble]:
+    """Say which alarm a trouble must ring."""
+
+    def keep(trouble: Trouble) -> Trouble:
+        TROUBLES[logical_id] = trouble
+        return trouble
+
+    return keep
+
+
+@rings("DeadLettersAlarm")
+def dead_letter(stack: Stack, alarm: Alarm) -> None:
+    queue = stack.box.outputs["DeadLetterQueueUrl"]
+    before = stack.waiting_on(queue)
+    assert stack.observer.end_of("not JSON") == ["invalid_message"]
+    after = wait_for(lambda: stack.waiting_on(queue), "a dead letter")
+    alarm.put_until_it_rings(Metric.of_queue("ApproximateNumberOfMessagesVisible", queue), [before], [after])
+
+
+@rings("OldestMessageAlarm")
+def message_that_waits(stack: Stack, alarm: Alarm) -> None:
+    queue = stack.box.outputs["EventQueueUrl"]
+    with stack.changed_mapping("StopSegmentFunction", {"Enabled": True}, Enabled=False):
+        (message_id,) = stack.box.send([stack.room().event("RoomEnded", TaskId="audio")])
+        assert wait_for(lambda: stack.waiting_on(queue), "a message that waits") == 1
+        # Its age minute by minute, if the mapping stays disabled.
+        ages = [[59], [119], [179], [239], [299]]
+        alarm.put_until_it_rings(Metric.of_queue("ApproximateAgeOfOldestMessage", queue), *ages)
+    assert stack.observer.ends([message_id]) == {message_id: ["already_stopped"]}
+
+
+@rings("TimeToStopAlarm")
+def late_stops(stack: Stack, alarm: Alarm) -> None:
+    def stop(event_time_ms: int) -> Callable[[], object]:
+        return lambda: stack.room().end_of("RoomEnded", TaskId="audio", EventTime=rfc3339(event_time_ms))
+
+    metric, (quick,) = stack.logged(alarm, "StopSegmentLogGroup", stop(now_ms()))
+    same_metric, (slow,) = stack.logged(alarm, "StopSegmentLogGroup", stop(now_ms() - 31_000))
+    assert same_metric == metric
+    assert quick < 30_000 < slow
+    one_late, two_late = [quick] * 99 + [slow], [quick] * 98 + [slow] * 2
+    alarm.put_until_it_rings(metric, one_late, two_late, two_late, one_late, two_late, two_late, two_late)
+
+
+@rings("CredentialsRefusedAlarm")
+def refused_key(stack: Stack, alarm: Alarm) -> None:
+    known_keys, stack.box.rtc.secrets = stack.box.rtc.secrets, {}
+    body = stack.room().event("RoomEnded", TaskId="audio")
+    try:
+        metric, values = stack.logged(alarm, "StopSegmentLogGroup", lambda: stack.box.send([body]))
+    finally:
+        stack.box.rtc.secrets = known_keys
+    alarm.put_until_it_rings(metric, [], values)
+
+
+@rings("NoTasksAlarm")
+def rooms_without_known_tasks(stack: Stack, alarm: Alarm) -> None:
+    metric, values = stack.logged(alarm, "StopSegmentLogGroup", lambda: stack.room().end_of("RoomEnded"))
+    alarm.put_until_it_rings(metric, values, [], values, values, values)
+
+
+def fail(stack: Stack, alarm: Alarm, function: str, reason: str) -> None:
+    """Let a function fail as a whole: what it is given is no event."""
+    name = stack.observer.resource(function)
+    answer = stack.box.client("lambda").invoke(FunctionName=name, Payload=b"{}")
+    assert answer["FunctionError"] == "Unhandled"
+    assert reason in json.load(answer["Payload"])["errorMessage"]
+    # Embedded AWS has published the error, but evaluates alarms only when data are put.
+    assert alarm.rings
+    alarm.put(Metric.of_function("Errors", name), [0])
+
+
+@rings("StopSegmentErrorsAlarm")
+def stop_function_that_cannot_start(stack: Stack, alarm: Alarm) -> None:
+    with stack.changed_settings("StopSegmentFunction", RTC_QPS_LIMIT="1"):
+        fail(stack, alarm, "StopSegmentFunction", "MAX_CONCURRENCY must be at most RTC_QPS_LIMIT")
+
+
+@rings("CallbackErrorsAlarm")
+def failing_callback_function(stack: Stack, alarm: Alarm) -> None:
+    fail(stack, alarm, "ReceiveCallbackFunction", "requestContext")
+
+
+@rings("PublishOutcomeErrorsAlarm")
+def failing_publish_function(stack: Stack, alarm: Alarm) -> None:
+    fail(stack, alarm, "PublishOutcomeFunction", "Records")
+
+
+@rings("StopSegmentThrottlesAlarm")
+def throttled_stops(stack: Stack, alarm: Alarm) -> None:
+    client = stack.box.client("lambda")
+    with stack.without_concurrency("StopSegmentFunction") as name, pytest.raises(ClientError, match="TooManyRequests"):
+        client.invoke(FunctionName=name, Payload=b"{}")
+    assert not alarm.rings
+    # Embedded AWS has published the throttle of this period; the one before had one as well.
+    (period,) = alarm.breaching_periods()
+    alarm.put(Metric.of_function("Throttles", name), [1], period=period - 1)
+
+
+@rings("CallbackThrottlesAlarm")
+def throttled_callbacks(stack: Stack, alarm: Alarm) -> None:
+    with stack.without_concurrency("ReceiveCallbackFunction") as name:
+        assert stack.call_back() == 429
+    assert alarm.rings
+    alarm.put(Metric.of_function("Throttles", name), [0])
+
+
+@rings("CallbackRefusedAlarm")
+def forged_callbacks(stack: Stack, alarm: Alarm) -> None:
+    def forge() -> None:
+        assert [stack.call_back(Signature="0" * 64) for _ in range(5)] == [401] * 5
+
+    metric, values = stack.logged(alarm, "ReceiveCallbackLogGroup", forge, 5)
+    alarm.put_until_it_rings(metric, values[:4], [], values)
+
+
+@rings("CallbackNotQueuedAlarm")
+def callback_that_the_queue_does_not_take(stack: Stack, alarm: Alarm) -> None:
+    def call_back() -> None:
+        with stack.observer.without_permission("ReceiveCallbackRole", "QueueCallbacks"):
+            assert stack.call_back() == 503
+
+    metric, values = stack.logged(alarm, "ReceiveCallbackLogGroup", call_back)
+    alarm.put_until_it_rings(metric, [], values)
+
+
+@rings("UndeliveredEventsAlarm")
+def event_that_cannot_be_delivered(stack: Stack, alarm: Alarm) -> None:
+    """Embedded AWS gives up no event: so the test puts one where the rule says that such events go."""
+    events, sqs = stack.box.client("events"), stack.box.client("sqs")
+    (rule,) = events.list_rules(EventBusName=EVENT_BUS)["Rules"]
+    (target,) = events.list_targets_by_rule(Rule=rule["Name"], EventBusName=EVENT_BUS)["Targets"]
+    arn = target["DeadLetterConfig"]["Arn"]
+    queue = sqs.get_queue_url(QueueName=arn.rpartition(":")[2])["QueueUrl"]
+    before = stack.waiting_on(queue)
+    policy = json.loads(sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["Policy"])["Attributes"]["Policy"])
+    (allowed,) = [statement for statement in policy["Statement"] if statement["Effect"] == "Allow"]
+    assert allowed["Principal"] == {"Service": "events.amazonaws.com"}
+    assert allowed["Condition"] == {"ArnEquals": {"aws:SourceArn": rule["Arn"]}}
+    sqs.send_message(QueueUrl=queue, MessageBody=json.dumps({"detail-type": "RoomEnded", "detail": {}}))
+    metric = Metric.of_queue("ApproximateNumberOfMessagesVisible", arn)
+    alarm.put_until_it_rings(metric, [before], [stack.waiting_on(queue)])
+
+
+@rings("UnpublishedOutcomesAlarm")
+def stop_that_nobody_is_told_of(stack: Stack, alarm: Alarm) -> None:
+    arn = stack.mapping("PublishOutcomeFunction")["DestinationConfig"]["OnFailure"]["Destination"]
+    queue = stack.box.client("sqs").get_queue_url(QueueName=arn.rpartition(":")[2])["QueueUrl"]
+    before = stack.waiting_on(queue)
+    usual_age = {"MaximumRecordAgeInSeconds": stack.mapping("PublishOutcomeFunction")["MaximumRecordAgeInSeconds"]}
+    with (
+        stack.changed_mapping("PublishOutcomeFunction", usual_age, MaximumRecordAgeInSeconds=1),
+        stack.changed_settings("PublishOutcomeFunction", LOG_LEVEL="LOUD"),
+    ):
+        assert stack.room().end_of("RoomEnded", TaskId="audio") == ["already_stopped"]
+        after = wait_for(lambda: stack.waiting_on(queue), "a stop that is given up")
+    alarm.put_until_it_rings(Metric.of_queue("ApproximateNumberOfMessagesVisible", arn), [before], [after])
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    """Deploy a stack with all that can be had, alarms that notify a topic among it."""
+    with sandbox({"AlarmTopicArn": TOPIC_ARN}, app_ids={APP_ID}) as box:
+        yield Stack(box)
+
+
+def test_every_alarm_is_deployed_and_has_its_trouble(stack: Stack) -> None:
+    alarms = stack.box.client("cloudwatch").describe_alarms(AlarmNamePrefix=STACK_NAME)["MetricAlarms"]
+    assert {alarm["AlarmName"] for alarm in alarms} == {stack.observer.resource(name) for name in ALARMS}
+    assert TROUBLES.keys() == set(ALARMS)
+
+
+@pytest.mark.parametrize("logical_id", ALARMS)
+def test_operator_who_has_an_alarm_ring_is_told_when_it_begins_and_when_it_ends(stack: Stack, logical_id: str) -> None:
+    alarm = stack.alarm(logical_id)
+    alarm.set_state("ALARM")
+    alarm.set_state("OK")
+    told = wait_for(
+        lambda: told[-2:] if len(told := stack.on_call.told_of(alarm)) >= 2 else [], f"news of {alarm.name}"
+    )
+    assert [state for state, _ in told] == ["ALARM", "OK"]
+
+
+@pytest.mark.parametrize("logical_id", ALARMS)
+def test_alarm_is_quiet_just_below_its_threshold(stack: Stack, logical_id: str) -> None:
+    alarm = stack.alarm(logical_id)
+    alarm.set_state("INSUFFICIENT_DATA")
+    alarm.put(alarm.metric, [alarm.threshold - 1])
+    assert alarm.state[0] == "OK"
+    assert not alarm.rings
+
+
+@pytest.mark.parametrize("logical_id", ALARMS)
+def test_alarm_rings_in_its_trouble_and_not_before(stack: Stack, logical_id: str) -> None:
+    alarm = stack.alarm(logical_id)
+    assert not alarm.rings
+    alarm.set_state("OK")
+    TROUBLES[logical_id](stack, alarm)
+    assert alarm.rings
+    state, reason = alarm.state
+    assert (state, reason.partition(":")[0]) == ("ALARM", "Threshold Crossed")
+    wait_for(lambda: (state, reason) in stack.on_call.told_of(alarm), f"news of {alarm.name}", seconds=20)
