@@ -18,9 +18,11 @@ from aws_lambda_powertools.metrics import MetricUnit
 
 from receive_callback.aws import AwsError, Service
 from receive_callback.keys import CallbackKeys, KeysUnavailable
+from receive_callback.replays import QueuedCallbacks
 from receive_callback.signature import MalformedCallback, is_signed
 
 MOST_BYTES = 64 * 1024
+MOST_REMEMBERED = 10_000
 QUEUED_TYPES = ("RoomDestroy", "SegmentRealTimeData")
 
 logger = Logger()
@@ -30,6 +32,7 @@ _keys = CallbackKeys(
     Service("secretsmanager", "secretsmanager", "1.1"), os.environ["CALLBACK_SECRET_ARN"], time.monotonic
 )
 _queue_url = os.environ["EVENT_QUEUE_URL"]
+_queued = QueuedCallbacks(MOST_REMEMBERED)
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,8 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:  # noqa: 
     Returns
     -------
     dict
-        ``statusCode`` and a JSON ``body``: 200 queued or ignored, 400 malformed, 401 not signed, 405 not a POST,
-        413 over 64 KB, 503 not now.
+        ``statusCode`` and a JSON ``body``: 200 queued, replayed or ignored, 400 malformed, 401 not signed, 405 not a
+        POST, 413 over 64 KB, 503 not now.
     """
     try:
         end = _receive(event)
@@ -84,11 +87,16 @@ def _receive(event: dict[str, Any]) -> str:
         metrics.add_metric("CallbackIgnored", MetricUnit.Count, 1)
         logger.info("ignored", **fields)
         return "ignored"
+    if callback["Signature"] in _queued:
+        metrics.add_metric("CallbackReplayed", MetricUnit.Count, 1)
+        logger.info("replayed", **fields)
+        return "replayed"
     try:
         sent = _sqs.call("SendMessage", QueueUrl=_queue_url, MessageBody=body)
     except AwsError as error:
         logger.warning("the event queue did not take a callback", error=error.code, **fields)
         raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "CallbackNotQueued", "not queued, send it again") from None
+    _queued.add(callback["Signature"])
     metrics.add_metric("CallbackQueued", MetricUnit.Count, 1)
     logger.info("queued", message_id=sent["MessageId"], **fields)
     return "queued"

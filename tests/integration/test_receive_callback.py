@@ -18,6 +18,7 @@ import urllib3
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from receive_callback.replays import QueuedCallbacks
 from sandbox.callbacks import callback
 from sandbox.embedded_aws import EmbeddedAws
 
@@ -223,11 +224,11 @@ class TestAnswers:
         content = signed(Note="x" * room)
         padding = MOST_BYTES - len(json.dumps(content))
         fits = json.dumps(content) + " " * padding
-        assert function.answer(fits) == (200, "queued")
         assert function.answer(fits + " ")[0] == 413
-        assert function.answer(fits, encoded=True) == (200, "queued")
         assert function.answer(fits + " ", encoded=True)[0] == 413
-        assert function.queued() == [fits, fits]
+        assert function.answer(fits) == (200, "queued")
+        assert function.answer(fits, encoded=True) == (200, "replayed")
+        assert function.queued() == [fits]
 
     def test_413_counts_bytes(self, function: Function) -> None:
         assert function.answer("é" * (MOST_BYTES // 2 + 1))[0] == 413
@@ -259,20 +260,44 @@ class TestWhatIsQueued:
 
     @pytest.mark.parametrize("encoded", [False, True])
     def test_a_callback_is_queued_unchanged_byte_for_byte(self, function: Function, encoded: bool) -> None:
-        content = signed(Name="房间 ☎ 😀", TaskId="audio")
+        contents = [signed(Name="房间 ☎ 😀", TaskId="audio") for _ in range(4)]
         bodies = [
-            json.dumps(content),
-            json.dumps(content, ensure_ascii=False, indent=1),
-            "\r\n\t " + json.dumps(content, separators=(",", ":")) + "  \n",
-            '{"Note": "\\ud800\\u00e9\\/", "AppId": "not this one", ' + json.dumps(content)[1:],
+            json.dumps(contents[0]),
+            json.dumps(contents[1], ensure_ascii=False, indent=1),
+            "\r\n\t " + json.dumps(contents[2], separators=(",", ":")) + "  \n",
+            '{"Note": "\\ud800\\u00e9\\/", "AppId": "not this one", ' + json.dumps(contents[3])[1:],
         ]
         assert [function.answer(body, encoded=encoded) for body in bodies] == [(200, "queued")] * len(bodies)
         assert sorted(function.queued()) == sorted(bodies)
 
-    def test_a_callback_that_comes_twice_is_queued_twice(self, function: Function) -> None:
+
+class TestReplays:
+    def test_a_callback_that_comes_again_is_not_queued_again(self, function: Function) -> None:
         content = signed()
-        assert [function.status(content), function.status(content)] == [200, 200]
-        assert len(function.queued()) == 2
+        assert function.answer(json.dumps(content)) == (200, "queued")
+        for again in (json.dumps(content), json.dumps(content, indent=1), json.dumps(content | {"Note": "x"})):
+            assert function.answer(again) == (200, "replayed")
+        assert function.queued() == [json.dumps(content)]
+
+    def test_a_callback_that_was_not_queued_is_no_replay_when_it_comes_again(
+        self, function: Function, aws_away: EmbeddedAws, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        content = signed()
+        with monkeypatch.context() as patch:
+            patch.setattr(function.module._sqs, "_url", aws_away.endpoint)
+            assert function.status(content) == 503
+        assert function.answer(json.dumps(content)) == (200, "queued")
+
+    def test_a_forgery_with_the_signature_of_a_queued_callback_is_refused(self, function: Function) -> None:
+        content = signed()
+        assert function.status(content) == 200
+        assert function.status(content | {"EventTime": "2027-01-01T00:00:00Z"}) == 401
+
+    def test_the_oldest_is_forgotten_first(self) -> None:
+        queued = QueuedCallbacks(most=2)
+        for signature in ("first", "second", "third"):
+            queued.add(signature)
+        assert [signature in queued for signature in ("first", "second", "third")] == [False, True, True]
 
 
 class TestKeys:
@@ -347,12 +372,16 @@ class TestKeys:
         assert reads == [2, 3, 4]
 
 
+REPLAYED = signed()
+
+
 class TestReports:
     @pytest.mark.parametrize(
         ("content", "method", "metric", "level"),
         [
             (signed(), "POST", "CallbackQueued", "INFO"),
             (signed("UserJoinRoom"), "POST", "CallbackIgnored", "INFO"),
+            (REPLAYED, "POST", "CallbackReplayed", "INFO"),
             (signed(key="their-key"), "POST", "CallbackRefused", "WARNING"),
             ({}, "POST", "CallbackMalformed", "WARNING"),
             (signed(), "GET", "CallbackMalformed", "WARNING"),
@@ -367,6 +396,8 @@ class TestReports:
         metric: str,
         level: str,
     ) -> None:
+        if content is REPLAYED:
+            function.module._queued.add(content["Signature"])
         function.answer(json.dumps(content), method)
         (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         (directive,) = line["_aws"]["CloudWatchMetrics"]
@@ -460,7 +491,7 @@ def mutated(dice: random.Random) -> str:
 
 
 class TestWhateverIsSent:
-    """Twelve thousand requests: none is queued unless it is properly signed, and each has its answer."""
+    """Twelve thousand requests, each sent twice: only what is properly signed is queued, once, and each is answered."""
 
     @pytest.fixture
     def queued(self, function: Function, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -496,6 +527,8 @@ class TestWhateverIsSent:
             body = mutated(dice)
             status = self.check(function, queued, body, encoded=dice.random() < 0.3 and body.isascii())
             assert (status == 200) == is_properly_signed(body)
+            assert self.check(function, queued, body, encoded=False) == status
+            assert queued == []
 
     @settings(max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
