@@ -134,13 +134,17 @@ def _client(aws: EmbeddedAws, service: str) -> Any:
 
 
 @contextlib.contextmanager
-def sandbox(parameters: Mapping[str, str] | None = None, **double: Any) -> Iterator[Sandbox]:
+def sandbox(
+    parameters: Mapping[str, str] | None = None, *, key_policy: str | None = None, **double: Any
+) -> Iterator[Sandbox]:
     """Start an AWS and an RTC API, deploy the stack, and stop all of it at the end.
 
     Parameters
     ----------
     parameters
         Values for the template's parameters, beside PARAMETERS.
+    key_policy
+        Makes a KMS key with this policy, and the stack encrypts with it: KmsKeyArn.
     double
         More for RtcDouble.
 
@@ -155,6 +159,8 @@ def sandbox(parameters: Mapping[str, str] | None = None, **double: Any) -> Itera
         aws.client("events").create_event_bus(Name=EVENT_BUS)
         outcome_queue_url = _listen_to_outcomes(aws)
         surroundings = {"RtcEndpoint": rtc.url, "CallbackSecretArn": callback_secret["ARN"]}
+        if key_policy:
+            surroundings["KmsKeyArn"] = aws.client("kms").create_key(Policy=key_policy)["KeyMetadata"]["Arn"]
         outputs = deploy(aws, surroundings | PARAMETERS | dict(parameters or {}))
         secrets.put_secret_value(
             SecretId=outputs["RtcCredentialsSecretArn"],
