@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# checkov pins libraries that nothing else here can share.
+CHECKOV := $(VENV)/checkov
+CHECKOV_INSTALLED := $(CHECKOV)/.installed
 BUILT := .aws-sam/build/template.yaml
 SOURCES := template.yaml $(shell find functions -type f -not -path '*/__pycache__/*')
 
@@ -33,12 +36,15 @@ faults: $(INSTALLED) $(BUILT) ## Break everything on purpose, under load, and co
 bench: $(INSTALLED) $(BUILT) ## Measure speed and cost beside a peer, and draw the charts in docs/
 	@python -m benchmarks
 
-lint: $(INSTALLED) $(BUILT) ## Check style, types and the template
+lint: $(INSTALLED) $(CHECKOV_INSTALLED) $(BUILT) ## Check style, types, the template and security
 	ruff format --check .
 	ruff check .
 	mypy
 	cfn-lint --append-rules cfn_lint_serverless.rules -- template.yaml
 	sam validate --lint
+	$(CHECKOV)/bin/checkov --file template.yaml --framework cloudformation --skip-download --quiet --compact
+	bandit --quiet --recursive functions sandbox tools benchmarks
+	python -m tests.audit functions/requirements.txt tests/requirements.txt
 
 format: $(INSTALLED) ## Format the code
 	ruff format .
@@ -54,6 +60,8 @@ lock: ## Lock the dependencies of pyproject.toml again (needs uv)
 		--group dev pyproject.toml --output-file tests/requirements.txt
 	uv pip compile --quiet --python-version 3.13 --generate-hashes --no-header \
 		--constraint tests/requirements.txt --group functions pyproject.toml --output-file functions/requirements.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+		--group checkov pyproject.toml --output-file tests/checkov-requirements.txt
 
 clean: ## Remove what was installed and built
 	rm -rf $(VENV) .aws-sam .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -63,6 +71,13 @@ $(INSTALLED): tests/requirements.txt
 	@echo "Installing the tools into $(VENV): a minute, once"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	@touch $@
+
+$(CHECKOV_INSTALLED): tests/checkov-requirements.txt | $(INSTALLED)
+	@echo "Installing checkov into $(CHECKOV): a minute, once"
+	@$(PYTHON) -m venv --without-pip $(CHECKOV)
+	@$(BIN)/python -m pip --python $(CHECKOV)/bin/python install --quiet --disable-pip-version-check --no-compile \
+		--no-deps --require-hashes -r $<
 	@touch $@
 
 $(BUILT): $(SOURCES) | $(INSTALLED)

@@ -48,7 +48,7 @@ def duplicates(deployment: Deployment, events: int) -> dict[str, Any]:
     """Let a queue loose where each of five events tells of the same stop."""
     tasks = _running_tasks(deployment, events // 5)
     bodies = [message(*task) for task in tasks for _ in range(5)]
-    random.Random(0).shuffle(bodies)  # noqa: S311 - the same order each time
+    random.Random(0).shuffle(bodies)  # noqa: S311 # nosec B311 # the same order each time
     ends, costs = _let_loose(deployment, tasks, bodies, _SECONDS)
     return ends | costs
 

@@ -13,7 +13,7 @@ import urllib3
 
 from sandbox.embedded_aws import EmbeddedAws
 
-SECRET_KEY = "sandbox-callback-key"  # noqa: S105 - the sandbox's own
+SECRET_KEY = "sandbox-callback-key"  # noqa: S105 # nosec B105 # the sandbox's own
 _numbers = itertools.count(1)
 
 

@@ -10,7 +10,7 @@ import secrets
 import shutil
 import signal
 import socket
-import subprocess
+import subprocess  # nosec B404 # runs ministack
 import sys
 import tempfile
 import time
@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 REGION = "us-east-1"
 START_DEADLINE_SECONDS = 60
 _HOST = "127.0.0.1"
+_ROOT = "test"  # what ministack takes as the account's root: both the id and the secret of its key
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,12 @@ class EmbeddedAws:
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_CA_BUNDLE": str(self.ca_bundle),
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_ACCESS_KEY_ID": _ROOT,
+            "AWS_SECRET_ACCESS_KEY": _ROOT,
             "AWS_DEFAULT_REGION": REGION,
         }
 
-    def client(self, service: str, *, access_key_id: str = "test", secret_access_key: str = "test") -> Any:  # noqa: S107
+    def client(self, service: str, *, access_key_id: str = _ROOT, secret_access_key: str = _ROOT) -> Any:
         """Return a boto3 client of `service`, by default as the account's root."""
         return boto3.session.Session().client(
             service,  # type: ignore[call-overload]
@@ -91,7 +92,7 @@ def embedded_aws() -> Iterator[EmbeddedAws]:
         aws = EmbeddedAws(f"https://{_HOST}:{port}", certificate, home / "ministack.log")
         with aws.log.open("wb") as log:
             # A process group of its own: a Ctrl-C meant for the caller must let it stop the functions in order.
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # nosec B603 # our own command, no shell
                 [sys.executable, "-m", "ministack"],
                 env=_process_environment(home, port, certificate, key),
                 cwd=home,
@@ -135,7 +136,7 @@ def _wait_until_it_answers(aws: EmbeddedAws, process: subprocess.Popen[bytes]) -
     deadline = time.monotonic() + START_DEADLINE_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(urllib.error.URLError, OSError):
-            urllib.request.urlopen(f"{aws.endpoint}/_ministack/health", timeout=2, context=trust).close()  # noqa: S310 - always https
+            urllib.request.urlopen(f"{aws.endpoint}/_ministack/health", timeout=2, context=trust).close()  # noqa: S310 # nosec B310 # always https
             return
         time.sleep(0.1)
     tail = aws.log.read_text(errors="replace")[-2000:]

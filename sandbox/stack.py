@@ -6,7 +6,7 @@ import contextlib
 import functools
 import json
 import os
-import subprocess
+import subprocess  # nosec B404 # runs SAM CLI
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 BUILT_TEMPLATE = ROOT / ".aws-sam" / "build" / "template.yaml"
 STACK_NAME = "rtc-segment-stopper-sandbox"
 ACCESS_KEY_ID = "AKLTsandbox"
-SECRET_ACCESS_KEY = "sandbox-secret-key"  # noqa: S105 - the double's own
+SECRET_ACCESS_KEY = "sandbox-secret-key"  # noqa: S105 # nosec B105 # the double's own
 EVENT_BUS = "rooms"
 OUTCOME_BUS = "outcomes"
 # Few receives, so that nobody waits minutes for a message to be given up.
@@ -154,13 +154,17 @@ def _client(aws: EmbeddedAws, service: str) -> Any:
 
 
 @contextlib.contextmanager
-def sandbox(parameters: Mapping[str, str] | None = None, **double: Any) -> Iterator[Sandbox]:
+def sandbox(
+    parameters: Mapping[str, str] | None = None, *, key_policy: str | None = None, **double: Any
+) -> Iterator[Sandbox]:
     """Start an AWS and an RTC API, deploy the stack, and stop all of it at the end.
 
     Parameters
     ----------
     parameters
         Values for the template's parameters, beside PARAMETERS.
+    key_policy
+        Makes a KMS key with this policy, and the stack encrypts with it: KmsKeyArn.
     double
         More for RtcDouble.
 
@@ -175,6 +179,8 @@ def sandbox(parameters: Mapping[str, str] | None = None, **double: Any) -> Itera
         aws.client("events").create_event_bus(Name=EVENT_BUS)
         outcome_queue_url = _listen_to_outcomes(aws)
         surroundings = {"RtcEndpoint": rtc.url, "CallbackSecretArn": callback_secret["ARN"]}
+        if key_policy:
+            surroundings["KmsKeyArn"] = aws.client("kms").create_key(Policy=key_policy)["KeyMetadata"]["Arn"]
         outputs = deploy(aws, surroundings | PARAMETERS | dict(parameters or {}))
         secrets.put_secret_value(
             SecretId=outputs["RtcCredentialsSecretArn"],
@@ -214,7 +220,7 @@ def deploy(aws: EmbeddedAws, parameters: Mapping[str, str]) -> dict[str, str]:
         *("--parameter-overrides", *(f"{name}={value}" for name, value in parameters.items())),
     ]
     environment = os.environ | aws.environment | {"SAM_CLI_TELEMETRY": "0", "SAM_CLI_POLL_DELAY": "0.2"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 # nosec B603 # our own command, no shell
     if done.returncode:
         raise DeployError(f"sam deploy failed:\n{(done.stdout + done.stderr)[-3000:]}")
     _number_the_concurrency(aws)

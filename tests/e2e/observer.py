@@ -12,6 +12,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+import boto3
+
+from sandbox.embedded_aws import REGION
 from sandbox.rtc_double import ApiRequest
 from sandbox.stack import STACK_NAME, Sandbox, wait_for
 
@@ -179,6 +182,32 @@ class Observer:
             version = client.publish_version(FunctionName=name)["Version"]
             for alias in aliases:
                 client.update_alias(FunctionName=name, Name=alias["Name"], FunctionVersion=version)
+
+
+class Role:
+    """One of the stack's roles, as its function uses it."""
+
+    def __init__(self, observer: Observer, logical_id: str) -> None:
+        self._aws = observer.box.aws
+        role = observer.box.client("iam").get_role(RoleName=observer.resource(logical_id))["Role"]
+        assumed = observer.box.client("sts").assume_role(RoleArn=role["Arn"], RoleSessionName="e2e")
+        credentials = assumed["Credentials"]
+        self._session = boto3.session.Session(
+            aws_access_key_id=credentials["AccessKeyId"],
+            aws_secret_access_key=credentials["SecretAccessKey"],
+            aws_session_token=credentials["SessionToken"],
+            region_name=REGION,
+        )
+        self._clients: dict[str, Any] = {}
+
+    def client(self, service: str) -> Any:
+        if service not in self._clients:
+            self._clients[service] = self._session.client(
+                service,  # type: ignore[call-overload]
+                endpoint_url=self._aws.endpoint,
+                verify=str(self._aws.ca_bundle),
+            )
+        return self._clients[service]
 
 
 class Room:

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from sandbox.embedded_aws import REGION
 from sandbox.stack import OUTCOME_BUS, PARAMETERS, SECRET_ACCESS_KEY, Sandbox, sandbox
-from tests.e2e.observer import APP_ID, Observer, Room
+from tests.e2e.observer import APP_ID, Observer, Role, Room
 
 pytestmark = pytest.mark.xdist_group("permissions")
 
@@ -35,32 +33,6 @@ def room(observer: Observer) -> Room:
     return Room(observer, f"room-{uuid4().hex}")
 
 
-class Role:
-    """One of the stack's roles, as its function uses it."""
-
-    def __init__(self, observer: Observer, logical_id: str) -> None:
-        self._aws = observer.box.aws
-        role = observer.box.client("iam").get_role(RoleName=observer.resource(logical_id))["Role"]
-        assumed = observer.box.client("sts").assume_role(RoleArn=role["Arn"], RoleSessionName="e2e")
-        credentials = assumed["Credentials"]
-        self._session = boto3.session.Session(
-            aws_access_key_id=credentials["AccessKeyId"],
-            aws_secret_access_key=credentials["SecretAccessKey"],
-            aws_session_token=credentials["SessionToken"],
-            region_name=REGION,
-        )
-        self._clients: dict[str, Any] = {}
-
-    def client(self, service: str) -> Any:
-        if service not in self._clients:
-            self._clients[service] = self._session.client(
-                service,  # type: ignore[call-overload]
-                endpoint_url=self._aws.endpoint,
-                verify=str(self._aws.ca_bundle),
-            )
-        return self._clients[service]
-
-
 @pytest.fixture(scope="module")
 def roles(observer: Observer) -> dict[str, Role]:
     names = ("StopSegmentRole", "ReceiveCallbackRole", "PublishOutcomeRole")
@@ -74,6 +46,7 @@ class Resources:
     observer: Observer
     another_secret: str
     another_table: str
+    kms_key: str
 
     @property
     def outputs(self) -> Any:
@@ -99,7 +72,8 @@ def resources(box: Sandbox, observer: Observer) -> Resources:
             {"AttributeName": "task_id", "AttributeType": "S"},
         ],
     )
-    return Resources(observer, another_secret, "another")
+    kms_key = box.client("kms").create_key()["KeyMetadata"]["Arn"]
+    return Resources(observer, another_secret, "another", kms_key)
 
 
 Try = Callable[[Role, Resources], object]
@@ -161,6 +135,10 @@ def invoke(function: str) -> Try:
     return lambda role, on: role.client("lambda").invoke(FunctionName=on.observer.resource(function), Payload=b"{}")
 
 
+def make_data_key(role: Role, on: Resources) -> object:
+    return role.client("kms").generate_data_key(KeyId=on.kms_key, KeySpec="AES_256")
+
+
 def change_own_policy(role: Role, on: Resources) -> object:
     return role.client("iam").put_role_policy(
         RoleName=on.observer.resource("StopSegmentRole"), PolicyName="more", PolicyDocument="{}"
@@ -217,6 +195,7 @@ DENIED: list[tuple[str, str, Try]] = [
     (STOP, "write the RTC key", put_secret(rtc_key)),
     (STOP, "put events on the outcome bus", put_events(OUTCOME_BUS)),
     (STOP, "invoke a function", invoke("StopSegmentFunction")),
+    (STOP, "use a KMS key", make_data_key),
     (STOP, "change its own policy", change_own_policy),
     (CALLBACK, "receive from the event queue", receive_from("EventQueue")),
     (CALLBACK, "purge the event queue", purge("EventQueue")),
@@ -227,6 +206,7 @@ DENIED: list[tuple[str, str, Try]] = [
     (CALLBACK, "read another secret", get_secret(another_secret)),
     (CALLBACK, "write the callback key", put_secret(callback_key)),
     (CALLBACK, "invoke a function", invoke("StopSegmentFunction")),
+    (CALLBACK, "use a KMS key", make_data_key),
     (PUBLISH, "read the table", on_table("get_item", segment_table)),
     (PUBLISH, "write to the table", on_table("update_item", segment_table, **UPDATE)),
     (PUBLISH, "delete a record", on_table("delete_item", segment_table)),
@@ -237,6 +217,7 @@ DENIED: list[tuple[str, str, Try]] = [
     (PUBLISH, "read the RTC key", get_secret(rtc_key)),
     (PUBLISH, "read the callback key", get_secret(callback_key)),
     (PUBLISH, "invoke a function", invoke("StopSegmentFunction")),
+    (PUBLISH, "use a KMS key", make_data_key),
 ]
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,14 @@ def test_readme_tells_every_error_kind() -> None:
 def test_readme_tells_every_make_command_and_no_other() -> None:
     commands = set(re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert {name.removeprefix("make ") for name in table_rows(section(README, "See it run"))} == commands
+
+
+def test_metadata_of_the_application_repository_is_the_project_s() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    metadata = TEMPLATE["Metadata"]["AWS::ServerlessRepo::Application"]
+    told = {"Name": project["name"], "SemanticVersion": project["version"], "SpdxLicenseId": project["license"]}
+    assert {name: metadata[name] for name in told} == told
+    assert f"--semantic-version {project['version']} " in (ROOT / "CONTRIBUTING.md").read_text()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -1,0 +1,178 @@
+"""With a KMS key of one's own: everything that can be encrypted names it, and the main job goes on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from botocore.exceptions import ClientError
+
+from sandbox.callbacks import callback
+from sandbox.stack import STACK_NAME, Sandbox, deploy, sandbox
+from tests.e2e.observer import APP_ID, Observer, Role, Room
+
+pytestmark = pytest.mark.xdist_group("own_key")
+
+SECURITY_PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+ROLES = ("StopSegmentRole", "ReceiveCallbackRole", "PublishOutcomeRole")
+
+
+def documented_key_policy() -> str:
+    """Give the policy that docs/security.md tells to paste, for the sandbox's account."""
+    found = re.search(r'^```json\n(\{[^`]*"Sid": "StackAndItsUsers".*?)^```$', SECURITY_PAGE, re.MULTILINE | re.DOTALL)
+    assert found
+    return found[1].replace("111122223333", "000000000000").replace("ap-southeast-1", "us-east-1")
+
+
+@pytest.fixture(scope="module")
+def box() -> Iterator[Sandbox]:
+    with sandbox(key_policy=documented_key_policy(), app_ids={APP_ID}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def observer(box: Sandbox) -> Observer:
+    return Observer(box)
+
+
+@pytest.fixture
+def room(observer: Observer) -> Room:
+    return Room(observer, f"room-{uuid4().hex}")
+
+
+@pytest.fixture(scope="module")
+def key_arn(box: Sandbox) -> str:
+    (stack,) = box.client("cloudformation").describe_stacks(StackName=STACK_NAME)["Stacks"]
+    values = {parameter["ParameterKey"]: parameter["ParameterValue"] for parameter in stack["Parameters"]}
+    return str(values["KmsKeyArn"])
+
+
+def of_queue(observer: Observer, url: str) -> object:
+    answer = observer.box.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
+    attributes = answer["Attributes"]
+    assert attributes.get("SqsManagedSseEnabled", "false") != str("KmsMasterKeyId" in attributes).lower()
+    return attributes.get("KmsMasterKeyId")
+
+
+def of_secret(observer: Observer, arn: str) -> object:
+    return observer.box.client("secretsmanager").describe_secret(SecretId=arn).get("KmsKeyId")
+
+
+def of_log_group(observer: Observer, name: str) -> object:
+    answer = observer.box.client("logs").describe_log_groups(logGroupNamePrefix=name)
+    return answer["logGroups"][0].get("kmsKeyId")
+
+
+# What the embedded AWS keeps of it.
+ENCRYPTED: list[tuple[str, Callable[[Observer, str], object]]] = [
+    ("EventQueue", of_queue),
+    ("DeadLetterQueue", of_queue),
+    ("UndeliveredEventQueue", of_queue),
+    ("UnpublishedOutcomeQueue", of_queue),
+    ("RtcCredentialsSecret", of_secret),
+    ("StopSegmentLogGroup", of_log_group),
+    ("ReceiveCallbackLogGroup", of_log_group),
+    ("PublishOutcomeLogGroup", of_log_group),
+]
+
+
+@pytest.mark.parametrize(("resource", "key_of"), ENCRYPTED)
+def test_resource_is_encrypted_with_the_key(
+    observer: Observer, key_arn: str, resource: str, key_of: Callable[[Observer, str], object]
+) -> None:
+    assert key_of(observer, observer.resource(resource)) == key_arn
+
+
+# Where each type says its key.
+KEY_PROPERTIES = {
+    "AWS::DynamoDB::Table": ("SSESpecification", "KMSMasterKeyId"),
+    "AWS::Lambda::Function": ("KmsKeyArn",),
+    "AWS::Logs::LogGroup": ("KmsKeyId",),
+    "AWS::SQS::Queue": ("KmsMasterKeyId",),
+    "AWS::SecretsManager::Secret": ("KmsKeyId",),
+}
+
+
+def test_no_resource_of_the_deployed_template_is_without_the_key(box: Sandbox) -> None:
+    answer = box.client("cloudformation").get_template(StackName=STACK_NAME, TemplateStage="Processed")
+    resources = answer["TemplateBody"]["Resources"]
+    keys = {}
+    for logical_id, resource in resources.items():
+        if resource["Type"] in KEY_PROPERTIES:
+            value = resource["Properties"]
+            for name in KEY_PROPERTIES[resource["Type"]]:
+                value = value.get(name, {})
+            keys[logical_id] = value
+    own_key = {"Fn::If": ["HasOwnKey", {"Ref": "KmsKeyArn"}, {"Ref": "AWS::NoValue"}]}
+    assert {resources[logical_id]["Type"] for logical_id in keys} == set(KEY_PROPERTIES)
+    assert [logical_id for logical_id, key in keys.items() if key != own_key] == []
+
+
+def test_stop_works_from_its_event_to_its_outcome_event(room: Room) -> None:
+    room.start("audio")
+    assert room.end_of("RoomEnded", TaskId="audio") == ["stopped"]
+    assert not room.is_running("audio")
+    (event,) = room.outcome_events(1)
+    assert event["detail"]["TaskId"] == "audio"
+
+
+def test_callback_and_dead_letter_work(box: Sandbox, observer: Observer, room: Room) -> None:
+    assert box.call_back(callback("RoomDestroy", {"RoomId": room.id}, "2026-11-22T06:12:00Z")) == 200
+    (message_id,) = box.send(["no JSON"])
+    assert observer.ends([message_id]) == {message_id: ["invalid_message"]}
+    assert observer.letter(message_id).body == "no JSON"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_role_may_use_the_key_and_do_nothing_else_with_it(observer: Observer, key_arn: str, role: str) -> None:
+    kms = Role(observer, role).client("kms")
+    data_key = kms.generate_data_key(KeyId=key_arn, KeySpec="AES_256")
+    assert kms.decrypt(CiphertextBlob=data_key["CiphertextBlob"])["Plaintext"] == data_key["Plaintext"]
+    others: dict[str, dict[str, Any]] = {
+        "encrypt": {"KeyId": key_arn, "Plaintext": b"anything"},
+        "describe_key": {"KeyId": key_arn},
+        "get_key_policy": {"KeyId": key_arn},
+        "disable_key": {"KeyId": key_arn},
+        "schedule_key_deletion": {"KeyId": key_arn},
+        "create_grant": {
+            "KeyId": key_arn,
+            "GranteePrincipal": "arn:aws:iam::000000000000:root",
+            "Operations": ["Decrypt"],
+        },
+    }
+    for method, arguments in others.items():
+        assert is_denied(getattr(kms, method), **arguments), method
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_role_may_not_use_another_key(observer: Observer, role: str) -> None:
+    policy = documented_key_policy()
+    another = observer.box.client("kms").create_key(Policy=policy)["KeyMetadata"]["Arn"]
+    assert is_denied(Role(observer, role).client("kms").generate_data_key, KeyId=another, KeySpec="AES_256")
+
+
+def is_denied(call: Callable[..., object], **arguments: Any) -> bool:
+    try:
+        call(**arguments)
+    except ClientError as error:
+        return error.response["Error"]["Code"] in ("AccessDenied", "AccessDeniedException")
+    return False
+
+
+def live_version(observer: Observer) -> object:
+    name = observer.resource("StopSegmentFunction")
+    return observer.box.client("lambda").get_alias(FunctionName=name, Name="live")["FunctionVersion"]
+
+
+def test_stack_goes_back_to_the_keys_of_aws(box: Sandbox, observer: Observer, key_arn: str, room: Room) -> None:
+    before = live_version(observer)
+    deploy(box.aws, {"KmsKeyArn": '""'})  # SAM CLI wants quotes around nothing
+    assert live_version(observer) != before
+    for resource, key_of in ENCRYPTED:
+        assert key_of(observer, observer.resource(resource)) != key_arn, resource
+    room.start("audio")
+    assert room.end_of("RoomEnded", TaskId="audio") == ["stopped"]
