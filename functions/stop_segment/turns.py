@@ -13,7 +13,8 @@ has arrived by `fastest` before its answer, at the latest, and counts for a seco
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import math
+import threading
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -23,7 +24,6 @@ from stop_segment.errors import NoTimeLeft
 WINDOW_SECONDS = 1.005
 RECOVERY_SECONDS = 10
 _LOOK_AGAIN_SECONDS = 0.02
-_WINDOWS_REMEMBERED = 4
 
 T = TypeVar("T")
 
@@ -87,6 +87,32 @@ class Turn:
         return max(sent_at, self._ended_at - fastest_seconds) + WINDOW_SECONDS
 
 
+class _Fastest:
+    """The fastest of the last answers: of so many as four busy seconds have at least, and eight at most."""
+
+    def __init__(self, per_second: int) -> None:
+        self._per_second = per_second
+        self._count = 0
+        self._lately = self._before = math.inf
+        self._lock = threading.Lock()
+
+    def note(self, seconds: float) -> None:
+        with self._lock:
+            if self._count % (4 * self._per_second) == 0:
+                self._before, self._lately = self._lately, math.inf
+            self._lately = min(self._lately, seconds)
+            self._count += 1
+
+    @property
+    def seconds(self) -> float:
+        """How long it took; 0 while too few are known.
+
+        The first requests may all have waited for their connections: then none of them was fast.
+        """
+        with self._lock:
+            return min(self._before, self._lately) if self._count > self._per_second else 0.0
+
+
 class Turns:
     """Lets at most so many requests arrive in any one second, first come, first served.
 
@@ -110,7 +136,7 @@ class Turns:
         self._clock_seconds = clock_seconds
         self._sleep = sleep
         self._counting: list[Turn] = []
-        self._answers_seconds: deque[float] = deque(maxlen=_WINDOWS_REMEMBERED * per_second)
+        self._fastest = _Fastest(per_second)
         self._queue = asyncio.Lock()
         self._slowed_to = per_second
         self._slowed_at = float("-inf")
@@ -136,7 +162,7 @@ class Turns:
                 if not wait:
                     break
                 await self._sleep(wait)
-            turn = Turn(self._clock_seconds, self._answers_seconds.append)
+            turn = Turn(self._clock_seconds, self._fastest.note)
             self._counting.append(turn)
             return turn
 
@@ -153,14 +179,9 @@ class Turns:
         return self._slowed_to + int(recovered * (self._per_second - self._slowed_to))
 
     def _seconds_to_wait(self) -> float:
-        now, fastest = self._clock_seconds(), self._fastest_seconds()
+        now, fastest = self._clock_seconds(), self._fastest.seconds
         self._counting = [turn for turn in self._counting if turn.counts_until(now, fastest) > now]
         too_many = len(self._counting) - self._current_rate()
         if too_many < 0:
             return 0
         return sorted(turn.counts_until(now, fastest) for turn in self._counting)[too_many] - now
-
-    def _fastest_seconds(self) -> float:
-        # The first requests may all have waited for their connections: then none of them was fast.
-        answers = list(self._answers_seconds)
-        return min(answers) if len(answers) > self._per_second else 0.0

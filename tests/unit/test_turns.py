@@ -340,6 +340,19 @@ class TestFromWhenATurnCounts:
 
         run(main)
 
+    def test_one_fast_answer_of_long_ago_slows_nothing_down(self) -> None:
+        async def main(loop: VirtualLoop) -> None:
+            turns = Turns(1, loop.time)
+            for seconds in [0.1] + [0.5] * 8:
+                await taken(turns, seconds)
+            await asyncio.sleep(10)
+            began = loop.time()
+            await taken(turns, 0.5)
+            await turns.take(lambda: FOREVER)
+            assert loop.time() - began == pytest.approx(WINDOW_SECONDS)
+
+        run(main)
+
 
 class TestSpending:
     def test_the_request_s_answer_is_returned_and_its_time_noted(self) -> None:
@@ -389,7 +402,7 @@ FAST = Journey(0.0, 0.0, 0.0, answered=True)
 class TestArrivals:
     """What the API counts is when requests arrive.
 
-    Every fourth loses nothing on its way, so that it is the fastest. Where none did, the bound would be off by what the
+    Every third loses nothing on its way, so that it is the fastest. Where none did, the bound would be off by what the
     fastest lost.
     """
 
@@ -423,7 +436,7 @@ class TestArrivals:
             under_way = []
             for number, (pause, journey) in enumerate(requests):
                 await asyncio.sleep(pause)
-                under_way.append(asyncio.create_task(request(loop, turns, journey if number % 4 else FAST)))
+                under_way.append(asyncio.create_task(request(loop, turns, journey if number % 3 else FAST)))
             await asyncio.gather(*under_way)
 
         run(main)
