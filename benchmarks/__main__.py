@@ -35,6 +35,7 @@ Load = Callable[[Deployment], Any]
 console = Console()
 
 LOADS: dict[str, Load] = {
+    "spending": load.spending,
     "drain": lambda deployment: load.drain(deployment, STOPS[deployment.name], table=True),
     "duplicates": lambda deployment: load.duplicates(deployment, EVENTS[deployment.name]),
     "storm": lambda deployment: load.storm(deployment, rooms=50, events_a_room=100),

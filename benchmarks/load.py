@@ -10,10 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from benchmarks.deployments import Deployment, message
-from benchmarks.meters import measured, percentile, windows
+from benchmarks.meters import Cost, measured, percentile, windows
 
 Task = tuple[str, str, str]
 _COUNTED_STOPS = 100
+_SINGLES_A_SECOND = 10
 _SECONDS = 120.0  # what is not done by then is told as left
 _numbers = itertools.count()
 
@@ -26,8 +27,8 @@ def drain(deployment: Deployment, stops: int, *, table: bool) -> dict[str, Any]:
     table
         Whether to count the table's units, in a smaller queue before, so as not to slow this one.
     """
-    units = _stops(deployment, _COUNTED_STOPS, table=True)[1] if table else {}
-    ends, costs = _stops(deployment, stops, table=False)
+    units = _stops(deployment, _COUNTED_STOPS, closely=True)[1] if table else {}
+    ends, costs = _stops(deployment, stops, closely=False)
     times = [request.received_at for request in deployment.rtc.requests]
     return {
         **ends,
@@ -39,9 +40,22 @@ def drain(deployment: Deployment, stops: int, *, table: bool) -> dict[str, Any]:
     }
 
 
-def _stops(deployment: Deployment, stops: int, *, table: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+def _stops(deployment: Deployment, stops: int, *, closely: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     tasks = _running_tasks(deployment, stops)
-    return _let_loose(deployment, tasks, [message(*task) for task in tasks], _SECONDS, table=table)
+    return _let_loose(deployment, tasks, [message(*task) for task in tasks], _SECONDS, closely=closely)
+
+
+def spending(deployment: Deployment) -> dict[str, dict[str, float]]:
+    """Count what is charged, far below the limit: for stops, for stops sent one by one, and for duplicates."""
+    tasks = _running_tasks(deployment, _COUNTED_STOPS)
+    bodies = [message(*task) for task in tasks]
+    _, stops = _let_loose(deployment, tasks, bodies, _SECONDS)
+    _, again = _let_loose(deployment, tasks, bodies, _SECONDS)
+    singles = _running_tasks(deployment, _COUNTED_STOPS)
+    with measured(deployment, closely=True) as cost:
+        _send_steadily(deployment, singles, _SINGLES_A_SECOND)
+        deployment.settle(_SECONDS)
+    return {"stops": stops, "stops, one at a time": _per_1000(cost, len(singles)), "duplicates": again}
 
 
 def duplicates(deployment: Deployment, events: int) -> dict[str, Any]:
@@ -68,16 +82,7 @@ def storm(deployment: Deployment, rooms: int, events_a_room: int) -> dict[str, A
 def latency(deployment: Deployment, messages_per_second: int, seconds: float) -> dict[str, Any]:
     """Send messages at a steady rate, and see how long each takes from there to the API."""
     tasks = _running_tasks(deployment, round(messages_per_second * seconds))
-    sent: dict[Task, float] = {}
-    began = time.time() + 0.1
-
-    def send(number: int, task: Task) -> None:
-        time.sleep(max(0.0, began + number / messages_per_second - time.time()))
-        sent[task] = time.time()
-        deployment.sqs.send_message(QueueUrl=deployment.queue_url, MessageBody=message(*task))
-
-    with ThreadPoolExecutor(16) as threads:
-        list(threads.map(send, range(len(tasks)), tasks))
+    sent = _send_steadily(deployment, tasks, messages_per_second)
     emptied = deployment.settle(60)
     arrived: dict[Task, float] = {}
     for request in deployment.rtc.requests:
@@ -92,6 +97,21 @@ def latency(deployment: Deployment, messages_per_second: int, seconds: float) ->
     }
 
 
+def _send_steadily(deployment: Deployment, tasks: Sequence[Task], messages_per_second: int) -> dict[Task, float]:
+    """Send a message for each task, at a steady rate; give when each was sent, in Unix seconds."""
+    sent: dict[Task, float] = {}
+    began = time.time() + 0.1
+
+    def send(number: int, task: Task) -> None:
+        time.sleep(max(0.0, began + number / messages_per_second - time.time()))
+        sent[task] = time.time()
+        deployment.sqs.send_message(QueueUrl=deployment.queue_url, MessageBody=message(*task))
+
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(send, range(len(tasks)), tasks))
+    return sent
+
+
 def _running_tasks(deployment: Deployment, count: int) -> list[Task]:
     deployment.rtc.forget()
     load = next(_numbers)
@@ -102,13 +122,13 @@ def _running_tasks(deployment: Deployment, count: int) -> list[Task]:
 
 
 def _let_loose(
-    deployment: Deployment, tasks: Sequence[Task], bodies: Sequence[str], seconds: float, *, table: bool = True
+    deployment: Deployment, tasks: Sequence[Task], bodies: Sequence[str], seconds: float, *, closely: bool = True
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Give how the load ended, and what it cost."""
     with deployment.held_back():
         deployment.send(bodies)
         time.sleep(1.1)  # so that no request of an earlier load is within a second
-    with measured(deployment, table=table) as cost:
+    with measured(deployment, closely=closely) as cost:
         emptied = deployment.settle(seconds)
     requests = deployment.rtc.requests
     ends = {
@@ -120,19 +140,22 @@ def _let_loose(
         "not_done": 0 if emptied else sum(deployment.waiting()),
         "dead_letters": deployment.dead_letters(),
     }
-    thousands = len(bodies) / 1000
     costs: dict[str, Any] = {
         "seconds": cost.seconds,
         "processors_busy": cost.processors_busy,
         "double_late_ms": cost.double_late_ms,
-        "api_requests_per_1000": len(requests) / thousands,
-        "function_seconds_per_1000": cost.function_seconds / thousands,
-        "invocations_per_1000": cost.invocations / thousands,
+        "api_requests_per_1000": 1000 * len(requests) / len(bodies),
+        **_per_1000(cost, len(bodies)),
     }
-    if table:
-        costs |= {
-            "write_units_per_1000": cost.write_units / thousands,
-            "read_units_per_1000": cost.read_units / thousands,
-            "table_calls_per_1000": {name: calls / thousands for name, calls in cost.table_calls.items()},
-        }
     return ends, costs
+
+
+def _per_1000(cost: Cost, messages: int) -> dict[str, float]:
+    spent = {
+        "function_seconds": cost.function_seconds,
+        "invocations": cost.invocations,
+        "write_units": cost.write_units,
+        "read_units": cost.read_units,
+        "log_bytes": cost.log_bytes,
+    }
+    return {f"{name}_per_1000": 1000 * value / messages for name, value in spent.items() if value is not None}

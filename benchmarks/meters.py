@@ -8,10 +8,9 @@ import json
 import math
 import re
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,26 +30,26 @@ _LARGEST_ITEM_BYTES = 1024  # up to here a write costs one unit
 
 @dataclass
 class Cost:
-    """What a load cost. It is filled in when the block of `measured` ends; the table's part where that is counted."""
+    """What a load cost, filled in when the block of `measured` ends: the last three only where that looks closely."""
 
     seconds: float = 0.0
     function_seconds: float = 0.0
     invocations: int = 0
     processors_busy: float | None = None
     double_late_ms: float = 0.0
-    write_units: float = 0.0
-    read_units: float = 0.0
-    table_calls: dict[str, int] = field(default_factory=dict)
+    write_units: float | None = None
+    read_units: float | None = None
+    log_bytes: int | None = None
 
 
 @contextmanager
-def measured(deployment: Deployment, *, table: bool) -> Iterator[Cost]:
+def measured(deployment: Deployment, *, closely: bool) -> Iterator[Cost]:
     """Measure what the deployment spends during the block.
 
     Parameters
     ----------
-    table
-        Whether the table's calls are counted, which takes some of the embedded AWS's time.
+    closely
+        Whether the table's calls and the log are counted too, which takes some of the embedded AWS's time.
     """
     cost = Cost()
     # The RTC API double runs in this process: a collection would let requests wait, and count them as arrived later.
@@ -58,15 +57,16 @@ def measured(deployment: Deployment, *, table: bool) -> Iterator[Cost]:
     gc.disable()
     began, busy, clock = time.time(), _processor_seconds(), time.monotonic()
     late = _Lateness(deployment.rtc)
-    with deployment.recorded() if table else nullcontext():
+    with deployment.recorded() if closely else nullcontext():
         yield cost
     gc.enable()
     cost.double_late_ms = late.stop()
     cost.seconds = time.monotonic() - clock
     cost.processors_busy = _busy_share(busy, _processor_seconds())
     cost.function_seconds, cost.invocations = function_seconds(deployment, began)
-    if table:
-        cost.table_calls, cost.write_units, cost.read_units = table_units(deployment, began)
+    if closely:
+        cost.write_units, cost.read_units = table_units(deployment, began)
+        cost.log_bytes = log_bytes(deployment, began)
 
 
 class _Lateness:
@@ -90,29 +90,36 @@ class _Lateness:
 
 def function_seconds(deployment: Deployment, since: float) -> tuple[float, int]:
     """Sum the billed durations in the function's REPORT lines, and count these."""
-    answer = deployment.aws.client("logs").filter_log_events(
-        logGroupName=deployment.log_group, startTime=int(since * 1000), filterPattern='"REPORT RequestId"'
-    )
-    found = [_BILLED.search(event["message"]) for event in answer["events"]]
+    found = [_BILLED.search(message) for message in _log(deployment, since, '"REPORT RequestId"')]
     milliseconds = [int(match[1]) for match in found if match]
-    if len(milliseconds) >= 10_000:
-        raise RuntimeError("there are more invocations than one answer holds")
     return sum(milliseconds) / 1000, len(milliseconds)
 
 
-def table_units(deployment: Deployment, since: float) -> tuple[dict[str, int], float, float]:
-    """Count the table's calls, write units and read units, from the embedded AWS's record of all calls.
+def log_bytes(deployment: Deployment, since: float) -> int:
+    """Count what the function has logged, as CloudWatch Logs charges it: 26 bytes more for each line."""
+    return sum(len(message.encode()) + 26 for message in _log(deployment, since, ""))
+
+
+def _log(deployment: Deployment, since: float, pattern: str) -> list[str]:
+    answer = deployment.aws.client("logs").filter_log_events(
+        logGroupName=deployment.log_group, startTime=int(since * 1000), filterPattern=pattern
+    )
+    if len(answer["events"]) >= 10_000:
+        raise RuntimeError("there are more lines than one answer holds")
+    return [event["message"] for event in answer["events"]]
+
+
+def table_units(deployment: Deployment, since: float) -> tuple[float, float]:
+    """Count the table's write units and read units, from the embedded AWS's record of all calls.
 
     Every item is smaller than 1 KB, which is checked, so an item written is one write unit, also where the write's
     condition fails, as DynamoDB charges it; an item read is one read unit, half of one without strong consistency.
     """
-    calls: Counter[str] = Counter()
     writes = reads = 0.0
     for event in _recorded(deployment, since):
         name, parameters = event["EventName"], json.loads(event["CloudTrailEvent"])["requestParameters"]
         if not _concerns(parameters, deployment.table_name):
             continue
-        calls[name] += 1
         match name:
             case "PutItem" | "UpdateItem" | "DeleteItem":
                 writes += 1
@@ -124,7 +131,7 @@ def table_units(deployment: Deployment, since: float) -> tuple[dict[str, int], f
             case _:
                 raise RuntimeError(f"nobody has said what a {name} costs")
     _check_item_sizes(deployment)
-    return dict(calls), writes, reads
+    return writes, reads
 
 
 def _concerns(parameters: dict[str, Any], table_name: str) -> bool:

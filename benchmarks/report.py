@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.costs import per_million
+
 Results = dict[str, Any]
 Row = tuple[str, Callable[[Results], float], str]
 """A label, what to take from a run, and what is asked of it."""
@@ -54,6 +56,30 @@ def _sum(*keys: str) -> Callable[[Results], float]:
 
 
 _LOST: Row = ("still running, refused or dead", _sum("still_running", "api_refusals", "dead_letters"), "0")
+
+
+def _spending(load: Results) -> Iterator[Table]:
+    kinds = list(load["product"])
+    spent = _table("Spent for 1,000 messages, far below the limit", "", "", *_SPENT)
+    for kind in kinds:
+        for name in ("product", "peer"):
+            spent.add_row(kind, name, *(_number(load[name][kind][f"{key}_per_1000"]) for key in _SPENT.values()))
+    yield spent
+    prices = {kind: per_million(load["product"][kind]) for kind in kinds}
+    table = _table("What the product costs on AWS for a million messages, US dollars", "", *kinds)
+    for label in prices["stops"]:
+        table.add_row(label, *(f"{prices[kind][label]:.2f}" for kind in kinds))
+    table.add_row("together, at most", *(f"{sum(prices[kind].values()):.2f}" for kind in kinds))
+    yield table
+
+
+_SPENT = {
+    "function-seconds": "function_seconds",
+    "invocations": "invocations",
+    "write units": "write_units",
+    "read units": "read_units",
+    "bytes of log": "log_bytes",
+}
 
 
 def _drain(load: Results) -> Iterator[Table]:
@@ -166,6 +192,7 @@ def _start_up(load: Results) -> Iterator[Table]:
 
 
 _TABLES: dict[str, Callable[[Any], Iterator[Table]]] = {
+    "spending": _spending,
     "drain": _drain,
     "paces": _paces,
     "duplicates": _duplicates,
