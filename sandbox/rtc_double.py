@@ -18,22 +18,11 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from sandbox.faults import INTERNAL_ERROR, METADATA, QPS_OVER_LIMIT, RAW_BODIES, SERVICE_UNAVAILABLE, Fault, FaultPlan
+from sandbox.faults import METADATA, RAW_BODIES, Fault, FaultPlan
 from sandbox.rtc_control import Control
 from sandbox.rtc_gateway import ApiRequest, Gateway, read
 from sandbox.rtc_tasks import Task, TaskKey, TaskStatus, refuse_parameters
 from sandbox.signature import Refusal, SignedRequest
-
-__all__ = [
-    "INTERNAL_ERROR",
-    "QPS_OVER_LIMIT",
-    "SERVICE_UNAVAILABLE",
-    "ApiRequest",
-    "Fault",
-    "RtcDouble",
-    "Task",
-    "TaskStatus",
-]
 
 
 @dataclass(frozen=True)

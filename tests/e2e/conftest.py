@@ -16,7 +16,7 @@ def box() -> Iterator[Sandbox]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def observer(box: Sandbox) -> Observer:
     return Observer(box)
 

@@ -15,7 +15,7 @@ from uuid import uuid4
 import boto3
 
 from sandbox.embedded_aws import REGION
-from sandbox.rtc_double import ApiRequest
+from sandbox.rtc_gateway import ApiRequest
 from sandbox.stack import STACK_NAME, Sandbox, wait_for
 
 APP_ID = "661e"

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import pytest
 
-from sandbox.rtc_double import INTERNAL_ERROR
+from sandbox.faults import INTERNAL_ERROR
 from sandbox.stack import ROOT, STACK_NAME, Sandbox, sandbox, wait_for
 from stop_segment.errors import InvalidMessage, Rejected, Retryable, StopError
 from stop_segment.failures import Failure, Queues

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from botocore.exceptions import ClientError
@@ -32,16 +31,6 @@ def documented_key_policy() -> str:
 def box() -> Iterator[Sandbox]:
     with sandbox(key_policy=documented_key_policy(), app_ids={APP_ID}) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def observer(box: Sandbox) -> Observer:
-    return Observer(box)
-
-
-@pytest.fixture
-def room(observer: Observer) -> Room:
-    return Room(observer, f"room-{uuid4().hex}")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from botocore.exceptions import ClientError
@@ -21,16 +20,6 @@ def box() -> Iterator[Sandbox]:
     """Deploy a stack whose permissions may be taken away, and which logs as much as it can."""
     with sandbox({"LogLevel": "DEBUG"}, app_ids={APP_ID}) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def observer(box: Sandbox) -> Observer:
-    return Observer(box)
-
-
-@pytest.fixture
-def room(observer: Observer) -> Room:
-    return Room(observer, f"room-{uuid4().hex}")
 
 
 @pytest.fixture(scope="module")

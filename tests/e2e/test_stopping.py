@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from sandbox.rtc_double import INTERNAL_ERROR, Fault
+from sandbox.faults import INTERNAL_ERROR, Fault
 from sandbox.stack import ACCESS_KEY_ID, PARAMETERS, SECRET_ACCESS_KEY, Sandbox
 from tests.e2e.observer import APP_ID, Letter, Observer, Room, now_ms, rfc3339
 

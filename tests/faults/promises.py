@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from sandbox.rtc_double import ApiRequest, RtcDouble
+from sandbox.rtc_double import RtcDouble
+from sandbox.rtc_gateway import ApiRequest
 from tests.e2e.observer import APP_ID
 from tests.faults.stories import STALE_MS, Message, Story, Task
 

@@ -7,26 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.environments import STOP_SETTINGS
+
 ROOT = Path(__file__).parent.parent.parent
 BUILD = ROOT / ".aws-sam" / "build"
 MOST_BYTES = 40 * 1024 * 1024
 
 SETTINGS = {
-    "StopSegmentFunction": {
-        "EVENT_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/events",
-        "DEAD_LETTER_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/letters",
-        "SEGMENT_TABLE_NAME": "segments",
-        "RTC_PLATFORM": "volcengine",
-        "RTC_CREDENTIALS_SECRET_ARN": "arn:aws:secretsmanager:us-east-1:123456789012:secret:key",
-        "RTC_CONNECT_TIMEOUT_SECONDS": "2",
-        "RTC_READ_TIMEOUT_SECONDS": "5",
-        "RTC_QPS_LIMIT": "150",
-        "MAX_CONCURRENCY": "5",
-        "MAX_RECEIVE_COUNT": "6",
-        "DUPLICATE_WINDOW_SECONDS": "5",
-        "STALE_AFTER_SECONDS": "300",
-        "RECORD_RETENTION_DAYS": "7",
-    },
+    "StopSegmentFunction": STOP_SETTINGS,
     "ReceiveCallbackFunction": {
         "EVENT_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/events",
         "CALLBACK_SECRET_ARN": "arn:aws:secretsmanager:us-east-1:123456789012:secret:callback",

@@ -1,9 +1,7 @@
 """The stop function as Lambda calls it, against an embedded AWS and the RTC API's double."""
 
-import importlib
 import io
 import json
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +15,7 @@ import pytest
 from sandbox.embedded_aws import EmbeddedAws
 from sandbox.faults import QPS_OVER_LIMIT, SERVICE_UNAVAILABLE, Fault
 from sandbox.rtc_double import RtcDouble
+from tests.environments import STOP_SETTINGS, import_handler
 
 APP_ID = "661e"
 MAX_RECEIVE_COUNT = 6
@@ -150,33 +149,18 @@ def environment(aws: EmbeddedAws, double: RtcDouble, secrets_manager: Any) -> It
         KeySchema=[{"AttributeName": "room", "KeyType": "HASH"}, {"AttributeName": "task_id", "KeyType": "RANGE"}],
     )
     secret = secrets_manager.create_secret(Name=f"rtc-{mark}", SecretString=json.dumps(KEY))
-    variables = aws.environment | {
+    variables = STOP_SETTINGS | {
         "EVENT_QUEUE_URL": event_queue,
         "DEAD_LETTER_QUEUE_URL": dead_letter_queue,
         "SEGMENT_TABLE_NAME": f"segments-{mark}",
-        "RTC_PLATFORM": "volcengine",
-        "RTC_API_VERSION": "",
         "RTC_ENDPOINT": double.url,
         "RTC_CREDENTIALS_SECRET_ARN": secret["ARN"],
-        "RTC_CONNECT_TIMEOUT_SECONDS": "2",
-        "RTC_READ_TIMEOUT_SECONDS": "5",
-        "RTC_QPS_LIMIT": "150",
         "MAX_CONCURRENCY": "2",
         "MAX_RECEIVE_COUNT": str(MAX_RECEIVE_COUNT),
-        "DUPLICATE_WINDOW_SECONDS": "5",
-        "STALE_AFTER_SECONDS": "300",
-        "RECORD_RETENTION_DAYS": "7",
-        "POWERTOOLS_TRACE_DISABLED": "1",
         "POWERTOOLS_SERVICE_NAME": SERVICE,
         "POWERTOOLS_METRICS_NAMESPACE": NAMESPACE,
     }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        # What reads the environment when it is imported; the rest may be shared with other tests.
-        for name in ("handler", "service", "report"):
-            patch.delitem(sys.modules, f"stop_segment.{name}", raising=False)
-        module = importlib.import_module("stop_segment.handler")
+    module = import_handler("stop_segment", ("service", "report"), aws.environment | variables)
     made = Function(module, double, sqs, event_queue, dead_letter_queue)
     for client in (module.service.stopper.table._client, module.service.queues._client):
         client.meta.events.register("before-call", made.note_call)

@@ -1,9 +1,7 @@
 """The outcome function as Lambda calls it, with a bus of an embedded AWS and a queue behind it."""
 
-import importlib
 import io
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -15,6 +13,7 @@ from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 
 from sandbox.embedded_aws import EmbeddedAws
+from tests.environments import import_handler
 
 NAMESPACE = "OutcomeTests"
 SERVICE = "outcome-function-tests"
@@ -85,17 +84,12 @@ def environment(aws: EmbeddedAws) -> Iterator[Function]:
         ],
     }
     sqs.set_queue_attributes(QueueUrl=queue, Attributes={"Policy": json.dumps(policy)})
-    variables = aws.environment | {
+    variables = {
         "OUTCOME_EVENT_BUS_NAME": bus,
-        "POWERTOOLS_TRACE_DISABLED": "1",
         "POWERTOOLS_SERVICE_NAME": SERVICE,
         "POWERTOOLS_METRICS_NAMESPACE": NAMESPACE,
     }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        patch.delitem(sys.modules, "publish_outcome.handler", raising=False)
-        module = importlib.import_module("publish_outcome.handler")
+    module = import_handler("publish_outcome", (), aws.environment | variables)
     made = Function(module, sqs, queue)
     module._events.meta.events.register("before-call.events.PutEvents", made.note_call)
     yield made

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import importlib
 import io
 import json
 import random
@@ -21,6 +20,7 @@ from hypothesis import strategies as st
 from receive_callback.replays import QueuedCallbacks
 from sandbox.callbacks import callback
 from sandbox.embedded_aws import EmbeddedAws
+from tests.environments import import_handler
 
 KEY = "callback-key"
 NEXT_KEY = "callback-key-of-tomorrow"
@@ -107,23 +107,16 @@ def function(
     queue = sqs.create_queue(QueueName=f"events-{uuid4().hex}")["QueueUrl"]
     key = getattr(request, "param", KEY)
     secret = secrets_manager.create_secret(Name=f"callback-{uuid4().hex}", SecretString=key)["ARN"]
-    variables = aws.environment | {
+    variables = {
         "AWS_REGION": aws.environment["AWS_DEFAULT_REGION"],
         "EVENT_QUEUE_URL": queue,
         "CALLBACK_SECRET_ARN": secret,
-        "POWERTOOLS_TRACE_DISABLED": "1",
         "POWERTOOLS_SERVICE_NAME": SERVICE,
         "POWERTOOLS_METRICS_NAMESPACE": NAMESPACE,
     }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        for name in ("handler", "keys", "aws"):
-            patch.delitem(sys.modules, f"receive_callback.{name}", raising=False)
-        module = importlib.import_module("receive_callback.handler")
-        aws_module = importlib.import_module("receive_callback.aws")
+    module = import_handler("receive_callback", ("keys", "aws"), aws.environment | variables)
     # How long the function waits for AWS says nothing here: the machine may be busy.
-    monkeypatch.setitem(aws_module._pool.connection_pool_kw, "timeout", urllib3.Timeout(60))
+    monkeypatch.setitem(sys.modules[module.Service.__module__]._pool.connection_pool_kw, "timeout", urllib3.Timeout(60))
     made = Function(module, io.StringIO(), sqs, queue, secrets_manager, secret)
     monkeypatch.setattr(module.logger.registered_handler, "stream", made.log)
     secrets = module._keys._secrets_manager

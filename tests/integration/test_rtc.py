@@ -18,7 +18,8 @@ import pytest
 from aws_lambda_powertools.utilities.parameters import SecretsProvider
 
 from sandbox.faults import Fault, FaultKind
-from sandbox.rtc_double import ApiRequest, RtcDouble
+from sandbox.rtc_double import RtcDouble
+from sandbox.rtc_gateway import ApiRequest
 from stop_segment.credentials import Credentials
 from stop_segment.errors import (
     ConnectionLost,

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from sandbox.rtc_double import RtcDouble
+from tests.environments import STOP_SETTINGS
 
 FUNCTIONS = Path(__file__).parents[2] / "functions"
 # The recorder is one a process and is set up when it is imported: so the call is made in a process of its own.
@@ -76,18 +77,6 @@ def _environment(endpoint: str, daemon_port: int) -> dict[str, str]:
         "POWERTOOLS_SERVICE_NAME": "stack",
         "POWERTOOLS_METRICS_NAMESPACE": "RtcSegmentStopper",
         "SECRET": "traced-secret-key",
-        "EVENT_QUEUE_URL": "https://queue",
-        "DEAD_LETTER_QUEUE_URL": "https://letters",
-        "SEGMENT_TABLE_NAME": "table",
-        "RTC_PLATFORM": "volcengine",
+        **STOP_SETTINGS,
         "RTC_ENDPOINT": endpoint,
-        "RTC_CREDENTIALS_SECRET_ARN": "arn",
-        "RTC_CONNECT_TIMEOUT_SECONDS": "2",
-        "RTC_READ_TIMEOUT_SECONDS": "5",
-        "RTC_QPS_LIMIT": "150",
-        "MAX_CONCURRENCY": "5",
-        "MAX_RECEIVE_COUNT": "6",
-        "DUPLICATE_WINDOW_SECONDS": "5",
-        "STALE_AFTER_SECONDS": "300",
-        "RECORD_RETENTION_DAYS": "7",
     }

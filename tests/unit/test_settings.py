@@ -1,29 +1,13 @@
 import pytest
 
 from stop_segment.settings import Settings, SettingsError, read_settings
+from tests.environments import STOP_SETTINGS
 
-ENVIRONMENT = {
-    "EVENT_QUEUE_URL": "https://sqs.example/events",
-    "DEAD_LETTER_QUEUE_URL": "https://sqs.example/letters",
-    "SEGMENT_TABLE_NAME": "segments",
-    "RTC_PLATFORM": "volcengine",
-    "RTC_API_VERSION": "",
-    "RTC_ENDPOINT": "",
-    "RTC_CREDENTIALS_SECRET_ARN": "arn:aws:secretsmanager:us-east-1:111122223333:secret:rtc",
-    "RTC_CONNECT_TIMEOUT_SECONDS": "2",
-    "RTC_READ_TIMEOUT_SECONDS": "5",
-    "RTC_QPS_LIMIT": "150",
-    "MAX_CONCURRENCY": "5",
-    "MAX_RECEIVE_COUNT": "6",
-    "DUPLICATE_WINDOW_SECONDS": "5",
-    "STALE_AFTER_SECONDS": "300",
-    "RECORD_RETENTION_DAYS": "7",
-}
 OPTIONAL = {"RTC_API_VERSION", "RTC_ENDPOINT"}
 
 
 def settings(**changes: str) -> Settings:
-    return read_settings(ENVIRONMENT | changes)
+    return read_settings(STOP_SETTINGS | changes)
 
 
 def test_every_setting_is_read() -> None:
@@ -77,13 +61,13 @@ def test_endpoint_and_version_can_be_set_apart_from_the_platform() -> None:
 
 @pytest.mark.parametrize("name", sorted(OPTIONAL))
 def test_an_optional_setting_may_be_absent(name: str) -> None:
-    assert read_settings({key: value for key, value in ENVIRONMENT.items() if key != name}) == settings()
+    assert read_settings({key: value for key, value in STOP_SETTINGS.items() if key != name}) == settings()
 
 
-@pytest.mark.parametrize("name", sorted(ENVIRONMENT.keys() - OPTIONAL))
+@pytest.mark.parametrize("name", sorted(STOP_SETTINGS.keys() - OPTIONAL))
 def test_a_missing_setting_is_named(name: str) -> None:
-    absent = {key: value for key, value in ENVIRONMENT.items() if key != name}
-    for environment in (absent, ENVIRONMENT | {name: ""}):
+    absent = {key: value for key, value in STOP_SETTINGS.items() if key != name}
+    for environment in (absent, STOP_SETTINGS | {name: ""}):
         with pytest.raises(SettingsError, match=rf"^{name} is missing$"):
             read_settings(environment)
 
