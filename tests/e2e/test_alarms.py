@@ -315,7 +315,7 @@ def event_that_cannot_be_delivered(stack: Stack, alarm: Alarm) -> None:
 
 @rings("OutcomesRefusedAlarm")
 def outcome_bus_that_refuses_events(stack: Stack, alarm: Alarm) -> None:
-    """Embedded AWS delivers nothing again that the function reports as failed; AWS does, though maybe not each minute."""
+    """Embedded AWS delivers nothing again that the function reports as failed; AWS does, if not every minute."""
     body = stack.room().event("RoomEnded", TaskId="audio")
     with stack.observer.without_permission("PublishOutcomeRole", "Publish"):
         metric, values = stack.logged(alarm, "PublishOutcomeLogGroup", lambda: stack.box.send([body]))
