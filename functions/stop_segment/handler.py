@@ -16,7 +16,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from stop_segment.arrivals import Arrival, arrive, waves
 from stop_segment.errors import InvalidMessage, Retryable, StopError
 from stop_segment.failures import Failure, dead_letter_kind
-from stop_segment.report import log_failure, log_outcome, log_served, logger, metrics, tracer
+from stop_segment.report import RETRIED, log_failure, log_outcome, log_served, logger, metrics, tracer
 from stop_segment.rules import Outcome
 from stop_segment.service import make_service, now_ms
 from stop_segment.stopper import Batch
@@ -108,6 +108,6 @@ def _settle(failures: list[Failure]) -> dict[str, StopError]:
     kept = [failure for failure in failures if failure.message_id not in sent]
     service.queues.postpone(kept, jitter)
     for failure in failures:
-        end = kinds[failure.message_id] if failure.message_id in sent else "retried"
+        end = kinds[failure.message_id] if failure.message_id in sent else RETRIED
         log_failure(failure, end, unsent=failure.message_id in kinds and failure.message_id not in sent)
     return {failure.message_id: failure.error for failure in kept}

@@ -15,6 +15,9 @@ from stop_segment.failures import Failure
 from stop_segment.rules import Outcome
 from stop_segment.stopper import Served
 
+# How a message ends that has failed and is tried again.
+RETRIED = "retried"
+
 logger = Logger()
 metrics = Metrics()
 tracer = Tracer(patch_modules=["botocore"])
@@ -42,13 +45,15 @@ def log_failure(failure: Failure, end: str, *, unsent: bool) -> None:
     Parameters
     ----------
     end
-        ``retried``, or the ErrorKind of its dead letter.
+        ``RETRIED``, or the ErrorKind of the dead letter that was sent.
     unsent
         It is tried again only because its dead letter could not be sent.
     """
     message = "dead letter not sent" if unsent else end
     logger.warning(message, outcome=end, **_error_fields(failure.error), **failure.log_fields)
     metrics.add_metric(_metric_name(end), MetricUnit.Count, 1)
+    if end != RETRIED:
+        metrics.add_metric("DeadLettered", MetricUnit.Count, 1)
     if isinstance(failure.error, CredentialsRefused):
         metrics.add_metric("CredentialsRefused", MetricUnit.Count, 1)
 

@@ -172,9 +172,16 @@ def rings(logical_id: str) -> Callable[[Trouble], Trouble]:
     return keep
 
 
+@rings("NewDeadLettersAlarm")
+def event_that_is_given_up(stack: Stack, alarm: Alarm) -> None:
+    metric, values = stack.logged(alarm, "StopSegmentLogGroup", lambda: stack.box.send(["not JSON"]))
+    alarm.put_until_it_rings(metric, [], values)
+
+
 @rings("DeadLettersAlarm")
 def dead_letter(stack: Stack, alarm: Alarm) -> None:
     queue = stack.box.outputs["DeadLetterQueueUrl"]
+    stack.box.dead_letters()  # takes those of the other troubles
     before = stack.waiting_on(queue)
     assert stack.observer.end_of("not JSON") == ["invalid_message"]
     after = wait_for(lambda: stack.waiting_on(queue), "a dead letter")
@@ -304,6 +311,15 @@ def event_that_cannot_be_delivered(stack: Stack, alarm: Alarm) -> None:
     sqs.send_message(QueueUrl=queue, MessageBody=json.dumps({"detail-type": "RoomEnded", "detail": {}}))
     metric = Metric.of_queue("ApproximateNumberOfMessagesVisible", arn)
     alarm.put_until_it_rings(metric, [before], [stack.waiting_on(queue)])
+
+
+@rings("OutcomesRefusedAlarm")
+def outcome_bus_that_refuses_events(stack: Stack, alarm: Alarm) -> None:
+    """Embedded AWS delivers nothing again that the function reports as failed; AWS does, if not every minute."""
+    body = stack.room().event("RoomEnded", TaskId="audio")
+    with stack.observer.without_permission("PublishOutcomeRole", "Publish"):
+        metric, values = stack.logged(alarm, "PublishOutcomeLogGroup", lambda: stack.box.send([body]))
+    alarm.put_until_it_rings(metric, values, [], values, [], values)
 
 
 @rings("UnpublishedOutcomesAlarm")

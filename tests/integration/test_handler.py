@@ -300,10 +300,12 @@ class TestDeadLetters:
         records = [record("x" * 1_048_577), record(NOT_JSON)]
         assert function.invoke(*records) == kept_of(records, 0)
         assert list(function.letters(*records)) == kept_of(records, 1)
-        assert [(line["message"], line["outcome"]) for line in told().logs] == [
+        said = told()
+        assert [(line["message"], line["outcome"]) for line in said.logs] == [
             ("dead letter not sent", "retried"),
             ("invalid_message", "invalid_message"),
         ]
+        assert values(said, "DeadLettered") == [1]
 
     @pytest.mark.parametrize(
         ("receive_count", "is_kept"), [(1, True), (MAX_RECEIVE_COUNT - 1, True), (MAX_RECEIVE_COUNT, False)]
@@ -583,6 +585,7 @@ class TestMetrics:
             "Duplicate": 1,
             "AlreadyStopped": 1,
             "Retried": 3,
+            "DeadLettered": 3,
             "Exhausted": 1,
             "Rejected": 1,
             "CredentialsRefused": 1,

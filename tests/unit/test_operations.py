@@ -95,7 +95,7 @@ class TestMetrics:
             report.log_outcome(arrival, "audio", outcome)
         failure = Failure("1", "", "", 1, 0, CredentialsRefused("InvalidAccessKey", "the API refuses the key"))
         source = (ROOT / "functions" / "stop_segment" / "failures.py").read_text()
-        for end in ["retried", *re.findall(r'return "(\w+)"', source)]:
+        for end in [report.RETRIED, *re.findall(r'return "(\w+)"', source)]:
             report.log_failure(failure, end, unsent=False)
         for name in TestMetrics.literals("stop_segment", "measure"):
             report.measure(name, 1)
