@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import click
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -15,6 +16,7 @@ from tests.faults.kinds import KINDS
 from tests.faults.runs import Run, stage
 
 MOST_SENTENCES = 10
+WIDTH = 130
 
 
 @click.command(epilog="Example: python -m tests.faults --seed 7 --kind 'API: late' --events 500")
@@ -31,7 +33,7 @@ def main(seed: int, events: int, names: tuple[str, ...]) -> None:
     """
     # So that the servers are stopped then, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    console = Console()
+    console = Console(width=max(WIDTH, Console().width))
     kinds = [kind for kind in KINDS if not names or kind.name in names]
     console.print(f"Starting an AWS and an RTC API on this machine, and deploying template.yaml: seed {seed} ...")
     runs = []
@@ -49,24 +51,32 @@ def main(seed: int, events: int, names: tuple[str, ...]) -> None:
 
 def table(runs: Sequence[Run]) -> Table:
     """Draw what became of the runs' events."""
-    drawn = Table(title="Broken on purpose", title_justify="left", show_footer=True)
-    sums = [sum(numbers) for numbers in zip(*(_numbers(run) for run in runs), strict=True)]
+    drawn = Table(
+        title="Broken on purpose", title_justify="left", show_footer=True, box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    outcomes = sorted({outcome for run in runs for outcome in run.verdict.outcomes})
+    rows = [_numbers(run, outcomes) for run in runs]
     drawn.add_column("fault kind", footer="all")
-    drawn.add_column("outcomes", footer="")
-    for name, total in zip(("events", "faults", "dead letters", "lost", "wrong stops"), sums, strict=True):
-        drawn.add_column(name, footer=str(total), justify="right")
-    highest = max(run.verdict.highest_window for run in runs)
-    drawn.add_column("highest window", footer=str(highest), justify="right")
-    for run in runs:
-        outcomes = ", ".join(f"{count} {outcome}" for outcome, count in run.verdict.outcomes.most_common())
-        name = f"[red]{run.name}[/red]" if run.broken else run.name
-        drawn.add_row(name, outcomes, *map(str, _numbers(run)), str(run.verdict.highest_window))
+    for name in rows[0]:
+        footer = max if name == "highest window" else sum
+        # One word a line: the table is to fit into WIDTH.
+        drawn.add_column(name.replace(" ", "\n"), footer=str(footer(row[name] for row in rows)), justify="right")
+    for run, row in zip(runs, rows, strict=True):
+        drawn.add_row(f"[red]{run.name}[/red]" if run.broken else run.name, *map(str, row.values()))
     return drawn
 
 
-def _numbers(run: Run) -> tuple[int, ...]:
+def _numbers(run: Run, outcomes: Sequence[str]) -> dict[str, int]:
     verdict = run.verdict
-    return run.events, sum(run.faults), verdict.dead_letters, len(verdict.lost), len(verdict.wrong_stops)
+    return {
+        "events": run.events,
+        "faults": sum(run.faults),
+        **{outcome.replace("_", " "): verdict.outcomes[outcome] for outcome in outcomes},
+        "dead letters": verdict.dead_letters,
+        "lost": len(verdict.lost),
+        "wrong stops": len(verdict.wrong_stops),
+        "highest window": verdict.highest_window,
+    }
 
 
 if __name__ == "__main__":
