@@ -141,10 +141,13 @@ class Deployment:
         self.rtc.forget()
 
 
-def message(app_id: str, room_id: str, task_id: str, event_type: str = "RoomEnded", event_id: str = "") -> str:
-    """Make a stop event's message body."""
+def message(
+    app_id: str, room_id: str, task_id: str, event_type: str = "RoomEnded", event_id: str = "", event_time: str = ""
+) -> str:
+    """Make a stop event's message body; without `event_time` its time is that of sending."""
     ids = {"AppId": app_id, "RoomId": room_id, "TaskId": task_id}
-    return json.dumps({"EventType": event_type, "EventId": event_id or f"evt-{room_id}", **ids})
+    time_of_event = {"EventTime": event_time} if event_time else {}
+    return json.dumps({"EventType": event_type, "EventId": event_id or f"evt-{room_id}", **time_of_event, **ids})
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 
 from benchmarks.deployments import Deployment, message
@@ -33,7 +34,7 @@ def drain(deployment: Deployment, stops: int, *, table: bool) -> dict[str, Any]:
     return {
         **ends,
         **costs,
-        **{name: value for name, value in units.items() if name not in costs},
+        **{name: units[name] for name in ("write_units_per_1000", "read_units_per_1000") if table},
         "stops_per_second": (stops - 1) / (max(times) - min(times)),
         "busiest_second": deployment.rtc.busiest_second(),
         "windows": windows(times),
@@ -48,9 +49,13 @@ def _stops(deployment: Deployment, stops: int, *, closely: bool) -> tuple[dict[s
 def spending(deployment: Deployment) -> dict[str, dict[str, float]]:
     """Count what is charged, far below the limit: for stops, for stops sent one by one, and for duplicates."""
     tasks = _running_tasks(deployment, _COUNTED_STOPS)
-    bodies = [message(*task) for task in tasks]
+    event_time = datetime.now(UTC).isoformat(timespec="milliseconds")
+    bodies = [message(*task, event_time=event_time) for task in tasks]
     _, stops = _let_loose(deployment, tasks, bodies, _SECONDS)
-    _, again = _let_loose(deployment, tasks, bodies, _SECONDS)
+    deployment.rtc.forget()
+    ends, again = _let_loose(deployment, tasks, bodies, _SECONDS)
+    if ends["api_requests"]:
+        raise RuntimeError(f"{deployment.name} made {ends['api_requests']} requests for duplicates")
     singles = _running_tasks(deployment, _COUNTED_STOPS)
     with measured(deployment, closely=True) as cost:
         _send_steadily(deployment, singles, _SINGLES_A_SECOND)

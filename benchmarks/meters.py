@@ -57,10 +57,12 @@ def measured(deployment: Deployment, *, closely: bool) -> Iterator[Cost]:
     gc.disable()
     began, busy, clock = time.time(), _processor_seconds(), time.monotonic()
     late = _Lateness(deployment.rtc)
-    with deployment.recorded() if closely else nullcontext():
-        yield cost
-    gc.enable()
-    cost.double_late_ms = late.stop()
+    try:
+        with deployment.recorded() if closely else nullcontext():
+            yield cost
+    finally:
+        gc.enable()
+        cost.double_late_ms = late.stop()
     cost.seconds = time.monotonic() - clock
     cost.processors_busy = _busy_share(busy, _processor_seconds())
     cost.function_seconds, cost.invocations = function_seconds(deployment, began)

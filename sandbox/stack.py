@@ -29,6 +29,7 @@ OUTCOME_BUS = "outcomes"
 PARAMETERS = {"MaxReceiveCount": "3", "EventBusName": EVENT_BUS, "OutcomeEventBusName": OUTCOME_BUS}
 # Invocations that end together may be logged in any order.
 _LOG_OVERLAP_MS = 10_000
+_MOST_LOG_EVENTS = 10_000
 
 T = TypeVar("T")
 
@@ -129,18 +130,21 @@ class _FunctionLog:
         configuration = _client(aws, "lambda").get_function_configuration(FunctionName=function_name)
         self._group: str = configuration["LoggingConfig"]["LogGroup"]
         self._logs = _client(aws, "logs")
-        self._invocations: dict[str, list[str]] = {}  # there each invocation has a log stream of its own
+        self._invocations: dict[str, list[dict[str, Any]]] = {}  # there each invocation has a log stream of its own
         self._newest_ms = 0
 
     def read(self) -> list[dict[str, Any]]:
         since_ms = max(0, self._newest_ms - _LOG_OVERLAP_MS)
-        found: dict[str, list[str]] = {}
-        for event in self._logs.filter_log_events(logGroupName=self._group, startTime=since_ms)["events"]:
-            found.setdefault(event["logStreamName"], []).append(event["message"])
+        events = self._logs.filter_log_events(logGroupName=self._group, startTime=since_ms)["events"]
+        if len(events) >= _MOST_LOG_EVENTS:
+            raise RuntimeError(f"more was logged in {_LOG_OVERLAP_MS} ms than one answer holds")
+        found: dict[str, list[dict[str, Any]]] = {}
+        for event in events:
+            lines = [json.loads(line) for line in event["message"].splitlines() if line.startswith("{")]
+            found.setdefault(event["logStreamName"], []).extend(lines)
             self._newest_ms = max(self._newest_ms, event["timestamp"])
         self._invocations |= found
-        messages = [message for invocation in self._invocations.values() for message in invocation]
-        return [json.loads(line) for message in messages for line in message.splitlines() if line.startswith("{")]
+        return [line for lines in self._invocations.values() for line in lines]
 
 
 @functools.cache

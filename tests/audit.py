@@ -12,6 +12,8 @@ from pathlib import Path
 
 import click
 
+# Vulnerabilities by id that must not stop us, each with its reason.
+ACCEPTED: dict[str, str] = {}
 TIMEOUT_SECONDS = 5
 DEADLINE_SECONDS = 180
 # The last line of what pip-audit reports when the service gave no answer, or none that is one. Anything else that ends
@@ -56,6 +58,7 @@ def audit(requirements: Sequence[Path], service_url: str | None = None) -> Audit
         *(str(Path(sys.executable).with_name("pip-audit")), "--strict", "--require-hashes", "--disable-pip"),
         *("--vulnerability-service", "osv", *(["--osv-url", service_url] if service_url else [])),
         *("--timeout", str(TIMEOUT_SECONDS), "--progress-spinner", "off", "--format", "json"),
+        *(argument for advisory in ACCEPTED for argument in ("--ignore-vuln", advisory)),
         *(argument for path in requirements for argument in ("--requirement", str(path))),
     ]
     try:

@@ -19,7 +19,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from receive_callback.aws import AwsError, Service
 from receive_callback.keys import CallbackKeys, KeysUnavailable
 from receive_callback.replays import QueuedCallbacks
-from receive_callback.signature import MalformedCallback, is_signed
+from receive_callback.signature import MalformedCallback, is_signed, signed_values
 
 MOST_BYTES = 64 * 1024
 MOST_REMEMBERED = 10_000
@@ -87,7 +87,7 @@ def _receive(event: dict[str, Any]) -> str:
         metrics.add_metric("CallbackIgnored", MetricUnit.Count, 1)
         logger.info("ignored", **fields)
         return "ignored"
-    if callback["Signature"] in _queued:
+    if (signed := signed_values(callback)) in _queued:
         metrics.add_metric("CallbackReplayed", MetricUnit.Count, 1)
         logger.info("replayed", **fields)
         return "replayed"
@@ -96,7 +96,7 @@ def _receive(event: dict[str, Any]) -> str:
     except AwsError as error:
         logger.warning("the event queue did not take a callback", error=error.code, **fields)
         raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "CallbackNotQueued", "not queued, send it again") from None
-    _queued.add(callback["Signature"])
+    _queued.add(signed)
     metrics.add_metric("CallbackQueued", MetricUnit.Count, 1)
     logger.info("queued", message_id=sent["MessageId"], **fields)
     return "queued"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class QueuedCallbacks:
-    """Remembers the signatures of the callbacks that were queued last.
+    """Remembers the callbacks that were queued last, by what their signatures cover: one signature may cover several.
 
     A replay that another environment gets, or that comes after many others, is queued again. That is harmless: time
     decides what it may stop (docs/design.md).
@@ -17,13 +17,13 @@ class QueuedCallbacks:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._signatures: dict[str, None] = {}  # in the order in which they came
+        self._seen: dict[int, None] = {}  # hashes, since callbacks may be long; in the order in which they came
 
-    def add(self, signature: str) -> None:
-        """Remember a signed callback, once the queue has taken it."""
-        self._signatures[signature] = None
-        if len(self._signatures) > self._most:
-            del self._signatures[next(iter(self._signatures))]
+    def add(self, signed_values: tuple[str, ...]) -> None:
+        """Remember a callback, once the queue has taken it."""
+        self._seen[hash(signed_values)] = None
+        if len(self._seen) > self._most:
+            del self._seen[next(iter(self._seen))]
 
-    def __contains__(self, signature: str) -> bool:
-        return signature in self._signatures
+    def __contains__(self, signed_values: tuple[str, ...]) -> bool:
+        return hash(signed_values) in self._seen

@@ -30,7 +30,25 @@ def sign(callback: Mapping[str, Any], key: str) -> str:
     MalformedCallback
         A signed value is missing or is not a string.
     """
-    return _digest(_signed_values(callback), key)
+    return _digest(signed_values(callback), key)
+
+
+def signed_values(callback: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what the signature covers, without the key.
+
+    Raises
+    ------
+    MalformedCallback
+        A signed value is missing or is not a string.
+    """
+    nonce = next((name for name in _NONCES if name in callback), _NONCES[0])
+    values = []
+    for name in (*_SIGNED, nonce):
+        value = callback.get(name)
+        if not isinstance(value, str):
+            raise MalformedCallback(f"{name} must be a string")
+        values.append(value)
+    return tuple(values)
 
 
 def is_signed(callback: Mapping[str, Any], keys: Iterable[str]) -> bool:
@@ -41,25 +59,14 @@ def is_signed(callback: Mapping[str, Any], keys: Iterable[str]) -> bool:
     MalformedCallback
         A signed value is missing or is not a string.
     """
-    values = _signed_values(callback)
+    values = signed_values(callback)
     signature = callback.get("Signature")
     given = signature.encode(errors="surrogatepass") if isinstance(signature, str) else b""
     matches = [hmac.compare_digest(_digest(values, key).encode(), given) for key in keys]
     return any(matches)
 
 
-def _signed_values(callback: Mapping[str, Any]) -> list[str]:
-    nonce = next((name for name in _NONCES if name in callback), _NONCES[0])
-    values = []
-    for name in (*_SIGNED, nonce):
-        value = callback.get(name)
-        if not isinstance(value, str):
-            raise MalformedCallback(f"{name} must be a string")
-        values.append(value)
-    return values
-
-
-def _digest(values: list[str], key: str) -> str:
+def _digest(values: Iterable[str], key: str) -> str:
     # A lone surrogate cannot have been signed, but must not raise either.
     strings = sorted(text.encode(errors="surrogatepass") for text in (*values, key))
     return hashlib.sha256(b"".join(strings)).hexdigest()

@@ -2,12 +2,16 @@
 
 ::
 
-    leave ------ sent ------------- arrived ------------- answered
-                                       |<---- fastest ------->|
+    sent ------------- arrived ------------- answered
+      |<-------------- its time --------------->|
+           |<----------- fastest -------------->|
+           as if sent here, at the latest
 
-The API counts a request when it arrives, and when that is, is not known here. Requests bunch up on a busy way: a second
-in which few were sent may be one in which many arrive. But no answer takes less time than the fastest one. So a request
-has arrived by `fastest` before its answer, at the latest, and counts for a second from then on.
+The API counts a request when it arrives, and that is not known here. Requests bunch up on a busy way: a second in which
+few were sent may be one in which many arrive. What a request took longer than the fastest one, it may have lost on its
+way. So it is taken for one that was sent `fastest` before its answer, and counts for a second from then on. From there
+it needed the shortest way at most, and whatever is sent later needs that at least: so arrivals are a second apart where
+these times are.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import asyncio
 import math
 import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from stop_segment.errors import NoTimeLeft
@@ -43,7 +48,7 @@ class Turn:
         self._clock_seconds = clock_seconds
         self._note_answer = note_answer
         self._sent_at: float | None = None
-        self._ended_at: float | None = None
+        self._over: _Over | None = None  # set once, whole: another thread reads it
 
     def spend(self, function: Callable[..., T], *arguments: object) -> T:
         """Make the request, and return what `function` does. Any thread may do it.
@@ -51,7 +56,8 @@ class Turn:
         Parameters
         ----------
         function
-            Takes `arguments`, and what it is to call when it sends the request. It raises where no answer came.
+            Takes `arguments`, and what it is to call when it sends the request. It raises where the answer is no
+            success, or none came.
         """
         try:
             answer = function(*arguments, self.send)
@@ -70,25 +76,32 @@ class Turn:
         if self._sent_at is None:
             self.give_up()
         else:
-            self._ended_at = self._clock_seconds()
-            self._note_answer(self._ended_at - self._sent_at)
+            self._over = _Over(self._sent_at, self._clock_seconds())
+            self._note_answer(self._over.answered_at - self._over.sent_at)
 
     def give_up(self) -> None:
-        """Say that no answer will come; once the turn has ended, this changes nothing."""
-        if self._ended_at is None:
-            # If the request was sent, it may have arrived at any moment until now.
-            self._sent_at = self._ended_at = self._clock_seconds()
+        """Say that there will be no success; once the turn is over, this changes nothing."""
+        if self._over is None:
+            # If the request was sent, it may have lost all this time on its way: as if it had been sent now.
+            now = self._clock_seconds()
+            self._over = _Over(now, now)
 
     def counts_until(self, now: float, fastest_seconds: float) -> float:
         """Say when the turn ceases to count, or the soonest that this may be."""
+        if (over := self._over) is not None:
+            return max(over.sent_at, over.answered_at - fastest_seconds) + WINDOW_SECONDS
         sent_at = now if self._sent_at is None else self._sent_at
-        if self._ended_at is None:
-            return max(sent_at + WINDOW_SECONDS, now + _LOOK_AGAIN_SECONDS)
-        return max(sent_at, self._ended_at - fastest_seconds) + WINDOW_SECONDS
+        return max(sent_at + WINDOW_SECONDS, now + _LOOK_AGAIN_SECONDS)
+
+
+@dataclass(frozen=True)
+class _Over:
+    sent_at: float
+    answered_at: float
 
 
 class _Fastest:
-    """The fastest of the last answers: of so many as four busy seconds have at least, and eight at most."""
+    """The fastest of the last answers: of four to eight times as many as a second holds."""
 
     def __init__(self, per_second: int) -> None:
         self._per_second = per_second

@@ -11,7 +11,7 @@ from tests.e2e.observer import APP_ID, Observer, Room
 
 @pytest.fixture(scope="session")
 def box() -> Iterator[Sandbox]:
-    """Deploy the stack. Tests that use it are in the xdist group "sandbox", so that one process has it."""
+    """Deploy the stack, once for each test process."""
     with sandbox(app_ids={APP_ID}) as running:
         yield running
 

@@ -9,8 +9,6 @@ from sandbox.callbacks import SECRET_KEY, callback, post
 from sandbox.stack import Sandbox
 from tests.e2e.observer import APP_ID, Observer, Room, now_ms, rfc3339
 
-pytestmark = pytest.mark.xdist_group("sandbox")
-
 MOST_BYTES = 64 * 1024
 
 

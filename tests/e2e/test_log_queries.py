@@ -22,8 +22,6 @@ from sandbox.faults import INTERNAL_ERROR
 from sandbox.stack import ROOT, STACK_NAME, Sandbox, wait_for
 from tests.e2e.observer import APP_ID, Observer, Room, now_ms, rfc3339
 
-pytestmark = pytest.mark.xdist_group("sandbox")
-
 PAGE = (ROOT / "docs" / "operations.md").read_text()
 ROOM_OF_THE_PAGE = "room-1"
 MESSAGE_OF_THE_PAGE = "0d2d2d6c-6b0e-4e4e-9c56-7a4c2b3f1a52"

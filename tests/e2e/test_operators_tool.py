@@ -19,7 +19,6 @@ from sandbox.stack import ROOT, STACK_NAME, Sandbox, sandbox, wait_for
 from stop_segment.errors import InvalidMessage, Rejected, Retryable, StopError
 from stop_segment.failures import Failure, Queues
 
-pytestmark = pytest.mark.xdist_group("tools")
 APP_ID = "661e"
 HOUR_MS = 3_600_000
 LIST = ("letters", "list")

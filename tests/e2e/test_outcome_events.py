@@ -3,12 +3,8 @@
 import json
 from typing import Any
 
-import pytest
-
 from sandbox.stack import Sandbox, wait_for
 from tests.e2e.observer import APP_ID, Observer, Room, now_ms, rfc3339
-
-pytestmark = pytest.mark.xdist_group("sandbox")
 
 
 def test_stop_arrives_with_all_that_is_known_of_it(room: Room) -> None:

@@ -12,8 +12,6 @@ from botocore.exceptions import ClientError
 from sandbox.stack import OUTCOME_BUS, PARAMETERS, SECRET_ACCESS_KEY, Sandbox, sandbox
 from tests.e2e.observer import APP_ID, Observer, Role, Room
 
-pytestmark = pytest.mark.xdist_group("permissions")
-
 
 @pytest.fixture(scope="module")
 def box() -> Iterator[Sandbox]:

@@ -5,8 +5,6 @@ import pytest
 from sandbox.stack import wait_for
 from tests.e2e.observer import ROOM_ITEM, Observer, Room, now_ms, rfc3339
 
-pytestmark = pytest.mark.xdist_group("sandbox")
-
 DAY_MS = 86_400_000
 
 

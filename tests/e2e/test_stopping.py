@@ -10,8 +10,6 @@ from sandbox.faults import INTERNAL_ERROR, Fault
 from sandbox.stack import ACCESS_KEY_ID, PARAMETERS, SECRET_ACCESS_KEY, Sandbox
 from tests.e2e.observer import APP_ID, Letter, Observer, Room, now_ms, rfc3339
 
-pytestmark = pytest.mark.xdist_group("sandbox")
-
 NO_SUCH_APP = Fault("error", status=400, code="InvalidParameter.NotExistAppId")
 MAX_RECEIVES = int(PARAMETERS["MaxReceiveCount"])
 

@@ -9,8 +9,6 @@ from sandbox.callbacks import callback
 from sandbox.stack import EVENT_BUS
 from tests.e2e.observer import APP_ID, ROOM_ITEM, Observer, Room, now_ms, rfc3339
 
-pytestmark = pytest.mark.xdist_group("sandbox")
-
 
 def in_sns(body: str) -> str:
     return json.dumps({"Type": "Notification", "MessageId": "1", "Message": body, "SignatureVersion": "1"})

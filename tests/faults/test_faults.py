@@ -17,8 +17,6 @@ from tests.faults.promises import Evidence, Letter, judge
 from tests.faults.runs import Stage, stage
 from tests.faults.stories import Story
 
-pytestmark = pytest.mark.xdist_group("faults")
-
 # The late API is left out: each of its answers takes longer than the function waits.
 API = [kind.name for kind in KINDS if kind.name.startswith("API") and kind.name != "API: late"]
 SEED = 1

@@ -288,9 +288,16 @@ class TestReplays:
 
     def test_the_oldest_is_forgotten_first(self) -> None:
         queued = QueuedCallbacks(most=2)
-        for signature in ("first", "second", "third"):
-            queued.add(signature)
-        assert [signature in queued for signature in ("first", "second", "third")] == [False, True, True]
+        callbacks = [("first",), ("second",), ("third",)]
+        for callback_ in callbacks:
+            queued.add(callback_)
+        assert [callback_ in queued for callback_ in callbacks] == [False, True, True]
+
+    def test_a_callback_is_no_replay_of_another_that_has_the_same_signature(self, function: Function) -> None:
+        content = signed()
+        other = content | {"AppId": content["Nonce"], "Nonce": content["AppId"]}
+        assert function.answer(json.dumps(other)) == (200, "queued")
+        assert function.answer(json.dumps(content)) == (200, "queued")
 
 
 class TestKeys:
@@ -390,7 +397,9 @@ class TestReports:
         level: str,
     ) -> None:
         if content is REPLAYED:
-            function.module._queued.add(content["Signature"])
+            function.status(content)
+            capsys.readouterr()
+            function.log.truncate(function.log.seek(0))
         function.answer(json.dumps(content), method)
         (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         (directive,) = line["_aws"]["CloudWatchMetrics"]

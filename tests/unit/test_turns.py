@@ -383,6 +383,26 @@ class TestSpending:
         assert noted == []
         assert turn.counts_until(0.0, fastest_seconds=2.0) == 3.5 + WINDOW_SECONDS
 
+    def test_whoever_looks_while_a_request_fails_sees_it_count_from_its_failure(self) -> None:
+        class FailsWhileLookedAt(Turn):
+            """Fails at the moment at which the time of sending is looked at, as another thread may let it."""
+
+            looked_at = False
+
+            def __getattribute__(self, name: str) -> Any:
+                value = super().__getattribute__(name)
+                if name == "_sent_at" and self.looked_at:
+                    self.looked_at = False
+                    self.give_up()
+                return value
+
+        clock = iter([100.0, 106.0])
+        turn = FailsWhileLookedAt(lambda: next(clock), lambda _: None)
+        turn.send()
+        turn.looked_at = True
+        assert turn.counts_until(105.99, fastest_seconds=2.0) > 105.99
+        assert turn.counts_until(106.0, fastest_seconds=2.0) == 106.0 + WINDOW_SECONDS
+
 
 @dataclass(frozen=True)
 class Journey:
