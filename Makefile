@@ -13,7 +13,7 @@ export SAM_CLI_TELEMETRY := 0
 lint $(BUILT): export AWS_DEFAULT_REGION ?= us-east-1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo sandbox test faults bench lint format build deploy lock clean
+.PHONY: help demo sandbox test faults bench pictures lint format build deploy lock clean
 
 help: ## Show the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ faults: $(INSTALLED) $(BUILT) ## Break everything on purpose, under load, and co
 
 bench: $(INSTALLED) $(BUILT) ## Measure speed and cost beside a peer, and draw the charts in docs/
 	@python -m benchmarks
+
+pictures: $(INSTALLED) $(BUILT) ## Draw docs/demo.svg, from a run of the demo, and docs/dashboard.svg, from template.yaml
+	@python -m sandbox.pictures
 
 lint: $(INSTALLED) $(BUILT) ## Check style, types and the template
 	ruff format --check .
