@@ -11,7 +11,7 @@ from cfnlint.decode import cfn_yaml
 
 _CELL_WIDTH, _CELL_HEIGHT, _GRID_COLUMNS = 44, 30, 24  # of CloudWatch's grid, in pixels
 _HEADER, _GAP, _PADDING, _LINE = 36, 4, 14, 18
-_LEGEND_COLUMN = 230  # holds CloudWatch's longest metric name of those that are shown
+_LETTER = 8  # wide enough for any font that a reader may have
 _COLORS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2")  # CloudWatch's, in its order
 _INK, _PALE_INK, _FRAME, _GRID, _ALERT = "#16191f", "#545b64", "#c8ccd1", "#e6e8ea", "#d62728"
 
@@ -47,14 +47,15 @@ def _draw_widget(svg: ET.Element, widget: dict[str, Any]) -> None:
     _rect(group, 0, 0, width, height, fill="#ffffff", stroke=_FRAME)
     _text(group, _PADDING, 22, properties["title"], fill=_INK, font_weight="bold")
     _text(group, _PADDING, 40, _caption(properties), fill=_PALE_INK)
-    legend_columns = width // _LEGEND_COLUMN
-    legend_top = height - 8 - _LINE * -(-len(properties["metrics"]) // legend_columns)
+    labels = [_label(metric, properties["stat"]) for metric in properties["metrics"]]
+    legend_columns = max(1, width // (2 * _PADDING + _LETTER * max(map(len, labels))))
+    legend_top = height - 8 - _LINE * -(-len(labels) // legend_columns)
     _draw_plot(group, properties, width, top=52, bottom=legend_top - 6)
-    for number, metric in enumerate(properties["metrics"]):
+    for number, label in enumerate(labels):
         row, column = divmod(number, legend_columns)
         left, baseline = _PADDING + column * (width // legend_columns), legend_top + 13 + row * _LINE
-        _rect(group, left, baseline - 10, 10, 10, fill=_COLORS[number])
-        _text(group, left + 16, baseline, _label(metric, properties["stat"]), fill=_INK)
+        _rect(group, left, baseline - 10, 10, 10, fill=_COLORS[number % len(_COLORS)])
+        _text(group, left + 16, baseline, label, fill=_INK)
 
 
 def _draw_plot(group: ET.Element, properties: dict[str, Any], width: int, top: int, bottom: int) -> None:
