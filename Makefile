@@ -16,7 +16,7 @@ export SAM_CLI_TELEMETRY := 0
 lint $(BUILT): export AWS_DEFAULT_REGION ?= us-east-1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo sandbox test faults bench lint format build deploy lock clean
+.PHONY: help demo sandbox test faults pictures bench lint format build deploy lock clean
 
 help: ## Show the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ test: $(INSTALLED) $(BUILT) ## Run all tests, the end-to-end ones in the sandbox
 
 faults: $(INSTALLED) $(BUILT) ## Break everything on purpose, under load, and count what is lost; SEED=1
 	@python -m tests.faults --seed $(or $(SEED),1)
+
+pictures: $(INSTALLED) $(BUILT) ## Draw docs/demo.svg, from a run of the demo, and docs/dashboard.svg, from template.yaml
+	@python -m sandbox.pictures
 
 bench: $(INSTALLED) $(BUILT) ## Measure speed and cost beside a peer, and draw the charts in docs/
 	@python -m benchmarks

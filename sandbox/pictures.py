@@ -1,0 +1,59 @@
+"""The pictures of the documentation: what the demo prints, and the dashboard's layout."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+
+from rich.console import Console
+
+from sandbox import dashboard_picture, demo
+from sandbox.stack import ROOT
+
+COLUMNS = 113  # a page shows so many in a size that can be read
+
+# Like rich's own, but it asks no server for a font.
+_SVG = """\
+<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
+<style>
+.{unique_id}-matrix {{
+    font-family: ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", "Liberation Mono", monospace;
+    font-size: 21px; /* as high as a line, so that lines of a table meet */
+}}
+.{unique_id}-title {{ font: bold 18px Helvetica, Arial, sans-serif; }}
+{styles}
+</style>
+<defs>
+<clipPath id="{unique_id}-clip-terminal"><rect width="{terminal_width}" height="{terminal_height}"/></clipPath>
+</defs>
+{chrome}
+<g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">
+{backgrounds}
+<g class="{unique_id}-matrix">
+{matrix}
+</g>
+</g>
+</svg>
+"""
+
+
+def main() -> int:
+    """Run the demo and draw; return 0 where everything ended as it should."""
+    picture = Console(record=True, file=io.StringIO(), width=COLUMNS, no_color=False)
+    if status := demo.main(picture):
+        return status
+    (ROOT / "docs" / "demo.svg").write_text(_export(picture))
+    (ROOT / "docs" / "dashboard.svg").write_text(dashboard_picture.draw(ROOT / "template.yaml"))
+    return 0
+
+
+def _export(picture: Console) -> str:
+    svg = picture.export_svg(title="make demo", code_format=_SVG, unique_id="demo")
+    # Any font fills its cells, in width and in height: else the tables' lines would have gaps.
+    wide = svg.replace(" textLength=", ' lengthAdjust="spacingAndGlyphs" textLength=')
+    return re.sub(r' clip-path="url\(#demo-line-\d+\)"', "", wide)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
