@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from stop_segment.calls import Calls
-from stop_segment.errors import InvalidMessage, Rejected, Retryable, StopError
+from stop_segment.errors import InvalidMessage, NoAnswer, Rejected, Retryable, StopError
 from stop_segment.events import Event, EventType, Room, Task
 from stop_segment.records import SegmentTable
 from stop_segment.rtc import RtcApi, Stopped
@@ -22,7 +22,9 @@ DAY_MS = 86_400_000
 STALE_MS = SETTINGS.stale_after_ms + 1
 ROOM = Room("661e", "room-1")
 AUDIO = Task(ROOM, "audio")
+DEADLINE_SECONDS = 5
 NOT_STARTED, RUNNING, ENDED = 1, 2, 3
+NO_ANSWER = NoAnswer("Timeout", "the API did not answer in time")
 
 
 class Rtc:
@@ -30,10 +32,13 @@ class Rtc:
 
     def __init__(self) -> None:
         self.found: RunningTask | None = None
+        self.silent = False
         self.stops: list[tuple[str, str | None]] = []
 
     def stop_segment(self, task: Task, business_id: str | None) -> Stopped:
         self.stops.append((task.task_id, business_id))
+        if self.silent:
+            raise NO_ANSWER
         return Stopped(Outcome.STOPPED, "stop-1")
 
     def get_segment_task(self, _: Task) -> tuple[RunningTask | None, str]:
@@ -46,7 +51,8 @@ class Environment:
     def __init__(self) -> None:
         self.now_ms = T
         self.rtc = Rtc()
-        self.table = SegmentTable(memory_dynamo(), SETTINGS.segment_table_name, SETTINGS.record_retention_seconds)
+        self.client = memory_dynamo()
+        self.table = SegmentTable(self.client, SETTINGS.segment_table_name, SETTINGS.record_retention_seconds)
         self.did: Counter[str] = Counter()
         self.measured: list[tuple[str, float]] = []
         self.restart()
@@ -77,13 +83,19 @@ class Environment:
 
         async def serve_all() -> list[Served]:
             batch = self.stopper.batch(lambda: 60)
-            return await asyncio.gather(*(batch.serve(event) for event in events))
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                return await asyncio.gather(*(batch.serve(event) for event in events))
 
         self.did.clear()
         return asyncio.run(serve_all())
 
-    def record(self, task: Task = AUDIO) -> Record | None:
-        return self.table.read([task]).get(task)
+    def record(self) -> Record | None:
+        return self.table.read([AUDIO]).get(AUDIO)
+
+    def item(self) -> dict[str, Any]:
+        key = {"room": {"S": "661e#room-1"}, "task_id": {"S": "audio"}}
+        answer = self.client.get_item(TableName=SETTINGS.segment_table_name, Key=key, ConsistentRead=True)
+        return cast("dict[str, Any]", answer["Item"])
 
 
 @pytest.fixture
@@ -223,6 +235,7 @@ class TestStops:
         environment.now_ms += 250
         assert environment.serve(stop()) == [Served([Done("audio", Outcome.STOPPED, "stop-1")])]
         assert environment.measured == [("TimeToStop", 250)]
+        assert environment.item()["request_id"] == {"S": "stop-1"}
         assert environment.record() == Record(
             stop_event_time_ms=T,
             outcome="stopped",
@@ -247,12 +260,33 @@ class TestStops:
         environment.serve(event)
         assert environment.rtc.stops == [("audio", business_id)]
 
+    def test_an_event_that_a_known_start_supersedes_makes_no_request(self, environment: Environment) -> None:
+        environment.serve(start(T + 1))
+        assert environment.serve(stop()) == [Served([Done("audio", Outcome.SUPERSEDED)])]
+        assert environment.rtc.stops == []
+
     def test_several_events_of_a_batch_about_a_task_make_one_request(self, environment: Environment) -> None:
         first, *others = environment.serve(stop(T), stop(T), stop(T - 1), stop(T + 1))
         assert first.done[0].outcome is Outcome.STOPPED
         assert others == [Served([Done("audio", Outcome.DUPLICATE)])] * 3
         assert environment.did == {"read": 1, "note_stop": 1}
         assert len(environment.rtc.stops) == 1
+
+    def test_an_answer_of_the_batch_counts_for_a_room_whose_tasks_were_read_before_it(
+        self, environment: Environment
+    ) -> None:
+        environment.serve(start(T - 1))
+        assert environment.serve(room_end(), stop()) == [
+            Served([Done("audio", Outcome.DUPLICATE)]),
+            Served([Done("audio", Outcome.STOPPED, "stop-1")]),
+        ]
+
+    def test_several_events_of_a_batch_about_a_task_that_cannot_be_stopped_fail_alike(
+        self, environment: Environment
+    ) -> None:
+        environment.rtc.silent = True
+        assert environment.serve(stop(), stop(T - 1)) == [Served([], [("audio", NO_ANSWER)])] * 2
+        assert environment.record() is None
 
 
 @pytest.mark.parametrize(
