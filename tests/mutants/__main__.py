@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 COPY = ROOT / ".mutants" / "copy"
 COPIED = ("functions/stop_segment", "sandbox", "tests", "pyproject.toml")
 CHILDREN = 2
+NOTICED = ("killed", "timeout")
 
 _MUTMUT = str(Path(sys.executable).with_name("mutmut"))
 
@@ -27,12 +28,12 @@ _MUTMUT = str(Path(sys.executable).with_name("mutmut"))
 def main() -> None:
     """Let mutmut make and test the mutants. Exits with 1 where others survive than the documentation explains."""
     console = Console(highlight=False, soft_wrap=True)
-    console.print("Changing a copy of the code in small ways: about MINUTES minutes")
+    console.print("Changing a copy of the code in small ways: about a quarter of an hour")
     began = time.monotonic()
     _copy()
     subprocess.run([_MUTMUT, "run", "--max-children", str(CHILDREN)], cwd=COPY, check=True)
     results = _results()
-    survivors = {mutant(name, _ask("show", name)) for name, result in results.items() if result != "killed"}
+    survivors = {mutant(name, _ask("show", name)) for name, result in results.items() if result not in NOTICED}
     console.print(_table(results))
     console.print(
         f"{time.monotonic() - began:.0f} s, {CHILDREN} processes on {os.cpu_count()} cores, "
@@ -71,16 +72,18 @@ def _ask(*arguments: str) -> str:
 
 
 def _table(results: dict[str, str]) -> Table:
-    counts = Counter((place(name).partition(".")[0], result == "killed") for name, result in results.items())
-    modules = sorted({module for module, _ in counts})
-    killed, survived = ([counts[module, is_killed] for module in modules] for is_killed in (True, False))
-    made = [sum(both) for both in zip(killed, survived, strict=True)]
+    modules = Counter(place(name).partition(".")[0] for name in results)
+    counts = Counter((place(name).partition(".")[0], result) for name, result in results.items())
+    rows = {}
+    for module, made in sorted(modules.items()):
+        killed, endless = (counts[module, result] for result in NOTICED)
+        rows[f"{module}.py"] = (made, killed, endless, made - killed - endless)
     table = Table(title="Mutants", title_justify="left", show_footer=True)
     table.add_column("module", footer="all")
-    for heading, numbers in (("mutants", made), ("killed", killed), ("survived", survived)):
+    for heading, *numbers in zip(("mutants", "killed", "endless", "survived"), *rows.values(), strict=True):
         table.add_column(heading, footer=str(sum(numbers)), justify="right")
-    for module, *numbers in zip(modules, made, killed, survived, strict=True):
-        table.add_row(f"{module}.py", *map(str, numbers))
+    for name, row in rows.items():
+        table.add_row(name, *map(str, row))
     return table
 
 

@@ -83,11 +83,15 @@ class Environment:
 
         async def serve_all() -> list[Served]:
             batch = self.stopper.batch(lambda: 60)
+            asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
             async with asyncio.timeout(DEADLINE_SECONDS):
                 return await asyncio.gather(*(batch.serve(event) for event in events))
 
+        unseen: list[dict[str, Any]] = []
         self.did.clear()
-        return asyncio.run(serve_all())
+        served = asyncio.run(serve_all())
+        assert unseen == []
+        return served
 
     def record(self) -> Record | None:
         return self.table.read([AUDIO]).get(AUDIO)
