@@ -28,7 +28,7 @@ _MUTMUT = str(Path(sys.executable).with_name("mutmut"))
 def main() -> None:
     """Let mutmut make and test the mutants. Exits with 1 where others survive than the documentation explains."""
     console = Console(highlight=False, soft_wrap=True)
-    console.print("Changing a copy of the code in small ways: about a quarter of an hour")
+    console.print("Changing a copy of the code in small ways: about 25 minutes")
     began = time.monotonic()
     _copy()
     subprocess.run([_MUTMUT, "run", "--max-children", str(CHILDREN)], cwd=COPY, check=True)
