@@ -6,15 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import settings
 
 from sandbox.embedded_aws import EmbeddedAws, embedded_aws
 
 # How long an example takes says nothing about the code: the machine may be busy.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
-# `make mutants` counts on no luck: what only a random example finds is a gap in the written ones.
-settings.register_profile("mutants", deadline=None, database=None, phases=[Phase.explicit])
 
 
 @pytest.fixture(scope="session", autouse=True)
