@@ -6,6 +6,7 @@ INSTALLED := $(VENV)/.installed
 # checkov pins libraries that nothing else here can share.
 CHECKOV := $(VENV)/checkov
 CHECKOV_INSTALLED := $(CHECKOV)/.installed
+MUTANTS := .mutants/venv
 BUILT := .aws-sam/build/template.yaml
 SOURCES := template.yaml $(shell find functions -type f -not -path '*/__pycache__/*')
 
@@ -16,7 +17,7 @@ export SAM_CLI_TELEMETRY := 0
 lint $(BUILT): export AWS_DEFAULT_REGION ?= us-east-1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo sandbox test faults pictures bench lint format build deploy lock clean
+.PHONY: help demo sandbox test faults mutants pictures bench lint format build deploy lock clean
 
 help: ## Show the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
@@ -32,6 +33,9 @@ test: $(INSTALLED) $(BUILT) ## Run all tests, the end-to-end ones in the sandbox
 
 faults: $(INSTALLED) $(BUILT) ## Break everything on purpose, under load, and count what is lost; SEED=1
 	@python -m tests.faults --seed $(or $(SEED),1)
+
+mutants: $(MUTANTS)/.installed ## Change the code in small ways, and see whether the tests notice
+	@$(MUTANTS)/bin/python -m tests.mutants
 
 pictures: $(INSTALLED) $(BUILT) ## Draw docs/demo.svg, from a run of the demo, and docs/dashboard.svg, from template.yaml
 	@python -m sandbox.pictures
@@ -65,15 +69,20 @@ lock: ## Lock the dependencies of pyproject.toml again (needs uv)
 		--constraint tests/requirements.txt --group functions pyproject.toml --output-file functions/requirements.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 		--group checkov pyproject.toml --output-file tests/checkov-requirements.txt
+	grep -oE '^[^ ]+==[^ ]+' tests/requirements.txt | grep -v '^click==' | \
+		uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+		--constraint /dev/stdin --group mutants pyproject.toml --output-file tests/mutants/requirements.txt
 
 clean: ## Remove what was installed and built
-	rm -rf $(VENV) .aws-sam .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .aws-sam .mutants .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # --no-deps: the lock is complete, and every package in it has its hash.
 $(INSTALLED): tests/requirements.txt
-	@echo "Installing the tools into $(VENV): a minute, once"
-	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+$(MUTANTS)/.installed: tests/mutants/requirements.txt
+%/.installed:
+	@echo "Installing the tools into $*: a minute, once"
+	@$(PYTHON) -m venv $*
+	@$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
 	@touch $@
 
 $(CHECKOV_INSTALLED): tests/checkov-requirements.txt | $(INSTALLED)

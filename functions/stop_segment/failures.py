@@ -164,7 +164,7 @@ class _Letter:
 def _size(letter: _Letter) -> int:
     """Count a letter's bytes as SQS does: the body, and every attribute's name, type and value."""
     attributes = letter.attributes.items()
-    texts = [text for name, value in attributes for text in (name, value["DataType"], value.get("StringValue", ""))]
+    texts = [text for name, value in attributes for text in (name, value["DataType"], value["StringValue"])]
     return len(letter.failure.body.encode()) + sum(len(text.encode()) for text in texts)
 
 

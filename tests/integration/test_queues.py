@@ -4,6 +4,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from sandbox.embedded_aws import EmbeddedAws
 from stop_segment.errors import InvalidMessage, NoTimeLeft, Rejected, Retryable, StopError
@@ -132,6 +133,7 @@ class TestDeadLetters:
         error = Rejected("InvalidParameter.X", "e" * 500, "r" * 40)
         letters = [(failure(f"m-{number}", body="x" * 104_700, error=error), "rejected") for number in range(10)]
         assert len(sqs.queues().send_dead_letters(letters, NOW_MS)) == 10
+        assert [len(asked["Entries"]) for asked in sqs.asked] == [9, 1]
 
     def test_only_what_the_queue_took_counts_as_sent(self, sqs: Sqs) -> None:
         # SQS counts the attributes too, the embedded AWS only the body.
@@ -142,6 +144,18 @@ class TestDeadLetters:
         ]
         assert sqs.queues().send_dead_letters(letters, NOW_MS) == {"good", "also good"}
         assert len(sqs.letters(2)) == 2
+
+    def test_an_answer_that_names_no_letter_taken_is_none_sent(self, sqs: Sqs) -> None:
+        """SQS leaves the list out where it is empty, the embedded AWS does not."""
+
+        def leave_out(parsed: dict[str, Any], **_: object) -> None:
+            del parsed["Successful"]
+
+        sqs.client.meta.events.register("after-call.sqs.SendMessageBatch", leave_out)
+        try:
+            assert sqs.queues().send_dead_letters([(failure(), "rejected")], NOW_MS) == set()
+        finally:
+            sqs.client.meta.events.unregister("after-call.sqs.SendMessageBatch", leave_out)
 
     def test_without_the_queue_no_letter_counts_as_sent(self, sqs: Sqs) -> None:
         queues = Queues(sqs.client, sqs.event_queue, sqs.dead_letter_queue + "-gone")
@@ -209,6 +223,21 @@ class TestPostpone:
         good = self.received(sqs, 1, Retryable("Timeout", "too late"))
         sqs.queues().postpone([lost, *good], lambda: 0.0)
         assert len(sqs.receive(sqs.event_queue, 1)) == 1
+
+    def test_a_call_that_fails_hinders_no_later_one(self, sqs: Sqs) -> None:
+        failures = self.received(sqs, 12, Retryable("Timeout", "too late"))
+        connections = iter([False, True])
+
+        def connect(**_: object) -> None:
+            if not next(connections):
+                raise EndpointConnectionError(endpoint_url=sqs.event_queue)
+
+        sqs.client.meta.events.register("before-call.sqs.ChangeMessageVisibilityBatch", connect)
+        try:
+            sqs.queues().postpone(failures, lambda: 0.0)
+        finally:
+            sqs.client.meta.events.unregister("before-call.sqs.ChangeMessageVisibilityBatch", connect)
+        assert {message["Body"] for message in sqs.receive(sqs.event_queue, 2)} == {one.body for one in failures[10:]}
 
     def test_without_the_queue_its_own_visibility_time_out_applies(self, sqs: Sqs) -> None:
         queues = Queues(sqs.client, sqs.event_queue + "-gone", sqs.dead_letter_queue)

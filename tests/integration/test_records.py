@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import uuid4
@@ -280,14 +281,25 @@ class TestReading:
     def test_nothing_asked_is_nothing_read(self, table: SegmentTable) -> None:
         assert table.read([]) == {}
 
-    def test_more_than_a_hundred_records_are_read(self, table: SegmentTable, room: Room) -> None:
+    @EMBEDDED_AWS_ONLY
+    def test_records_are_read_a_hundred_a_call(self, table: SegmentTable, client: Any, room: Room) -> None:
         tasks = [Task(room, f"task-{number}") for number in range(205)]
         for number, task in enumerate(tasks[::2]):
             table.note_start(event(task, T + number), NOW_MS)
-        found = table.read(tasks)
+        keys: list[int] = []
+
+        def note(params: dict[str, Any], **_: object) -> None:
+            keys.extend(len(asked["Keys"]) for asked in params["RequestItems"].values())
+
+        client.meta.events.register("provide-client-params.dynamodb.BatchGetItem", note)
+        try:
+            found = table.read(tasks)
+        finally:
+            client.meta.events.unregister("provide-client-params.dynamodb.BatchGetItem", note)
         assert {task: record.started_at_ms for task, record in found.items()} == {
             task: T + number for number, task in enumerate(tasks[::2])
         }
+        assert keys == [100, 100, 5]
 
     def test_records_of_tasks_and_rooms_are_read_together(self, table: SegmentTable, room: Room, task: Task) -> None:
         table.note_start(event(task), NOW_MS)
@@ -314,7 +326,22 @@ class TestReading:
                 table.read([task])
         finally:
             client.meta.events.unregister("after-call.dynamodb.BatchGetItem", leave_unread)
-        assert raised.value.code == "TableThrottled"
+        assert str(raised.value) == "TableThrottled: DynamoDB did not read every record of the batch"
+
+    @EMBEDDED_AWS_ONLY
+    def test_an_answer_that_does_not_name_the_table_holds_no_record(
+        self, table: SegmentTable, client: Any, task: Task
+    ) -> None:
+        """The embedded AWS always names it, so its answer is changed on the way."""
+
+        def leave_out(parsed: dict[str, Any], **_: object) -> None:
+            parsed["Responses"] = {}
+
+        client.meta.events.register("after-call.dynamodb.BatchGetItem", leave_out)
+        try:
+            assert table.read([task]) == {}
+        finally:
+            client.meta.events.unregister("after-call.dynamodb.BatchGetItem", leave_out)
 
 
 USES = pytest.mark.parametrize(
@@ -340,11 +367,11 @@ def test_a_missing_table_is_trouble_that_may_pass(
 ) -> None:
     with pytest.raises(Retryable) as raised:
         use(SegmentTable(client, "no-such-table", RETENTION_SECONDS), task)
-    assert raised.value.code == "TableResourceNotFoundException"
+    assert re.fullmatch(r"TableResourceNotFoundException: DynamoDB refused [a-z_]+", str(raised.value))
 
 
 def test_a_dynamodb_that_does_not_answer_is_trouble_that_may_pass(aws_away: EmbeddedAws, task: Task) -> None:
     table = SegmentTable(aws_away.client("dynamodb"), "segments", RETENTION_SECONDS)
     with pytest.raises(Retryable) as raised:
         table.read([task])
-    assert raised.value.code == "TableUnreachable"
+    assert str(raised.value) == "TableUnreachable: DynamoDB did not answer batch_get_item: EndpointConnectionError"

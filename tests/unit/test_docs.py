@@ -1,6 +1,8 @@
 """The documentation says what is: parameters, outputs, commands, samples, links and the event contract."""
 
 import hashlib
+import importlib
+import inspect
 import json
 import re
 import tomllib
@@ -16,6 +18,7 @@ from cfnlint.decode import cfn_yaml
 from stop_segment.envelopes import unwrap
 from stop_segment.errors import InvalidMessage
 from stop_segment.events import parse_event
+from tests.mutants.survivors import Mutant, explained
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -116,6 +119,15 @@ def test_every_test_that_a_page_names_exists(page: Path) -> None:
     tests = "\n".join(path.read_text() for path in ROOT.glob("tests/**/*.py"))
     for name in re.findall(r"`(test_\w+)`", page.read_text()):
         assert f"def {name}(" in tests
+
+
+@pytest.mark.parametrize("mutant", sorted(explained()), ids=lambda mutant: mutant.place)
+def test_every_mutant_that_is_explained_is_of_code_that_exists(mutant: Mutant) -> None:
+    module, *names = mutant.place.split(".")
+    found: Any = importlib.import_module(f"stop_segment.{module}")
+    for name in names:
+        found = getattr(found, name)
+    assert mutant.before in " ".join(inspect.getsource(found).split())
 
 
 def test_docs_have_an_index() -> None:

@@ -28,6 +28,7 @@ def started_at(time_ms: int) -> Record:
         pytest.param(Record(seen_at_ms=T + 1), Verdict.STOP, id="a sighting is not a start"),
         # Rule 1
         pytest.param(stopped_at(T), Verdict.DUPLICATE, id="the same event again"),
+        pytest.param(stopped_at(T, started_at_ms=T + 1), Verdict.DUPLICATE, id="the same event, of an earlier session"),
         pytest.param(stopped_at(T + 1), Verdict.DUPLICATE, id="a newer event was answered"),
         pytest.param(stopped_at(T - WINDOW_MS), Verdict.DUPLICATE, id="the window's last millisecond"),
         pytest.param(stopped_at(T - WINDOW_MS - 1), Verdict.STOP, id="just after the window"),

@@ -1,0 +1,91 @@
+"""Small changes of the code, and whether the tests notice them: `make mutants`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.mutants.survivors import explained, mutant, place
+
+ROOT = Path(__file__).parents[2]
+COPY = ROOT / ".mutants" / "copy"
+COPIED = ("functions/stop_segment", "sandbox", "tests", "pyproject.toml")
+CHILDREN = 2
+NOTICED = ("killed", "timeout")
+
+_MUTMUT = str(Path(sys.executable).with_name("mutmut"))
+
+
+def main() -> None:
+    """Let mutmut make and test the mutants. Exits with 1 where others survive than the documentation explains."""
+    console = Console(highlight=False, soft_wrap=True)
+    console.print("Changing a copy of the code in small ways: about 25 minutes")
+    began = time.monotonic()
+    _copy()
+    subprocess.run([_MUTMUT, "run", "--max-children", str(CHILDREN)], cwd=COPY, check=True)
+    results = _results()
+    survivors = {mutant(name, _ask("show", name)) for name, result in results.items() if result not in NOTICED}
+    console.print(_table(results))
+    console.print(
+        f"{time.monotonic() - began:.0f} s, {CHILDREN} processes on {os.cpu_count()} cores, "
+        f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+    )
+    for title, mutants in (
+        ("Survived, and docs/mutants.md says why", survivors & explained()),
+        ("Survived, and nobody knows why", survivors - explained()),
+        ("Did not survive, but docs/mutants.md says so", explained() - survivors),
+    ):
+        console.print(f"\n{title}: {len(mutants)}")
+        for one in sorted(mutants):
+            console.print(one.row, markup=False)
+    sys.exit(0 if survivors == explained() else 1)
+
+
+def _copy() -> None:
+    shutil.rmtree(COPY, ignore_errors=True)
+    COPY.mkdir(parents=True)
+    for name in COPIED:
+        source, target = ROOT / name, COPY / Path(name).name
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, target)
+
+
+def _results() -> dict[str, str]:
+    """Give what became of each mutant, by mutmut's name of it."""
+    lines = _ask("results", "--all", "true").splitlines()
+    return dict(line.strip().split(": ") for line in lines if ": " in line)
+
+
+def _ask(*arguments: str) -> str:
+    return subprocess.run([_MUTMUT, *arguments], cwd=COPY, check=True, capture_output=True, text=True).stdout
+
+
+def _table(results: dict[str, str]) -> Table:
+    modules = Counter(place(name).partition(".")[0] for name in results)
+    counts = Counter((place(name).partition(".")[0], result) for name, result in results.items())
+    rows = {}
+    for module, made in sorted(modules.items()):
+        killed, endless = (counts[module, result] for result in NOTICED)
+        rows[f"{module}.py"] = (made, killed, endless, made - killed - endless)
+    table = Table(title="Mutants", title_justify="left", show_footer=True)
+    table.add_column("module", footer="all")
+    for heading, *numbers in zip(("mutants", "killed", "endless", "survived"), *rows.values(), strict=True):
+        table.add_column(heading, footer=str(sum(numbers)), justify="right")
+    for name, row in rows.items():
+        table.add_row(name, *map(str, row))
+    return table
+
+
+if __name__ == "__main__":
+    main()

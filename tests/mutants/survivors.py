@@ -1,0 +1,59 @@
+"""Mutants by what they change, and what the documentation says of those that survive."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+PAGE = Path(__file__).parents[2] / "docs" / "mutants.md"
+
+_ROW = re.compile(r"^\| `(?P<place>[^`]+)` \| `(?P<before>[^`]+)` becomes `(?P<after>[^`]+)` \| .+ \|$", re.MULTILINE)
+
+
+@dataclass(frozen=True, order=True)
+class Mutant:
+    """A change of one function. It has no line number, so it stays the same when the code above it grows.
+
+    Parameters
+    ----------
+    place
+        The function, from its module on: ``circuit.Circuit.note``.
+    before, after
+        What was changed in it, and to what: whole lines.
+    """
+
+    place: str
+    before: str
+    after: str
+
+    @property
+    def row(self) -> str:
+        """The mutant's cells in the documentation's table, but for the reason."""
+        before, after = (code.replace("|", r"\|") for code in (self.before, self.after))
+        return f"| `{self.place}` | `{before}` becomes `{after}` |"
+
+
+def explained() -> set[Mutant]:
+    """Read of which surviving mutants the documentation says why."""
+    rows = _ROW.finditer(PAGE.read_text())
+    return {Mutant(*(cell.replace(r"\|", "|") for cell in row.groups())) for row in rows}
+
+
+def place(name: str) -> str:
+    """Say in which function a mutant is that mutmut calls so.
+
+    Its names are like ``stop_segment.failures.x_parts__mutmut_1`` and
+    ``stop_segment.circuit.xǁCircuitǁnote__mutmut_7``.
+    """
+    module, _, function = name.partition("__mutmut_")[0].removeprefix("stop_segment.").rpartition(".")
+    return f"{module}.{function[2:].replace('ǁ', '.')}"
+
+
+def mutant(name: str, difference: str) -> Mutant:
+    """Read mutmut's unified difference of a mutant."""
+    before, after = (
+        " ".join(line.strip() for line in re.findall(rf"^[{sign}](?![{sign}]{{2}})(.*)", difference, re.MULTILINE))
+        for sign in ("-", "+")
+    )
+    return Mutant(place(name), before, after)

@@ -1,0 +1,310 @@
+"""What is done with one event, step by step; test_time_decides.py tells what holds of whole histories."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+
+from stop_segment.calls import Calls
+from stop_segment.errors import InvalidMessage, NoAnswer, Rejected, Retryable, StopError
+from stop_segment.events import Event, EventType, Room, Task
+from stop_segment.records import SegmentTable
+from stop_segment.rtc import RtcApi, Stopped
+from stop_segment.rules import Outcome, Record, RunningTask
+from stop_segment.stopper import Done, Served, Stopper
+from tests.unit.rtc_model import SETTINGS, memory_dynamo
+
+T = 1_795_327_920_000
+DAY_MS = 86_400_000
+STALE_MS = SETTINGS.stale_after_ms + 1
+ROOM = Room("661e", "room-1")
+AUDIO = Task(ROOM, "audio")
+DEADLINE_SECONDS = 5
+NOT_STARTED, RUNNING, ENDED = 1, 2, 3
+NO_ANSWER = NoAnswer("Timeout", "the API did not answer in time")
+
+
+class Rtc:
+    """The RTC API: it stops everything, and says of every task what it was told to."""
+
+    def __init__(self) -> None:
+        self.found: RunningTask | None = None
+        self.silent = False
+        self.stops: list[tuple[str, str | None]] = []
+
+    def stop_segment(self, task: Task, business_id: str | None) -> Stopped:
+        self.stops.append((task.task_id, business_id))
+        if self.silent:
+            raise NO_ANSWER
+        return Stopped(Outcome.STOPPED, "stop-1")
+
+    def get_segment_task(self, _: Task) -> tuple[RunningTask | None, str]:
+        return self.found, "query-1"
+
+
+class Environment:
+    """A function environment whose calls of the API need no turn, and what surrounds it."""
+
+    def __init__(self) -> None:
+        self.now_ms = T
+        self.rtc = Rtc()
+        self.client = memory_dynamo()
+        self.table = SegmentTable(self.client, SETTINGS.segment_table_name, SETTINGS.record_retention_seconds)
+        self.did: Counter[str] = Counter()
+        self.measured: list[tuple[str, float]] = []
+        self.restart()
+
+    def restart(self) -> None:
+        calls, api = cast("Calls", self), cast("RtcApi", self.rtc)
+        self.stopper = Stopper(
+            SETTINGS,
+            self.table,
+            api,
+            calls,
+            calls,
+            self.in_thread,
+            lambda: self.now_ms,
+            lambda name, value: self.measured.append((name, value)),
+        )
+
+    async def in_thread(self, function: Callable[..., Any], *arguments: object) -> Any:
+        self.did[function.__name__] += 1
+        return function(*arguments)
+
+    async def make(self, function: Callable[..., Any], *arguments: object, seconds_left: Callable[[], float]) -> Any:
+        assert seconds_left() == 60
+        return function(*arguments)
+
+    def serve(self, *events: Event) -> list[Served]:
+        """Serve events as one batch."""
+
+        async def serve_all() -> list[Served]:
+            batch = self.stopper.batch(lambda: 60)
+            asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                return await asyncio.gather(*(batch.serve(event) for event in events))
+
+        unseen: list[dict[str, Any]] = []
+        self.did.clear()
+        served = asyncio.run(serve_all())
+        assert unseen == []
+        return served
+
+    def record(self) -> Record | None:
+        return self.table.read([AUDIO]).get(AUDIO)
+
+    def item(self) -> dict[str, Any]:
+        key = {"room": {"S": "661e#room-1"}, "task_id": {"S": "audio"}}
+        answer = self.client.get_item(TableName=SETTINGS.segment_table_name, Key=key, ConsistentRead=True)
+        return cast("dict[str, Any]", answer["Item"])
+
+
+@pytest.fixture
+def environment() -> Environment:
+    return Environment()
+
+
+def sighting(time_ms: int = T) -> Event:
+    return Event(EventType.SEGMENT_REAL_TIME_DATA, ROOM, time_ms, ("audio",))
+
+
+def start(time_ms: int = T) -> Event:
+    return Event(EventType.SEGMENT_STARTED, ROOM, time_ms, ("audio",))
+
+
+def stop(time_ms: int = T, *task_ids: str, business_id: str | None = None) -> Event:
+    return Event(EventType.MODERATION_VIOLATION, ROOM, time_ms, task_ids or ("audio",), "evt-1", business_id)
+
+
+def room_end(time_ms: int = T, business_id: str | None = None) -> Event:
+    return Event(EventType.ROOM_ENDED, ROOM, time_ms, (), "evt-2", business_id)
+
+
+KNOWN = Served([Done("audio", Outcome.KNOWN)])
+
+
+class TestSightings:
+    def test_a_task_that_was_just_seen_costs_nothing(self, environment: Environment) -> None:
+        assert environment.serve(sighting()) == [KNOWN]
+        assert environment.did["note_sighting"] == 1
+        for later_ms in (0, 1, DAY_MS - 1):
+            environment.now_ms = T + later_ms
+            assert environment.serve(sighting(T + later_ms)) == [KNOWN]
+            assert not environment.did
+
+    def test_an_older_sighting_looks_whether_the_room_is_over(self, environment: Environment) -> None:
+        environment.serve(sighting())
+        assert environment.serve(sighting(T - 1)) == [KNOWN]
+        assert environment.did["read"]
+
+    def test_a_day_later_the_table_is_asked_again(self, environment: Environment) -> None:
+        environment.serve(sighting())
+        environment.now_ms += DAY_MS
+        environment.serve(sighting(T + DAY_MS))
+        assert environment.did["read"]
+
+    @pytest.mark.parametrize(
+        ("later_ms", "is_renewed"), [(1_000, False), (DAY_MS, False), (DAY_MS + 999, False), (DAY_MS + 1_000, True)]
+    )
+    def test_a_record_is_renewed_when_it_is_more_than_a_day_old(
+        self, environment: Environment, later_ms: int, is_renewed: bool
+    ) -> None:
+        environment.serve(sighting())
+        environment.restart()
+        environment.now_ms += later_ms
+        environment.serve(sighting(T + later_ms))
+        record = environment.record()
+        assert record
+        kept_since_ms = T + later_ms if is_renewed else T
+        assert record.expires_at_seconds == kept_since_ms // 1000 + SETTINGS.record_retention_seconds
+        assert record.seen_at_ms == kept_since_ms
+
+    def test_ten_thousand_tasks_are_remembered_and_the_first_is_forgotten_first(self, environment: Environment) -> None:
+        tasks = [Task(ROOM, f"task-{number}") for number in range(10_001)]
+        for task in tasks:
+            environment.stopper.remember(task, T)
+        assert [environment.stopper.remembers(tasks[number], T) for number in (0, 1, -1)] == [False, True, True]
+
+
+class TestRooms:
+    @pytest.mark.parametrize(("later_ms", "writes"), [(-1, 0), (0, 0), (1, 1)])
+    def test_only_a_newer_end_of_a_room_is_written(self, environment: Environment, later_ms: int, writes: int) -> None:
+        environment.serve(room_end())
+        environment.serve(room_end(T + later_ms))
+        assert environment.did["note_room_end"] == writes
+
+    def test_a_room_without_a_known_task_has_none_to_stop(self, environment: Environment) -> None:
+        assert environment.serve(room_end()) == [Served([Done(None, Outcome.NO_TASKS)])]
+
+    @pytest.mark.parametrize("told", [start, sighting])
+    def test_what_began_until_the_end_of_its_room_is_stopped(self, told: Callable[[int], Event]) -> None:
+        stopped = Served([Done("audio", Outcome.STOPPED, "stop-1")])
+        for later_ms, expected in ((-1, stopped), (0, stopped), (1, KNOWN)):
+            fresh = Environment()
+            fresh.serve(room_end(business_id="biz-1"))
+            assert fresh.serve(told(T + later_ms)) == [expected]
+            assert fresh.rtc.stops == ([("audio", "biz-1")] if expected is stopped else [])
+
+    def test_what_is_stopped_with_its_room_is_recorded_as_the_rooms_event_told(self, environment: Environment) -> None:
+        environment.serve(room_end(business_id="biz-1"))
+        environment.serve(start(T - 1))
+        record = environment.record()
+        assert record
+        assert (record.event_type, record.event_id, record.business_id) == ("RoomEnded", "evt-2", "biz-1")
+        assert (record.stop_event_time_ms, record.outcome) == (T, "stopped")
+
+
+UNCLEAR = "TaskUnclear: GetSegmentTask does not say when the task started"
+
+
+@pytest.mark.parametrize(
+    ("found", "outcome", "request_id", "started_at_ms"),
+    [
+        pytest.param(None, Outcome.ALREADY_STOPPED, "query-1", None, id="no such task"),
+        pytest.param(RunningTask(T + 1, 0, RUNNING), Outcome.SUPERSEDED, "query-1", T + 1, id="started later"),
+        pytest.param(RunningTask(0, 0, NOT_STARTED), Outcome.SUPERSEDED, "query-1", None, id="not started"),
+        pytest.param(RunningTask(T, 0, NOT_STARTED), Outcome.SUPERSEDED, "query-1", None, id="to start then"),
+        pytest.param(RunningTask(T - 1, T, ENDED), Outcome.ALREADY_STOPPED, "query-1", None, id="ended"),
+        pytest.param(RunningTask(T - 1, 0, RUNNING), Outcome.STOPPED, "stop-1", None, id="running since before"),
+        pytest.param(RunningTask(0, 0, RUNNING), None, "query-1", None, id="running, nobody knows since when"),
+    ],
+)
+def test_a_stale_event_does_what_the_api_says(
+    environment: Environment,
+    found: RunningTask | None,
+    outcome: Outcome | None,
+    request_id: str,
+    started_at_ms: int | None,
+) -> None:
+    environment.rtc.found = found
+    environment.now_ms += STALE_MS
+    (served,) = environment.serve(stop())
+    record = environment.record() or Record()
+    assert record.started_at_ms == started_at_ms
+    if outcome is None:
+        ((task_id, error),) = served.failed
+        assert (task_id, str(error), error.request_id) == ("audio", UNCLEAR, request_id)
+        assert isinstance(error, Retryable)
+        assert record == Record()
+        return
+    assert served == Served([Done("audio", outcome, request_id)])
+    assert record.outcome == (None if outcome is Outcome.SUPERSEDED else outcome.value)
+
+
+class TestStops:
+    def test_a_stop_is_measured_from_its_event_and_recorded(self, environment: Environment) -> None:
+        environment.now_ms += 250
+        assert environment.serve(stop()) == [Served([Done("audio", Outcome.STOPPED, "stop-1")])]
+        assert environment.measured == [("TimeToStop", 250)]
+        assert environment.item()["request_id"] == {"S": "stop-1"}
+        assert environment.record() == Record(
+            stop_event_time_ms=T,
+            outcome="stopped",
+            event_type="ModerationViolation",
+            event_id="evt-1",
+            expires_at_seconds=T // 1000 + SETTINGS.record_retention_seconds,
+        )
+
+    @pytest.mark.parametrize(
+        ("event", "business_id"),
+        [
+            pytest.param(stop(T, "audio", business_id="biz-2"), "biz-2", id="the event's"),
+            pytest.param(stop(T, "audio"), None, id="none: the event names the task"),
+            pytest.param(room_end(T), "biz-1", id="the task's: the event does not name it"),
+            pytest.param(room_end(T, business_id="biz-2"), "biz-2", id="the event's goes first"),
+        ],
+    )
+    def test_a_request_names_the_business_id_that_is_known(
+        self, environment: Environment, event: Event, business_id: str | None
+    ) -> None:
+        environment.serve(replace(start(T - 1), business_id="biz-1"))
+        environment.serve(event)
+        assert environment.rtc.stops == [("audio", business_id)]
+
+    def test_an_event_that_a_known_start_supersedes_makes_no_request(self, environment: Environment) -> None:
+        environment.serve(start(T + 1))
+        assert environment.serve(stop()) == [Served([Done("audio", Outcome.SUPERSEDED)])]
+        assert environment.rtc.stops == []
+
+    def test_several_events_of_a_batch_about_a_task_make_one_request(self, environment: Environment) -> None:
+        first, *others = environment.serve(stop(T), stop(T), stop(T - 1), stop(T + 1))
+        assert first.done[0].outcome is Outcome.STOPPED
+        assert others == [Served([Done("audio", Outcome.DUPLICATE)])] * 3
+        assert environment.did == {"read": 1, "note_stop": 1}
+        assert len(environment.rtc.stops) == 1
+
+    def test_an_answer_of_the_batch_counts_for_a_room_whose_tasks_were_read_before_it(
+        self, environment: Environment
+    ) -> None:
+        environment.serve(start(T - 1))
+        assert environment.serve(room_end(), stop()) == [
+            Served([Done("audio", Outcome.DUPLICATE)]),
+            Served([Done("audio", Outcome.STOPPED, "stop-1")]),
+        ]
+
+    def test_several_events_of_a_batch_about_a_task_that_cannot_be_stopped_fail_alike(
+        self, environment: Environment
+    ) -> None:
+        environment.rtc.silent = True
+        assert environment.serve(stop(), stop(T - 1)) == [Served([], [("audio", NO_ANSWER)])] * 2
+        assert environment.record() is None
+
+
+@pytest.mark.parametrize(
+    ("errors", "expected"),
+    [
+        ([], None),
+        ([Rejected("A", "never", "request-1")], Rejected("A", "task task-0: never", "request-1")),
+        (
+            [Rejected("A", "never"), Retryable("B", "later", "request-2"), Retryable("C", "later")],
+            Retryable("B", "task task-1: later", "request-2"),
+        ),
+        ([InvalidMessage("A", "never"), Rejected("B", "never")], InvalidMessage("A", "task task-0: never")),
+    ],
+)
+def test_a_message_fails_of_what_may_work_later_first(errors: list[StopError], expected: StopError | None) -> None:
+    served = Served([], [(f"task-{number}", error) for number, error in enumerate(errors)])
+    assert repr(served.failure) == repr(expected)
