@@ -42,9 +42,7 @@ def _side_by_side(title: str, load: Results, rows: list[Row]) -> Table:
 
 
 def _number(value: float) -> str:
-    if value == int(value):
-        return f"{int(value):,}"
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+    return f"{value:,.0f}" if value == int(value) or value >= 100 else f"{value:.3g}"
 
 
 def _per_1000(key: str) -> Callable[[Results], float]:
@@ -91,10 +89,10 @@ def _drain(load: Results) -> Iterator[Table]:
     yield _side_by_side("Draining a full queue of distinct stops, the API answering after 200 ms", load, rows)
 
 
-def _paces(loads: list[Results]) -> Iterator[Table]:
-    for load in loads:
-        title = f"The same, the API answering after {1000 * load['answer_after_seconds']:,.0f} ms"
-        yield _side_by_side(title, load, _drain_rows("", ""))
+def _paces(load: Results) -> Iterator[Table]:
+    for product, peer in zip(load["product"], load["peer"], strict=True):
+        title = f"The same, the API answering after {1000 * product['answer_after_seconds']:,.0f} ms"
+        yield _side_by_side(title, {"product": product, "peer": peer}, _drain_rows("", ""))
 
 
 def _drain_rows(rate: str, function_seconds: str) -> list[Row]:

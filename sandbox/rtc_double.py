@@ -49,7 +49,7 @@ class RtcDouble:
     app_ids
         The AppIds that exist; None when all do.
     answer_after_seconds
-        How long every answer takes.
+        How long every answer takes; the attribute may be changed at any time.
     session_tokens
         AccessKeyId to the session token that must come with it.
     """
@@ -66,7 +66,7 @@ class RtcDouble:
         self.platform = platform
         self.secrets = dict(secrets)
         self._app_ids = app_ids
-        self._answer_after_seconds = answer_after_seconds
+        self.answer_after_seconds = answer_after_seconds
         self._gateway = Gateway(platform, dict(session_tokens or {}))
         self._lock = threading.RLock()
         self.forget()
@@ -171,7 +171,7 @@ class RtcDouble:
 
     async def _handle(self, http_request: web.Request) -> web.StreamResponse:
         answer, delay_seconds = self._decide(*await read(http_request))
-        await asyncio.sleep(self._answer_after_seconds + delay_seconds)
+        await asyncio.sleep(self.answer_after_seconds + delay_seconds)
         return await _send(answer, http_request)
 
     def _decide(self, request: ApiRequest, signed: SignedRequest) -> tuple[_Answer, float]:
