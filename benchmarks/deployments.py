@@ -36,6 +36,7 @@ _PARAMETERS = {
 _RECORD_SIZE = {"CLOUDTRAIL_MAX_EVENTS": "100000"}
 _WARM_UP_MESSAGES = 10 * CONCURRENCY  # a full batch for each
 _QUIET_SECONDS = 8.0
+_POLL_SECONDS = 1.0  # the RTC API double runs in this process: looking often would hold it up
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class Deployment:
                 last, changed_at = state, time.monotonic()
             elif not state[0] and time.monotonic() - changed_at > quiet_seconds:
                 return False
-            time.sleep(0.25)
+            time.sleep(_POLL_SECONDS)
         return False
 
     def warm_up(self) -> None:

@@ -192,9 +192,12 @@ class Turns:
         return self._slowed_to + int(recovered * (self._per_second - self._slowed_to))
 
     def _seconds_to_wait(self) -> float:
+        rate = self._current_rate()
+        if len(self._counting) < rate:
+            return 0
         now, fastest = self._clock_seconds(), self._fastest.seconds
         self._counting = [turn for turn in self._counting if turn.counts_until(now, fastest) > now]
-        too_many = len(self._counting) - self._current_rate()
-        if too_many < 0:
+        if len(self._counting) < rate:
             return 0
-        return sorted(turn.counts_until(now, fastest) for turn in self._counting)[too_many] - now
+        ends = sorted(turn.counts_until(now, fastest) for turn in self._counting)
+        return ends[len(ends) - rate] - now
