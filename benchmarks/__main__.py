@@ -35,8 +35,9 @@ Load = Callable[[Deployment], Any]
 console = Console(width=max(100, Console().width))
 
 LOADS: dict[str, Load] = {
-    "spending": load.spending,
+    # First: what later loads leave behind slows the embedded AWS down.
     "drain": lambda deployment: load.drain(deployment, STOPS[deployment.name], table=True),
+    "spending": load.spending,
     "duplicates": lambda deployment: load.duplicates(deployment, EVENTS[deployment.name]),
     "storm": lambda deployment: load.storm(deployment, rooms=50, events_a_room=100),
     "latency": lambda deployment: [load.latency(deployment, rate, seconds=4) for rate in RATES],

@@ -26,17 +26,18 @@ def drain(deployment: Deployment, stops: int, *, table: bool) -> dict[str, Any]:
     Parameters
     ----------
     table
-        Whether to count the table's units, in a smaller queue before, so as not to slow this one.
+        Whether to count the table's units, in a smaller queue afterwards, so as not to slow this one.
     """
-    units = _stops(deployment, _COUNTED_STOPS, closely=True)[1] if table else {}
     ends, costs = _stops(deployment, stops, closely=False)
     times = [request.received_at for request in deployment.rtc.requests]
+    busiest_second = deployment.rtc.busiest_second()
+    units = _stops(deployment, _COUNTED_STOPS, closely=True)[1] if table else {}
     return {
         **ends,
         **costs,
         **{name: units[name] for name in ("write_units_per_1000", "read_units_per_1000") if table},
         "stops_per_second": (stops - 1) / (max(times) - min(times)),
-        "busiest_second": deployment.rtc.busiest_second(),
+        "busiest_second": busiest_second,
         "windows": windows(times),
     }
 

@@ -94,7 +94,7 @@ class Turn:
         return max(sent_at + WINDOW_SECONDS, now + _LOOK_AGAIN_SECONDS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Over:
     sent_at: float
     answered_at: float
