@@ -8,6 +8,8 @@ from typing import Any
 import pygal  # type: ignore[import-untyped]
 from pygal.style import Style  # type: ignore[import-untyped]
 
+from benchmarks.report import number
+
 LIMIT = 150
 _PRODUCT, _PEER, _LIMIT = "#1f6feb", "#d4822a", "#c93c37"
 _STYLE = Style(
@@ -70,13 +72,13 @@ def draw_cost(results: dict[str, Any], path: Path) -> None:
         ("API requests, a storm", storm, "api_requests"),
     ]
     spent = [
-        (f"{label}: {_per_1000(load, 'product', key):.3g} : {_per_1000(load, 'peer', key):.3g}", load, key)
+        (f"{label}: {number(_per_1000(load, 'product', key))} : {number(_per_1000(load, 'peer', key))}", load, key)
         for label, load, key in rows
     ]
     chart = pygal.HorizontalBar(
         **_COMMON,
         height=520,
-        title="What the same work costs, in % of the peer (per 1,000 messages, product : peer)",
+        title="What 1,000 messages cost, in % of what the peer spends",
         value_formatter=lambda value: f"{value:.0f} %",
         print_values=True,
         range=(0, 100),

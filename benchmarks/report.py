@@ -37,11 +37,12 @@ def _side_by_side(title: str, load: Results, rows: list[Row]) -> Table:
     table = _table(title, "", "product", "peer", "product : peer", "asked")
     for label, figure, asked in rows:
         ours, theirs = figure(load["product"]), figure(load["peer"])
-        table.add_row(label, _number(ours), _number(theirs), f"{ours / theirs:.2f}" if theirs else "", asked)
+        table.add_row(label, number(ours), number(theirs), f"{ours / theirs:.2f}" if theirs else "", asked)
     return table
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Write a figure with three digits, or all of its whole ones."""
     return f"{value:,.0f}" if value == int(value) or value >= 100 else f"{value:.3g}"
 
 
@@ -61,7 +62,7 @@ def _spending(load: Results) -> Iterator[Table]:
     spent = _table("Spent for 1,000 messages, far below the limit", "", "", *_SPENT)
     for kind in kinds:
         for name in ("product", "peer"):
-            spent.add_row(kind, name, *(_number(load[name][kind][f"{key}_per_1000"]) for key in _SPENT.values()))
+            spent.add_row(kind, name, *(number(load[name][kind][f"{key}_per_1000"]) for key in _SPENT.values()))
     yield spent
     prices = {kind: per_million(load["product"][kind]) for kind in kinds}
     table = _table("What the product costs on AWS for a million messages, US dollars", "", *kinds)
@@ -72,7 +73,7 @@ def _spending(load: Results) -> Iterator[Table]:
 
 
 _SPENT = {
-    "function-seconds": "function_seconds",
+    "seconds": "function_seconds",
     "invocations": "invocations",
     "write units": "write_units",
     "read units": "read_units",
