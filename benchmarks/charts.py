@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ _STYLE = Style(
 )
 _COMMON: dict[str, Any] = {
     "style": _STYLE,
-    "js": (),  # a picture in a page runs no script
+    "js": (),
     "width": 900,
     "legend_at_bottom": True,
     "pretty_print": True,
@@ -57,7 +58,7 @@ def draw_drain(results: dict[str, Any], path: Path) -> None:
     chart.add("this product", product["windows"])
     chart.add("the peer", [point for point in peer["windows"] if point[0] <= seconds])
     chart.add("the API's limit", [(0, LIMIT), (seconds, LIMIT)], stroke_style={"width": 2, "dasharray": "8, 5"})
-    chart.render_to_file(str(path))
+    _write(chart, path)
 
 
 def draw_cost(results: dict[str, Any], path: Path) -> None:
@@ -90,7 +91,12 @@ def draw_cost(results: dict[str, Any], path: Path) -> None:
         [100 * _per_1000(load, "product", key) / _per_1000(load, "peer", key) for _, load, key in reversed(spent)],
     )
     chart.add("the peer", [100] * len(spent))
-    chart.render_to_file(str(path))
+    _write(chart, path)
+
+
+def _write(chart: Any, path: Path) -> None:
+    # pygal writes its settings into the picture as a script, for its own: a picture in a page runs none.
+    path.write_text(re.sub(r"<script.*?</script>", "", chart.render(is_unicode=True), flags=re.DOTALL) + "\n")
 
 
 def _per_1000(load: dict[str, Any], name: str, key: str) -> float:
