@@ -1,4 +1,4 @@
-"""The charts that README shows, drawn from the results."""
+"""The charts that docs/performance.md shows, drawn from the results."""
 
 from __future__ import annotations
 

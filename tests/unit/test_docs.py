@@ -22,8 +22,10 @@ from tests.mutants.survivors import Mutant, explained
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+PARAMETERS_PAGE = (ROOT / "docs" / "parameters.md").read_text()
 EVENTS_PAGE = (ROOT / "docs" / "events.md").read_text()
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
+PAGES_IN_TWO_LANGUAGES = [page for page in PAGES if page.with_suffix(".zh-CN.md").exists()]
 TEMPLATE = cfn_yaml.load(str(ROOT / "template.yaml"))
 SCHEMA = json.loads((ROOT / "functions" / "stop_segment" / "event.schema.json").read_text())
 
@@ -65,28 +67,55 @@ def is_valid(content: dict[str, Any]) -> bool:
     return bool(jsonschema.Draft7Validator(SCHEMA).is_valid(content))
 
 
-def test_readme_tells_every_parameter_and_its_default() -> None:
-    rows = table_rows(section(README, "Parameters"))
+def form(text: str) -> dict[str, Any]:
+    """Give what a page and its translation must have in common."""
+    return {
+        "headings": [len(marks) for marks in re.findall(r"^(#+) ", text, re.MULTILINE)],
+        "commands": [re.sub(r" *#.*|<[^>]+>", "", block) for block in blocks(text, "sh")],
+        "programs": blocks(text, "python"),
+        "arrows": [block.count("-->") for block in blocks(text, "mermaid")],
+        "rows": re.findall(r"^\| *(`[^`]+`|\[[^|]+\))?", text, re.MULTILINE),
+        "links": set(re.findall(r"\]\(([^)\s]+)\)", text)),
+    }
+
+
+@pytest.mark.parametrize("page", PAGES_IN_TWO_LANGUAGES, ids=lambda page: page.name)
+def test_a_translated_page_has_the_form_of_its_twin(page: Path) -> None:
+    translation = page.with_suffix(".zh-CN.md")
+    expected, found = form(page.read_text()), form(translation.read_text())
+    expected["links"] = expected["links"] - {translation.name} | {page.name}
+    for part, value in expected.items():
+        assert found[part] == value, part
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_readme_is_short_enough_to_be_read_to_its_end(name: str) -> None:
+    assert len((ROOT / name).read_text().splitlines()) <= 150
+
+
+def test_the_parameters_page_tells_every_parameter_and_its_default() -> None:
+    rows = table_rows(section(PARAMETERS_PAGE, "Parameters"))
     defaults = {name: str(parameter["Default"]) for name, parameter in TEMPLATE["Parameters"].items()}
     assert {name: cells[0] for name, cells in rows.items()} == {
         name: f"`{default}`" if default else "empty" for name, default in defaults.items()
     }
 
 
-def test_readme_tells_every_output() -> None:
-    assert set(TEMPLATE["Outputs"]) <= set(table_rows(section(README, "Deploy to AWS")))
+def test_the_parameters_page_tells_every_output_and_no_other() -> None:
+    assert set(TEMPLATE["Outputs"]) == set(table_rows(section(PARAMETERS_PAGE, "Outputs")))
 
 
-def test_readme_tells_every_error_kind() -> None:
+def test_the_contract_tells_every_error_kind() -> None:
     failures = (ROOT / "functions" / "stop_segment" / "failures.py").read_text()
     kinds = re.findall(r'return "(\w+)"', failures)
     assert kinds
-    assert set(kinds) <= set(table_rows(section(README, "What happens on failure")))
+    assert set(kinds) <= set(table_rows(section(EVENTS_PAGE, "Dead letters")))
 
 
-def test_readme_tells_every_make_command_and_no_other() -> None:
+def test_the_contributing_guide_tells_every_make_command_and_no_other() -> None:
     commands = set(re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert {name.removeprefix("make ") for name in table_rows(section(README, "See it run"))} == commands
+    rows = table_rows(section((ROOT / "CONTRIBUTING.md").read_text(), "Set up"))
+    assert {name.removeprefix("make ") for name in rows} == commands
 
 
 def test_metadata_of_the_application_repository_is_the_project_s() -> None:
