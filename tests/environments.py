@@ -1,11 +1,17 @@
 """Function environments as Lambda makes them."""
 
 import importlib
+import json
 import sys
+import time
 from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
+from uuid import uuid4
 
 import pytest
+
+from sandbox.embedded_aws import EmbeddedAws
 
 # What template.yaml sets for the stop function where nobody gives a parameter.
 STOP_SETTINGS = {
@@ -39,3 +45,44 @@ def import_handler(package: str, also: tuple[str, ...], variables: Mapping[str, 
         for module in ("handler", *also):
             patch.delitem(sys.modules, f"{package}.{module}", raising=False)
         return importlib.import_module(f"{package}.handler")
+
+
+def stop_variables(aws: EmbeddedAws, rtc_url: str, secret: str) -> dict[str, str]:
+    """Make what the stop function works on, and return the environment variables of the built artifact."""
+    mark = uuid4().hex
+    queues = {
+        variable: aws.client("sqs").create_queue(QueueName=f"{variable.lower()}-{mark}")["QueueUrl"]
+        for variable in ("EVENT_QUEUE_URL", "DEAD_LETTER_QUEUE_URL")
+    }
+    keys = {"room": "HASH", "task_id": "RANGE"}
+    aws.client("dynamodb").create_table(
+        TableName=f"segments-{mark}",
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"} for key in keys],
+        KeySchema=[{"AttributeName": key, "KeyType": kind} for key, kind in keys.items()],
+    )
+    made = aws.client("secretsmanager").create_secret(Name=f"rtc-{mark}", SecretString=secret)
+    places = {
+        "SEGMENT_TABLE_NAME": f"segments-{mark}",
+        "RTC_ENDPOINT": rtc_url,
+        "RTC_CREDENTIALS_SECRET_ARN": made["ARN"],
+    }
+    return STOP_SETTINGS | aws.environment | queues | places
+
+
+def sqs_batch(*bodies: Mapping[str, object]) -> dict[str, Any]:
+    """Give messages as Lambda gets them from SQS for the first time."""
+    sent = {"ApproximateReceiveCount": "1", "SentTimestamp": str(time.time_ns() // 1_000_000)}
+    return {
+        "Records": [
+            {
+                "messageId": str(uuid4()),
+                "receiptHandle": "handle",
+                "body": json.dumps(body),
+                "attributes": sent,
+                "messageAttributes": {},
+                "eventSource": "aws:sqs",
+            }
+            for body in bodies
+        ]
+    }

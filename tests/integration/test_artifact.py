@@ -1,16 +1,12 @@
 """What `sam build` makes: each function must run with nothing but its own artifact, on any architecture."""
 
-import subprocess
-import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
 
+from sandbox.environments import BUILD, HANDLERS, environment
 from tests.environments import STOP_SETTINGS
 
-ROOT = Path(__file__).parent.parent.parent
-BUILD = ROOT / ".aws-sam" / "build"
 MOST_BYTES = 40 * 1024 * 1024
 
 SETTINGS = {
@@ -21,31 +17,6 @@ SETTINGS = {
     },
     "PublishOutcomeFunction": {"OUTCOME_EVENT_BUS_NAME": "outcomes"},
 }
-COMMON = {
-    # What Lambda itself sets. By LAMBDA_TASK_ROOT the X-Ray SDK knows that it needs no client of its own.
-    "AWS_REGION": "us-east-1",
-    "AWS_DEFAULT_REGION": "us-east-1",
-    "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
-    "AWS_SECRET_ACCESS_KEY": "example",
-    "AWS_SESSION_TOKEN": "example",
-    "AWS_LAMBDA_FUNCTION_NAME": "artifact",
-    "LAMBDA_TASK_ROOT": "/var/task",
-    "POWERTOOLS_SERVICE_NAME": "artifact",
-    "POWERTOOLS_METRICS_NAMESPACE": "RtcSegmentStopper",
-    "LOG_LEVEL": "INFO",
-}
-HANDLERS = {
-    "StopSegmentFunction": "stop_segment.handler",
-    "ReceiveCallbackFunction": "receive_callback.handler",
-    "PublishOutcomeFunction": "publish_outcome.handler",
-}
-IMPORT = """
-import importlib, sys
-sys.path[:] = sys.argv[2:]
-sys.dont_write_bytecode = True
-print(importlib.import_module(sys.argv[1]).handler.__name__)
-"""
-
 pytestmark = pytest.mark.parametrize("function", sorted(HANDLERS))
 
 
@@ -59,17 +30,8 @@ def test_every_function_of_the_stack_is_looked_at(function: str) -> None:
 
 
 def test_handler_imports_with_nothing_else_on_the_path(function: str) -> None:
-    # -I and -S keep the current folder, PYTHONPATH and site-packages out.
-    paths = [BUILD / function, sysconfig.get_path("stdlib"), Path(sysconfig.get_path("stdlib")) / "lib-dynload"]
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", IMPORT, HANDLERS[function], *map(str, paths)],
-        env=COMMON | SETTINGS[function],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "handler\n"
+    with environment(function, SETTINGS[function]):
+        pass
 
 
 def test_artifact_holds_only_its_own_function_s_code(function: str) -> None:

@@ -1,0 +1,191 @@
+"""Lambda as it is: the built artifact, in as many function environments as asked, each frozen between invocations."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess  # nosec B404 # runs the environments
+import sys
+import tempfile
+import threading
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sandbox.embedded_aws import REGION
+from sandbox.stack import BUILT_TEMPLATE
+
+BUILD = BUILT_TEMPLATE.parent
+PYTHON = "3.13"  # as the template's Runtime says
+HANDLERS = {
+    "StopSegmentFunction": "stop_segment.handler.handler",
+    "ReceiveCallbackFunction": "receive_callback.handler.handler",
+    "PublishOutcomeFunction": "publish_outcome.handler.handler",
+}
+_RUNTIME = Path(__file__).with_name("runtime.py")
+
+
+class FunctionError(Exception):
+    """The function raised, was killed at its time-out, or does not import. The message says what it printed."""
+
+
+class Environment:
+    """A function environment. Invocations of one wait for each other; those of several may overlap.
+
+    Parameters
+    ----------
+    process
+        It runs `runtime`.
+    log
+        What it prints.
+    """
+
+    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
+        self._process = process
+        self._log = log
+        self._lock = threading.Lock()
+
+    def invoke(self, event: object, *, remaining_ms: int = 60_000, frozen_seconds: float = 0.0) -> Any:
+        """Thaw the environment, let the function answer an event, and freeze it again.
+
+        Parameters
+        ----------
+        remaining_ms
+            The function's time-out.
+        frozen_seconds
+            How long it is to believe, by its monotonic clock, that it was frozen before; the time of day stays.
+
+        Raises
+        ------
+        FunctionError
+            The function raised or timed out. After a time-out the environment is gone, as on Lambda.
+        """
+        invocation = {
+            "event": event,
+            "request_id": str(uuid.uuid4()),
+            "remaining_ms": remaining_ms,
+            "frozen_seconds": frozen_seconds,
+        }
+        with self._lock:
+            self._process.send_signal(signal.SIGCONT)
+            answer = self._exchange(invocation, remaining_ms / 1000)
+            self._process.send_signal(signal.SIGSTOP)
+        if "error" in answer:
+            raise FunctionError(answer["error"])
+        return answer["answer"]
+
+    def start(self, artifact: Path, handler: str) -> None:
+        """Let it import the function, as Lambda does before the first event comes."""
+        self._exchange({"artifact": str(artifact), "handler": handler}, seconds=60)
+
+    def _exchange(self, line: Mapping[str, object], seconds: float) -> dict[str, Any]:
+        to, back = self._process.stdin, self._process.stdout
+        if to is None or back is None:
+            raise ValueError("the process must have pipes")
+        timer = threading.Timer(seconds, self._process.kill)
+        timer.start()
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                print(json.dumps(line), file=to, flush=True)
+            answer = back.readline()
+        finally:
+            timer.cancel()
+        if not answer:
+            self._process.wait()
+            raise FunctionError(f"the environment has ended:\n{self.printed()[-3000:]}")
+        return dict(json.loads(answer))
+
+    def printed(self) -> str:
+        """Return all that the function has printed so far."""
+        return self._log.read_text(errors="replace")
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        """Return what the function has printed so far that is JSON: its log, and its metrics."""
+        return [json.loads(line) for line in self.printed().splitlines() if line.startswith("{")]
+
+
+@contextlib.contextmanager
+def environment(
+    function: str, variables: Mapping[str, str], *, artifact: Path | None = None, handler: str | None = None
+) -> Iterator[Environment]:
+    """Start a function environment, and end it whatever happens.
+
+    Parameters
+    ----------
+    function
+        The function's logical id in template.yaml.
+    variables
+        The environment variables that the template gives it, and where AWS is: `EmbeddedAws.environment`.
+    artifact, handler
+        Of another function than those of this build.
+
+    Raises
+    ------
+    FunctionError
+        It does not import.
+    """
+    artifact = artifact or BUILD / function
+    with tempfile.TemporaryDirectory(prefix="segment-stopper-") as home, (Path(home) / "log").open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603 # nosec B603 # our own command, no shell
+            # -u: each line is written at once. -B: on Lambda the artifact cannot be written.
+            [python_of_lambda(), "-I", "-S", "-u", "-B", str(_RUNTIME)],
+            env=lambda_variables(function, artifact) | dict(variables) | {"HOME": home},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+        try:
+            made = Environment(process, Path(log.name))
+            made.start(artifact, handler or HANDLERS[function])
+            yield made
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def lambda_variables(function: str, artifact: Path) -> dict[str, str]:
+    """Return the environment variables that Lambda sets by itself, and those that the template gives every function."""
+    return {
+        "PATH": os.environ["PATH"],
+        "TZ": ":UTC",
+        "LANG": "en_US.UTF-8",
+        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "example",
+        "AWS_EXECUTION_ENV": f"AWS_Lambda_python{PYTHON}",
+        "AWS_LAMBDA_FUNCTION_NAME": function,
+        "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512",
+        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+        "AWS_LAMBDA_LOG_STREAM_NAME": f"[$LATEST]{uuid.uuid4().hex}",
+        # By it the X-Ray SDK knows that it needs no client of its own; without it Powertools' tracer stays off.
+        "LAMBDA_TASK_ROOT": str(artifact),
+        "POWERTOOLS_SERVICE_NAME": "environment",
+        "POWERTOOLS_METRICS_NAMESPACE": "RtcSegmentStopper",
+        "LOG_LEVEL": "INFO",
+    }
+
+
+@functools.cache
+def python_of_lambda() -> str:
+    """Find the runtime's own Python on this machine; say so where there is none, and take the one that runs this."""
+    candidates = [sys.executable, shutil.which(f"python{PYTHON}")]
+    candidates += sorted(map(str, Path("~/.pyenv/versions").expanduser().glob(f"{PYTHON}.*/bin/python")))
+    question = "import sys; print('{}.{}'.format(*sys.version_info))"
+    for candidate in filter(None, candidates):
+        done = subprocess.run([candidate, "-I", "-c", question], capture_output=True, text=True, check=False)  # noqa: S603 # nosec B603 # our own command, no shell
+        if done.stdout.strip() == PYTHON:
+            return candidate
+    local = "{}.{}".format(*sys.version_info)
+    warnings.warn(
+        f"this machine has no Python {PYTHON}: functions run in {local}, as they never do on Lambda", stacklevel=2
+    )
+    return sys.executable

@@ -1,0 +1,77 @@
+"""Lambda's runtime in one process: the built artifact by itself on the path, events in, answers out.
+
+`environments` runs it as a file, with ``python -I -S``, so that nothing but the artifact and the standard library is
+there. The first line of standard input says what to import, each further one is an invocation; each line of standard
+output answers one. What the function prints goes to standard error.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import time
+import traceback
+from typing import Any, TextIO
+
+_monotonic = time.monotonic
+_frozen_seconds = 0.0
+
+
+class Context:
+    """What Lambda tells a function of an invocation."""
+
+    function_version = "$LATEST"
+    identity = None
+    client_context = None
+
+    def __init__(self, request_id: str, remaining_ms: int) -> None:
+        self._ends_at = _monotonic() + remaining_ms / 1000
+        self.aws_request_id = request_id
+        self.function_name = os.environ["AWS_LAMBDA_FUNCTION_NAME"]
+        self.memory_limit_in_mb = int(os.environ["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"])
+        self.invoked_function_arn = (
+            f"arn:aws:lambda:{os.environ['AWS_REGION']}:000000000000:function:{self.function_name}"
+        )
+        self.log_group_name = f"/aws/lambda/{self.function_name}"
+        self.log_stream_name = os.environ["AWS_LAMBDA_LOG_STREAM_NAME"]
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Return how long the invocation may still last."""
+        return max(0, round(1000 * (self._ends_at - _monotonic())))
+
+
+def _tell_time() -> float:
+    return _monotonic() + _frozen_seconds
+
+
+def _answer(function: Any, invocation: dict[str, Any]) -> dict[str, Any]:
+    global _frozen_seconds
+    _frozen_seconds += invocation["frozen_seconds"]
+    request_id = invocation["request_id"]
+    # Lambda sets it for each invocation; without it the X-Ray SDK logs a complaint about every call.
+    root = request_id.replace("-", "")
+    os.environ["_X_AMZN_TRACE_ID"] = f"Root=1-{root[:8]}-{root[8:]};Parent={root[:16]};Sampled=1"
+    try:
+        answer = function(invocation["event"], Context(request_id, invocation["remaining_ms"]))
+        return {"answer": json.loads(json.dumps(answer))}
+    except Exception:  # noqa: BLE001 - Lambda reports every one and keeps the environment
+        return {"error": traceback.format_exc()}
+
+
+def _serve(answers: TextIO) -> None:
+    order = json.loads(sys.stdin.readline())
+    time.monotonic = _tell_time  # before the function, or what it imports, takes hold of it
+    sys.path.insert(0, order["artifact"])
+    module, _, name = order["handler"].rpartition(".")
+    function = getattr(importlib.import_module(module), name)
+    print("{}", file=answers, flush=True)
+    for line in sys.stdin:
+        print(json.dumps(_answer(function, json.loads(line))), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    with os.fdopen(os.dup(1), "w") as to_parent:
+        os.dup2(2, 1)
+        _serve(to_parent)

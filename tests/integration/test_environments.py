@@ -1,0 +1,162 @@
+"""The environments in which other tests and the benchmarks run the built artifact: are they as Lambda's?"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sandbox import environments
+from sandbox.embedded_aws import EmbeddedAws
+from sandbox.environments import Environment, FunctionError, environment
+from sandbox.rtc_double import RtcDouble
+from sandbox.stack import wait_for
+from tests.environments import sqs_batch, stop_variables
+
+FUNCTION = """
+import importlib.util, os, sys, threading, time
+
+clock = time.monotonic
+ticks = 0
+
+def tick():
+    global ticks
+    while True:
+        ticks += 1
+        time.sleep(0.001)
+
+threading.Thread(target=tick, daemon=True).start()
+
+def handler(event, context):
+    print("printed")
+    match event:
+        case "fail": raise ValueError("as asked")
+        case "exit": os._exit(1)
+        case "hang": time.sleep(60)
+        case "import": return {name: bool(importlib.util.find_spec(name)) for name in ("json", "boto3", "sandbox")}
+        case "context":
+            time.sleep(0.01)
+            return {name: value for name in dir(context) if type(value := getattr(context, name)) in (str, int)} | {
+                "remaining_ms": context.get_remaining_time_in_millis(), "trace": os.environ["_X_AMZN_TRACE_ID"]}
+        case _: return {"now": clock(), "ticks": ticks, "pid": os.getpid(), "python": sys.version_info[:2]}
+"""
+
+TEMPLATE = Path(__file__).parent.parent.parent / "template.yaml"
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    (tmp_path / "function.py").write_text(FUNCTION)
+    return tmp_path
+
+
+@contextlib.contextmanager
+def small(artifact: Path, **variables: str) -> Iterator[Environment]:
+    with environment("Small", variables, artifact=artifact, handler="function.handler") as made:
+        yield made
+
+
+def test_nothing_but_the_artifact_and_the_standard_library_is_there(artifact: Path) -> None:
+    with small(artifact, PYTHONPATH=str(environments.BUILD.parent.parent)) as made:
+        assert made.invoke("import") == {"json": True, "boto3": False, "sandbox": False}
+
+
+def test_each_invocation_has_its_context(artifact: Path) -> None:
+    with small(artifact) as made:
+        first, second = (made.invoke("context", remaining_ms=500) for _ in range(2))
+    assert first["function_name"] == "Small"
+    assert first["invoked_function_arn"] == "arn:aws:lambda:us-east-1:000000000000:function:Small"
+    assert 0 < first["remaining_ms"] < 495
+    assert first["aws_request_id"] != second["aws_request_id"]
+    assert first["trace"] != second["trace"]
+
+
+def test_environments_are_as_many_as_asked(artifact: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        several = [stack.enter_context(small(artifact)) for _ in range(3)]
+        pids = {made.invoke({})["pid"] for made in several}
+    assert len(pids) == 3
+
+
+def test_an_environment_runs_only_while_it_is_invoked(artifact: Path) -> None:
+    with small(artifact) as made:
+        pid = made.invoke({})["pid"]
+        # A thread of the function's own would go on if nobody stopped it.
+        wait_for(lambda: state(pid) == "T", "the process to be stopped", seconds=5)
+        assert made.invoke({})["pid"] == pid
+
+
+def state(pid: int) -> str:
+    command = ["ps", "-o", "state=", "-p", str(pid)]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout[:1]
+
+
+def test_time_passes_while_an_environment_is_frozen(artifact: Path) -> None:
+    with small(artifact) as made:
+        before = made.invoke({})["now"]
+        after = [made.invoke({}, frozen_seconds=seconds)["now"] for seconds in (60, 60, 0)]
+    assert [round((now - before) / 60) for now in after] == [1, 2, 2]
+
+
+def test_a_function_that_raises_keeps_its_environment(artifact: Path) -> None:
+    with small(artifact) as made:
+        pid = made.invoke({})["pid"]
+        with pytest.raises(FunctionError, match="ValueError: as asked"):
+            made.invoke("fail")
+        assert made.invoke({})["pid"] == pid
+        assert made.printed() == "printed\n" * 3
+
+
+@pytest.mark.parametrize("end", ["exit", "hang"])
+def test_an_environment_that_has_ended_says_what_it_printed(artifact: Path, end: str) -> None:
+    with small(artifact) as made:
+        for event in (end, "again"):
+            with pytest.raises(FunctionError, match="the environment has ended:\nprinted"):
+                made.invoke(event, remaining_ms=500)
+
+
+def test_what_does_not_import_is_told(tmp_path: Path) -> None:
+    (tmp_path / "function.py").write_text("import boto3")
+    with pytest.raises(FunctionError, match="No module named 'boto3'"), small(tmp_path):
+        pass
+
+
+def test_no_process_is_left_where_a_test_fails(artifact: Path) -> None:
+    def fail_meanwhile() -> None:
+        with small(artifact) as made:
+            pids.append(made.invoke({})["pid"])
+            raise ZeroDivisionError
+
+    pids: list[int] = []
+    with pytest.raises(ZeroDivisionError):
+        fail_meanwhile()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], 0)
+
+
+def test_the_built_stop_function_stops_a_task(aws: EmbeddedAws) -> None:
+    task = ("661e", "room-1", "audio")
+    with RtcDouble(secrets={"AKLT": "s3cr3t"}) as rtc:
+        rtc.start_task(*task)
+        key = json.dumps({"AccessKeyId": "AKLT", "SecretAccessKey": "s3cr3t"})
+        body = {"EventType": "RoomEnded"} | dict(zip(("AppId", "RoomId", "TaskId"), task, strict=True))
+        with environment("StopSegmentFunction", stop_variables(aws, rtc.url, key)) as made:
+            assert made.invoke(sqs_batch(body)) == {"batchItemFailures": []}
+            assert [line["outcome"] for line in made.log_lines() if "outcome" in line] == ["stopped"]
+        assert not rtc.is_running(*task)
+
+
+def test_the_python_is_lambda_s_or_the_tests_say_that_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environments, "PYTHON", "3.99")
+    environments.python_of_lambda.cache_clear()
+    with pytest.warns(UserWarning, match=r"this machine has no Python 3\.99"):
+        assert environments.python_of_lambda() == sys.executable
+    environments.python_of_lambda.cache_clear()
+
+
+def test_the_python_is_the_template_s() -> None:
+    assert f"Runtime: python{environments.PYTHON}\n" in TEMPLATE.read_text()
