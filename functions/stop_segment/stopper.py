@@ -220,7 +220,8 @@ class Batch:
             stopped = await self._stopper.stops.make(
                 self._stopper.api.stop_segment, task, business_id, seconds_left=self._seconds_left
             )
-            self._stopper.measure("TimeToStop", self._now_ms() - event.time_ms)
+            # CloudWatch gives no percentiles of a metric with a negative value, and SQS's clock may be ahead of ours.
+            self._stopper.measure("TimeToStop", max(0, self._now_ms() - event.time_ms))
         else:
             stopped = Stopped(Outcome.ALREADY_STOPPED, request_id)
         # After the call: a crash between the two costs one more call, never a lost stop.

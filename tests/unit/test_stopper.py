@@ -235,6 +235,12 @@ def test_a_stale_event_does_what_the_api_says(
 
 
 class TestStops:
+    # CloudWatch API reference, GetMetricStatistics: no percentiles of a metric in which any value is negative.
+    def test_an_event_of_a_clock_ahead_of_ours_takes_no_negative_time(self, environment: Environment) -> None:
+        environment.now_ms -= 250
+        environment.serve(stop())
+        assert environment.measured == [("TimeToStop", 0)]
+
     def test_a_stop_is_measured_from_its_event_and_recorded(self, environment: Environment) -> None:
         environment.now_ms += 250
         assert environment.serve(stop()) == [Served([Done("audio", Outcome.STOPPED, "stop-1")])]
