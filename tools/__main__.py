@@ -2,144 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import json
-import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
-
-import boto3
 import click
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
-from rich.console import RenderableType
-from rich.table import Table
 
 from stop_segment.events import Room
-from tools import display, letters, rooms, saved
-from tools.deployment import DEFAULT_STACK_NAME, Deployment, NotDeployed, find_deployment
+from tools import display, rooms
+from tools.cli import NOT_ALL, Commands, client, common_options, examples, now_ms, tell
+from tools.deployment import find_deployment
+from tools.event_queue import read_depth
+from tools.event_source import switch
 from tools.interruption import interruptible
-from tools.letters import Letter, Selection
-from tools.queues import DeadLetterQueue, Interrupted, Reading, Tally
-from tools.times import parse_age
+from tools.letter_commands import letters_group
 
-NOT_ALL = 1
-AWS_TROUBLE = 3
-INTERRUPTED = 130
 EXIT_CODES = """
 
 \b
 Exit codes:
   0    done
-  1    show, room: nothing was found; redrive, purge, restore: some letters stay where they were
+  1    show, room: nothing was found; redrive, purge, restore: some letters stay where they were;
+       pause, resume: Lambda has not done it within two minutes
   2    wrong usage
   3    no such stack, not one of ours, no credentials, or AWS refused
   130  interrupted: what was not done yet is as it was
 """
 
-Command = Callable[..., None]
-
-
-def _examples(*commands: str) -> str:
-    lines = "".join(f"\n  python -m tools {command}" for command in commands)
-    return f"\b\nExamples:{lines}"
-
-
-class AwsTrouble(click.ClickException):
-    """What stands between the tool and the stack, in one sentence."""
-
-    exit_code = AWS_TROUBLE
-
-
-class Commands(click.Group):
-    """Commands whose troubles with AWS end in a sentence and an exit code."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run a command."""
-        try:
-            return super().invoke(ctx)
-        except NotDeployed as error:
-            raise AwsTrouble(str(error)) from None
-        except (ClientError, BotoCoreError) as error:
-            raise AwsTrouble(f"AWS: {error}") from None
-        except Interrupted:
-            display.messages.print("Interrupted. What was not done yet is as it was.")
-            ctx.exit(INTERRUPTED)
-
-
-class Age(click.ParamType):
-    """An age on the command line, in seconds."""
-
-    name = "age"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Read it."""
-        try:
-            return parse_age(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-def common_options(command: Command) -> Command:
-    """Add what every command knows."""
-    for option in (
-        click.option(
-            "--output",
-            "output_format",
-            type=click.Choice(["text", "json"]),
-            default="text",
-            show_default=True,
-            help="For people, or for machines: then times are Unix ms.",
-        ),
-        click.option("--stack-name", default=DEFAULT_STACK_NAME, show_default=True, help="The deployed stack."),
-    ):
-        command = option(command)
-    return command
-
-
-def selection_options(command: Command) -> Command:
-    """Add the options that say which letters are meant, and give the command the `Selection`."""
-
-    @click.option("--id", "source_message_id", help="Letters of the message that had this id on the event queue.")
-    @click.option("--kind", type=click.Choice(letters.KINDS), help="Letters with this ErrorKind.")
-    @click.option("--code", help="Letters with this ErrorCode.")
-    @click.option("--app-id", help="Letters of this application.")
-    @click.option("--room-id", help="Letters of rooms with this id.")
-    @click.option("--older-than", type=Age(), help="Letters that failed longer ago than this: 90s, 15m, 2h, 3d, 1w.")
-    @click.option("--newer-than", type=Age(), help="Letters that failed since then.")
-    @functools.wraps(command)
-    def with_selection(
-        *,
-        source_message_id: str | None,
-        kind: str | None,
-        code: str | None,
-        app_id: str | None,
-        room_id: str | None,
-        older_than: int | None,
-        newer_than: int | None,
-        **options: Any,
-    ) -> None:
-        now_ms = _now_ms()
-        selection = Selection(
-            source_message_id=source_message_id,
-            kind=kind,
-            code=code,
-            app_id=app_id,
-            room_id=room_id,
-            failed_before_ms=None if older_than is None else now_ms - older_than * 1_000,
-            failed_after_ms=None if newer_than is None else now_ms - newer_than * 1_000,
-        )
-        command(selection=selection, **options)
-
-    return with_selection
-
 
 @click.group(
     cls=Commands,
-    epilog=_examples(
+    epilog=examples(
+        "pause",
         "letters list",
         "letters redrive --kind exhausted --newer-than 2h",
         "letters redrive --kind exhausted --newer-than 2h --yes",
@@ -156,141 +46,7 @@ def main() -> None:
     """
 
 
-@main.group("letters")
-def letters_group() -> None:
-    """Look at dead letters, redrive them, or save and delete them.
-
-    SQS cannot list a queue: to see the letters, every command receives all of them, which hides them from other
-    readers, and gives back at its end, on Ctrl-C too, what it has not deleted. Should it be killed, its letters show
-    up again by themselves: after 20 seconds, and for every 1,000 letters 40 seconds and the time of their redrive.
-    """
-
-
-@letters_group.command("list", epilog=_examples("letters list", "letters list --newer-than 15m --output json"))
-@selection_options
-@common_options
-def list_letters(*, selection: Selection, stack_name: str, output_format: str) -> None:
-    """Count the dead letters by their reason.
-
-    The kind `died` is of letters that say no reason: the function died with them, and SQS moved them itself.
-    """
-    with _opened(stack_name) as (_, queue):
-        reading = queue.read()
-    chosen = letters.select(reading.letters, selection)
-    _print(output_format, _overview(reading, chosen), _groups_or_none(chosen))
-    _warn(output_format, reading)
-
-
-@letters_group.command(
-    "show",
-    epilog=_examples(
-        "letters show --id 0d2d2d6c-6b0e-4e4e-9c56-7a4c2b3f1a52",
-        "letters show --app-id 661e --room-id room-1",
-        "letters show --kind rejected --output json",
-    ),
-)
-@selection_options
-@common_options
-@click.pass_context
-def show_letters(ctx: click.Context, *, selection: Selection, stack_name: str, output_format: str) -> None:
-    """Show whole dead letters, the oldest first."""
-    with _opened(stack_name) as (_, queue):
-        reading = queue.read()
-    chosen = letters.select(reading.letters, selection)
-    now_ms = _now_ms()
-    _print(
-        output_format,
-        {**_completeness(reading), "letters": [letters.to_json(letter) for letter in chosen]},
-        *[display.letter_text(letter, now_ms) for letter in chosen],
-        *([] if chosen else ["No such letter."]),
-    )
-    _warn(output_format, reading)
-    if not chosen:
-        ctx.exit(NOT_ALL)
-
-
-@letters_group.command(
-    epilog=_examples(
-        "letters redrive",
-        "letters redrive --yes",
-        "letters redrive --kind exhausted --older-than 10m --per-second 20 --yes",
-        "letters redrive --app-id 661e --room-id room-1 --yes",
-    )
-)
-@selection_options
-@click.option("--yes", is_flag=True, help="Do it. Without this, only say what would be done.")
-@click.option(
-    "--per-second",
-    type=click.IntRange(1, 3_000),
-    default=50,
-    show_default=True,
-    help="Send at most so many letters a second.",
-)
-@common_options
-def redrive(*, selection: Selection, yes: bool, per_second: int, stack_name: str, output_format: str) -> None:
-    """Send dead letters to the event queue again.
-
-    Do so once their cause is mended. Each keeps its event time, so it cannot stop a task that has started since, and
-    redriving it twice changes nothing. A letter is deleted only when the event queue has it: whatever happens on the
-    way, none is lost. One that fails again comes back as a new letter.
-    """
-    with _opened(stack_name) as (deployment, queue):
-        reading = queue.read(seconds_a_letter=1 / per_second)
-        chosen = letters.select(reading.letters, selection)
-        steps = queue.redrive(chosen, deployment.event_queue_url, per_second)
-        _work(reading, chosen, steps if yes else None, "redriven", output_format)
-
-
-@letters_group.command(
-    epilog=_examples(
-        "letters purge --kind invalid_message --save invalid.jsonl",
-        "letters purge --kind invalid_message --save invalid.jsonl --yes",
-        "letters restore invalid.jsonl",
-    )
-)
-@selection_options
-@click.option(
-    "--save",
-    "file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    required=True,
-    metavar="FILE",
-    help="A new file for the copies, JSON Lines. It is on the disk before anything is deleted.",
-)
-@click.option("--yes", is_flag=True, help="Do it. Without this, only say what would be done.")
-@common_options
-def purge(*, selection: Selection, file: Path, yes: bool, stack_name: str, output_format: str) -> None:
-    """Save dead letters to a file, then delete them."""
-    if file.exists():
-        raise click.BadParameter(f"{file} exists: name a new file", param_hint="--save")
-    with _opened(stack_name) as (_, queue):
-        reading = queue.read()
-        chosen = letters.select(reading.letters, selection)
-        if yes and chosen:
-            try:
-                saved.save(file, chosen)
-            except OSError as error:
-                raise click.FileError(str(file), error.strerror) from None
-        _work(reading, chosen, queue.delete(chosen) if yes else None, "purged", output_format)
-
-
-@letters_group.command(epilog=_examples("letters restore invalid.jsonl"))
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@common_options
-def restore(*, file: Path, stack_name: str, output_format: str) -> None:
-    """Put purged letters back on the queue.
-
-    FILE is what `purge` saved.
-    """
-    try:
-        copies = saved.load(file)
-    except (ValueError, OSError) as error:
-        raise click.BadParameter(f"{file}: {error}", param_hint="FILE") from None
-    with _opened(stack_name) as (_, queue):
-        _follow(queue.restore(copies), len(copies), "restored", {}, output_format)
-
-
-@main.command(epilog=_examples("room 661e room-1", "room 661e room-1 --output json"))
+@main.command(epilog=examples("room 661e room-1", "room 661e room-1 --output json"))
 @click.argument("app_id")
 @click.argument("room_id")
 @common_options
@@ -301,109 +57,49 @@ def room(ctx: click.Context, *, app_id: str, room_id: str, stack_name: str, outp
     That is when it ended, and when each of its tasks started, was last seen and was stopped.
     """
     asked = Room(app_id, room_id)
-    deployment = find_deployment(_client("cloudformation"), stack_name)
-    items = rooms.read_room(_client("dynamodb"), deployment.segment_table_name, asked)
-    _print(
+    deployment = find_deployment(client("cloudformation"), stack_name)
+    items = rooms.read_room(client("dynamodb"), deployment.segment_table_name, asked)
+    tell(
         output_format,
         {"app_id": app_id, "room_id": room_id, "items": [rooms.to_json(item) for item in items]},
-        display.room_text(asked, items, _now_ms()) if items else "The table knows nothing of this room.",
+        display.room_text(asked, items, now_ms()) if items else "The table knows nothing of this room.",
     )
     if not items:
         ctx.exit(NOT_ALL)
 
 
-@contextlib.contextmanager
-def _opened(stack_name: str) -> Iterator[tuple[Deployment, DeadLetterQueue]]:
-    deployment = find_deployment(_client("cloudformation"), stack_name)
-    with (
-        interruptible() as interrupted,
-        DeadLetterQueue(_client("sqs"), deployment.dead_letter_queue_url, interrupted) as queue,
-    ):
-        yield deployment, queue
+@main.command(epilog=examples("pause", "status", "resume"))
+@common_options
+def pause(*, stack_name: str, output_format: str) -> None:
+    """Stop nothing until `resume`: events wait on their queue.
+
+    The event source mapping of the stop function is disabled. What the function has taken already, it finishes.
+    """
+    _switch(stack_name, output_format, on=False)
 
 
-def _client(service: str) -> Any:
-    config = Config(connect_timeout=5, read_timeout=15, retries={"mode": "standard", "total_max_attempts": 3})
-    try:
-        return boto3.session.Session().client(service, config=config)  # type: ignore[call-overload]
-    except ValueError as error:  # a setting that makes no sense, such as an endpoint that is no URL
-        raise AwsTrouble(f"AWS: {error}") from None
+@main.command(epilog=examples("resume", "resume --output json"))
+@common_options
+def resume(*, stack_name: str, output_format: str) -> None:
+    """Take events from the queue again, also those that have waited."""
+    _switch(stack_name, output_format, on=True)
 
 
-def _work(reading: Reading, chosen: list[Letter], steps: Iterable[Tally] | None, verb: str, output_format: str) -> None:
-    """Carry out what is to be done to the letters, or where that is nothing yet, tell what it would be."""
-    facts = {**_overview(reading, chosen), "dry_run": steps is None}
-    _warn(output_format, reading)
-    if steps is not None:
-        _follow(steps, len(chosen), verb, facts, output_format)
-    else:
-        advice = [f"\nNothing was done. With --yes, {_letters(len(chosen))} would be {verb}."] if chosen else []
-        _print(output_format, facts | asdict(Tally()), _groups_or_none(chosen), *advice)
-
-
-def _follow(steps: Iterable[Tally], total: int, verb: str, facts: dict[str, Any], output_format: str) -> None:
-    """Carry out a job under its progress bar, and tell at its end, whichever that is, how far it came."""
-    tally = Tally()
-    try:
-        with display.progress_bar(verb.capitalize(), shown=output_format == "text" and total > 0) as progress:
-            bar = progress.add_task(verb, total=total)
-            for step in steps:
-                tally += step
-                progress.update(bar, completed=tally.total)
-    finally:
-        left = []
-        if tally.refused:
-            left.append(f"{_letters(tally.refused)} refused, and left as they were: {tally.reason}")
-        if tally.undeleted:
-            left.append(f"{_letters(tally.undeleted)} not deleted, which may be done again: {tally.reason}")
-        _print(output_format, facts | asdict(tally), f"{tally.done} of {_letters(total)} {verb}.", *left)
-    if tally.done < total:
+def _switch(stack_name: str, output_format: str, *, on: bool) -> None:
+    deployment = find_deployment(client("cloudformation"), stack_name)
+    with interruptible() as interrupted:
+        event_source = switch(client("lambda"), deployment.event_queue_arn, on=on, interrupted=interrupted)
+    depth = read_depth(client("sqs"), deployment.event_queue_url)
+    tell(
+        output_format,
+        {"state": event_source.state, "waiting": depth.waiting, "in_work": depth.in_work},
+        display.switch_text(event_source, depth, on=on, stack_name=stack_name),
+    )
+    if event_source.state != ("Enabled" if on else "Disabled"):
         click.get_current_context().exit(NOT_ALL)
 
 
-def _overview(reading: Reading, chosen: list[Letter]) -> dict[str, Any]:
-    return {
-        **_completeness(reading),
-        "letters": len(chosen),
-        "groups": [letters.group_to_json(one) for one in letters.group(chosen)],
-    }
-
-
-def _completeness(reading: Reading) -> dict[str, Any]:
-    return {"complete": reading.complete, "hidden": reading.hidden}
-
-
-def _groups_or_none(chosen: list[Letter]) -> RenderableType:
-    return display.groups_table(letters.group(chosen), _now_ms()) if chosen else "No dead letters."
-
-
-def _warn(output_format: str, reading: Reading) -> None:
-    if output_format == "json":
-        return
-    if reading.hidden:
-        display.messages.print(
-            f"About {_letters(reading.hidden)} more are held by another reader, or were by one that was killed: "
-            "they are missing here, and show up again within minutes."
-        )
-    if not reading.complete:
-        display.messages.print("The queue was not read to its end: letters came faster than they could be read.")
-
-
-def _print(output_format: str, facts: dict[str, Any], *texts: RenderableType) -> None:
-    if output_format == "json":
-        click.echo(json.dumps(facts, indent=2))
-        return
-    for text in texts:
-        display.output.print(text, soft_wrap=not isinstance(text, Table))
-
-
-def _letters(count: int) -> str:
-    return "1 letter" if count == 1 else f"{count} letters"
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
+main.add_command(letters_group)
 
 if __name__ == "__main__":
     main(prog_name="python -m tools")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
 
 DEFAULT_STACK_NAME = "rtc-segment-stopper"
-_OUTPUTS = ("EventQueueUrl", "DeadLetterQueueUrl", "SegmentTableName")
+_NEEDED = ("EventQueueUrl", "EventQueueArn", "DeadLetterQueueUrl", "SegmentTableName", "StopSegmentFunctionName")
 
 
 class NotDeployed(Exception):
@@ -20,15 +21,35 @@ class NotDeployed(Exception):
 
 @dataclass(frozen=True)
 class Deployment:
-    """What the tools need to know of a deployed stack."""
+    """A deployed stack: its outputs and its parameters by the names of template.yaml."""
 
-    event_queue_url: str
-    dead_letter_queue_url: str
-    segment_table_name: str
+    stack_name: str
+    outputs: Mapping[str, str]
+    parameters: Mapping[str, str]
+
+    @property
+    def event_queue_url(self) -> str:
+        """Where events wait."""
+        return self.outputs["EventQueueUrl"]
+
+    @property
+    def event_queue_arn(self) -> str:
+        """The same queue."""
+        return self.outputs["EventQueueArn"]
+
+    @property
+    def dead_letter_queue_url(self) -> str:
+        """Where dead letters lie."""
+        return self.outputs["DeadLetterQueueUrl"]
+
+    @property
+    def segment_table_name(self) -> str:
+        """What is known of rooms and tasks."""
+        return self.outputs["SegmentTableName"]
 
 
 def find_deployment(client: CloudFormationClient, stack_name: str) -> Deployment:
-    """Read a stack's outputs.
+    """Read a stack's outputs and parameters.
 
     Raises
     ------
@@ -45,7 +66,8 @@ def find_deployment(client: CloudFormationClient, stack_name: str) -> Deployment
             "and check that AWS_PROFILE and AWS_REGION name its account and region"
         ) from None
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
-    missing = [name for name in _OUTPUTS if name not in outputs]
+    missing = [name for name in _NEEDED if name not in outputs]
     if missing:
         raise NotDeployed(f"the stack {stack_name!r} is not an RTC segment stopper: it has no output {missing[0]}")
-    return Deployment(*(outputs[name] for name in _OUTPUTS))
+    parameters = {one["ParameterKey"]: one["ParameterValue"] for one in stack.get("Parameters", [])}
+    return Deployment(stack_name, outputs, parameters)

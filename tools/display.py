@@ -12,6 +12,8 @@ from rich.text import Text
 
 from stop_segment.events import Room
 from stop_segment.records import ROOM_ITEM
+from tools.event_queue import Depth
+from tools.event_source import EventSource
 from tools.letters import Group, Letter
 from tools.rooms import Item
 from tools.times import readable_age, readable_time
@@ -90,6 +92,29 @@ def room_text(room: Room, items: Sequence[Item], now_ms: int) -> Text:
         name = "the room itself" if item.task_id == ROOM_ITEM else f"task {item.task_id}"
         text.append("\n").append(_block(f"{name}: {item.state}", rows))
     return text
+
+
+def switch_text(event_source: EventSource, depth: Depth, *, on: bool, stack_name: str) -> str:
+    """Say what it means that the event source mapping was switched."""
+    on_queue = f"{_count(depth.waiting, 'event waits', 'events wait')} on the queue, {depth.in_work} in work."
+    if event_source.state != ("Enabled" if on else "Disabled"):
+        return f"Not yet: Lambda calls the mapping {event_source.state}. Ask `python -m tools status` again. {on_queue}"
+    if on:
+        return (
+            f"Resumed. {on_queue}\n"
+            "What has waited is late: the API is asked about its tasks first, and no session begun since is stopped."
+        )
+    days = depth.retention_seconds / 86_400
+    return (
+        f"Paused: nothing is stopped from now on. {on_queue}\n"
+        f"Events and callbacks go on arriving. SQS keeps each for {days:.3g} days from when it was sent, no longer.\n"
+        "After two minutes the alarm for the oldest message rings, after fifteen the heartbeat's.\n"
+        f"To go on: python -m tools resume --stack-name {stack_name}"
+    )
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"1 {one}" if number == 1 else f"{number} {many}"
 
 
 def _block(title: str, rows: Sequence[tuple[str, str | None]]) -> Text:

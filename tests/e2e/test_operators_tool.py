@@ -322,6 +322,20 @@ def test_a_room_is_told_with_all_that_the_table_knows(stack: Sandbox, room_id: s
     assert (unknown.returncode, unknown.stdout) == (1, "The table knows nothing of this room.\n")
 
 
+def test_a_paused_stack_stops_nothing_until_it_is_resumed(stack: Sandbox, room_id: str) -> None:
+    stack.rtc.start_task(APP_ID, room_id, "audio")
+    paused = run(stack, "pause")
+    assert paused.returncode == 0, paused.stderr
+    assert paused.stdout.startswith("Paused: nothing is stopped from now on. 0 events wait on the queue, 0 in work.\n")
+    stack.send([room_ended(room_id)])
+    assert answer(stack, "pause") == {"state": "Disabled", "waiting": 1, "in_work": 0}
+    assert stack.rtc.is_running(APP_ID, room_id, "audio")
+
+    assert answer(stack, "resume")["state"] == "Enabled"
+    wait_until_served(stack)
+    assert not stack.rtc.is_running(APP_ID, room_id, "audio")
+
+
 class TestTroubles:
     @pytest.mark.parametrize(
         ("arguments", "stack_name", "changes", "sentence"),

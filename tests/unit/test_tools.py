@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from stop_segment.events import Room
 from tools import letters
 from tools.deployment import Deployment, NotDeployed, find_deployment
-from tools.display import letter_text, printable, room_text
+from tools.display import letter_text, printable, room_text, switch_text
+from tools.event_queue import Depth
+from tools.event_source import EventSource, NoEventSource, switch
 from tools.interruption import interruptible
 from tools.letters import Group, Letter, Message, Selection
 from tools.queues import Tally
@@ -311,17 +313,22 @@ class CloudFormation:
     def describe_stacks(self, StackName: str) -> Any:  # noqa: N803
         if self._outputs is None:
             raise ClientError({"Error": {"Code": self._code, "Message": f"no {StackName}"}}, "DescribeStacks")
-        return {"Stacks": [{"Outputs": [{"OutputKey": k, "OutputValue": v} for k, v in self._outputs.items()]}]}
+        outputs = [{"OutputKey": name, "OutputValue": value} for name, value in self._outputs.items()]
+        return {"Stacks": [{"Outputs": outputs, "Parameters": [{"ParameterKey": "Mode", "ParameterValue": "stop"}]}]}
 
 
 class TestDeployment:
-    OUTPUTS = {"EventQueueUrl": "e", "DeadLetterQueueUrl": "d", "SegmentTableName": "t", "CallbackUrl": "c"}  # noqa: RUF012
+    NEEDED = ("EventQueueUrl", "EventQueueArn", "DeadLetterQueueUrl", "SegmentTableName", "StopSegmentFunctionName")
+    OUTPUTS = dict(zip((*NEEDED, "CallbackUrl"), "eadtfc", strict=True))  # noqa: RUF012
 
     def test_a_stack_of_ours_is_known_by_its_outputs(self) -> None:
         client: Any = CloudFormation(self.OUTPUTS)
-        assert find_deployment(client, "ours") == Deployment("e", "d", "t")
+        found = find_deployment(client, "ours")
+        assert found == Deployment("ours", self.OUTPUTS, {"Mode": "stop"})
+        assert (found.event_queue_url, found.event_queue_arn) == ("e", "a")
+        assert (found.dead_letter_queue_url, found.segment_table_name) == ("d", "t")
 
-    @pytest.mark.parametrize("missing", ["EventQueueUrl", "DeadLetterQueueUrl", "SegmentTableName"])
+    @pytest.mark.parametrize("missing", NEEDED)
     def test_a_stack_that_lacks_one_is_not_ours(self, missing: str) -> None:
         client: Any = CloudFormation({name: value for name, value in self.OUTPUTS.items() if name != missing})
         with pytest.raises(NotDeployed, match=f"'theirs' is not .* no output {missing}"):
@@ -336,6 +343,55 @@ class TestDeployment:
         client: Any = CloudFormation(code="AccessDenied")
         with pytest.raises(ClientError):
             find_deployment(client, "ours")
+
+
+class Lambda:
+    """Knows event source mappings, and takes its time with a change: so many answers still tell the state before."""
+
+    def __init__(self, states: list[str], slow_answers: int = 0) -> None:
+        self.states = states
+        self._slow_answers = slow_answers
+
+    def list_event_source_mappings(self, EventSourceArn: str) -> Any:  # noqa: N803
+        assert EventSourceArn == "arn"
+        if self._slow_answers > 0 and self.states[0].endswith("ing"):
+            self._slow_answers -= 1
+        elif self.states and self.states[0].endswith("ing"):
+            self.states = [self.states[0].removesuffix("ing") + "ed"]
+        return {"EventSourceMappings": [{"UUID": "1", "State": state} for state in self.states]}
+
+    def update_event_source_mapping(self, UUID: str, Enabled: bool) -> None:  # noqa: N803
+        assert UUID == "1"
+        self.states = ["Enabling" if Enabled else "Disabling"]
+
+
+class TestPausing:
+    @pytest.mark.parametrize(("before", "on", "after"), [("Enabled", False, "Disabled"), ("Disabled", True, "Enabled")])
+    def test_the_mapping_is_switched_and_waited_for(self, before: str, on: bool, after: str) -> None:
+        client: Any = Lambda([before], slow_answers=1)
+        assert switch(client, "arn", on=on, interrupted=lambda: False).state == after
+
+    def test_what_is_paused_already_stays_so(self) -> None:
+        client: Any = Lambda(["Disabled"])
+        assert switch(client, "arn", on=False, interrupted=lambda: False) == EventSource("1", "Disabled")
+
+    def test_whoever_does_not_want_to_wait_is_told_how_far_it_is(self) -> None:
+        client: Any = Lambda(["Enabled"], slow_answers=1_000)
+        mapping = switch(client, "arn", on=False, interrupted=lambda: True)
+        assert mapping.state == "Disabling"
+        assert "Lambda calls the mapping Disabling" in switch_text(mapping, Depth(0, 0, 60), on=False, stack_name="s")
+
+    @pytest.mark.parametrize("states", [[], ["Enabled", "Enabled"]])
+    def test_none_or_several_are_a_trouble(self, states: list[str]) -> None:
+        client: Any = Lambda(states)
+        with pytest.raises(NoEventSource, match=f"^{len(states)} event source mappings"):
+            switch(client, "arn", on=True, interrupted=lambda: False)
+
+    def test_what_a_pause_means_is_said(self) -> None:
+        text = switch_text(EventSource("1", "Disabled"), Depth(1, 2, 345_600), on=False, stack_name="mine")
+        assert text.startswith("Paused: nothing is stopped from now on. 1 event waits on the queue, 2 in work.\n")
+        assert "for 4 days" in text
+        assert text.endswith("python -m tools resume --stack-name mine")
 
 
 class TestInterruption:

@@ -1,0 +1,94 @@
+"""What the operator's commands share: their options, their clients, how they answer and what their troubles end in."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import boto3
+import click
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from rich.console import RenderableType
+from rich.table import Table
+
+from tools import display
+from tools.deployment import DEFAULT_STACK_NAME, NotDeployed
+from tools.event_source import NoEventSource
+from tools.queues import Interrupted
+
+NOT_ALL = 1
+AWS_TROUBLE = 3
+INTERRUPTED = 130
+
+Command = Callable[..., None]
+
+
+def examples(*commands: str) -> str:
+    """Write how a command is called, for the end of its help."""
+    lines = "".join(f"\n  python -m tools {command}" for command in commands)
+    return f"\b\nExamples:{lines}"
+
+
+class AwsTrouble(click.ClickException):
+    """What stands between the tool and the stack, in one sentence."""
+
+    exit_code = AWS_TROUBLE
+
+
+class Commands(click.Group):
+    """Commands whose troubles with AWS end in a sentence and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except (NotDeployed, NoEventSource) as error:
+            raise AwsTrouble(str(error)) from None
+        except (ClientError, BotoCoreError) as error:
+            raise AwsTrouble(f"AWS: {error}") from None
+        except Interrupted:
+            display.messages.print("Interrupted. What was not done yet is as it was.")
+            ctx.exit(INTERRUPTED)
+
+
+def common_options(command: Command) -> Command:
+    """Add what every command knows."""
+    for option in (
+        click.option(
+            "--output",
+            "output_format",
+            type=click.Choice(["text", "json"]),
+            default="text",
+            show_default=True,
+            help="For people, or for machines: then times are Unix ms.",
+        ),
+        click.option("--stack-name", default=DEFAULT_STACK_NAME, show_default=True, help="The deployed stack."),
+    ):
+        command = option(command)
+    return command
+
+
+def client(service: str) -> Any:
+    """Make a boto3 client of a service, for the account, region and endpoint of the environment."""
+    config = Config(connect_timeout=5, read_timeout=15, retries={"mode": "standard", "total_max_attempts": 3})
+    try:
+        return boto3.session.Session().client(service, config=config)  # type: ignore[call-overload]
+    except ValueError as error:  # a setting that makes no sense, such as an endpoint that is no URL
+        raise AwsTrouble(f"AWS: {error}") from None
+
+
+def tell(output_format: str, facts: dict[str, Any], *texts: RenderableType) -> None:
+    """Answer: with `facts` to a machine, with `texts` to a person."""
+    if output_format == "json":
+        click.echo(json.dumps(facts, indent=2))
+        return
+    for text in texts:
+        display.output.print(text, soft_wrap=not isinstance(text, Table))
+
+
+def now_ms() -> int:
+    """Return the time of day, Unix ms."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,47 @@
+"""How much waits on a queue, and for how long SQS keeps it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+
+@dataclass(frozen=True)
+class Depth:
+    """What is on a queue, about.
+
+    Parameters
+    ----------
+    waiting
+        Messages that can be received now.
+    in_work
+        Messages that somebody has received, or that wait for their next try.
+    retention_seconds
+        How long SQS keeps a message.
+    """
+
+    waiting: int
+    in_work: int
+    retention_seconds: int
+
+
+def read_depth(client: SQSClient, queue_url: str) -> Depth:
+    """Ask SQS about a queue."""
+    attributes = client.get_queue_attributes(
+        QueueUrl=queue_url,
+        AttributeNames=[
+            "ApproximateNumberOfMessages",
+            "ApproximateNumberOfMessagesNotVisible",
+            "ApproximateNumberOfMessagesDelayed",
+            "MessageRetentionPeriod",
+        ],
+    )["Attributes"]
+    return Depth(
+        waiting=int(attributes["ApproximateNumberOfMessages"]),
+        in_work=int(attributes["ApproximateNumberOfMessagesNotVisible"])
+        + int(attributes["ApproximateNumberOfMessagesDelayed"]),
+        retention_seconds=int(attributes["MessageRetentionPeriod"]),
+    )
