@@ -7,13 +7,15 @@ interprets it, and judged here, by one function for every form that an answer ca
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-import urllib3
+from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError, SSLError
+from urllib3.exceptions import TimeoutError as HttpTimeoutError
 from volcenginesdkcore import ApiClient, Configuration, UniversalApi, UniversalInfo
 from volcenginesdkcore.auth.providers.provider import CredentialValue, Provider
 from volcenginesdkcore.interceptor import InterceptorContext, RequestInterceptor, ResponseInterceptor
@@ -304,13 +306,16 @@ def _answer_in(error: Exception | None) -> Answer:
         return Answer.read(error.status, error.body)
     if isinstance(error, UnicodeDecodeError):
         raise Retryable("UnreadableAnswer", "the API's answer is not UTF-8") from None
-    if isinstance(error, urllib3.exceptions.ProtocolError) and isinstance(error.args[-1], ConnectionError):
+    # The SDK turns urllib3's SSLError into an ApiException without a status.
+    cause = error.__context__ if isinstance(error, ApiException) else error
+    if isinstance(cause, (ProtocolError, SSLError)) and isinstance(cause.args[-1], (ConnectionError, ssl.SSLEOFError)):
         raise ConnectionLost("ConnectionLost", "the API closed the connection without an answer") from None
-    if isinstance(error, urllib3.exceptions.TimeoutError):
-        raise NoAnswer("Timeout", f"the API did not answer in time: {type(error).__name__}") from None
-    kind = NoAnswer if isinstance(error, urllib3.exceptions.HTTPError) else Retryable
+    # In urllib3 2 a connection that cannot be made is a time-out by inheritance.
+    if isinstance(cause, HttpTimeoutError) and not isinstance(cause, NewConnectionError):
+        raise NoAnswer("Timeout", f"the API did not answer in time: {type(cause).__name__}") from None
+    kind = NoAnswer if isinstance(cause, HTTPError) else Retryable
     # From None: what the SDK says of a request that it could not send may quote its headers.
-    raise kind("ApiUnreachable", f"no answer from the API: {type(error).__name__}") from None
+    raise kind("ApiUnreachable", f"no answer from the API: {type(cause or error).__name__}") from None
 
 
 def _dict(value: object) -> dict[str, Any]:

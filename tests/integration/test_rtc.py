@@ -434,7 +434,7 @@ class TestAnswerTable:
         with socket.socket() as unheard:  # bound, so that nobody else listens there
             unheard.bind(("127.0.0.1", 0))
             error = refusal(lambda: call(connect(f"http://127.0.0.1:{unheard.getsockname()[1]}", secret)))
-        assert (type(error), error.request_id) == (NoAnswer, None)
+        assert (type(error), error.code, error.request_id) == (NoAnswer, "ApiUnreachable", None)
 
     def test_a_secret_without_a_key_is_no_request(
         self, double: RtcDouble, secret: Secret, api: RtcApi, call: Call
