@@ -95,5 +95,6 @@ $(CHECKOV_INSTALLED): tests/checkov-requirements.txt | $(INSTALLED)
 $(BUILT): $(SOURCES) | $(INSTALLED)
 	@echo "Building the functions with SAM CLI"
 	@sam build > .aws-sam-build.log 2>&1 || { cat .aws-sam-build.log; rm -f .aws-sam-build.log; exit 1; }
+	@sed -n '/^No bytecode/{p;q;}' .aws-sam-build.log
 	@rm -f .aws-sam-build.log
 	@touch $@

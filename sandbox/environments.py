@@ -6,7 +6,6 @@ import contextlib
 import functools
 import json
 import os
-import shutil
 import signal
 import subprocess  # nosec B404 # runs the environments
 import sys
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.embedded_aws import REGION
-from sandbox.stack import BUILT_TEMPLATE
+from sandbox.stack import BUILT_TEMPLATE, ROOT
 
 BUILD = BUILT_TEMPLATE.parent
 PYTHON = "3.13"  # as the template's Runtime says
@@ -134,7 +133,7 @@ def environment(
     with tempfile.TemporaryDirectory(prefix="segment-stopper-") as home, (Path(home) / "log").open("wb") as log:
         process = subprocess.Popen(  # noqa: S603 # nosec B603 # our own command, no shell
             # -u: each line is written at once. -B: on Lambda the artifact cannot be written.
-            [python_of_lambda(), "-I", "-S", "-u", "-B", str(_RUNTIME)],
+            [python_of_lambda() or _own_python(), "-I", "-S", "-u", "-B", str(_RUNTIME)],
             env=lambda_variables(function, artifact) | dict(variables) | {"HOME": home},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -175,15 +174,14 @@ def lambda_variables(function: str, artifact: Path) -> dict[str, str]:
 
 
 @functools.cache
-def python_of_lambda() -> str:
-    """Find the runtime's own Python on this machine; say so where there is none, and take the one that runs this."""
-    candidates = [sys.executable, shutil.which(f"python{PYTHON}")]
-    candidates += sorted(map(str, Path("~/.pyenv/versions").expanduser().glob(f"{PYTHON}.*/bin/python")))
-    question = "import sys; print('{}.{}'.format(*sys.version_info))"
-    for candidate in filter(None, candidates):
-        done = subprocess.run([candidate, "-I", "-c", question], capture_output=True, text=True, check=False)  # noqa: S603 # nosec B603 # our own command, no shell
-        if done.stdout.strip() == PYTHON:
-            return candidate
+def python_of_lambda() -> str | None:
+    """Find the runtime's own Python on this machine, as the build does; None where there is none."""
+    folder = str(ROOT / "functions")
+    command = ["make", "--no-print-directory", "-C", folder, "runtime-python", f"RUNTIME={PYTHON}"]
+    return subprocess.check_output(command, text=True).strip() or None  # noqa: S603 # nosec B603 # our own command
+
+
+def _own_python() -> str:
     local = "{}.{}".format(*sys.version_info)
     warnings.warn(
         f"this machine has no Python {PYTHON}: functions run in {local}, as they never do on Lambda", stacklevel=2

@@ -1,10 +1,14 @@
 """What `sam build` makes: each function must run with nothing but its own artifact, on any architecture."""
 
+import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from sandbox.environments import BUILD, HANDLERS, environment
+from sandbox.environments import BUILD, HANDLERS, environment, lambda_variables, python_of_lambda
+from sandbox.stack import ROOT
 from tests.environments import STOP_SETTINGS
 
 MOST_BYTES = 40 * 1024 * 1024
@@ -17,32 +21,49 @@ SETTINGS = {
     },
     "PublishOutcomeFunction": {"OUTCOME_EVENT_BUS_NAME": "outcomes"},
 }
-pytestmark = pytest.mark.parametrize("function", sorted(HANDLERS))
+COMPILED = """
+import importlib, sys
+_, handler, artifact = sys.argv
+sys.path.insert(0, artifact)
+compiled = []
+def hook(event, arguments):
+    if event == "compile" and str(arguments[1]).startswith(artifact):
+        compiled.append(arguments[1])
+sys.addaudithook(hook)
+importlib.import_module(handler)
+print(sum(str(getattr(module, "__file__", "")).startswith(artifact) for module in sys.modules.values()), *compiled)
+"""
+every_function = pytest.mark.parametrize("function", sorted(HANDLERS))
 
 
 def files(function: str) -> list[Path]:
     return [path for path in (BUILD / function).rglob("*") if path.is_file()]
 
 
+@every_function
 def test_every_function_of_the_stack_is_looked_at(function: str) -> None:
     assert {path.name for path in BUILD.iterdir() if path.is_dir()} == HANDLERS.keys() == SETTINGS.keys()
     assert files(function)
 
 
+@every_function
 def test_handler_imports_with_nothing_else_on_the_path(function: str) -> None:
     with environment(function, SETTINGS[function]):
         pass
 
 
+@every_function
 def test_artifact_holds_only_its_own_function_s_code(function: str) -> None:
     ours = {name.partition(".")[0] for name in HANDLERS.values()}
     assert ours & {path.name for path in (BUILD / function).iterdir()} == {HANDLERS[function].partition(".")[0]}
 
 
-def test_artifact_holds_no_compiled_file(function: str) -> None:
-    assert [path for path in files(function) if path.suffix in (".so", ".pyd", ".dll", ".dylib", ".pyc")] == []
+@every_function
+def test_artifact_holds_no_machine_code(function: str) -> None:
+    assert [path for path in files(function) if path.suffix in (".so", ".pyd", ".dll", ".dylib")] == []
 
 
+@every_function
 def test_every_package_in_the_artifact_is_of_a_pure_python_wheel(function: str) -> None:
     wheels = list((BUILD / function).glob("*.dist-info/WHEEL"))
     assert len(wheels) >= 5
@@ -51,5 +72,53 @@ def test_every_package_in_the_artifact_is_of_a_pure_python_wheel(function: str) 
     assert impure == tagged == []
 
 
+@every_function
 def test_artifact_is_small(function: str) -> None:
     assert sum(path.stat().st_size for path in files(function)) <= MOST_BYTES
+
+
+def make_bytecode(artifact: Path, *settings: str) -> str:
+    folder = str(ROOT / "functions")
+    command = ["make", "--no-print-directory", "-C", folder, "bytecode", f"ARTIFACTS_DIR={artifact}", *settings]
+    return subprocess.check_output(command, env=os.environ | {"PYTHONHASHSEED": "1"}, text=True)
+
+
+@pytest.fixture(scope="module")
+def python() -> str:
+    return python_of_lambda() or pytest.skip("the functions' own version of Python is not here")
+
+
+@every_function
+def test_lambda_compiles_no_module_of_the_artifact(function: str, python: str) -> None:
+    artifact = BUILD / function
+    done = subprocess.run(
+        [python, "-I", "-S", "-B", "-c", COMPILED, HANDLERS[function].rpartition(".")[0], artifact],
+        env=lambda_variables(function, artifact) | SETTINGS[function],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    imported, *compiled = done.stdout.split()
+    assert int(imported) > 50
+    assert compiled == []
+
+
+@pytest.mark.usefixtures("python")
+def test_bytecode_is_the_same_wherever_and_whenever_it_is_made(tmp_path: Path) -> None:
+    artifact, copy = BUILD / "ReceiveCallbackFunction", tmp_path / "elsewhere"
+    shutil.copytree(artifact, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    make_bytecode(copy)
+    built, again = (
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.pyc")} for folder in (artifact, copy)
+    )
+    assert built
+    assert again == built
+
+
+def test_build_without_lambda_s_python_says_what_that_costs(tmp_path: Path) -> None:
+    (tmp_path / "module.py").touch()
+    said = make_bytecode(tmp_path, "RUNTIME=3.99")
+    assert said.startswith("No bytecode")
+    assert said.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["module.py"]

@@ -14,7 +14,7 @@ from sandbox import environments
 from sandbox.embedded_aws import EmbeddedAws
 from sandbox.environments import Environment, FunctionError, environment
 from sandbox.rtc_double import RtcDouble
-from sandbox.stack import wait_for
+from sandbox.stack import ROOT, wait_for
 from tests.environments import sqs_batch, stop_variables
 
 FUNCTION = """
@@ -44,8 +44,6 @@ def handler(event, context):
                 "remaining_ms": context.get_remaining_time_in_millis(), "trace": os.environ["_X_AMZN_TRACE_ID"]}
         case _: return {"now": clock(), "ticks": ticks, "pid": os.getpid(), "python": sys.version_info[:2]}
 """
-
-TEMPLATE = Path(__file__).parent.parent.parent / "template.yaml"
 
 
 @pytest.fixture
@@ -150,13 +148,16 @@ def test_the_built_stop_function_stops_a_task(aws: EmbeddedAws) -> None:
         assert not rtc.is_running(*task)
 
 
-def test_the_python_is_lambda_s_or_the_tests_say_that_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_is_lambda_s_or_the_tests_say_that_it_is_not(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(environments, "PYTHON", "3.99")
     environments.python_of_lambda.cache_clear()
-    with pytest.warns(UserWarning, match=r"this machine has no Python 3\.99"):
-        assert environments.python_of_lambda() == sys.executable
+    with pytest.warns(UserWarning, match=r"this machine has no Python 3\.99"), small(artifact) as made:
+        assert tuple(made.invoke({})["python"]) == sys.version_info[:2]
     environments.python_of_lambda.cache_clear()
 
 
-def test_the_python_is_the_template_s() -> None:
-    assert f"Runtime: python{environments.PYTHON}\n" in TEMPLATE.read_text()
+def test_the_python_is_the_template_s_and_the_build_s() -> None:
+    assert f"Runtime: python{environments.PYTHON}\n" in (ROOT / "template.yaml").read_text()
+    assert f"RUNTIME := {environments.PYTHON}\n" in (ROOT / "functions" / "Makefile").read_text()
