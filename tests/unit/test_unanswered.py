@@ -52,7 +52,7 @@ MEANINGS: list[tuple[Exception, Meaning]] = [
     (of_urllib3.ProtocolError("Connection broken", http.client.IncompleteRead(b"", 5)), UNREACHABLE),
     (of_urllib3.ProtocolError("Connection aborted.", http.client.BadStatusLine("x")), UNREACHABLE),
     (of_urllib3.IncompleteRead(0, 5), UNREACHABLE),
-    (of_urllib3.InvalidChunkLength(cast("urllib3.HTTPResponse", urllib3.HTTPResponse()), b"x"), UNREACHABLE),
+    (of_urllib3.InvalidChunkLength(urllib3.HTTPResponse(), b"x"), UNREACHABLE),
     (of_urllib3.ResponseNotChunked("no chunks"), UNREACHABLE),
     (of_urllib3.BodyNotHttplibCompatible("no file"), UNREACHABLE),
     (of_urllib3.HeaderParsingError([], b"x"), UNREACHABLE),
