@@ -10,7 +10,7 @@ from stop_segment.errors import Retryable
 from stop_segment.events import Event, EventType, Room, Task
 from stop_segment.records import ROOM_ITEM, SegmentTable, room_item
 from stop_segment.rules import Outcome, Record
-from tests.unit.rtc_model import MemoryDynamo, memory_dynamo
+from tests.unit.memory_dynamo import MemoryDynamo
 
 T = 1_795_327_920_123
 NOW_MS = 1_795_327_930_456
@@ -25,7 +25,7 @@ LATER_EXPIRES = LATER_MS // 1000 + RETENTION_SECONDS
 def client(request: pytest.FixtureRequest, aws: EmbeddedAws) -> Iterator[Any]:
     """Make a client; test_time_decides.py runs on the stand-in, so that is held to the same."""
     if request.param == "stand-in":
-        yield memory_dynamo()
+        yield MemoryDynamo().client
         return
     client = aws.client("dynamodb")
     yield client

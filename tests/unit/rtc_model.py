@@ -1,4 +1,4 @@
-"""Small models of what surrounds the stopper: a DynamoDB, the RTC service, and SQS with its functions that crash.
+"""Small models of what surrounds the stopper: the RTC service, and SQS with its functions that crash.
 
 Time is virtual and every call is a step: the other messages run for some ticks before it and after it.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -16,25 +15,21 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from functools import cached_property
 from itertools import count
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 from unittest.mock import patch
 
-from botocore.exceptions import ClientError
-
 from stop_segment import rules, stopper
-from stop_segment.calls import Calls
+from stop_segment.calls import Calls, InThread
 from stop_segment.circuit import Circuit
 from stop_segment.errors import Retryable
 from stop_segment.events import Event, EventType, Room, Task, parse_event
-from stop_segment.records import SegmentTable
+from stop_segment.records import SegmentTable, room_item
 from stop_segment.rtc import RtcApi, Stopped
 from stop_segment.rules import Outcome, Record, RunningTask, Verdict
 from stop_segment.settings import Settings, read_settings
 from stop_segment.stopper import Batch, Stopper
 from stop_segment.turns import Turns
-
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
+from tests.unit.memory_dynamo import MemoryDynamo
 
 SETTINGS: Settings = read_settings(
     {
@@ -59,95 +54,10 @@ _MOST_TICKS = 20_000
 _MOST_RETRIES = 3
 _RETRY_SECONDS = 30
 
-Item = dict[str, dict[str, str]]
-
 
 def ms(second: int) -> int:
     """Return a history's second as Unix ms."""
     return _EPOCH_MS + 1000 * second
-
-
-class MemoryDynamo:
-    """As much of a DynamoDB client as `SegmentTable` uses, in memory: one table, with the conditions it is sent.
-
-    The properties need thousands of interleavings, each from an empty table, and an embedded AWS would need a second
-    for some of them. So the stand-in is below `SegmentTable`, whose own conditions are what runs here;
-    tests/integration/test_records.py holds both to the same statements.
-    """
-
-    def __init__(self) -> None:
-        self._items: dict[tuple[str, str], Item] = {}
-
-    def get_item(self, *, TableName: str, Key: Item, ConsistentRead: bool) -> dict[str, Any]:  # noqa: N803, ARG002
-        assert ConsistentRead
-        item = self._items.get(_key(Key))
-        return {"Item": item} if item else {}
-
-    def batch_get_item(self, RequestItems: dict[str, Any]) -> dict[str, Any]:  # noqa: N803 - boto3's names
-        ((name, request),) = RequestItems.items()
-        assert request["ConsistentRead"]
-        keys = [_key(key) for key in request["Keys"]]
-        assert len(set(keys)) == len(keys) <= 100
-        return {"Responses": {name: [self._items[key] for key in keys if key in self._items]}, "UnprocessedKeys": {}}
-
-    def query(
-        self,
-        *,
-        TableName: str,  # noqa: N803, ARG002
-        ConsistentRead: bool,  # noqa: N803
-        KeyConditionExpression: str,  # noqa: N803
-        ExpressionAttributeValues: dict[str, dict[str, str]],  # noqa: N803
-    ) -> dict[str, Any]:
-        assert ConsistentRead
-        assert KeyConditionExpression == "room = :room AND task_id > :room_item"
-        room, room_item = (ExpressionAttributeValues[name]["S"] for name in (":room", ":room_item"))
-        return {"Items": [self._items[key] for key in sorted(self._items) if key[0] == room and key[1] > room_item]}
-
-    def update_item(
-        self,
-        *,
-        TableName: str,  # noqa: N803, ARG002
-        Key: Item,  # noqa: N803
-        UpdateExpression: str,  # noqa: N803
-        ExpressionAttributeNames: dict[str, str],  # noqa: N803
-        ExpressionAttributeValues: dict[str, dict[str, str]],  # noqa: N803
-        ConditionExpression: str = "",  # noqa: N803
-    ) -> dict[str, Any]:
-        item = self._items.get(_key(Key), {})
-        names, values = ExpressionAttributeNames, ExpressionAttributeValues
-        if ConditionExpression and not _holds(ConditionExpression, item, names, values):
-            raise ClientError({"Error": {"Code": "ConditionalCheckFailedException", "Message": ""}}, "UpdateItem")
-        parts = re.fullmatch(r"SET (?P<set>.+?)(?: REMOVE (?P<remove>.+))?", UpdateExpression)
-        assert parts
-        new = {**Key, **item}
-        for assignment in parts["set"].split(", "):
-            name, value = assignment.split(" = ")
-            new[names[name]] = values[value]
-        for name in parts["remove"].split(", ") if parts["remove"] else ():
-            new.pop(names[name], None)
-        self._items[_key(Key)] = new
-        return {}
-
-
-def _key(item: Item) -> tuple[str, str]:
-    return item["room"]["S"], item["task_id"]["S"]
-
-
-def _holds(condition: str, item: Item, names: dict[str, str], values: dict[str, dict[str, str]]) -> bool:
-    for term in condition.split(" OR "):
-        if absent := re.fullmatch(r"attribute_not_exists\((#\w+)\)", term):
-            if names[absent[1]] not in item:
-                return True
-        else:
-            name, value = term.split(" <= ")
-            if names[name] in item and int(item[names[name]]["N"]) <= int(values[value]["N"]):
-                return True
-    return False
-
-
-def memory_dynamo() -> DynamoDBClient:
-    """Return an empty `MemoryDynamo`, as the client that it stands in for."""
-    return cast("DynamoDBClient", MemoryDynamo())
 
 
 @dataclass
@@ -198,7 +108,7 @@ class Request:
 
 
 _decision: ContextVar[Decision] = ContextVar("decision")
-_starts_known_in_room: ContextVar[int] = ContextVar("starts_known_in_room", default=0)
+_starts_known: ContextVar[int] = ContextVar("starts_known", default=0)
 
 
 class RtcService:
@@ -247,15 +157,20 @@ class WatchedTable(SegmentTable):
     """The segment table, which keeps what it is told: starts, and times of stop events that were answered."""
 
     def __init__(self) -> None:
-        super().__init__(memory_dynamo(), SETTINGS.segment_table_name, SETTINGS.record_retention_seconds)
+        self.dynamo = MemoryDynamo()
+        super().__init__(self.dynamo.client, SETTINGS.segment_table_name, SETTINGS.record_retention_seconds)
         self.starts: list[tuple[Task, int]] = []
         self.answers: list[tuple[Task, int]] = []
+
+    def begin_reading(self) -> None:
+        """Note what is known by now, for what is decided from here on without a record."""
+        _starts_known.set(len(self.starts))
 
     def read(self, tasks: Sequence[Task]) -> dict[Task, Record]:
         return self._watched(super().read(tasks))
 
     def tasks_of(self, room: Room) -> dict[Task, Record]:
-        _starts_known_in_room.set(len(self.starts))
+        self.begin_reading()
         return self._watched(super().tasks_of(room))
 
     def note_start(self, event: Event, now_ms: int) -> None:
@@ -269,6 +184,10 @@ class WatchedTable(SegmentTable):
     def note_stop(self, task: Task, event: Event, outcome: Outcome, request_id: str | None, now_ms: int) -> None:
         super().note_stop(task, event, outcome, request_id, now_ms)
         self.answers.append((task, event.time_ms))
+
+    def note_room_end(self, event: Event, now_ms: int) -> None:
+        super().note_room_end(event, now_ms)
+        self.answers.append((room_item(event.room), event.time_ms))
 
     def _watched(self, records: dict[Task, Record]) -> dict[Task, Record]:
         return {task: _ReadRecord(**vars(record), starts_known=len(self.starts)) for task, record in records.items()}
@@ -375,6 +294,34 @@ class History:
         return [message.event for message in self.messages]
 
 
+def watched_decide(time_ms: int, record: Record, now_ms: int, **limits: int) -> Verdict:
+    """Decide by the rules, and keep what was known then, for whoever asks why a request was made."""
+    # Of a task without a record, or of a room's, is known when the invocation began or its tasks were read.
+    known = record.starts_known if isinstance(record, _ReadRecord) else 0
+    stale = now_ms - time_ms > SETTINGS.stale_after_ms
+    known = max(known, _starts_known.get())
+    _decision.set(Decision(time_ms, known, stale and record.started_at_ms is None, now_ms))
+    return rules.decide(time_ms, record, now_ms, **limits)
+
+
+def make_stopper(table: SegmentTable, rtc: RtcService, in_thread: InThread, now_ms: Callable[[], int]) -> Stopper:
+    """Make a function environment's stopper; every step of it goes through `in_thread`."""
+
+    def clock_seconds() -> float:
+        return now_ms() / 1000
+
+    def measure(name: str, value: float) -> None:
+        """Nobody reads the metrics here."""
+
+    circuit = Circuit(clock_seconds)
+
+    def calls() -> Calls:
+        turns = Turns(SETTINGS.requests_per_second, clock_seconds, lambda _: asyncio.sleep(0))
+        return Calls(turns, circuit, in_thread, clock_seconds, measure)
+
+    return Stopper(SETTINGS, table, cast("RtcApi", rtc), calls(), calls(), in_thread, now_ms, measure)
+
+
 @dataclass
 class _Environment:
     """A function environment; one that died does not run any more."""
@@ -386,9 +333,8 @@ class _Environment:
 class _Run:
     """An invocation under way."""
 
-    def __init__(self, invocation: Invocation, environment: _Environment, starts_known: int) -> None:
+    def __init__(self, invocation: Invocation, environment: _Environment) -> None:
         self.environment = environment
-        self.starts_known = starts_known
         self._pace = invocation.pace
         self._troubles = invocation.troubles
         self._steps = count()
@@ -478,7 +424,7 @@ class World:
 
     async def _deliver(self, invocations: Sequence[Invocation]) -> None:
         under_way: list[asyncio.Task[None]] = []
-        with patch.object(stopper, "decide", self._decide):
+        with patch.object(stopper, "decide", watched_decide):
             for invocation in invocations:
                 self._now_ms = max(self._now_ms, ms(invocation.at))
                 under_way.append(asyncio.create_task(self._invoke(invocation)))
@@ -497,7 +443,8 @@ class World:
 
     async def _invoke(self, invocation: Invocation) -> None:
         environment = self._environment(invocation.environment)
-        _run.set(_Run(invocation, environment, len(self.table.starts)))
+        _run.set(_Run(invocation, environment))
+        self.table.begin_reading()
         batch = environment.stopper.batch(lambda: 60)
         serving = asyncio.create_task(self._serve_all(batch, invocation.messages))
         death = asyncio.create_task(environment.died.wait())
@@ -524,29 +471,17 @@ class World:
     def _environment(self, number: int) -> _Environment:
         environment = self._environments.get(number)
         if environment is None or environment.died.is_set():
-            environment = self._environments[number] = _Environment(self._stopper(), asyncio.Event())
+            environment = self._environments[number] = _Environment(
+                make_stopper(self.table, self.rtc, _in_thread, self.now_ms), asyncio.Event()
+            )
         return environment
 
-    def _stopper(self) -> Stopper:
-        def clock_seconds() -> float:
-            return self._now_ms / 1000
 
-        def measure(name: str, value: float) -> None:
-            """Nobody reads the metrics here."""
-
-        circuit = Circuit(clock_seconds)
-
-        def calls() -> Calls:
-            turns = Turns(SETTINGS.requests_per_second, clock_seconds, lambda _: asyncio.sleep(0))
-            return Calls(turns, circuit, _in_thread, clock_seconds, measure)
-
-        api = cast("RtcApi", self.rtc)
-        return Stopper(SETTINGS, self.table, api, calls(), calls(), _in_thread, self.now_ms, measure)
-
-    def _decide(self, time_ms: int, record: Record, now_ms: int, **limits: int) -> Verdict:
-        # A task without a record was read after its invocation began, which is all that is known of that read.
-        known = record.starts_known if isinstance(record, _ReadRecord) else _run.get().starts_known
-        stale = now_ms - time_ms > SETTINGS.stale_after_ms
-        known = max(known, _starts_known_in_room.get())
-        _decision.set(Decision(time_ms, known, stale and record.started_at_ms is None, now_ms))
-        return rules.decide(time_ms, record, now_ms, **limits)
+def is_to_be_stopped(session: Session, event: Event, events: Sequence[Event]) -> bool:
+    """Whether a stop event covers a session that runs at its time, and that the table can know of."""
+    of_task = [one for one in events if not one.is_stop and session.task in one.tasks]
+    known = session.task in event.tasks or (
+        not event.task_ids and event.room == session.task.room and any(one.time_ms <= event.time_ms for one in of_task)
+    )
+    started_later = any(one.type is EventType.SEGMENT_STARTED and one.time_ms > event.time_ms for one in of_task)
+    return event.is_stop and session.was_to_run_at(event.time_ms) and known and not started_later

@@ -15,7 +15,8 @@ from stop_segment.records import SegmentTable
 from stop_segment.rtc import RtcApi, Stopped
 from stop_segment.rules import Outcome, Record, RunningTask
 from stop_segment.stopper import Done, Served, Stopper
-from tests.unit.rtc_model import SETTINGS, memory_dynamo
+from tests.unit.memory_dynamo import MemoryDynamo
+from tests.unit.rtc_model import SETTINGS
 
 T = 1_795_327_920_000
 DAY_MS = 86_400_000
@@ -51,7 +52,7 @@ class Environment:
     def __init__(self) -> None:
         self.now_ms = T
         self.rtc = Rtc()
-        self.client = memory_dynamo()
+        self.client = MemoryDynamo().client
         self.table = SegmentTable(self.client, SETTINGS.segment_table_name, SETTINGS.record_retention_seconds)
         self.did: Counter[str] = Counter()
         self.measured: list[tuple[str, float]] = []

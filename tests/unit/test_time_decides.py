@@ -24,9 +24,9 @@ from tests.unit.rtc_model import (
     Invocation,
     Life,
     Message,
-    Session,
     Trouble,
     World,
+    is_to_be_stopped,
     ms,
 )
 
@@ -135,16 +135,6 @@ def histories(draw: Draw, *, restarts_within_the_window: bool = True) -> History
 
 def calm_restarts() -> st.SearchStrategy[History]:
     return histories(restarts_within_the_window=False)
-
-
-def is_to_be_stopped(session: Session, event: Event, events: Sequence[Event]) -> bool:
-    """Whether a stop event covers a session that runs at its time, and that the table can know of."""
-    of_task = [one for one in events if not one.is_stop and session.task in one.tasks]
-    known = session.task in event.tasks or (
-        not event.task_ids and event.room == session.task.room and any(one.time_ms <= event.time_ms for one in of_task)
-    )
-    started_later = any(one.type is STARTED and one.time_ms > event.time_ms for one in of_task)
-    return event.is_stop and session.was_to_run_at(event.time_ms) and known and not started_later
 
 
 # Explicit histories: rare in random search, and each the one that a wrong order or a missing rule gets wrong.

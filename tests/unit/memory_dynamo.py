@@ -1,0 +1,186 @@
+"""As much of a DynamoDB as `SegmentTable` uses, in memory: one table, its index, and the conditions that it is sent.
+
+The histories need many thousands of tables, and an embedded AWS would need a second for some. So the stand-in is below
+`SegmentTable`, whose own expressions are what is evaluated here; tests/integration/test_records.py holds both to the
+same statements.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, cast
+
+from botocore.exceptions import ClientError
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+Item = dict[str, dict[str, Any]]
+_Condition = Callable[[Item, Mapping[str, str], Item], bool]
+
+_KEYS_OF = {None: ("room", "task_id"), "WatchedRooms": ("watch", "check_at")}
+_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
+    "=": lambda left, right: bool(left == right),
+    "<": lambda left, right: bool(left < right),
+    "<=": lambda left, right: bool(left <= right),
+    ">": lambda left, right: bool(left > right),
+    ">=": lambda left, right: bool(left >= right),
+    "<>": lambda left, right: bool(left != right),
+}
+
+
+class MemoryDynamo:
+    """A boto3 client of DynamoDB, as `SegmentTable` sees it.
+
+    Attributes
+    ----------
+    changes
+        Every item that was changed, before and after, as the table's stream tells them.
+    """
+
+    def __init__(self) -> None:
+        self._items: dict[tuple[str, str], Item] = {}
+        self.changes: list[tuple[Item, Item]] = []
+
+    @property
+    def client(self) -> DynamoDBClient:
+        """Itself, as the client that it stands in for."""
+        return cast("DynamoDBClient", self)
+
+    def items(self) -> list[Item]:
+        """Return what the table holds."""
+        return [self._items[key] for key in sorted(self._items)]
+
+    def get_item(self, *, TableName: str, Key: Item, ConsistentRead: bool) -> dict[str, Any]:  # noqa: N803, ARG002
+        assert ConsistentRead
+        item = self._items.get(_key(Key))
+        return {"Item": item} if item else {}
+
+    def batch_get_item(self, RequestItems: dict[str, Any]) -> dict[str, Any]:  # noqa: N803 - boto3's names
+        ((name, request),) = RequestItems.items()
+        assert request["ConsistentRead"]
+        keys = [_key(key) for key in request["Keys"]]
+        assert len(set(keys)) == len(keys) <= 100
+        return {"Responses": {name: [self._items[key] for key in keys if key in self._items]}, "UnprocessedKeys": {}}
+
+    def query(
+        self,
+        *,
+        TableName: str,  # noqa: N803, ARG002
+        KeyConditionExpression: str,  # noqa: N803
+        ExpressionAttributeValues: Item,  # noqa: N803
+        IndexName: str | None = None,  # noqa: N803
+        ConsistentRead: bool = False,  # noqa: N803
+        Limit: int | None = None,  # noqa: N803
+        Select: str = "",  # noqa: N803
+    ) -> dict[str, Any]:
+        assert ConsistentRead == (IndexName is None)
+        keys = _KEYS_OF[IndexName]
+        holds = _condition(KeyConditionExpression)
+        found = [
+            item
+            for item in self.items()
+            if all(key in item for key in keys) and holds(item, {}, ExpressionAttributeValues)
+        ]
+        found.sort(key=lambda item: _value(item[keys[1]]))
+        return {"Count": len(found)} if Select == "COUNT" else {"Items": found[:Limit]}
+
+    def update_item(
+        self,
+        *,
+        TableName: str,  # noqa: N803, ARG002
+        Key: Item,  # noqa: N803
+        UpdateExpression: str,  # noqa: N803
+        ExpressionAttributeNames: dict[str, str],  # noqa: N803
+        ExpressionAttributeValues: Item | None = None,  # noqa: N803
+        ConditionExpression: str = "",  # noqa: N803
+        ReturnValues: str = "",  # noqa: N803, ARG002 - more than is asked for does no harm
+        ReturnValuesOnConditionCheckFailure: str = "",  # noqa: N803
+    ) -> dict[str, Any]:
+        item = self._items.get(_key(Key), {})
+        values = ExpressionAttributeValues or {}
+        if ConditionExpression and not _condition(ConditionExpression)(item, ExpressionAttributeNames, values):
+            error: Any = {"Error": {"Code": "ConditionalCheckFailedException", "Message": ""}}
+            if ReturnValuesOnConditionCheckFailure and item:
+                error["Item"] = item
+            raise ClientError(error, "UpdateItem")
+        new = {**Key, **item}
+        for verb, name, operand in _changes(UpdateExpression):
+            _change(new, verb, ExpressionAttributeNames[name], operand, values)
+        self._items[_key(Key)] = new
+        self.changes.append((item, new))
+        return {"Attributes": new}
+
+
+def _key(item: Item) -> tuple[str, str]:
+    return item["room"]["S"], item["task_id"]["S"]
+
+
+def _value(attribute: Mapping[str, Any]) -> Any:
+    ((kind, value),) = attribute.items()
+    return int(value) if kind == "N" else value
+
+
+@lru_cache
+def _changes(expression: str) -> list[tuple[str, str, str]]:
+    """Split an update expression into verbs, attributes and operands."""
+    clauses = re.split(r"\b(SET|REMOVE|ADD|DELETE) ", expression)[1:]
+    changes = []
+    for verb, text in zip(clauses[::2], clauses[1::2], strict=True):
+        for part in re.split(r", (?=#)", text.strip()):
+            name, _, operand = part.partition(" = " if verb == "SET" else " ")
+            changes.append((verb, name, operand))
+    return changes
+
+
+def _change(item: Item, verb: str, name: str, operand: str, values: Item) -> None:
+    if verb == "REMOVE":
+        item.pop(name, None)
+    elif verb == "SET":
+        once = re.fullmatch(r"if_not_exists\(#(\w+), (:\w+)\)", operand)
+        if once:
+            item.setdefault(name, values[once[2]])
+        else:
+            item[name] = values[operand]
+    else:
+        old, given = set(item.get(name, {}).get("SS", ())), set(values[operand]["SS"])
+        new = old | given if verb == "ADD" else old - given
+        item.pop(name, None)
+        if new:
+            item[name] = {"SS": sorted(new)}
+
+
+@lru_cache
+def _condition(expression: str) -> _Condition:
+    """Compile a condition: comparisons and attribute_not_exists, AND before OR, and brackets."""
+    tokens = re.findall(r"attribute_(?:not_)?exists\([#\w]+\)|[()]|[<>=]+|[#:\w]+", expression)
+    return _alternatives(iter([*tokens, ")"]))
+
+
+def _alternatives(tokens: Iterator[str]) -> _Condition:
+    alternatives: list[list[_Condition]] = [[]]
+    while True:
+        alternatives[-1].append(_term(next(tokens), tokens))
+        match next(tokens):
+            case "OR":
+                alternatives.append([])
+            case "AND":
+                pass
+            case _:
+                return lambda *given: any(all(term(*given) for term in terms) for terms in alternatives)
+
+
+def _term(token: str, tokens: Iterator[str]) -> _Condition:
+    if token == "(":
+        return _alternatives(tokens)
+    if call := re.fullmatch(r"attribute_(not_)?exists\((.+)\)", token):
+        return lambda item, names, _: (names.get(call[2], call[2]) in item) != bool(call[1])
+    sign, operand = _COMPARE[next(tokens)], next(tokens)
+
+    def holds(item: Item, names: Mapping[str, str], values: Item) -> bool:
+        attribute = item.get(names.get(token, token))
+        return attribute is not None and sign(_value(attribute), _value(values[operand]))
+
+    return holds
