@@ -52,7 +52,7 @@ FIRST = (
     Scene("rtc-callback-segment-real-time-data", "known", 0, (("room-8", "audio"),), EARLIER_MS),
     Scene("rtc-callback-other", "ignored"),
     Scene("eventbridge", "stopped", 1, (("room-9", "audio"),), EARLIER_MS),
-    Scene("sns", "stopped", 1, (("room-10", "audio"),)),
+    Scene("sns", "stopped", 1, (("room-10", "audio"),), EARLIER_MS),
     Scene("bad-not-json", "invalid_message"),
     Scene("bad-id", "invalid_message"),
     Scene("bad-event-type", "invalid_message"),

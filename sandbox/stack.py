@@ -24,6 +24,7 @@ STACK_NAME = "rtc-segment-stopper-sandbox"
 ACCESS_KEY_ID = "AKLTsandbox"
 SECRET_ACCESS_KEY = "sandbox-secret-key"  # noqa: S105 # nosec B105 # the double's own
 EVENT_BUS = "rooms"
+SOURCE_TOPIC = "rooms"
 OUTCOME_BUS = "outcomes"
 # Few receives, so that nobody waits minutes for a message to be given up.
 PARAMETERS = {"MaxReceiveCount": "3", "EventBusName": EVENT_BUS, "OutcomeEventBusName": OUTCOME_BUS}
@@ -182,7 +183,11 @@ def sandbox(
         callback_secret = secrets.create_secret(Name="sandbox-callback", SecretString=SECRET_KEY)
         aws.client("events").create_event_bus(Name=EVENT_BUS)
         outcome_queue_url = _listen_to_outcomes(aws)
-        surroundings = {"RtcEndpoint": rtc.url, "CallbackSecretArn": callback_secret["ARN"]}
+        surroundings = {
+            "RtcEndpoint": rtc.url,
+            "CallbackSecretArn": callback_secret["ARN"],
+            "SourceTopicArn": aws.client("sns").create_topic(Name=SOURCE_TOPIC)["TopicArn"],
+        }
         if key_policy:
             surroundings["KmsKeyArn"] = aws.client("kms").create_key(Policy=key_policy)["KeyMetadata"]["Arn"]
         outputs = deploy(aws, surroundings | PARAMETERS | dict(parameters or {}))

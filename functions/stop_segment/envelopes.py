@@ -42,7 +42,7 @@ def unwrap(body: str) -> dict[str, Any] | None:
         if "detail-type" in content and "detail" in content:
             content = _from_event_bridge(content)
         elif content.get("Type") == "Notification" and "Message" in content:
-            content = _json_object(content["Message"], "Message")
+            content = _from_notification(content)
         else:
             return content
     raise InvalidMessage("TooManyEnvelopes", f"the event must be wrapped at most {MOST_ENVELOPES - 1} times")
@@ -55,6 +55,12 @@ def _from_event_bridge(envelope: dict[str, Any]) -> dict[str, Any]:
     # What the detail says itself is nearer to the event: EventBridge's own time has whole seconds only.
     outside = {"EventType": envelope["detail-type"], "EventTime": envelope.get("time")}
     return {key: value for key, value in outside.items() if value is not None} | detail
+
+
+def _from_notification(envelope: dict[str, Any]) -> dict[str, Any]:
+    # SNS tries for days to deliver: without its time a late notification would pass for a new event.
+    outside = {"EventTime": envelope["Timestamp"]} if "Timestamp" in envelope else {}
+    return outside | _json_object(envelope["Message"], "Message")
 
 
 def _from_callback(envelope: dict[str, Any]) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from sandbox.callbacks import callback
-from sandbox.stack import EVENT_BUS
+from sandbox.stack import EVENT_BUS, SOURCE_TOPIC
 from tests.e2e.observer import APP_ID, ROOM_ITEM, Observer, Room, now_ms, rfc3339
 
 
@@ -42,6 +42,31 @@ def test_event_on_the_bus_reaches_the_queue_by_the_stack_s_rule(observer: Observ
     assert room.outcomes(2) == ["known", "stopped"]
     assert room.records["audio"]["event_type"] == "ModerationViolation"
     assert not room.is_running("audio")
+
+
+def test_message_to_the_topic_reaches_the_queue_by_the_stack_s_subscription(observer: Observer, room: Room) -> None:
+    room.start("audio")
+    sns = observer.box.client("sns")
+    topic_arn = sns.create_topic(Name=SOURCE_TOPIC)["TopicArn"]
+    # More than ten attributes: SNS would drop such a message if it were delivered raw.
+    attributes = {f"Name{number}": {"DataType": "String", "StringValue": "value"} for number in range(11)}
+    body = room.event("RoomEnded", TaskId="audio")
+    sns.publish(TopicArn=topic_arn, Message=body, MessageAttributes=attributes)
+
+    assert room.outcomes(1) == ["stopped"]
+    assert not room.is_running("audio")
+
+
+def test_another_topic_is_not_let_in(observer: Observer, room: Room) -> None:
+    room.start("audio")
+    sns = observer.box.client("sns")
+    topic_arn = sns.create_topic(Name="somebody-else")["TopicArn"]
+    sns.subscribe(TopicArn=topic_arn, Protocol="sqs", Endpoint=observer.box.outputs["EventQueueArn"])
+    sns.publish(TopicArn=topic_arn, Message=room.event("RoomEnded", TaskId="audio", EventId="forged"))
+    # Whatever the topic had delivered would be served before what is sent after it, or beside it.
+    assert room.end_of("SegmentStarted", TaskId="other") == ["known"]
+    assert room.is_running("audio")
+    assert room.outcomes(1) == ["known"]
 
 
 def test_event_of_another_type_on_the_bus_stays_there(observer: Observer, room: Room) -> None:

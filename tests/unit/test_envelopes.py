@@ -125,6 +125,16 @@ class TestNotification:
         error = refusal(sns("") | {"Message": message})
         assert (error.code, error.message) == (code, sentence)
 
+    def test_its_time_is_the_event_s_where_that_says_none(self) -> None:
+        timeless = {name: value for name, value in EVENT.items() if name != "EventTime"}
+        assert unwrap(json.dumps(sns(timeless))) == EVENT | {"EventTime": "2026-11-22T06:12:02.000Z"}
+
+    def test_a_late_notification_is_no_newer_than_when_it_was_published(self) -> None:
+        timeless = {name: value for name, value in EVENT.items() if name != "EventTime"}
+        event = parse_event(json.dumps(sns(timeless)), SENT_MS + 86_400_000)
+        assert event is not None
+        assert event.time_ms == 1_795_327_922_000
+
     def test_other_messages_of_sns_are_no_events(self) -> None:
         assert "EventType" in refusal(sns(EVENT) | {"Type": "SubscriptionConfirmation"}).message
 
