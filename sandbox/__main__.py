@@ -9,6 +9,7 @@ import threading
 
 from rich.console import Console
 
+from sandbox.callbacks import local
 from sandbox.stack import Sandbox, sandbox
 
 
@@ -34,6 +35,8 @@ def _instructions(box: Sandbox) -> str:
 AWS      {box.aws.endpoint}   (its log, and the functions': {box.aws.log})
 RTC API  {box.rtc.url}
 {outputs}
+
+CallbackUrl is here {local(box.aws, box.outputs["CallbackUrl"])}
 
 In another terminal, from this folder:
 

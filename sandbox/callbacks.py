@@ -1,4 +1,4 @@
-"""The RTC server's callbacks: signed as it signs them, sent to a function URL of the embedded AWS."""
+"""The RTC server's callbacks: signed as it signs them, sent to an HTTP API of the embedded AWS."""
 
 from __future__ import annotations
 
@@ -54,11 +54,14 @@ def callback(
 
 
 def post(aws: EmbeddedAws, url: str, body: str | bytes, *, method: str = "POST") -> tuple[int, str]:
-    """Send a request to a function URL and return the answer's status and body.
-
-    The embedded AWS serves every function URL on its own port and tells them apart by the Host header.
-    """
+    """Send a request to an HTTP API and return the answer's status and body."""
     with urllib3.PoolManager(ca_certs=str(aws.ca_bundle)) as pool:
-        headers = {"Host": urlsplit(url).netloc, "Content-Type": "application/json"}
-        answer = pool.request(method, aws.endpoint + "/", body=body, headers=headers, timeout=30, retries=False)
+        headers = {"Content-Type": "application/json"}
+        answer = pool.request(method, local(aws, url), body=body, headers=headers, timeout=30, retries=False)
         return answer.status, answer.data.decode()
+
+
+def local(aws: EmbeddedAws, url: str) -> str:
+    """Return where the embedded AWS serves an HTTP API, given the URL that it has on AWS."""
+    host, path = urlsplit(url).netloc, urlsplit(url).path
+    return f"{aws.endpoint}/_aws/execute-api/{host.partition('.')[0]}/$default{path}"

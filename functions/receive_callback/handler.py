@@ -60,7 +60,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:  # noqa: 
     Parameters
     ----------
     event
-        A function URL's request, payload version 2.0.
+        An HTTP API's request, payload version 2.0.
 
     Returns
     -------
