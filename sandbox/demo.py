@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console, Group
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from sandbox.faults import INTERNAL_ERROR
-from sandbox.room_life import life_table, live
+from sandbox.program import progress, run
+from sandbox.room_life import APP_ID, ROOM_ID, life_table, live
 from sandbox.stack import PARAMETERS, ROOT, Sandbox, sandbox, wait_for
+from sandbox.tables import FOR_PEOPLE, colored, known, new_table
+from stop_segment.events import Room
+from tools.rooms import Item, read_room
 
 EARLIER_MS = 1_795_327_000_000  # before the times in the samples, which are of 2026-11-22
 
@@ -46,7 +50,7 @@ FIRST = (
     Scene("room-ended-two-tasks", "stopped stopped", 2, (("room-2", "audio"), ("room-2", "screen"))),
     Scene("moderation-violation", "stopped", 1, (("room-3", "audio"),)),
     Scene("already-gone", "already_stopped", 1),
-    Scene("late-room-ended", "superseded", 0, (("room-5", "audio"),), note="from yesterday; today's session goes on"),
+    Scene("late-room-ended", "superseded", 0, (("room-5", "audio"),), note="from yesterday; today's goes on"),
     Scene("segment-started", "known", 0, (("room-6", "audio"),)),
     Scene("room-ended-no-tasks", "no_tasks"),
     Scene("rtc-callback-segment-real-time-data", "known", 0, (("room-8", "audio"),), EARLIER_MS),
@@ -73,8 +77,8 @@ class Row:
     scene: Scene
     ends: list[str]
     requests: int
-    record: str
-    letter: str
+    items: list[Item]
+    letter: dict[str, Any] | None
 
     @property
     def as_expected(self) -> bool:
@@ -90,17 +94,16 @@ def main(picture: Console | None = None) -> int:
     picture
         A console that is given the tables too, and nothing that is different at each run.
     """
-    console = Console()
-    console.print("Starting an AWS and an RTC API on this machine, and deploying template.yaml with SAM CLI ...")
-    with sandbox(app_ids={"661e"}) as box:
-        console.print(f"  AWS      {box.aws.endpoint}\n  RTC API  {box.rtc.url}\n")
-        box.rtc.fail(INTERNAL_ERROR, task=("661e", "room-15", "audio"))
-        console.print("Sending events/. api-down takes some seconds: it is tried again with growing pauses.\n")
-        rows = [*_play(box, FIRST), *_play(box, THEN)]
+    console = Console(highlight=False)
+    with progress(console) as tell, sandbox(app_ids={APP_ID}, tell=tell) as box:
+        box.rtc.fail(INTERNAL_ERROR, task=(APP_ID, "room-15", "audio"))
+        rows = [*_play(box, FIRST, tell), *_play(box, THEN, tell)]
+        tell(f"Sending the callbacks of room {ROOM_ID} ...")
         life = live(box)
+        tell("Waiting for the outcome bus ...")
         told = _wait_for_outcome_events(box, [end for act in (rows, life) for part in act for end in part.ends])
-    tables = Group(_table(rows), "", life_table(life))
-    console.print(tables)
+    tables = Group(_table(rows), "", _letters_table(rows), "", life_table(life))
+    console.print("", tables, "")
     if picture:
         picture.print(tables)
     console.print(f"The outcome bus was told of each stop: {told} SegmentStopped events.\n")
@@ -125,18 +128,16 @@ def _wait_for_outcome_events(box: Sandbox, ends: Sequence[str]) -> int:
     return len(told)
 
 
-def _play(box: Sandbox, scenes: Sequence[Scene]) -> list[Row]:
+def _play(box: Sandbox, scenes: Sequence[Scene], tell: Callable[[str], None]) -> list[Row]:
     for scene in scenes:
         for room_id, task_id in scene.running:
-            box.rtc.start_task("661e", room_id, task_id, start_time_ms=scene.started_ms)
+            box.rtc.start_task(APP_ID, room_id, task_id, start_time_ms=scene.started_ms)
     already = len(box.rtc.requests)
     bodies = [_body(scene.sample) for scene in scenes]
     message_ids = box.send(bodies)
-    wait_for(lambda: box.undone() == 0, "the event queue to be empty", seconds=120)
+    ends = _wait_for_ends(box, dict(zip(message_ids, (scene.sample for scene in scenes), strict=True)), tell)
     letters = {letter["Attributes"]["SourceMessageId"]: letter for letter in box.dead_letters()}
-    ends = wait_for(lambda: _ends(box, message_ids), "every message's end in the log")
     requests = [r for r in box.rtc.requests[already:] if r.action == "StopSegment" and r.body]
-    records = box.records()
     rows = []
     for scene, body, message_id in zip(scenes, bodies, message_ids, strict=True):
         rooms = {room_id for room_id, _ in scene.running} or {_room_of(body)}
@@ -148,11 +149,29 @@ def _play(box: Sandbox, scenes: Sequence[Scene]) -> list[Row]:
                 scene,
                 ends[message_id],
                 sum(1 for request in requests if request.body and request.body.get("RoomId") in rooms),
-                _record_text(records, rooms),
-                _letter_text(letter),
+                [item for room_id in sorted(rooms) for item in _read_room(box, room_id)],
+                letter,
             )
         )
     return rows
+
+
+def _wait_for_ends(box: Sandbox, samples: Mapping[str, str], tell: Callable[[str], None]) -> dict[str, list[str]]:
+    """Wait for what every message ends as; `samples` gives their names by message id."""
+    told = ""
+
+    def all_ended() -> dict[str, list[str]]:
+        nonlocal told
+        ends = _ends(box, samples)
+        left = [samples[message_id] for message_id, found in ends.items() if not found]
+        trying = f"; {left[0]} is tried again, with growing pauses" if len(left) == 1 else ""
+        text = f"Sending events/: {len(ends) - len(left)} of {len(ends)} have ended{trying} ..."
+        if text != told:
+            tell(text)
+        told = text
+        return {} if left or box.undone() else ends
+
+    return wait_for(all_ended, "every message's end in the log, and the event queue to be empty", seconds=120)
 
 
 def _body(sample: str) -> str:
@@ -170,47 +189,41 @@ def _room_of(body: str) -> str:
     return str(content.get("RoomId") or inside.get("RoomId", ""))
 
 
-def _ends(box: Sandbox, message_ids: Sequence[str]) -> dict[str, list[str]]:
+def _ends(box: Sandbox, message_ids: Iterable[str]) -> dict[str, list[str]]:
     ends: dict[str, list[str]] = {message_id: [] for message_id in message_ids}
     for line in box.log_lines():
         if line.get("outcome", "retried") != "retried" and line.get("message_id") in ends:
             ends[line["message_id"]].append(line["outcome"])
-    return ends if all(ends.values()) else {}
+    return ends
 
 
-def _record_text(records: dict[tuple[str, str], dict[str, Any]], rooms: set[str]) -> str:
-    names = ("outcome", "stop_event_time", "started_at", "seen_at")
-    lines = []
-    for (room, task_id), item in sorted(records.items()):
-        if room.partition("#")[2] in rooms:
-            known = [str(item[names[0]])] if "outcome" in item else [name for name in names[1:] if name in item]
-            lines.append(f"{task_id}: {', '.join(known)}")
-    return "\n".join(lines)
-
-
-def _letter_text(letter: dict[str, Any] | None) -> str:
-    if letter is None:
-        return ""
-    values = letter["Attributes"]
-    times = "once" if values["ReceiveCount"] == "1" else f"{values['ReceiveCount']} times"
-    return f"{values['ErrorCode']}: {values['ErrorMessage']} (received {times})"
+def _read_room(box: Sandbox, room_id: str) -> list[Item]:
+    return read_room(box.client("dynamodb"), box.outputs["SegmentTableName"], Room(APP_ID, room_id))
 
 
 def _table(rows: Sequence[Row]) -> Table:
-    table = Table(title="What became of each event", title_justify="left", show_lines=True)
-    table.add_column("sent", overflow="fold")
-    table.add_column("ended as", overflow="fold")
-    table.add_column("StopSegment\nrequests", justify="right")
-    table.add_column("records of its room", overflow="fold")
-    table.add_column("dead letter", overflow="fold")
+    table = new_table("What became of each event", "sent", "ended as", "API\ncalls", "what the table knows then")
     for row in rows:
-        mark = "" if row.as_expected else f"\n[red]expected {row.scene.end}, {row.scene.requests} requests[/red]"
-        note = f"\n[dim]{row.scene.note}[/dim]" if row.scene.note else ""
-        table.add_row(
-            row.scene.sample + note, "\n".join(row.ends) + mark, str(row.requests), row.record, escape(row.letter)
-        )
+        ends = colored(row.ends)
+        if not row.as_expected:
+            ends.append(f"\nexpected {row.scene.end}, {row.scene.requests} requests", "red")
+        sent = Text(row.scene.sample)
+        if row.scene.note:
+            sent.append(f"\n  {row.scene.note}", "dim")
+        table.add_row(sent, ends, str(row.requests), known(row.items))
+    return table
+
+
+def _letters_table(rows: Sequence[Row]) -> Table:
+    table = new_table("The dead letters", "sent", "why it was given up")
+    for row in rows:
+        if row.letter:
+            values = row.letter["Attributes"]
+            times = "once" if values["ReceiveCount"] == "1" else f"{values['ReceiveCount']} times"
+            reason = Text.assemble((values["ErrorCode"], FOR_PEOPLE), f", tried {times}\n", values["ErrorMessage"])
+            table.add_row(row.scene.sample, reason)
     return table
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

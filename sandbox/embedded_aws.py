@@ -77,14 +77,40 @@ class EmbeddedAws:
 
 
 @contextlib.contextmanager
+def shielded() -> Iterator[None]:
+    """Keep this process and those that it starts from the caller's proxies and AWS settings, files of them too."""
+    ours = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+    theirs = {
+        name: value for name, value in os.environ.items() if name.startswith("AWS_") or name.lower().endswith("_proxy")
+    }
+    for name in theirs:
+        del os.environ[name]
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            del os.environ[name]
+        os.environ.update(theirs)
+
+
+@contextlib.contextmanager
 def embedded_aws() -> Iterator[EmbeddedAws]:
     """Start ministack, wait until it answers, and stop it with all its functions at the end.
+
+    The caller is shielded meanwhile: see `shielded`.
 
     Raises
     ------
     RuntimeError
         It ended, or did not answer within START_DEADLINE_SECONDS; the message has its last lines.
     """
+    with shielded(), _ministack() as aws:
+        yield aws
+
+
+@contextlib.contextmanager
+def _ministack() -> Iterator[EmbeddedAws]:
     home = Path(tempfile.mkdtemp(prefix="segment-stopper-"))
     try:
         certificate, key = _write_certificate(home)
@@ -111,12 +137,7 @@ def embedded_aws() -> Iterator[EmbeddedAws]:
 
 
 def _process_environment(home: Path, port: int, certificate: Path, key: Path) -> dict[str, str]:
-    # The caller's AWS settings and proxies must not leak into the functions.
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("AWS_", "COV_CORE_")) and not name.lower().endswith("_proxy")
-    }
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("COV_CORE_")}
     return inherited | {
         "AUTH": "true",
         "USE_SSL": "1",

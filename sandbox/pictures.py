@@ -11,7 +11,7 @@ from rich.console import Console
 from sandbox import dashboard_picture, demo
 from sandbox.stack import ROOT
 
-COLUMNS = 113  # a page shows so many in a size that can be read
+COLUMNS = 100  # a page shows so many in a size that can be read
 
 # Like rich's own, but it asks no server for a font.
 _SVG = """\

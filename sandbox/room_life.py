@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from rich.table import Table
+from rich.text import Text
 
 from sandbox.callbacks import callback
 from sandbox.stack import Sandbox, wait_for
+from sandbox.tables import colored, new_table
 
 APP_ID, ROOM_ID = "661e", "math-101"
 
@@ -64,22 +66,22 @@ def _steps(box: Sandbox) -> list[Step]:
         Step("yesterday: a slice of audio", _slice("audio", yesterday), 200, ("known",), ("audio", "screen")),
         Step("yesterday: a slice of screen", _slice("screen", yesterday), 200, ("known",), ("audio", "screen")),
         Step(
-            "somebody forges the room's end",
+            "a forged end of the room",
             callback("RoomDestroy", {"RoomId": ROOM_ID}, _text(yesterday), key="guessed"),
             401,
             running=("audio", "screen"),
         ),
         Step("yesterday: the room ends", end, 200, ("stopped", "stopped")),
         Step(
-            "today: the room is used again, a slice of audio",
+            "today: a new slice of audio",
             _slice("audio", today),
             200,
             ("known",),
             ("audio",),
             before=lambda: box.rtc.start_task(APP_ID, ROOM_ID, "audio", start_time_ms=_ms(today)),
         ),
-        Step("somebody replays yesterday's end", end, 200, running=("audio",)),
-        Step("yesterday's end comes once more", told_again, 200, ("duplicate", "duplicate"), ("audio",)),
+        Step("yesterday's end, replayed", end, 200, running=("audio",)),
+        Step("yesterday's end, told again", told_again, 200, ("duplicate", "duplicate"), ("audio",)),
         Step(
             "today: the room ends",
             callback("RoomDestroy", {"RoomId": ROOM_ID}, _text(today + timedelta(seconds=1)), nonce="Noce"),
@@ -119,11 +121,11 @@ def _text(time: datetime) -> str:
 
 def life_table(life: list[Seen]) -> Table:
     """Draw what came of each callback."""
-    table = Table(title=f"The life of room {ROOM_ID}, through the callback URL", title_justify="left")
-    for title in ("callback", "answer", "ended as", "still running"):
-        table.add_column(title)
+    title = f"The life of room {ROOM_ID}, through the callback URL"
+    table = new_table(title, "callback", "answer", "ended as", "still runs")
     for seen in life:
-        mark = "" if seen.as_expected else f"  [red]expected {seen.step.status} {', '.join(seen.step.ends)}[/red]"
-        ends = ", ".join(seen.ends) or "never reaches the queue"
-        table.add_row(seen.step.title + mark, str(seen.status), ends, ", ".join(seen.running) or "nothing")
+        ends = colored(seen.ends, ", ") if seen.ends else Text("never reaches the queue", "dim")
+        if not seen.as_expected:
+            ends.append(f"\nexpected {seen.step.status} {', '.join(seen.step.ends)}", "red")
+        table.add_row(seen.step.title, str(seen.status), ends, ", ".join(seen.running) or "nothing")
     return table

@@ -160,7 +160,11 @@ def _client(aws: EmbeddedAws, service: str) -> Any:
 
 @contextlib.contextmanager
 def sandbox(
-    parameters: Mapping[str, str] | None = None, *, key_policy: str | None = None, **double: Any
+    parameters: Mapping[str, str] | None = None,
+    *,
+    key_policy: str | None = None,
+    tell: Callable[[str], object] = lambda _: None,
+    **double: Any,
 ) -> Iterator[Sandbox]:
     """Start an AWS and an RTC API, deploy the stack, and stop all of it at the end.
 
@@ -170,6 +174,8 @@ def sandbox(
         Values for the template's parameters, beside PARAMETERS.
     key_policy
         Makes a KMS key with this policy, and the stack encrypts with it: KmsKeyArn.
+    tell
+        Is told what is being waited for.
     double
         More for RtcDouble.
 
@@ -178,6 +184,7 @@ def sandbox(
     DeployError
         The template was not built, or does not deploy.
     """
+    tell("Starting an AWS (ministack) and an RTC API on this machine ...")
     with RtcDouble(secrets={ACCESS_KEY_ID: SECRET_ACCESS_KEY}, **double) as rtc, embedded_aws() as aws:
         secrets = aws.client("secretsmanager")
         callback_secret = secrets.create_secret(Name="sandbox-callback", SecretString=SECRET_KEY)
@@ -190,6 +197,7 @@ def sandbox(
         }
         if key_policy:
             surroundings["KmsKeyArn"] = aws.client("kms").create_key(Policy=key_policy)["KeyMetadata"]["Arn"]
+        tell("Deploying template.yaml to it with SAM CLI ...")
         outputs = deploy(aws, surroundings | PARAMETERS | dict(parameters or {}))
         secrets.put_secret_value(
             SecretId=outputs["RtcCredentialsSecretArn"],

@@ -1,6 +1,5 @@
 """What tests of several kinds share."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from sandbox.embedded_aws import EmbeddedAws, embedded_aws
+from sandbox.embedded_aws import EmbeddedAws, embedded_aws, shielded
 
 # How long an example takes says nothing about the code: the machine may be busy.
 settings.register_profile("unhurried", deadline=None)
@@ -16,11 +15,9 @@ settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _direct_connections() -> Iterator[None]:
-    """Keep a developer's proxy out of the way to the loopback."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
-            patch.delenv(name)
+def _shielded() -> Iterator[None]:
+    """Keep a developer's proxy and AWS settings out of every test."""
+    with shielded():
         yield
 
 

@@ -11,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from stop_segment.events import Room
-from stop_segment.records import ROOM_ITEM
 from tools.event_queue import Depth
 from tools.event_source import EventSource
 from tools.letters import Group, Letter
@@ -89,7 +88,7 @@ def room_text(room: Room, items: Sequence[Item], now_ms: int) -> Text:
             ("business id", item.business_id),
             ("kept until", _time(item.expires_at_seconds and item.expires_at_seconds * 1_000, now_ms)),
         ]
-        name = "the room itself" if item.task_id == ROOM_ITEM else f"task {item.task_id}"
+        name = "the room itself" if item.is_room else f"task {item.task_id}"
         text.append("\n").append(_block(f"{name}: {item.state}", rows))
     return text
 

@@ -43,9 +43,14 @@ class Item:
     expires_at_seconds: int | None = None
 
     @property
+    def is_room(self) -> bool:
+        """Whether it is the room's own item."""
+        return self.task_id == ROOM_ITEM
+
+    @property
     def state(self) -> str:
         """What the item says of its task, or of the room, in a few words."""
-        if self.task_id == ROOM_ITEM:
+        if self.is_room:
             return "ended"
         if self.stop_event_time_ms is None:
             return "seen, no stop event yet" if self.started_at_ms is None else "started, no stop event since"

@@ -1,23 +1,43 @@
 """The demo is a test itself: it tells by its exit code whether every sample ended as it should."""
 
 import os
+import re
+import signal
 import subprocess
 import sys
+from collections import Counter
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from sandbox import demo, pictures
+from sandbox import demo
+from sandbox.program import INTERRUPTED
 from sandbox.stack import ROOT
+
+COMMAND = [sys.executable, "-m", "sandbox.demo"]
+# What a newcomer's shell may hold: it is meant for another AWS, and nobody answers there.
+OF_THE_SHELL = {
+    "HTTPS_PROXY": "http://127.0.0.1:9",
+    "http_proxy": "http://127.0.0.1:9",
+    "NO_PROXY": "",
+    "no_proxy": "",
+    "AWS_PROFILE": "unknown",
+    "AWS_ENDPOINT_URL_SQS": "http://127.0.0.1:9",
+    "AWS_CA_BUNDLE": "/nonexistent",
+    "AWS_CONFIG_FILE": "/nonexistent",
+}
+
+
+def words(text: str) -> Counter[str]:
+    """Count the words of a text, which may be laid out in any way, but must not be broken."""
+    return Counter(re.findall(r"\w+", text))
 
 
 @pytest.fixture(scope="module")
 def printed() -> str:
-    """Run the demo, in a terminal as wide as its picture, and give what it prints."""
-    wide = os.environ | {"COLUMNS": str(pictures.COLUMNS)}
-    done = subprocess.run(
-        [sys.executable, "-m", "sandbox.demo"], cwd=ROOT, env=wide, capture_output=True, text=True, check=False
-    )
+    """Run the demo in a narrow pipe and in a shell that is set up for another AWS, and give what it prints."""
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | OF_THE_SHELL
+    done = subprocess.run(COMMAND, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -25,12 +45,28 @@ def printed() -> str:
 def test_demo_shows_every_sample_and_each_ends_as_it_says(printed: str) -> None:
     shown = {scene.sample for scene in (*demo.FIRST, *demo.THEN)}
     assert shown == {path.stem for path in (ROOT / "events").glob("*.json")}
+    assert all(f"\n{sample} " in printed for sample in shown)
     assert "Everything ended as it should." in printed
+
+
+def test_in_80_columns_no_line_is_longer_and_no_word_is_broken(printed: str) -> None:
+    assert max(map(len, printed.splitlines())) <= 80
+    assert "\N{HORIZONTAL ELLIPSIS}" not in printed
+    assert words(" ".join(scene.end for scene in (*demo.FIRST, *demo.THEN))) <= words(printed)
 
 
 def test_the_picture_of_the_demo_shows_what_it_prints(printed: str) -> None:
     svg = ET.parse(ROOT / "docs" / "demo.svg")  # noqa: S314 (the repository's own)
-    title, *lines = ["".join(text.itertext()) for text in svg.iter("{http://www.w3.org/2000/svg}text")]
-    assert "".join("".join(lines).split()) in "".join(printed.split()), "run `make pictures`"
+    title, *runs = ["".join(text.itertext()) for text in svg.iter("{http://www.w3.org/2000/svg}text")]
     assert title.split() == ["make", "demo"]
-    assert demo.THEN[-1].sample in "".join(lines)
+    assert words(" ".join(runs)) <= words(printed), "run `make pictures`"
+    assert demo.THEN[-1].sample in "".join(runs)
+
+
+def test_ctrl_c_ends_the_demo_with_a_sentence() -> None:
+    with subprocess.Popen(COMMAND, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline().startswith("Starting an AWS")
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (INTERRUPTED, "\nInterrupted. Nothing is left running.\n")

@@ -1,0 +1,43 @@
+"""How the sandbox's programs start, tell what they wait for, and end."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from rich.console import Console
+
+from sandbox.stack import DeployError
+
+INTERRUPTED = 130
+
+
+def run(program: Callable[[], int]) -> int:
+    """Run a program until it ends, fails or is interrupted: by Ctrl-C, or by SIGTERM. Return its exit code."""
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    try:
+        return program()
+    except KeyboardInterrupt:
+        console.print("\nInterrupted. Nothing is left running.")
+        return INTERRUPTED
+    except (DeployError, RuntimeError, TimeoutError) as error:
+        console.print(f"\n{error}")
+        return 1
+
+
+@contextlib.contextmanager
+def progress(console: Console) -> Iterator[Callable[[str], None]]:
+    """Say what is being waited for: in a terminal in one line that moves, elsewhere in a line for each."""
+    with console.status("") as status:
+        yield status.update if console.is_terminal else console.print
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    # What was started is being stopped from now on: a second Ctrl-C must not leave half of it running.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt

@@ -1,0 +1,37 @@
+"""What the demo prints, made to fit 80 columns: those of a pipe, and of a terminal that nobody has made wider."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from tools.rooms import Item
+
+STOPPED, LEFT_ALONE, FOR_PEOPLE = "green", "cyan", "yellow"
+_STYLES = {
+    **dict.fromkeys(("stopped", "already_stopped"), STOPPED),
+    **dict.fromkeys(("no_tasks", "invalid_message", "rejected", "exhausted"), FOR_PEOPLE),
+}
+
+
+def new_table(title: str, *columns: str) -> Table:
+    """Make a table whose last column alone is broken into lines, between words."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    *narrow, last = columns
+    for column in narrow:
+        table.add_column(column, no_wrap=True)
+    table.add_column(last)
+    return table
+
+
+def colored(ends: Iterable[str], separator: str = "\n") -> Text:
+    """Write outcomes and ErrorKinds in their colors."""
+    return Text(separator).join(Text(end, _STYLES.get(end, LEFT_ALONE)) for end in ends)
+
+
+def known(items: Sequence[Item]) -> str:
+    """Say what the table knows of a room, in the words of `tools room`: a line for each item."""
+    return "\n".join(f"{'room' if item.is_room else item.task_id}: {item.state}" for item in items)
