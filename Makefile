@@ -1,5 +1,6 @@
 # Everything runs in .venv, which is made on first use from hash-locked requirements.
 PYTHON ?= python3
+CONFIG ?= default
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -17,7 +18,7 @@ export SAM_CLI_TELEMETRY := 0
 lint $(BUILT): export AWS_DEFAULT_REGION ?= us-east-1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo sandbox test faults mutants pictures bench lint format build deploy lock clean
+.PHONY: help demo sandbox test faults mutants pictures bench lint format build deploy known-config lock clean
 
 help: ## Show the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
@@ -59,8 +60,13 @@ format: $(INSTALLED) ## Format the code
 
 build: $(INSTALLED) $(BUILT) ## Build the functions
 
-deploy: $(INSTALLED) $(BUILT) ## Deploy to the AWS account of your environment; CONFIG=prod asks before it changes anything
-	sam deploy --config-env $(or $(CONFIG),default)
+deploy: known-config $(INSTALLED) $(BUILT) ## Deploy to the AWS account of your environment; CONFIG=prod asks before it changes anything
+	sam deploy --config-env $(CONFIG)
+
+known-config:
+	@grep -qF '[$(CONFIG).global.' samconfig.toml || { \
+		echo "samconfig.toml has no settings for CONFIG=$(CONFIG), only for:" \
+			$$(sed -n 's/^\[\(.*\)\.global\..*/\1/p' samconfig.toml) >&2; exit 2; }
 
 lock: ## Lock the dependencies of pyproject.toml again (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
@@ -76,20 +82,24 @@ lock: ## Lock the dependencies of pyproject.toml again (needs uv)
 clean: ## Remove what was installed and built
 	rm -rf $(VENV) .aws-sam .mutants .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-# --no-deps: the lock is complete, and every package in it has its hash.
+# The lock is complete, and every package in it has its hash. pip warns of how this machine is set up: only its errors
+# are for who installs.
+PIP_INSTALL := install -qq --disable-pip-version-check --no-deps --require-hashes
+
 $(INSTALLED): tests/requirements.txt
 $(MUTANTS)/.installed: tests/mutants/requirements.txt
 %/.installed:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "This needs Python 3.11 or newer, and $(PYTHON) \
+	is %d.%d. Name another one, for example: make PYTHON=python3.13 demo" % sys.version_info[:2])'
 	@echo "Installing the tools into $*: a minute, once"
 	@$(PYTHON) -m venv $*
-	@$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	@$*/bin/python -m pip $(PIP_INSTALL) -r $<
 	@touch $@
 
 $(CHECKOV_INSTALLED): tests/checkov-requirements.txt | $(INSTALLED)
 	@echo "Installing checkov into $(CHECKOV): a minute, once"
 	@$(PYTHON) -m venv --without-pip $(CHECKOV)
-	@$(BIN)/python -m pip --python $(CHECKOV)/bin/python install --quiet --disable-pip-version-check --no-compile \
-		--no-deps --require-hashes -r $<
+	@$(BIN)/python -m pip --python $(CHECKOV)/bin/python $(PIP_INSTALL) --no-compile -r $<
 	@touch $@
 
 $(BUILT): $(SOURCES) | $(INSTALLED)
