@@ -9,7 +9,7 @@ CHECKOV := $(VENV)/checkov
 CHECKOV_INSTALLED := $(CHECKOV)/.installed
 MUTANTS := .mutants/venv
 BUILT := .aws-sam/build/template.yaml
-SOURCES := template.yaml $(shell find functions -type f -not -path '*/__pycache__/*')
+SOURCES := template.yaml $(shell find -L functions -type f -not -path '*/__pycache__/*')
 
 export PATH := $(BIN):$(PATH)
 export SAM_CLI_TELEMETRY := 0

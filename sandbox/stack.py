@@ -85,7 +85,7 @@ class Sandbox:
         return sum(int(answer["Attributes"][name]) for name in names)
 
     def dead_letters(self) -> list[dict[str, Any]]:
-        """Take every letter off the dead-letter queue: Body, and Attributes by name as strings."""
+        """Take every letter off the dead-letter queue: Body, MessageAttributes, and Attributes by name as strings."""
         return self._take_all(self.outputs["DeadLetterQueueUrl"])
 
     def outcome_events(self) -> list[dict[str, Any]]:
@@ -101,7 +101,7 @@ class Sandbox:
             for message in messages:
                 attributes = message.get("MessageAttributes", {})
                 values = {name: value["StringValue"] for name, value in attributes.items()}
-                taken.append({"Body": message["Body"], "Attributes": values})
+                taken.append({"Body": message["Body"], "MessageAttributes": attributes, "Attributes": values})
                 sqs.delete_message(QueueUrl=queue_url, ReceiptHandle=message["ReceiptHandle"])
         return taken
 

@@ -17,9 +17,11 @@ import boto3
 from sandbox.embedded_aws import REGION
 from sandbox.rtc_gateway import ApiRequest
 from sandbox.stack import STACK_NAME, Sandbox, wait_for
+from tests.contracts import assert_kept
 
 APP_ID = "661e"
 ROOM_ITEM = "#room"
+CONTRACTS_OF_EVENTS = {"SegmentStopped": "segment-stopped"}
 
 
 def now_ms() -> int:
@@ -103,8 +105,10 @@ class Observer:
         return wait_for(line_of_retry, "a message to be retried")
 
     def letters(self) -> dict[str, Letter]:
-        """Return the dead letters so far, by the id of the message that each was."""
+        """Return the dead letters so far, by the id of the message that each was. All of them keep their contract."""
         for taken in self.box.dead_letters():
+            if taken["MessageAttributes"]:
+                assert_kept(taken["MessageAttributes"], "dead-letter-attributes")
             attributes = taken["Attributes"]
             self._letters[attributes.get("SourceMessageId", "")] = Letter(taken["Body"], attributes)
         return self._letters
@@ -128,8 +132,10 @@ class Observer:
         return message_id
 
     def outcome_events(self) -> list[dict[str, Any]]:
-        """Return what has come over the outcome bus so far."""
-        self._outcome_events += self.box.outcome_events()
+        """Return what has come over the outcome bus so far. All of it keeps its contract."""
+        for event in self.box.outcome_events():
+            assert_kept(event, CONTRACTS_OF_EVENTS[event["detail-type"]])
+            self._outcome_events.append(event)
         return self._outcome_events
 
     def all_logs(self) -> str:

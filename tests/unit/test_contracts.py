@@ -1,0 +1,99 @@
+"""What senders and readers rely on: the schemas of contracts/, and that none of them breaks who relied on it before."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from stop_segment.events import Event, parse_event
+from tests.contracts import CONTRACTS, EARLIER_VERSIONS, breaks, closed, has, schema, variants
+
+ROOT = Path(__file__).parents[2]
+NAMES = sorted(path.name.removesuffix(".schema.json") for path in CONTRACTS.glob("*.schema.json"))
+OUT = [name for name in NAMES if name != "event"]
+SAMPLES = {path.name: json.loads(path.read_text()) for path in sorted(CONTRACTS.glob("samples/*.json"))}
+SENT_MS = 1_795_328_000_000
+
+
+def sample(name: str) -> Any:
+    return SAMPLES[f"{name}.json"]
+
+
+def earlier(names: list[str]) -> list[tuple[str, str]]:
+    """List the contracts of these names that earlier versions had, each with its version."""
+    return [(version, name) for version in EARLIER_VERSIONS for name in names if has(name, version)]
+
+
+def kept_messages() -> list[Any]:
+    """List the messages that an earlier version took, each with its version and what it meant."""
+    return [
+        pytest.param(message, id=f"{version}: {message['what']}")
+        for version in EARLIER_VERSIONS
+        for message in json.loads((CONTRACTS / "earlier" / version / "messages.json").read_text())
+    ]
+
+
+def meaning(event: Event | None) -> dict[str, Any] | None:
+    if event is None:
+        return None
+    return {
+        "type": event.type.value,
+        "app_id": event.room.app_id,
+        "room_id": event.room.room_id,
+        "task_ids": list(event.task_ids),
+        "time_ms": event.time_ms,
+        "event_id": event.event_id,
+        "business_id": event.business_id,
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_schema_names_its_draft_and_itself(name: str) -> None:
+    contract = schema(name)
+    assert contract["$schema"] == "http://json-schema.org/draft-07/schema#"
+    assert contract["$id"] == f"urn:rtc-segment-stopper:{name}"
+    jsonschema.Draft7Validator.check_schema(contract)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sample_shows_all_that_its_contract_names(name: str) -> None:
+    assert breaks(sample(name), closed(schema(name))) == []
+    assert set(schema(name)["properties"]) == set(sample(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sample_without_something_required_breaks_its_contract(name: str) -> None:
+    for field in schema(name)["required"]:
+        assert breaks({key: value for key, value in sample(name).items() if key != field}, schema(name)), field
+
+
+def test_every_released_version_is_kept() -> None:
+    current = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    released = re.findall(r"^## \[([0-9.]+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert current
+    assert {*released, current[1]} <= set(EARLIER_VERSIONS)
+
+
+@pytest.mark.parametrize("message", kept_messages())
+def test_what_a_message_meant_to_an_earlier_version_it_means_today(message: dict[str, Any]) -> None:
+    means = meaning(parse_event(message["body"], SENT_MS, message.get("redriven")))
+    # A message that tells no time means its arrival, until a later version finds a better time in its envelope.
+    if means and message["means"]["time_ms"] == SENT_MS:
+        means["time_ms"] = max(means["time_ms"], SENT_MS)
+    assert means == message["means"]
+
+
+@pytest.mark.parametrize("version", EARLIER_VERSIONS)
+def test_whatever_a_sender_was_allowed_it_is_still_allowed(version: str) -> None:
+    for event in variants(sample("event"), schema("event", version)):
+        assert breaks(event, schema("event")) == [], event
+        assert parse_event(json.dumps(event), SENT_MS), event
+
+
+@pytest.mark.parametrize(("version", "name"), earlier(OUT))
+def test_whatever_may_come_out_a_reader_of_an_earlier_version_can_read(version: str, name: str) -> None:
+    for value in variants(sample(name), schema(name)):
+        assert breaks(value, schema(name, version)) == [], value
