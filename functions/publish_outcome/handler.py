@@ -4,41 +4,37 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-import boto3
+import botocore.session
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
-from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
-from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
-from aws_lambda_powertools.utilities.data_classes import DynamoDBStreamEvent
-from aws_lambda_powertools.utilities.data_classes.dynamo_db_stream_event import DynamoDBRecord
-from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from publish_outcome.outcomes import segment_stopped
 
 if TYPE_CHECKING:
+    from mypy_boto3_events.client import EventBridgeClient
     from mypy_boto3_events.type_defs import PutEventsRequestEntryTypeDef
 
 _ENTRIES_A_CALL = 10
 
 logger = Logger()
 metrics = Metrics()
-_events = boto3.session.Session().client(
-    "events", config=Config(connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3})
+_events = cast(
+    "EventBridgeClient",
+    botocore.session.get_session().create_client(
+        "events",
+        config=Config(connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3}),
+    ),
 )
 _bus_name = os.environ["OUTCOME_EVENT_BUS_NAME"]
 
 
-class NotPublished(Exception):
-    """EventBridge did not take an event. The message has its reason."""
-
-
 @logger.inject_lambda_context
 @metrics.log_metrics
-def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailureResponse:
+def handler(event: dict[str, Any], context: object) -> dict[str, list[dict[str, str]]]:  # noqa: ARG001 - Lambda passes it
     """Publish the stops among a batch of changes.
 
     Returns
@@ -47,29 +43,17 @@ def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailure
         ``{"batchItemFailures": [...]}``: the changes that the stream is to deliver again.
     """
     entries = {}
-    for record in DynamoDBStreamEvent(event).records:
-        if (entry := segment_stopped(*_images(record), _bus_name)) is not None:
-            entries[_sequence_number(record)] = entry
-    failures = _publish(entries)
-
-    def report(record: DynamoDBRecord) -> None:
-        if (reason := failures.get(_sequence_number(record))) is not None:
-            raise NotPublished(reason)
-
-    return process_partial_response(
-        event, report, BatchProcessor(EventType.DynamoDBStreams, raise_on_entire_batch_failure=False), context
-    )
+    for record in event["Records"]:
+        change = record.get("dynamodb", {})
+        entry = segment_stopped(_values(change.get("OldImage", {})), _values(change.get("NewImage", {})), _bus_name)
+        if entry is not None:
+            entries[change["SequenceNumber"]] = entry
+    return {"batchItemFailures": [{"itemIdentifier": number} for number in _publish(entries)]}
 
 
-def _images(record: DynamoDBRecord) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    change = record.dynamodb
-    if change is None:
-        return {}, {}
-    return change.old_image or {}, change.new_image or {}
-
-
-def _sequence_number(record: DynamoDBRecord) -> str:
-    return str(record.dynamodb and record.dynamodb.sequence_number)
+def _values(image: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Take each attribute's value out of its type; a number stays the text that DynamoDB makes of it."""
+    return {name: value for name, typed in image.items() for value in typed.values()}
 
 
 def _publish(entries: Mapping[str, PutEventsRequestEntryTypeDef]) -> dict[str, str]:

@@ -3,26 +3,47 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
-
-from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 
 from stop_segment.errors import InvalidMessage
 from stop_segment.events import Event, parse_event, redriven_ms
 
 
 @dataclass(frozen=True)
+class Message:
+    """A message as SQS delivers it.
+
+    Parameters
+    ----------
+    sent_ms
+        When SQS took it, Unix ms.
+    receive_count
+        How often it has been received, from 1.
+    attributes
+        Its message attributes' strings. One of another type has none, which is as unreadable as a bad one: empty.
+    """
+
+    message_id: str
+    receipt_handle: str
+    body: str
+    sent_ms: int
+    receive_count: int = 1
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Arrival:
     """A message and what it says: an event, None for a callback that does not concern us, or why it says nothing."""
 
-    record: SQSRecord
+    message: Message
     content: Event | InvalidMessage | None
 
     @property
     def log_fields(self) -> dict[str, Any]:
         """What every log line about the message holds."""
-        fields: dict[str, Any] = {"message_id": self.record.message_id, "receive_count": self.receive_count}
+        fields: dict[str, Any] = {"message_id": self.message.message_id, "receive_count": self.message.receive_count}
         if isinstance(self.content, Event):
             event = self.content
             fields |= {
@@ -40,33 +61,28 @@ class Arrival:
         if isinstance(self.content, Event):
             return self.content.time_ms
         with contextlib.suppress(InvalidMessage):
-            return min(_sent_ms(self.record), redriven_ms(_redriven_time(self.record) or ""))
-        return _sent_ms(self.record)
-
-    @property
-    def receive_count(self) -> int:
-        """How often the message has been received, from 1."""
-        return int(self.record.attributes.approximate_receive_count)
+            return min(self.message.sent_ms, redriven_ms(self.message.attributes.get("EventTime", "")))
+        return self.message.sent_ms
 
 
-def arrive(record: SQSRecord) -> Arrival:
-    """Read a message."""
+def arrive(record: Mapping[str, Any]) -> Arrival:
+    """Read a message, as it is among the Records of the event that Lambda gives the function."""
+    message = Message(
+        message_id=record["messageId"],
+        receipt_handle=record["receiptHandle"],
+        body=record["body"],
+        sent_ms=int(record["attributes"]["SentTimestamp"]),
+        receive_count=int(record["attributes"]["ApproximateReceiveCount"]),
+        attributes={
+            name: attribute.get("stringValue") or "" for name, attribute in record["messageAttributes"].items()
+        },
+    )
     content: Event | InvalidMessage | None
     try:
-        content = parse_event(record.body, _sent_ms(record), _redriven_time(record))
+        content = parse_event(message.body, message.sent_ms, message.attributes.get("EventTime"))
     except InvalidMessage as error:
         content = error
-    return Arrival(record, content)
-
-
-def _sent_ms(record: SQSRecord) -> int:
-    return int(record.attributes.sent_timestamp)
-
-
-def _redriven_time(record: SQSRecord) -> str | None:
-    attribute = record.message_attributes["EventTime"]
-    # Of another type it has no such value, which is as unreadable as a bad one.
-    return attribute.get("stringValue") or "" if attribute else None
+    return Arrival(message, content)
 
 
 def waves(arrivals: list[Arrival]) -> tuple[list[Arrival], list[Arrival]]:

@@ -5,13 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from typing import Any
-
-from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
-from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
-from aws_lambda_powertools.utilities.data_classes import SQSEvent
-from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
-from aws_lambda_powertools.utilities.typing import LambdaContext
+from typing import TYPE_CHECKING, Any
 
 from stop_segment.arrivals import Arrival, arrive, waves
 from stop_segment.errors import InvalidMessage, Retryable, StopError
@@ -20,6 +14,9 @@ from stop_segment.report import RETRIED, log_failure, log_outcome, log_served, l
 from stop_segment.rules import Outcome
 from stop_segment.service import make_service, now_ms
 from stop_segment.stopper import Batch
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
 
 # What must still fit in when the last call has ended: its record, and the letters and back-offs of what failed.
 SETTLING_SECONDS = 5.0
@@ -31,7 +28,7 @@ jitter = random.SystemRandom().random  # environments restored from one snapshot
 @logger.inject_lambda_context
 @metrics.log_metrics(capture_cold_start_metric=True)
 @tracer.capture_lambda_handler(capture_response=False)
-def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailureResponse:
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, list[dict[str, str]]]:
     """Serve a batch of messages.
 
     Returns
@@ -46,17 +43,9 @@ def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailure
     def seconds_left() -> float:
         return context.get_remaining_time_in_millis() / 1000 - call_seconds - SETTLING_SECONDS
 
-    arrivals = [arrive(record) for record in SQSEvent(event).records]
+    arrivals = [arrive(record) for record in event["Records"]]
     failures = service.loop.run(_serve(arrivals, service.stopper.batch(seconds_left)))
-    kept = _settle(failures)
-
-    def report(record: SQSRecord) -> None:
-        if record.message_id in kept:
-            raise kept[record.message_id]
-
-    return process_partial_response(
-        event, report, BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False), context
-    )
+    return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in _settle(failures)]}
 
 
 async def _serve(arrivals: list[Arrival], batch: Batch) -> list[Failure]:
@@ -86,18 +75,18 @@ async def _serve_message(arrival: Arrival, batch: Batch) -> StopError | None:
 
 def _failure(arrival: Arrival, error: StopError) -> Failure:
     return Failure(
-        message_id=arrival.record.message_id,
-        receipt_handle=arrival.record.receipt_handle,
-        body=arrival.record.body,
-        receive_count=arrival.receive_count,
+        message_id=arrival.message.message_id,
+        receipt_handle=arrival.message.receipt_handle,
+        body=arrival.message.body,
+        receive_count=arrival.message.receive_count,
         event_time_ms=arrival.time_ms,
         error=error,
         log_fields=arrival.log_fields,
     )
 
 
-def _settle(failures: list[Failure]) -> dict[str, StopError]:
-    """Send the dead letters and set the back-offs; give what SQS must keep, by message id."""
+def _settle(failures: list[Failure]) -> list[str]:
+    """Send the dead letters and set the back-offs; give the ids of the messages that SQS must keep."""
     kinds = {
         failure.message_id: kind
         for failure in failures
@@ -110,4 +99,4 @@ def _settle(failures: list[Failure]) -> dict[str, StopError]:
     for failure in failures:
         end = kinds[failure.message_id] if failure.message_id in sent else RETRIED
         log_failure(failure, end, unsent=failure.message_id in kinds and failure.message_id not in sent)
-    return {failure.message_id: failure.error for failure in kept}
+    return [failure.message_id for failure in kept]

@@ -37,7 +37,7 @@ class SegmentTable:
     Parameters
     ----------
     client
-        A boto3 DynamoDB client.
+        A botocore DynamoDB client.
     name
         The table's name.
     retention_seconds

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import boto3
+import botocore.session
 from aws_lambda_powertools.utilities.parameters import SecretsProvider
 from botocore.config import Config
 
@@ -53,8 +53,12 @@ def make_service(environment: Mapping[str, str]) -> Service:
         retries={"mode": "standard", "total_max_attempts": 3},
         max_pool_connections=THREADS,
     )
-    session = boto3.session.Session()
-    secrets = SecretsProvider(boto3_client=session.client("secretsmanager", config=config))
+    session = botocore.session.get_session()  # boto3's would import S3's transfers as well, for nothing
+
+    def client(service: str) -> Any:
+        return session.create_client(service, config=config)
+
+    secrets = SecretsProvider(boto3_client=client("secretsmanager"))
     credentials = Credentials(secrets, settings.rtc_credentials_secret_arn, time.monotonic)
     threads = ThreadPoolExecutor(THREADS)
 
@@ -68,9 +72,7 @@ def make_service(environment: Mapping[str, str]) -> Service:
 
     stopper = Stopper(
         settings,
-        SegmentTable(
-            session.client("dynamodb", config=config), settings.segment_table_name, settings.record_retention_seconds
-        ),
+        SegmentTable(client("dynamodb"), settings.segment_table_name, settings.record_retention_seconds),
         RtcApi(settings, credentials, connections=THREADS, traced=traced),
         stops=calls(settings.requests_per_second),
         queries=calls(settings.queries_per_second),
@@ -78,7 +80,7 @@ def make_service(environment: Mapping[str, str]) -> Service:
         now_ms=now_ms,
         measure=measure,
     )
-    queues = Queues(session.client("sqs", config=config), settings.event_queue_url, settings.dead_letter_queue_url)
+    queues = Queues(client("sqs"), settings.event_queue_url, settings.dead_letter_queue_url)
     return Service(settings, stopper, queues, asyncio.Runner())
 
 

@@ -381,7 +381,7 @@ class TestFaultsOfOurs:
     ) -> None:
         monkeypatch.setattr(function.module.service.stopper.table, "_name", "gone")
         records = [room.message(TaskId="audio"), room.message("SegmentStarted", TaskId="audio"), record(NOT_JSON)]
-        assert function.invoke(*records) == kept_of(records, 0, 1)
+        assert sorted(function.invoke(*records)) == sorted(kept_of(records, 0, 1))
         codes = {line["error_code"] for line in told().logs if line.get("outcome") == "retried"}
         assert codes == {"TableResourceNotFoundException"}
         assert room.requests() == []

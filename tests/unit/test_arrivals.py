@@ -3,7 +3,6 @@ import random
 from typing import Any
 
 import pytest
-from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,15 +21,13 @@ def arrival(
     """Let a message arrive; `event_time` is its attribute EventTime."""
     attribute = event_time if isinstance(event_time, dict) else {"stringValue": event_time, "dataType": "Number"}
     return arrive(
-        SQSRecord(
-            {
-                "messageId": message_id,
-                "receiptHandle": "handle",
-                "body": content if isinstance(content, str) else json.dumps(content),
-                "attributes": {"SentTimestamp": str(sent_ms), "ApproximateReceiveCount": str(receive_count)},
-                "messageAttributes": {} if event_time is None else {"EventTime": attribute},
-            }
-        )
+        {
+            "messageId": message_id,
+            "receiptHandle": "handle",
+            "body": content if isinstance(content, str) else json.dumps(content),
+            "attributes": {"SentTimestamp": str(sent_ms), "ApproximateReceiveCount": str(receive_count)},
+            "messageAttributes": {} if event_time is None else {"EventTime": attribute},
+        }
     )
 
 
@@ -39,7 +36,7 @@ def event(event_type: str, **more: object) -> dict[str, object]:
 
 
 def names(wave: list[Arrival]) -> list[str]:
-    return [one.record.message_id for one in wave]
+    return [one.message.message_id for one in wave]
 
 
 class TestWaves:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 
 from stop_segment.arrivals import Arrival, arrive, waves
 from stop_segment.errors import InvalidMessage
@@ -140,15 +139,13 @@ MAKERS: list[Callable[[random.Random], str]] = [
 def let_arrive(body: str, event_time: str | None) -> Arrival:
     attributes = {} if event_time is None else {"EventTime": {"stringValue": event_time, "dataType": "Number"}}
     return arrive(
-        SQSRecord(
-            {
-                "messageId": "m-1",
-                "receiptHandle": "handle",
-                "body": body,
-                "attributes": {"SentTimestamp": str(SENT_MS), "ApproximateReceiveCount": "1"},
-                "messageAttributes": attributes,
-            }
-        )
+        {
+            "messageId": "m-1",
+            "receiptHandle": "handle",
+            "body": body,
+            "attributes": {"SentTimestamp": str(SENT_MS), "ApproximateReceiveCount": "1"},
+            "messageAttributes": attributes,
+        }
     )
 
 

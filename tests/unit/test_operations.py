@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 from aws_lambda_powertools.metrics import EphemeralMetrics
-from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from cfnlint.decode import cfn_yaml
 
 from stop_segment import report
-from stop_segment.arrivals import Arrival
+from stop_segment.arrivals import Arrival, Message
 from stop_segment.errors import CredentialsRefused, InvalidMessage
 from stop_segment.failures import Failure
 from stop_segment.rules import Outcome
@@ -91,8 +90,7 @@ class TestMetrics:
         """Let the stop function's reports report everything, and give the metrics with their units."""
         metrics = EphemeralMetrics(namespace=NAMESPACE, service="stack")
         monkeypatch.setattr(report, "metrics", metrics)
-        record = SQSRecord({"messageId": "1", "body": "", "attributes": {"ApproximateReceiveCount": "1"}})
-        arrival = Arrival(record, InvalidMessage("NotJson", "the body is not JSON"))
+        arrival = Arrival(Message("1", "", "", 0), InvalidMessage("NotJson", "the body is not JSON"))
         for outcome in Outcome:
             report.log_outcome(arrival, "audio", outcome)
         failure = Failure("1", "", "", 1, 0, CredentialsRefused("InvalidAccessKey", "the API refuses the key"))
