@@ -10,16 +10,18 @@ from tools.cli import NOT_ALL, Commands, client, common_options, examples, now_m
 from tools.deployment import find_deployment
 from tools.event_queue import read_depth
 from tools.event_source import switch
+from tools.inspection import inspect
 from tools.interruption import interruptible
 from tools.letter_commands import letters_group
+from tools.status import check, is_well
 
 EXIT_CODES = """
 
 \b
 Exit codes:
   0    done
-  1    show, room: nothing was found; redrive, purge, restore: some letters stay where they were;
-       pause, resume: Lambda has not done it within two minutes
+  1    status: something is wrong; show, room: nothing was found; redrive, purge, restore: some letters stay
+       where they were; pause, resume: Lambda has not done it within two minutes
   2    wrong usage
   3    no such stack, not one of ours, no credentials, or AWS refused
   130  interrupted: what was not done yet is as it was
@@ -29,6 +31,7 @@ Exit codes:
 @click.group(
     cls=Commands,
     epilog=examples(
+        "status",
         "pause",
         "letters list",
         "letters redrive --kind exhausted --newer-than 2h",
@@ -66,6 +69,31 @@ def room(ctx: click.Context, *, app_id: str, room_id: str, stack_name: str, outp
     )
     if not items:
         ctx.exit(NOT_ALL)
+
+
+@main.command(epilog=examples("status", "status --output json"))
+@common_options
+def status(*, stack_name: str, output_format: str) -> None:
+    """Tell on one screen whether it is working, and what is wrong if it is not.
+
+    Each line is well, wrong, unknown or off. The exit code is 0 where nothing is wrong, else 1.
+    """
+    deployment = find_deployment(client("cloudformation"), stack_name)
+    with interruptible() as interrupted:
+        facts = inspect(client, deployment, interrupted, now_ms())
+    checks = check(facts)
+    tell(
+        output_format,
+        {
+            "stack": stack_name,
+            "well": is_well(checks),
+            "checks": {one.name: {"verdict": one.verdict, "word": one.word} for one in checks},
+        },
+        display.status_table(checks),
+        display.status_line(checks),
+    )
+    if not is_well(checks):
+        click.get_current_context().exit(NOT_ALL)
 
 
 @main.command(epilog=examples("pause", "status", "resume"))

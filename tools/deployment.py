@@ -21,11 +21,18 @@ class NotDeployed(Exception):
 
 @dataclass(frozen=True)
 class Deployment:
-    """A deployed stack: its outputs and its parameters by the names of template.yaml."""
+    """A deployed stack: its outputs and its parameters by the names of template.yaml.
+
+    Parameters
+    ----------
+    changed_at_ms
+        When it was last deployed, Unix ms.
+    """
 
     stack_name: str
     outputs: Mapping[str, str]
     parameters: Mapping[str, str]
+    changed_at_ms: int
 
     @property
     def event_queue_url(self) -> str:
@@ -70,4 +77,5 @@ def find_deployment(client: CloudFormationClient, stack_name: str) -> Deployment
     if missing:
         raise NotDeployed(f"the stack {stack_name!r} is not an RTC segment stopper: it has no output {missing[0]}")
     parameters = {one["ParameterKey"]: one["ParameterValue"] for one in stack.get("Parameters", [])}
-    return Deployment(stack_name, outputs, parameters)
+    changed_at = stack.get("LastUpdatedTime", stack["CreationTime"])
+    return Deployment(stack_name, outputs, parameters, int(changed_at.timestamp() * 1000))

@@ -15,12 +15,14 @@ from tools.event_queue import Depth
 from tools.event_source import EventSource
 from tools.letters import Group, Letter
 from tools.rooms import Item
+from tools.status import Check, Verdict
 from tools.times import readable_age, readable_time
 
 output = Console(highlight=False, markup=False, emoji=False)
 messages = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 _LABEL_WIDTH = 14
+_STYLES = {Verdict.WELL: "green", Verdict.WRONG: "bold red", Verdict.UNKNOWN: "yellow", Verdict.OFF: "dim"}
 
 
 def progress_bar(what: str, *, shown: bool) -> Progress:
@@ -91,6 +93,28 @@ def room_text(room: Room, items: Sequence[Item], now_ms: int) -> Text:
         name = "the room itself" if item.is_room else f"task {item.task_id}"
         text.append("\n").append(_block(f"{name}: {item.state}", rows))
     return text
+
+
+def status_table(checks: Sequence[Check]) -> Table:
+    """Lay out what was looked at."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for one in checks:
+        table.add_row(Text(one.name), Text(one.verdict, style=_STYLES[one.verdict]), Text(printable(one.word)))
+    return table
+
+
+def status_line(checks: Sequence[Check]) -> Text:
+    """Say in one line what the checks come to."""
+    wrong, unknown = (
+        [one.name for one in checks if one.verdict is verdict] for verdict in (Verdict.WRONG, Verdict.UNKNOWN)
+    )
+    if wrong:
+        return Text(f"\nNot well: {', '.join(wrong)}.", style=_STYLES[Verdict.WRONG])
+    known = f" Not known: {', '.join(unknown)}." if unknown else ""
+    return Text(f"\nNothing is wrong.{known}", style=_STYLES[Verdict.WELL])
 
 
 def switch_text(event_source: EventSource, depth: Depth, *, on: bool, stack_name: str) -> str:

@@ -5,9 +5,8 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,6 +17,7 @@ from sandbox.faults import INTERNAL_ERROR
 from sandbox.stack import ROOT, STACK_NAME, Sandbox, sandbox, wait_for
 from stop_segment.errors import InvalidMessage, Rejected, Retryable, StopError
 from stop_segment.failures import Failure, Queues
+from tests.e2e.operator import command, environment, run_tool
 
 APP_ID = "661e"
 HOUR_MS = 3_600_000
@@ -50,32 +50,8 @@ def room_id() -> str:
     return f"room-{uuid4().hex}"
 
 
-def environment(stack: Sandbox, changes: Mapping[str, str | None] | None = None) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    settings: dict[str, str | None] = {**inherited, **stack.aws.environment, **(changes or {})}
-    return {name: value for name, value in settings.items() if value is not None}
-
-
-def command(*arguments: str, stack_name: str = STACK_NAME) -> list[str]:
-    return [sys.executable, "-m", "tools", *arguments, "--stack-name", stack_name]
-
-
-def run(
-    stack: Sandbox, *arguments: str, stack_name: str = STACK_NAME, **changes: str | None
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments, stack_name=stack_name),
-        cwd=ROOT,
-        env=environment(stack, changes),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
 def answer(stack: Sandbox, *arguments: str) -> Any:
-    done = run(stack, *arguments, "--output", "json")
+    done = run_tool(stack, *arguments, "--output", "json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -127,7 +103,7 @@ class TestRedrive:
         bodies, event_time_ms = [room_ended(room) for room in sorted(rooms)], now_ms()
 
         write_letters(stack, bodies, event_time_ms=event_time_ms)
-        done = run(stack, "letters", "redrive", "--per-second", "200", "--yes")
+        done = run_tool(stack, "letters", "redrive", "--per-second", "200", "--yes")
         assert (done.returncode, done.stdout) == (0, "1000 of 1000 letters redriven.\n")
         assert re.search(r"Redriven .*1000/1000", done.stderr)
         wait_until_served(stack)
@@ -136,7 +112,7 @@ class TestRedrive:
 
         records, requests = stack.records(), len(stack.rtc.requests)
         write_letters(stack, bodies, event_time_ms=event_time_ms)
-        done = run(stack, "letters", "redrive", "--per-second", "200", "--yes")
+        done = run_tool(stack, "letters", "redrive", "--per-second", "200", "--yes")
         assert (done.returncode, done.stdout) == (0, "1000 of 1000 letters redriven.\n")
         wait_until_served(stack)
         assert letter_counts(stack) == (0, 0)
@@ -193,7 +169,7 @@ class TestRedrive:
     ) -> None:
         write_letters(stack, [room_ended(room_id)])
         write_letters(stack, ["no JSON"], kind="invalid_message")
-        dry = run(stack, "letters", "redrive", "--kind", "exhausted")
+        dry = run_tool(stack, "letters", "redrive", "--kind", "exhausted")
         assert (dry.returncode, "Nothing was done. With --yes, 1 letter would be redriven." in dry.stdout) == (0, True)
         for selection in (("--code", "Other"), ("--older-than", "1h"), ("--app-id", "other"), ("--kind", "died")):
             assert answer(stack, "letters", "redrive", *selection, "--yes")["done"] == 0
@@ -209,7 +185,7 @@ class TestRedrive:
             process.send_signal(signal.SIGKILL)
         left = sum(letter_counts(stack))
         assert 0 < left <= 40
-        assert "held by another reader" in run(stack, "letters", "list").stderr
+        assert "held by another reader" in run_tool(stack, "letters", "list").stderr
         wait_for(lambda: letter_counts(stack) == (left, 0), "the letters to show up again", seconds=90)
         assert answer(stack, "letters", "redrive", "--yes")["done"] == left
         wait_until_served(stack)
@@ -249,7 +225,7 @@ class TestRedrive:
         policy = json.dumps({"Version": "2012-10-17", "Statement": statements})
         iam.put_user_policy(UserName=room_id, PolicyName="reader", PolicyDocument=policy)
         key = iam.create_access_key(UserName=room_id)["AccessKey"]
-        done = run(
+        done = run_tool(
             stack,
             *("letters", "redrive", "--yes"),
             AWS_ACCESS_KEY_ID=key["AccessKeyId"],
@@ -266,10 +242,10 @@ class TestPurge:
         write_letters(stack, ["no JSON"], kind="invalid_message")
         taken = tmp_path / "taken.jsonl"
         taken.write_text("the letters of yesterday")
-        assert run(stack, "letters", "purge", "--yes").returncode == 2
-        assert run(stack, "letters", "purge", "--yes", "--save", str(taken)).returncode == 2
-        assert run(stack, "letters", "purge", "--yes", "--save", str(tmp_path / "no folder" / "f")).returncode == 1
-        assert run(stack, "letters", "purge", "--save", str(tmp_path / "dry.jsonl")).returncode == 0
+        assert run_tool(stack, "letters", "purge", "--yes").returncode == 2
+        assert run_tool(stack, "letters", "purge", "--yes", "--save", str(taken)).returncode == 2
+        assert run_tool(stack, "letters", "purge", "--yes", "--save", str(tmp_path / "no folder" / "f")).returncode == 1
+        assert run_tool(stack, "letters", "purge", "--save", str(tmp_path / "dry.jsonl")).returncode == 0
         assert [path.name for path in tmp_path.iterdir()] == ["taken.jsonl"]
         assert letter_counts(stack) == (1, 0)
 
@@ -285,7 +261,7 @@ class TestPurge:
 
     def test_a_file_without_letters_restores_nothing(self, stack: Sandbox, tmp_path: Path) -> None:
         (tmp_path / "other.jsonl").write_text('{"a": 1}\n')
-        done = run(stack, "letters", "restore", str(tmp_path / "other.jsonl"))
+        done = run_tool(stack, "letters", "restore", str(tmp_path / "other.jsonl"))
         assert (done.returncode, "line 1" in done.stderr) == (2, True)
         assert letter_counts(stack) == (0, 0)
 
@@ -293,9 +269,9 @@ class TestPurge:
 def test_letters_are_listed_by_reason_and_shown_whole(stack: Sandbox, room_id: str) -> None:
     write_letters(stack, [room_ended(room_id), room_ended(room_id)])
     write_letters(stack, ["\x9b2J no JSON"], kind="invalid_message")
-    listed = run(stack, "letters", "list").stdout
+    listed = run_tool(stack, "letters", "list").stdout
     assert re.search(r"exhausted +InternalError +2 .*\n(.*\n)*invalid_message +NotJson +1 ", listed)
-    shown = run(stack, "letters", "show", "--kind", "invalid_message").stdout
+    shown = run_tool(stack, "letters", "show", "--kind", "invalid_message").stdout
     assert "\\x9b2J no JSON" in shown
     assert "\x9b" not in shown
     assert letter_counts(stack) == (3, 0)
@@ -315,16 +291,16 @@ def test_a_room_is_told_with_all_that_the_table_knows(stack: Sandbox, room_id: s
         {name: value for name, value in plain[f"{APP_ID}#{room_id}", task_id].items() if name != "room"}
         for task_id in ("#room", "audio")
     ]
-    told = run(stack, "room", APP_ID, room_id).stdout
+    told = run_tool(stack, "room", APP_ID, room_id).stdout
     assert "the room itself: ended" in told
     assert re.search(r"task audio: stopped\n +started +2026-11-01 10:00:00.000 UTC", told)
-    unknown = run(stack, "room", APP_ID, "nowhere")
+    unknown = run_tool(stack, "room", APP_ID, "nowhere")
     assert (unknown.returncode, unknown.stdout) == (1, "The table knows nothing of this room.\n")
 
 
 def test_a_paused_stack_stops_nothing_until_it_is_resumed(stack: Sandbox, room_id: str) -> None:
     stack.rtc.start_task(APP_ID, room_id, "audio")
-    paused = run(stack, "pause")
+    paused = run_tool(stack, "pause")
     assert paused.returncode == 0, paused.stderr
     assert paused.stdout.startswith("Paused: nothing is stopped from now on. 0 events wait on the queue, 0 in work.\n")
     stack.send([room_ended(room_id)])
@@ -351,7 +327,7 @@ class TestTroubles:
         self, stack: Sandbox, arguments: tuple[str, ...], stack_name: str, changes: dict[str, str | None], sentence: str
     ) -> None:
         away = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": os.devnull, "HOME": "/nonexistent"}
-        done = run(stack, *arguments, stack_name=stack_name, **(away | changes))
+        done = run_tool(stack, *arguments, stack_name=stack_name, **(away | changes))
         assert (done.returncode, done.stdout) == (3, "")
         assert sentence in done.stderr
         assert "Traceback" not in done.stderr
@@ -361,6 +337,6 @@ class TestTroubles:
         cloudformation = stack.aws.client("cloudformation")
         cloudformation.create_stack(StackName="theirs", TemplateBody=json.dumps(template))
         cloudformation.get_waiter("stack_create_complete").wait(StackName="theirs", WaiterConfig={"Delay": 1})
-        done = run(stack, "letters", "redrive", "--yes", stack_name="theirs")
+        done = run_tool(stack, "letters", "redrive", "--yes", stack_name="theirs")
         assert done.returncode == 3
         assert "the stack 'theirs' is not an RTC segment stopper: it has no output EventQueueUrl" in done.stderr

@@ -3,6 +3,7 @@ import os
 import signal
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -314,7 +315,9 @@ class CloudFormation:
         if self._outputs is None:
             raise ClientError({"Error": {"Code": self._code, "Message": f"no {StackName}"}}, "DescribeStacks")
         outputs = [{"OutputKey": name, "OutputValue": value} for name, value in self._outputs.items()]
-        return {"Stacks": [{"Outputs": outputs, "Parameters": [{"ParameterKey": "Mode", "ParameterValue": "stop"}]}]}
+        parameters = [{"ParameterKey": "Mode", "ParameterValue": "stop"}]
+        created_at = datetime.fromtimestamp(T / 1000, UTC)
+        return {"Stacks": [{"Outputs": outputs, "Parameters": parameters, "CreationTime": created_at}]}
 
 
 class TestDeployment:
@@ -324,7 +327,7 @@ class TestDeployment:
     def test_a_stack_of_ours_is_known_by_its_outputs(self) -> None:
         client: Any = CloudFormation(self.OUTPUTS)
         found = find_deployment(client, "ours")
-        assert found == Deployment("ours", self.OUTPUTS, {"Mode": "stop"})
+        assert found == Deployment("ours", self.OUTPUTS, {"Mode": "stop"}, T)
         assert (found.event_queue_url, found.event_queue_arn) == ("e", "a")
         assert (found.dead_letter_queue_url, found.segment_table_name) == ("d", "t")
 

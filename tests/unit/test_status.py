@@ -1,0 +1,119 @@
+"""What is known of a stack is judged as an operator would."""
+
+from dataclasses import replace
+
+import pytest
+
+from tools.event_queue import Depth
+from tools.event_source import EventSource
+from tools.letters import Group
+from tools.status import Facts, Secret, Trouble, Verdict, check, is_well
+
+NOW_MS = 1_795_327_920_123
+MINUTE_MS = 60_000
+URL = "https://api.example/"
+WELL = Facts(
+    now_ms=NOW_MS,
+    parameters={"Mode": "stop", "HeartbeatAppId": "661e", "SweepMinutes": "5", "MaxConcurrency": "7"},
+    defaults={"Mode": "stop", "HeartbeatAppId": "", "SweepMinutes": "5", "MaxConcurrency": "5"},
+    changed_at_ms=NOW_MS - 1_000 * MINUTE_MS,
+    event_source=EventSource("1", "Enabled", "OK"),
+    rtc_key=Secret(),
+    callback_key=Secret(),
+    queue=Depth(0, 1, 345_600),
+    oldest_seconds=None,
+    letters_hidden=0,
+    letters=(),
+    ringing={},
+    callback_url=URL,
+    version="0.1.0",
+    heartbeat_ms=NOW_MS - 4 * MINUTE_MS,
+    swept_at_ms=NOW_MS - MINUTE_MS,
+    watched_rooms=3,
+    due_at_ms=NOW_MS + MINUTE_MS,
+    called_back_at_ms=NOW_MS - 2 * MINUTE_MS,
+)
+PARAMETERS = WELL.parameters
+
+
+def test_a_stack_of_which_all_is_known_and_nothing_wrong_is_well() -> None:
+    checks = check(WELL)
+    assert {one.verdict for one in checks} == {Verdict.WELL}
+    assert is_well(checks)
+    words = {one.name: one.word for one in checks}
+    assert words["heartbeat"] == "came out well 4 min ago"
+    assert words["sweeper"] == "3 rooms watched; it ran 60 s ago"
+    assert words["parameters"] == "HeartbeatAppId=661e, MaxConcurrency=7"
+
+
+@pytest.mark.parametrize(
+    ("name", "facts", "verdict", "word"),
+    [
+        ("version", replace(WELL, version=None), "unknown", "does not say"),
+        ("mode", replace(WELL, parameters={**PARAMETERS, "Mode": "observe"}), "well", "nothing is stopped"),
+        ("mapping", replace(WELL, event_source=None), "wrong", "none takes events"),
+        ("mapping", replace(WELL, event_source=EventSource("1", "Disabled")), "wrong", "paused"),
+        ("mapping", replace(WELL, event_source=EventSource("1", "Enabling")), "unknown", "Enabling"),
+        (
+            "mapping",
+            replace(WELL, event_source=EventSource("1", "Enabled", "PROBLEM: Function call failed")),
+            "wrong",
+            "PROBLEM: Function call failed",
+        ),
+        ("RTC key", replace(WELL, rtc_key=Secret("SecretInvalid: empty")), "wrong", "SecretInvalid: empty"),
+        ("RTC key", replace(WELL, rtc_key=Secret("SecretUnavailable", readable=False)), "unknown", "may not read"),
+        ("event queue", replace(WELL, queue=Depth(5, 0, 60), oldest_seconds=119), "well", "the oldest for 119 s"),
+        ("event queue", replace(WELL, queue=Depth(5, 0, 60), oldest_seconds=120), "wrong", "the oldest for 120 s"),
+        ("event queue", replace(WELL, queue=Depth(5, 0, 60)), "unknown", "5 waiting, 0 in work, of unknown age"),
+        (
+            "dead letters",
+            replace(
+                WELL, letters=[Group("exhausted", "Timeout", 2, NOW_MS, None), Group("died", None, 1, NOW_MS, None)]
+            ),
+            "wrong",
+            "2 exhausted Timeout, 1 died",
+        ),
+        ("dead letters", replace(WELL, letters_hidden=4), "wrong", "4 held by another reader"),
+        ("alarms", replace(WELL, ringing={"DeadLettersAlarm": "1 of 1"}), "wrong", "DeadLettersAlarm: 1 of 1"),
+        ("heartbeat", replace(WELL, parameters={}), "off", "HeartbeatAppId"),
+        (
+            "heartbeat",
+            replace(WELL, heartbeat_failure=Trouble(NOW_MS - MINUTE_MS, "Timeout", "no answer")),
+            "wrong",
+            "failed 60 s ago: Timeout, no answer",
+        ),
+        (
+            "heartbeat",
+            replace(WELL, heartbeat_ms=NOW_MS - 15 * MINUTE_MS),
+            "wrong",
+            "well 15 min ago, and no later one",
+        ),
+        ("heartbeat", replace(WELL, heartbeat_ms=None), "wrong", "none yet"),
+        (
+            "heartbeat",
+            replace(WELL, heartbeat_ms=None, changed_at_ms=NOW_MS - 14 * MINUTE_MS),
+            "unknown",
+            "none since the deployment",
+        ),
+        ("sweeper", replace(WELL, parameters={**PARAMETERS, "SweepMinutes": "0"}), "off", "SweepMinutes is 0"),
+        ("sweeper", replace(WELL, due_at_ms=NOW_MS - 11 * MINUTE_MS), "wrong", "should have been looked at 11 min ago"),
+        ("sweeper", replace(WELL, swept_at_ms=None, watched_rooms=1), "unknown", "1 room watched; when it last ran"),
+        ("callbacks", replace(WELL, callback_url=None), "off", "CallbackSecretArn"),
+        ("callbacks", replace(WELL, callback_key=Secret("the secret is empty")), "wrong", "the secret is empty"),
+        ("callbacks", replace(WELL, called_back_at_ms=None), "unknown", "none is known of the last day: " + URL),
+        (
+            "callbacks",
+            replace(WELL, refused_at_ms=NOW_MS - MINUTE_MS),
+            "wrong",
+            "refused 60 s ago for its signature, and the last was taken 2 min ago",
+        ),
+        ("callbacks", replace(WELL, refused_at_ms=NOW_MS - 3 * MINUTE_MS), "well", "the last was taken 2 min ago"),
+        ("parameters", replace(WELL, parameters=WELL.defaults), "well", "all have their defaults"),
+    ],
+)
+def test_each_check_has_its_word(name: str, facts: Facts, verdict: str, word: str) -> None:
+    checks = check(facts)
+    (one,) = [one for one in checks if one.name == name]
+    assert one.verdict == verdict
+    assert word in one.word
+    assert is_well(checks) == (verdict != "wrong")

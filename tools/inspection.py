@@ -1,0 +1,231 @@
+"""What can be found out of a stack, read from AWS: the facts that `status` judges."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from aws_lambda_powertools.utilities.parameters import SecretsProvider
+from botocore.exceptions import ClientError
+
+from stop_segment.credentials import Credentials
+from stop_segment.errors import CredentialsRefused
+from tools.deployment import Deployment
+from tools.event_queue import read_depth
+from tools.event_source import EventSource, NoEventSource, find_event_source
+from tools.letters import Group, group
+from tools.queues import DeadLetterQueue
+from tools.status import HEARTBEAT_MS, Facts, Secret, Trouble
+
+NAMESPACE = "RtcSegmentStopper"
+HEARTBEAT_ROOM, HEARTBEAT_TASK = "rtc-segment-stopper", "heartbeat"
+_TAKEN = ("CallbackQueued", "CallbackReplayed", "CallbackIgnored")
+_DAY = timedelta(days=1)
+_MOST_PAGES = 20  # of log lines, or of watched rooms: enough to tell, and an answer within seconds
+
+Client = Callable[[str], Any]
+
+
+def inspect(client: Client, deployment: Deployment, interrupted: Callable[[], bool], now_ms: int) -> Facts:
+    """Find out all that `status` tells.
+
+    Parameters
+    ----------
+    client
+        Makes a boto3 client of a service.
+    interrupted
+        Tells whether the program is asked to end.
+    """
+    parameters, outputs = deployment.parameters, deployment.outputs
+    cloudformation = client("cloudformation")
+    resources = _resources(cloudformation, deployment.stack_name)
+    metrics = _latest_metrics(client("cloudwatch"), deployment, now_ms)
+    secrets = client("secretsmanager")
+    callback_secret = parameters.get("CallbackSecretArn")
+    hidden, groups = _letters(client("sqs"), deployment.dead_letter_queue_url, interrupted)
+    heartbeat_ms = _heartbeat(client("dynamodb"), deployment)
+    watched, due_at_ms = _watched_rooms(client("dynamodb"), deployment)
+    return Facts(
+        now_ms=now_ms,
+        parameters=parameters,
+        defaults=_defaults(cloudformation, deployment.stack_name),
+        changed_at_ms=deployment.changed_at_ms,
+        event_source=_event_source(client("lambda"), deployment.event_queue_arn),
+        rtc_key=_rtc_key(secrets, outputs["RtcCredentialsSecretArn"]),
+        callback_key=_callback_key(secrets, callback_secret) if callback_secret else None,
+        queue=read_depth(client("sqs"), deployment.event_queue_url),
+        oldest_seconds=metrics.value("ApproximateAgeOfOldestMessage"),
+        letters_hidden=hidden,
+        letters=groups,
+        ringing=_ringing(client("cloudwatch"), resources),
+        callback_url=outputs.get("CallbackUrl"),
+        version=outputs.get("Version"),
+        heartbeat_ms=heartbeat_ms,
+        heartbeat_failure=_heartbeat_failure(client("logs"), resources, heartbeat_ms, now_ms)
+        if parameters.get("HeartbeatAppId")
+        else None,
+        swept_at_ms=metrics.time("RoomsSwept"),
+        watched_rooms=watched,
+        due_at_ms=due_at_ms,
+        called_back_at_ms=max((ms for name in _TAKEN if (ms := metrics.time(name))), default=None),
+        refused_at_ms=metrics.time("CallbackRefused"),
+    )
+
+
+class _Metrics:
+    """The newest datapoint of each metric: its time in Unix ms, and its value."""
+
+    def __init__(self, newest: Mapping[str, tuple[int, float]]) -> None:
+        self._newest = newest
+
+    def time(self, name: str) -> int | None:
+        return self._newest[name][0] if name in self._newest else None
+
+    def value(self, name: str) -> float | None:
+        return self._newest[name][1] if name in self._newest else None
+
+
+def _latest_metrics(client: Any, deployment: Deployment, now_ms: int) -> _Metrics:
+    ours = [{"Name": "service", "Value": deployment.stack_name}]
+    queue = [{"Name": "QueueName", "Value": deployment.event_queue_arn.rpartition(":")[2]}]
+    asked = [
+        ("AWS/SQS", "ApproximateAgeOfOldestMessage", queue, "Maximum"),
+        *((NAMESPACE, name, ours, "Sum") for name in (*_TAKEN, "CallbackRefused", "RoomsSwept")),
+    ]
+    now = datetime.fromtimestamp(now_ms / 1000, UTC)
+    answer = client.get_metric_data(
+        StartTime=now - _DAY,
+        EndTime=now + timedelta(minutes=1),
+        ScanBy="TimestampDescending",
+        MetricDataQueries=[
+            {
+                "Id": f"m{number}",
+                "Label": name,
+                "MetricStat": {
+                    "Metric": {"Namespace": namespace, "MetricName": name, "Dimensions": dimensions},
+                    "Period": 60,
+                    "Stat": statistic,
+                },
+            }
+            for number, (namespace, name, dimensions, statistic) in enumerate(asked)
+        ],
+    )
+    newest: dict[str, tuple[int, float]] = {}
+    for result in answer["MetricDataResults"]:
+        points = [(_ms(at), value) for at, value in zip(result["Timestamps"], result["Values"], strict=True) if value]
+        if points:
+            newest[result["Label"]] = max(points)
+    oldest = newest.get("ApproximateAgeOfOldestMessage")
+    if oldest is not None and now_ms - oldest[0] > 5 * 60_000:
+        del newest["ApproximateAgeOfOldestMessage"]  # it says nothing of now
+    return _Metrics(newest)
+
+
+def _resources(client: Any, stack_name: str) -> dict[str, tuple[str, str]]:
+    """Give type and real name of the stack's resources by their names in template.yaml."""
+    pages = client.get_paginator("list_stack_resources").paginate(StackName=stack_name)
+    return {
+        one["LogicalResourceId"]: (one["ResourceType"], one.get("PhysicalResourceId", ""))
+        for page in pages
+        for one in page["StackResourceSummaries"]
+    }
+
+
+def _defaults(client: Any, stack_name: str) -> dict[str, str]:
+    summary = client.get_template_summary(StackName=stack_name)
+    return {one["ParameterKey"]: one.get("DefaultValue", "") for one in summary["Parameters"]}
+
+
+def _event_source(client: Any, queue_arn: str) -> EventSource | None:
+    try:
+        return find_event_source(client, queue_arn)
+    except NoEventSource:
+        return None
+
+
+def _rtc_key(client: Any, secret_arn: str) -> Secret:
+    try:
+        Credentials(SecretsProvider(boto3_client=client), secret_arn, time.monotonic).current()
+    except CredentialsRefused as error:
+        denied = error.code == "SecretUnavailable" and "AccessDenied" in error.message
+        return Secret(f"{error.code}: {error.message}", readable=not denied)
+    return Secret()
+
+
+def _callback_key(client: Any, secret_arn: str) -> Secret:
+    try:
+        key = client.get_secret_value(SecretId=secret_arn).get("SecretString", "")
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        return Secret(f"the callback secret cannot be read: {code}", readable="AccessDenied" not in code)
+    return Secret("" if key.strip() else "the callback secret is empty")
+
+
+def _letters(client: Any, queue_url: str, interrupted: Callable[[], bool]) -> tuple[int, Sequence[Group]]:
+    depth = read_depth(client, queue_url)
+    if not depth.waiting:
+        return depth.in_work, []
+    with DeadLetterQueue(client, queue_url, interrupted) as queue:
+        reading = queue.read()
+    return reading.hidden, group(reading.letters)
+
+
+def _ringing(client: Any, resources: Mapping[str, tuple[str, str]]) -> dict[str, str]:
+    alarms = {real: name for name, (kind, real) in resources.items() if kind == "AWS::CloudWatch::Alarm"}
+    answer = client.describe_alarms(AlarmNames=list(alarms), StateValue="ALARM", MaxRecords=100)
+    return {alarms[alarm["AlarmName"]]: alarm.get("StateReason", "") for alarm in answer["MetricAlarms"]}
+
+
+def _heartbeat(client: Any, deployment: Deployment) -> int | None:
+    app_id = deployment.parameters.get("HeartbeatAppId")
+    if not app_id:
+        return None
+    key = {"room": {"S": f"{app_id}#{HEARTBEAT_ROOM}"}, "task_id": {"S": HEARTBEAT_TASK}}
+    item = client.get_item(TableName=deployment.segment_table_name, Key=key, ConsistentRead=True).get("Item", {})
+    return int(item["stopped_at"]["N"]) if "stopped_at" in item else None
+
+
+def _heartbeat_failure(
+    client: Any, resources: Mapping[str, tuple[str, str]], heartbeat_ms: int | None, now_ms: int
+) -> Trouble | None:
+    """Find what the last heartbeat failed of, after the last one that came out well."""
+    since_ms = max(heartbeat_ms or 0, now_ms - HEARTBEAT_MS)
+    _, log_group = resources["StopSegmentLogGroup"]
+    pages = client.get_paginator("filter_log_events").paginate(
+        logGroupName=log_group, startTime=since_ms, filterPattern='"Heartbeat" "error_code"'
+    )
+    failures = [
+        Trouble(event["timestamp"], line["error_code"], line.get("error_message", ""))
+        for _, page in zip(range(_MOST_PAGES), pages, strict=False)
+        for event in page["events"]
+        for line in _json_lines(event["message"])
+        if line.get("event_type") == "Heartbeat" and "error_code" in line
+    ]
+    return max(failures, key=lambda failure: failure.at_ms, default=None)
+
+
+def _json_lines(message: str) -> Iterator[dict[str, Any]]:
+    for line in message.splitlines():
+        if line.startswith("{"):
+            yield json.loads(line)
+
+
+def _watched_rooms(client: Any, deployment: Deployment) -> tuple[int | None, int | None]:
+    """Count the rooms that the sweeper watches, and find when the first is due."""
+    if deployment.parameters.get("SweepMinutes", "0") == "0":
+        return None, None
+    pages = client.get_paginator("query").paginate(
+        TableName=deployment.segment_table_name,
+        IndexName="WatchedRooms",
+        KeyConditionExpression="watch = :watched",
+        ExpressionAttributeValues={":watched": {"S": "1"}},
+    )
+    rooms = [item for _, page in zip(range(_MOST_PAGES), pages, strict=False) for item in page["Items"]]
+    return len(rooms), int(rooms[0]["check_at"]["N"]) if rooms else None
+
+
+def _ms(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)

@@ -1,0 +1,255 @@
+"""Is it working? What is known of a stack, and what that means: each check with its verdict and a word why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tools.event_queue import Depth
+from tools.event_source import EventSource
+from tools.letters import Group
+from tools.times import readable_age
+
+OLDEST_SECONDS = 120  # from then on an event is late: the alarm for the oldest message says the same
+HEARTBEAT_MS = 15 * 60_000  # three that did not come: the heartbeat's alarm says the same
+OVERDUE_MS = 10 * 60_000
+
+
+class Verdict(StrEnum):
+    """What a check comes to. Only `WRONG` means that the stack is not well."""
+
+    WELL = "well"
+    WRONG = "wrong"
+    UNKNOWN = "unknown"
+    OFF = "off"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at, and a word why it is as it is."""
+
+    name: str
+    verdict: Verdict
+    word: str
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Something that failed: when, and of what."""
+
+    at_ms: int
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Secret:
+    """What is known of a secret: never its content.
+
+    Parameters
+    ----------
+    trouble
+        What is wrong with it; empty where nothing is.
+    readable
+        Whether whoever asks may read it at all.
+    """
+
+    trouble: str = ""
+    readable: bool = True
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was found out of a stack. Times are Unix ms, None is what nobody knows.
+
+    Parameters
+    ----------
+    defaults
+        The parameters' default values.
+    changed_at_ms
+        When the stack was last deployed.
+    event_source
+        None where the event queue has no mapping.
+    oldest_seconds
+        The age of the oldest event on the queue.
+    ringing
+        The alarms that ring, by their names in template.yaml, each with its reason.
+    heartbeat_ms
+        When the last heartbeat came out well.
+    heartbeat_failure
+        What the last heartbeat failed of, if it failed after that.
+    swept_at_ms
+        When the sweeper last ran.
+    watched_rooms
+        How many rooms it watches.
+    due_at_ms
+        When the first of them is to be looked at.
+    called_back_at_ms, refused_at_ms
+        When a callback was last taken, and when one was last refused.
+    """
+
+    now_ms: int
+    parameters: Mapping[str, str]
+    defaults: Mapping[str, str]
+    changed_at_ms: int
+    event_source: EventSource | None
+    rtc_key: Secret
+    callback_key: Secret | None
+    queue: Depth
+    oldest_seconds: float | None
+    letters_hidden: int
+    letters: Sequence[Group]
+    ringing: Mapping[str, str]
+    callback_url: str | None
+    version: str | None
+    heartbeat_ms: int | None = None
+    heartbeat_failure: Trouble | None = None
+    swept_at_ms: int | None = None
+    watched_rooms: int | None = None
+    due_at_ms: int | None = None
+    called_back_at_ms: int | None = None
+    refused_at_ms: int | None = None
+
+    def ago(self, time_ms: int) -> str:
+        """Say how long ago something was."""
+        return readable_age(time_ms, self.now_ms)
+
+
+def check(facts: Facts) -> list[Check]:
+    """Judge what is known, in the order of an event's way."""
+    return [
+        _version(facts),
+        _mode(facts),
+        _event_source(facts),
+        _rtc_key(facts),
+        _queue(facts),
+        _letters(facts),
+        _alarms(facts),
+        _heartbeat(facts),
+        _sweeper(facts),
+        _callbacks(facts),
+        _parameters(facts),
+    ]
+
+
+def is_well(checks: Sequence[Check]) -> bool:
+    """Tell whether nothing is wrong, as far as is known."""
+    return all(one.verdict is not Verdict.WRONG for one in checks)
+
+
+def _version(facts: Facts) -> Check:
+    if facts.version is None:
+        return Check("version", Verdict.UNKNOWN, "the stack does not say")
+    return Check("version", Verdict.WELL, facts.version)
+
+
+def _mode(facts: Facts) -> Check:
+    if facts.parameters.get("Mode") == "observe":
+        return Check("mode", Verdict.WELL, "observe: all is decided and logged, nothing is stopped")
+    return Check("mode", Verdict.WELL, "stop")
+
+
+def _event_source(facts: Facts) -> Check:
+    source = facts.event_source
+    if source is None:
+        return Check("mapping", Verdict.WRONG, "none takes events from the queue to the stop function: deploy again")
+    if source.state == "Disabled":
+        return Check("mapping", Verdict.WRONG, "paused: nothing is stopped until `resume`")
+    if source.state != "Enabled":
+        return Check("mapping", Verdict.UNKNOWN, f"{source.state}: ask again in a minute")
+    if source.last_result.startswith("PROBLEM"):
+        return Check("mapping", Verdict.WRONG, source.last_result)
+    return Check("mapping", Verdict.WELL, "enabled")
+
+
+def _rtc_key(facts: Facts) -> Check:
+    return _secret("RTC key", facts.rtc_key)
+
+
+def _secret(name: str, secret: Secret) -> Check:
+    if not secret.readable:
+        return Check(name, Verdict.UNKNOWN, "you may not read the secret")
+    if secret.trouble:
+        return Check(name, Verdict.WRONG, secret.trouble)
+    return Check(name, Verdict.WELL, "the secret is filled in")
+
+
+def _queue(facts: Facts) -> Check:
+    held = f"{facts.queue.waiting} waiting, {facts.queue.in_work} in work"
+    if not facts.queue.waiting:
+        return Check("event queue", Verdict.WELL, held)
+    if facts.oldest_seconds is None:
+        return Check("event queue", Verdict.UNKNOWN, f"{held}, of unknown age")
+    late = facts.oldest_seconds >= OLDEST_SECONDS
+    word = f"{held}, the oldest for {facts.oldest_seconds:.0f} s"
+    return Check("event queue", Verdict.WRONG if late else Verdict.WELL, word)
+
+
+def _letters(facts: Facts) -> Check:
+    reasons = [f"{group.count} {group.kind} {group.code or ''}".rstrip() for group in facts.letters]
+    if facts.letters_hidden:
+        reasons.append(f"{facts.letters_hidden} held by another reader")
+    if not reasons:
+        return Check("dead letters", Verdict.WELL, "none")
+    return Check("dead letters", Verdict.WRONG, ", ".join(reasons))
+
+
+def _alarms(facts: Facts) -> Check:
+    if not facts.ringing:
+        return Check("alarms", Verdict.WELL, "none rings")
+    return Check("alarms", Verdict.WRONG, "; ".join(f"{name}: {reason}" for name, reason in facts.ringing.items()))
+
+
+def _heartbeat(facts: Facts) -> Check:
+    if not facts.parameters.get("HeartbeatAppId"):
+        return Check("heartbeat", Verdict.OFF, "HeartbeatAppId is empty")
+    if facts.heartbeat_failure is not None:
+        failure = facts.heartbeat_failure
+        word = f"failed {facts.ago(failure.at_ms)}: {failure.code}, {failure.message}"
+        return Check("heartbeat", Verdict.WRONG, word)
+    last_ms = facts.heartbeat_ms
+    if last_ms is not None and facts.now_ms - last_ms < HEARTBEAT_MS:
+        return Check("heartbeat", Verdict.WELL, f"came out well {facts.ago(last_ms)}")
+    if facts.now_ms - facts.changed_at_ms < HEARTBEAT_MS:
+        return Check("heartbeat", Verdict.UNKNOWN, "none since the deployment: one comes every five minutes")
+    since = "none yet" if last_ms is None else f"the last came out well {facts.ago(last_ms)}"
+    return Check("heartbeat", Verdict.WRONG, f"{since}, and no later one arrived")
+
+
+def _sweeper(facts: Facts) -> Check:
+    if facts.parameters.get("SweepMinutes", "0") == "0":
+        return Check("sweeper", Verdict.OFF, "SweepMinutes is 0")
+    rooms = "1 room" if facts.watched_rooms == 1 else f"{facts.watched_rooms} rooms"
+    if facts.due_at_ms is not None and facts.now_ms - facts.due_at_ms > OVERDUE_MS:
+        return Check(
+            "sweeper",
+            Verdict.WRONG,
+            f"{rooms} watched, and one should have been looked at {facts.ago(facts.due_at_ms)}",
+        )
+    if facts.swept_at_ms is None:
+        return Check("sweeper", Verdict.UNKNOWN, f"{rooms} watched; when it last ran is not known")
+    return Check("sweeper", Verdict.WELL, f"{rooms} watched; it ran {facts.ago(facts.swept_at_ms)}")
+
+
+def _callbacks(facts: Facts) -> Check:
+    if facts.callback_url is None:
+        return Check("callbacks", Verdict.OFF, "CallbackSecretArn is empty")
+    if facts.callback_key is not None:
+        key = _secret("callbacks", facts.callback_key)
+        if key.verdict is Verdict.WRONG:
+            return key
+    taken_ms, refused_ms = facts.called_back_at_ms, facts.refused_at_ms
+    if refused_ms is not None and (taken_ms is None or taken_ms < refused_ms):
+        taken = "none was taken in the last day" if taken_ms is None else f"the last was taken {facts.ago(taken_ms)}"
+        word = f"refused {facts.ago(refused_ms)} for its signature, and {taken}: is the key the same on both sides?"
+        return Check("callbacks", Verdict.WRONG, f"{word} {facts.callback_url}")
+    if taken_ms is None:
+        return Check("callbacks", Verdict.UNKNOWN, f"none is known of the last day: {facts.callback_url}")
+    return Check("callbacks", Verdict.WELL, f"the last was taken {facts.ago(taken_ms)}: {facts.callback_url}")
+
+
+def _parameters(facts: Facts) -> Check:
+    changed = {name: value for name, value in facts.parameters.items() if value != facts.defaults.get(name)}
+    word = ", ".join(f"{name}={value}" for name, value in sorted(changed.items()))
+    return Check("parameters", Verdict.WELL, word or "all have their defaults")
