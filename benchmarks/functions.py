@@ -64,7 +64,7 @@ STOP_SEGMENT = Function(
         "RTC_CREDENTIALS_SECRET_ARN": _ARN,
         "RTC_CONNECT_TIMEOUT_SECONDS": "2",
         "RTC_READ_TIMEOUT_SECONDS": "5",
-        "RTC_QPS_LIMIT": "3000",  # the stub answers at once: without this the limit is what would be measured
+        "RTC_QPS_LIMIT": "1000000",  # the stub answers at once: without this the limit is what would be measured
         "MAX_CONCURRENCY": "2",
         "MAX_RECEIVE_COUNT": "6",
         "DUPLICATE_WINDOW_SECONDS": "5",

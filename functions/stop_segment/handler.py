@@ -44,8 +44,14 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, list[dic
         return context.get_remaining_time_in_millis() / 1000 - call_seconds - SETTLING_SECONDS
 
     arrivals = [arrive(record) for record in event["Records"]]
-    failures = service.loop.run(_serve(arrivals, service.stopper.batch(seconds_left)))
-    return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in _settle(failures)]}
+    kept = service.loop.run(_serve_in_turns(arrivals, service.stopper.batch(seconds_left)))
+    return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in kept]}
+
+
+async def _serve_in_turns(arrivals: list[Arrival], batch: Batch) -> list[str]:
+    stops, queries = service.turns
+    async with stops.invocation(), queries.invocation():
+        return _settle(await _serve(arrivals, batch))
 
 
 async def _serve(arrivals: list[Arrival], batch: Batch) -> list[Failure]:

@@ -34,6 +34,7 @@ class Service:
     settings: Settings
     stopper: Stopper
     queues: Queues
+    turns: tuple[Turns, Turns]
     loop: asyncio.Runner
 
 
@@ -67,21 +68,24 @@ def make_service(environment: Mapping[str, str]) -> Service:
 
     circuit = Circuit(time.monotonic)
 
-    def calls(per_second: int) -> Calls:
-        return Calls(Turns(per_second, time.monotonic), circuit, in_thread, time.monotonic, measure)
+    def calls(turns: Turns) -> Calls:
+        return Calls(turns, circuit, in_thread, time.monotonic, measure)
 
+    stops, queries = (
+        Turns(share, time.monotonic) for share in (settings.requests_per_second, settings.queries_per_second)
+    )
     stopper = Stopper(
         settings,
         SegmentTable(client("dynamodb"), settings.segment_table_name, settings.record_retention_seconds),
         RtcApi(settings, credentials, connections=THREADS, traced=traced),
-        stops=calls(settings.requests_per_second),
-        queries=calls(settings.queries_per_second),
+        stops=calls(stops),
+        queries=calls(queries),
         in_thread=in_thread,
         now_ms=now_ms,
         measure=measure,
     )
     queues = Queues(client("sqs"), settings.event_queue_url, settings.dead_letter_queue_url)
-    return Service(settings, stopper, queues, asyncio.Runner())
+    return Service(settings, stopper, queues, (stops, queries), asyncio.Runner())
 
 
 def now_ms() -> int:

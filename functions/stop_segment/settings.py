@@ -52,8 +52,9 @@ class Settings:
     record_retention_seconds: int
 
 
-# GetSegmentTask takes 60 requests a second over the account, whatever StopSegment takes (its page of the API).
-_QUERIES_PER_SECOND = 60
+# GetSegmentTask takes 60 requests a second over the account, whatever StopSegment takes (its page of the API). A third
+# is left to others.
+_QUERIES_PER_SECOND = 40
 _DAY_SECONDS = 86_400
 
 

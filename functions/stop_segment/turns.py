@@ -1,17 +1,24 @@
-"""The request limit of one function environment.
+"""The request limit of one action of the API, held by each invocation for itself.
 
-::
+Lambda keeps as many environments as it likes; only the number of invocations in flight is bounded. So there are that
+many slots, and in each of them one invocation follows another, wherever it runs: none knows what was sent just before
+it. That is why requests go in trains, and why an invocation ends no sooner than a gap after its last train::
+
+    an invocation                                  the next one in this slot, in whatever environment
+    |  |||   |   |   |   |   |   |                    |  |||   |   |
+       burst, then a step each   |<------ gap ------->|  lead
+
+A second that holds more than a share would have to hold parts of more trains than the gaps between them allow: `pace`
+says why. The API counts a request when it arrives, and that is not known here::
 
     sent ------------- arrived ------------- answered
       |<-------------- its time --------------->|
            |<----------- fastest -------------->|
            as if sent here, at the latest
 
-The API counts a request when it arrives, and that is not known here. Requests bunch up on a busy way: a second in which
-few were sent may be one in which many arrive. What a request took longer than the fastest one, it may have lost on its
-way. So it is taken for one that was sent `fastest` before its answer, and counts for a second from then on. From there
-it needed the shortest way at most, and whatever is sent later needs that at least: so arrivals are a second apart where
-these times are.
+What a request took longer than the fastest one, it may have lost on its way. So it is taken for one that was sent
+`fastest` before its answer. From there it needed the shortest way at most, and whatever is sent later needs that at
+least.
 """
 
 from __future__ import annotations
@@ -19,7 +26,8 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -27,14 +35,62 @@ from stop_segment.errors import NoTimeLeft
 
 # A second, and what even the fastest answer may have lost on its way.
 WINDOW_SECONDS = 1.005
+# As long as a call takes whose answer comes after 200 ms: the gap costs nothing then, and the steps are short.
+GAP_SECONDS = 0.21
+# The part of the gap at the beginning of an invocation: it reads the table first anyway.
+LEAD_SECONDS = 0.005
 RECOVERY_SECONDS = 10
+MOST_SLOWED = 4
+_BATCH = 10
+_LARGEST_BURST = 3
 _LOOK_AGAIN_SECONDS = 0.02
 
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How requests follow each other.
+
+    Parameters
+    ----------
+    train
+        How many make a train, at most.
+    burst
+        How many of these leave at once.
+    step_seconds
+        How far each further one of the train is behind the one before.
+    gap_seconds
+        How far a train is behind the last request of the one before.
+    """
+
+    train: int
+    burst: int
+    step_seconds: float
+    gap_seconds: float
+
+    def length_seconds(self, requests: int) -> float:
+        """Say how far the first and the last of so many requests of a train are apart."""
+        return max(0, requests - self.burst) * self.step_seconds
+
+
+def pace(per_second: int) -> Pace:
+    """Find a pace that lets at most so many requests arrive in any second, however they are divided into trains.
+
+    Let a second hold `trains * train + 1` of them. They are of `trains + 1` trains at least. In each all but `burst`
+    cost a step, and between the trains there are gaps. The step is chosen so that this takes WINDOW_SECONDS. More and
+    shorter trains take no less, since a gap is as long as the steps that a further burst saves.
+    """
+    trains = math.ceil(per_second / _BATCH)
+    train = per_second // trains
+    burst = max(1, min(_LARGEST_BURST, per_second // _BATCH))
+    gap_seconds = min(max(GAP_SECONDS, WINDOW_SECONDS / (trains * train)), WINDOW_SECONDS / trains)
+    steps = trains * train + 1 - burst * (trains + 1)
+    return Pace(train, burst, (WINDOW_SECONDS - trains * gap_seconds) / max(1, steps), gap_seconds)
+
+
 class Turn:
-    """Leave to send one request. It counts until it is over: whoever has it must spend it or give it up.
+    """Leave to send one request: whoever has it must spend it or give it up.
 
     Parameters
     ----------
@@ -83,15 +139,20 @@ class Turn:
         """Say that there will be no success; once the turn is over, this changes nothing."""
         if self._over is None:
             # If the request was sent, it may have lost all this time on its way: as if it had been sent now.
-            now = self._clock_seconds()
+            now = -math.inf if self._sent_at is None else self._clock_seconds()
             self._over = _Over(now, now)
 
-    def counts_until(self, now: float, fastest_seconds: float) -> float:
-        """Say when the turn ceases to count, or the soonest that this may be."""
-        if (over := self._over) is not None:
-            return max(over.sent_at, over.answered_at - fastest_seconds) + WINDOW_SECONDS
-        sent_at = now if self._sent_at is None else self._sent_at
-        return max(sent_at + WINDOW_SECONDS, now + _LOOK_AGAIN_SECONDS)
+    def counts_from(self, fastest_seconds: float) -> float | None:
+        """Say from when its request counts, at the latest.
+
+        Returns
+        -------
+        float or None
+            -inf: there was no request. None: it is under way, so that nobody knows.
+        """
+        if (over := self._over) is None:
+            return None
+        return max(over.sent_at, over.answered_at - fastest_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,19 +181,21 @@ class _Fastest:
     def seconds(self) -> float:
         """How long it took; 0 while too few are known.
 
-        The first requests may all have waited for their connections: then none of them was fast.
+        The first requests, a batch of them, may all have waited for their connections: then none of them was fast.
         """
         with self._lock:
-            return min(self._before, self._lately) if self._count > self._per_second else 0.0
+            return min(self._before, self._lately) if self._count > min(self._per_second, _BATCH) else 0.0
 
 
 class Turns:
-    """Lets at most so many requests arrive in any one second, first come, first served.
+    """Lets requests leave at the pace of a slot's share, first come, first served.
+
+    What it remembers from one invocation to the next is of the API only: how fast it is, and whether it refuses.
 
     Parameters
     ----------
     per_second
-        How many requests any second may hold.
+        How many requests of a slot may arrive in any second.
     clock_seconds
         A clock that never goes back.
     sleep
@@ -145,14 +208,27 @@ class Turns:
         clock_seconds: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._per_second = per_second
+        self._pace = pace(per_second)
         self._clock_seconds = clock_seconds
         self._sleep = sleep
-        self._counting: list[Turn] = []
         self._fastest = _Fastest(per_second)
         self._queue = asyncio.Lock()
-        self._slowed_to = per_second
+        self._train: list[Turn] = []
+        self._train_leaves_at = float("-inf")
+        self._most_slowed = min(MOST_SLOWED, per_second)
+        self._slowed_by = 1.0
         self._slowed_at = float("-inf")
+
+    @asynccontextmanager
+    async def invocation(self) -> AsyncIterator[None]:
+        """Begin an invocation; at its end, wait until the next one may begin, in whatever environment."""
+        lead_seconds = min(LEAD_SECONDS, self._pace.gap_seconds)
+        self._train, self._train_leaves_at = [], self._clock_seconds() + lead_seconds
+        try:
+            yield
+        finally:
+            while (ends_at := self._next_train_at() - lead_seconds) > (now := self._clock_seconds()):
+                await self._sleep(ends_at - now)
 
     async def take(self, seconds_left: Callable[[], float]) -> Turn:
         """Wait for a turn.
@@ -169,14 +245,16 @@ class Turns:
         """
         async with self._queue:
             while True:
-                wait = self._seconds_to_wait()
+                wait = max(0.0, self._next_at() - self._clock_seconds())
                 if wait > seconds_left():
                     raise NoTimeLeft("NoTimeLeft", "the invocation ends before this call's turn; it is tried again")
                 if not wait:
                     break
                 await self._sleep(wait)
+            if not self._train:
+                self._train_leaves_at = self._clock_seconds()
             turn = Turn(self._clock_seconds, self._fastest.note)
-            self._counting.append(turn)
+            self._train.append(turn)
             return turn
 
     def slow_down(self) -> None:
@@ -184,20 +262,30 @@ class Turns:
         now = self._clock_seconds()
         # The refusals of one burst are one piece of news.
         if now - self._slowed_at >= WINDOW_SECONDS:
-            self._slowed_to = max(1, self._current_rate() // 2)
+            self._slowed_by = min(2 * self._slowness(), self._most_slowed)
             self._slowed_at = now
 
-    def _current_rate(self) -> int:
+    def _slowness(self) -> float:
         recovered = min(1, (self._clock_seconds() - self._slowed_at) / RECOVERY_SECONDS)
-        return self._slowed_to + int(recovered * (self._per_second - self._slowed_to))
+        return self._slowed_by + recovered * (1 - self._slowed_by)
 
-    def _seconds_to_wait(self) -> float:
-        rate = self._current_rate()
-        if len(self._counting) < rate:
-            return 0
-        now, fastest = self._clock_seconds(), self._fastest.seconds
-        self._counting = [turn for turn in self._counting if turn.counts_until(now, fastest) > now]
-        if len(self._counting) < rate:
-            return 0
-        ends = sorted(turn.counts_until(now, fastest) for turn in self._counting)
-        return ends[len(ends) - rate] - now
+    def _next_at(self) -> float:
+        """Say when the next request may leave, or the soonest that this may be."""
+        if len(self._train) == self._pace.train:
+            if (at := self._next_train_at()) > self._clock_seconds():
+                return at
+            self._train = []
+        return self._train_leaves_at + self._slowness() * self._pace.length_seconds(len(self._train) + 1)
+
+    def _next_train_at(self) -> float:
+        """Say when the next train may leave, or the soonest that this may be.
+
+        Seen from its end a train must be as long as from its beginning: requests that were late may arrive together.
+        """
+        fastest_seconds, slowness = self._fastest.seconds, self._slowness()
+        arrivals = [turn.counts_from(fastest_seconds) for turn in self._train]
+        known = sorted((at for at in arrivals if at is not None), reverse=True)
+        if len(known) < len(arrivals):
+            return self._clock_seconds() + _LOOK_AGAIN_SECONDS
+        ends = [at + slowness * self._pace.length_seconds(last) for last, at in enumerate(known, 1)]
+        return max(ends, default=-math.inf) + slowness * self._pace.gap_seconds

@@ -314,9 +314,15 @@ def make_stopper(table: SegmentTable, rtc: RtcService, in_thread: InThread, now_
         """Nobody reads the metrics here."""
 
     circuit = Circuit(clock_seconds)
+    waited_seconds = 0.0
+
+    async def wait(seconds: float) -> None:
+        nonlocal waited_seconds
+        waited_seconds += seconds
+        await asyncio.sleep(0)
 
     def calls() -> Calls:
-        turns = Turns(SETTINGS.requests_per_second, clock_seconds, lambda _: asyncio.sleep(0))
+        turns = Turns(SETTINGS.requests_per_second, lambda: waited_seconds, wait)
         return Calls(turns, circuit, in_thread, clock_seconds, measure)
 
     return Stopper(SETTINGS, table, cast("RtcApi", rtc), calls(), calls(), in_thread, now_ms, measure)

@@ -20,8 +20,8 @@ from stop_segment.errors import (
     StopError,
     TooManyRequests,
 )
-from stop_segment.turns import RECOVERY_SECONDS, WINDOW_SECONDS, Turns
-from tests.unit.test_turns import FOREVER, VirtualLoop, run, visit_all
+from stop_segment.turns import WINDOW_SECONDS, Turns
+from tests.unit.test_turns import FOREVER, VirtualLoop, run
 
 OK = "the answer"
 ANSWER_SECONDS = 0.25
@@ -32,7 +32,7 @@ class Caller:
     """Calls on a virtual clock, and an API that answers as it is told: with a kind of error, or OK."""
 
     loop: VirtualLoop
-    per_second: int = 100
+    per_second: int = 10_000
     answers: list[type[StopError] | str] = field(default_factory=list)
     silent: bool = False
     attempts: list[float] = field(default_factory=list)
@@ -41,8 +41,9 @@ class Caller:
 
     def __post_init__(self) -> None:
         self.begin = self.loop.time()
+        self.turns = Turns(self.per_second, self.loop.time)
         self.calls = Calls(
-            Turns(self.per_second, self.loop.time),
+            self.turns,
             Circuit(self.loop.time),
             self._in_thread,
             self.loop.time,
@@ -183,28 +184,15 @@ class TestMeasuring:
 
 
 class TestSlowingDown:
-    def test_a_refusal_for_the_rate_halves_the_rate(self) -> None:
+    @pytest.mark.parametrize(("answer", "slower"), [(OK, 1.0), (Retryable, 1.0), (TooManyRequests, 2.0)])
+    def test_a_refusal_for_the_rate_halves_the_rate(self, answer: type[StopError] | str, slower: float) -> None:
         async def main(loop: VirtualLoop) -> None:
-            caller = Caller(loop, per_second=8, answers=[TooManyRequests] * 3)
-            await caller.call_often(3)  # one burst
-            await asyncio.sleep(WINDOW_SECONDS)
-            before = loop.time() - caller.begin
-            await caller.call_often(8)
-            assert [time < before + WINDOW_SECONDS / 2 for time in caller.attempts[3:]] == [True] * 4 + [False] * 4
-
-        run(main)
-
-    def test_the_rate_grows_back_step_by_step(self) -> None:
-        async def main(loop: VirtualLoop) -> None:
-            turns = Turns(16, loop.time)
-            turns.slow_down()
-            begin = loop.time()
-            at_once = []
-            for part in (0, 1, 2, 3, 4):
-                await asyncio.sleep(begin + part * RECOVERY_SECONDS / 4 - loop.time())
-                visitors = await visit_all(loop, turns, [(0.0, 0.0)] * 20)
-                at_once.append(len(visitors.given))
-            assert at_once == [8, 10, 12, 14, 16]
+            caller = Caller(loop, per_second=30, answers=[answer] * 10)
+            for _ in range(2):
+                async with caller.turns.invocation():
+                    await caller.call_often(10)
+            first, second = (caller.attempts[start + 9] - caller.attempts[start] for start in (0, 10))
+            assert second == pytest.approx(slower * first, rel=0.05)
 
         run(main)
 
@@ -222,7 +210,7 @@ class TestSilence:
 
     def test_calls_that_wait_for_their_turn_while_the_api_falls_silent_are_not_made(self) -> None:
         async def main(loop: VirtualLoop) -> None:
-            caller = Caller(loop, per_second=MOST_SILENCES, silent=True)
+            caller = Caller(loop, per_second=1, silent=True)
             ends = await caller.call_often(2 * MOST_SILENCES)
             assert ends == [NoAnswer] * MOST_SILENCES + [CircuitOpen] * MOST_SILENCES
             assert len(caller.attempts) == MOST_SILENCES

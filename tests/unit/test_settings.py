@@ -22,7 +22,7 @@ def test_every_setting_is_read() -> None:
         rtc_connect_timeout_seconds=2,
         rtc_read_timeout_seconds=5,
         requests_per_second=30,
-        queries_per_second=12,
+        queries_per_second=8,
         max_receive_count=6,
         duplicate_window_ms=5_000,
         stale_after_ms=300_000,
@@ -107,7 +107,7 @@ def test_an_unknown_platform_is_named_with_the_known_ones(platform: str) -> None
 
 @pytest.mark.parametrize(
     ("limit", "functions", "requests_per_second", "queries_per_second"),
-    [("150", "5", 30, 12), ("150", "60", 2, 1), ("100", "7", 14, 8), ("5", "5", 1, 12), ("2", "2", 1, 30)],
+    [("150", "5", 30, 8), ("150", "40", 3, 1), ("100", "7", 14, 5), ("5", "5", 1, 8), ("2", "2", 1, 20)],
 )
 def test_functions_share_the_limits_so_that_the_sum_stays_within(
     limit: str, functions: str, requests_per_second: int, queries_per_second: int
@@ -115,12 +115,12 @@ def test_functions_share_the_limits_so_that_the_sum_stays_within(
     read = settings(RTC_QPS_LIMIT=limit, MAX_CONCURRENCY=functions)
     assert (read.requests_per_second, read.queries_per_second) == (requests_per_second, queries_per_second)
     assert read.requests_per_second * int(functions) <= int(limit)
-    assert read.queries_per_second * int(functions) <= 60
+    assert read.queries_per_second * int(functions) <= 40
 
 
-@pytest.mark.parametrize(("limit", "functions"), [("4", "5"), ("1", "2"), ("150", "61"), ("1000", "1000")])
+@pytest.mark.parametrize(("limit", "functions"), [("4", "5"), ("1", "2"), ("150", "41"), ("1000", "1000")])
 def test_more_functions_than_requests_a_second_make_no_sense(limit: str, functions: str) -> None:
-    with pytest.raises(SettingsError, match=r"^MAX_CONCURRENCY must be at most RTC_QPS_LIMIT and at most 60"):
+    with pytest.raises(SettingsError, match=r"^MAX_CONCURRENCY must be at most RTC_QPS_LIMIT and at most 40"):
         settings(RTC_QPS_LIMIT=limit, MAX_CONCURRENCY=functions)
 
 

@@ -1,17 +1,28 @@
 import asyncio
+import math
 import selectors
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stop_segment.errors import NoTimeLeft
-from stop_segment.turns import RECOVERY_SECONDS, WINDOW_SECONDS, Turn, Turns
+from stop_segment.turns import (
+    GAP_SECONDS,
+    LEAD_SECONDS,
+    MOST_SLOWED,
+    RECOVERY_SECONDS,
+    WINDOW_SECONDS,
+    Turn,
+    Turns,
+    pace,
+)
 
 FOREVER = 1e9
+SHARES = [1, 2, 3, 7, 8, 12, 15, 20, 30, 31, 75]
 
 
 class _SkippingSelector(selectors.SelectSelector):
@@ -70,10 +81,6 @@ class Visitors:
             self.order.append(number)
             self.given[number] = self.loop.time()
 
-    def most_in_a_second(self) -> int:
-        times = sorted(self.given.values())
-        return max((sum(start <= time < start + 1 for time in times) for start in times), default=0)
-
 
 async def visit_all(loop: VirtualLoop, turns: Turns, visits: list[tuple[float, float]]) -> Visitors:
     """Let visitors come after pauses, each with its patience, and wait until all are done."""
@@ -87,10 +94,46 @@ async def visit_all(loop: VirtualLoop, turns: Turns, visits: list[tuple[float, f
     return visitors
 
 
+def most_in_a_second(times: list[float]) -> int:
+    times = sorted(times)
+    return max((sum(start <= time < start + 1 for time in times) for start in times), default=0)
+
+
 PAUSES = st.sampled_from([0.0, 0.0, 0.001, 0.5, 1.0, WINDOW_SECONDS]) | st.floats(0, 3)
 PATIENCE = st.just(FOREVER) | st.floats(-1, 5)
 VISITS = st.lists(st.tuples(PAUSES, PATIENCE), max_size=40)
 FREEZES = st.lists(st.tuples(st.floats(0, 20), st.floats(0, 1_000)), max_size=3)
+
+
+class TestPaces:
+    @pytest.mark.parametrize("per_second", [*range(1, 60), 75, 100, 150, 1_500])
+    def test_no_division_into_trains_lets_a_second_hold_more_than_a_share(self, per_second: int) -> None:
+        chosen = pace(per_second)
+        # For each number of requests: how soon after the first one the gap behind the last one can be over.
+        soonest = [0.0]
+        for requests in range(1, per_second + 2):
+            soonest.append(
+                min(
+                    soonest[requests - last] + chosen.length_seconds(last) + chosen.gap_seconds
+                    for last in range(1, min(chosen.train, requests) + 1)
+                )
+            )
+        assert soonest[per_second + 1] - chosen.gap_seconds >= 1.001
+
+    @pytest.mark.parametrize(
+        ("per_second", "least"), [(1, 0.99), (3, 0.99), (8, 0.99), (15, 0.9), (30, 0.95), (75, 0.95)]
+    )
+    def test_full_trains_use_the_share(self, per_second: int, least: float) -> None:
+        chosen = pace(per_second)
+        rate = chosen.train / (chosen.length_seconds(chosen.train) + chosen.gap_seconds)
+        assert least * per_second <= rate <= per_second
+
+    def test_few_messages_leave_at_once_and_a_full_batch_soon(self) -> None:
+        usual = pace(150 // 5)
+        assert (usual.train, usual.burst) == (10, 3)
+        assert usual.length_seconds(3) == 0
+        assert usual.length_seconds(10) < 0.14
+        assert usual.gap_seconds == GAP_SECONDS
 
 
 class TestAnyArrivals:
@@ -102,7 +145,7 @@ class TestAnyArrivals:
             for after, seconds in freezes:
                 loop.call_later(after, loop.freeze, seconds)
             visitors = await visit_all(loop, Turns(per_second, loop.time), visits)
-            assert visitors.most_in_a_second() <= per_second
+            assert most_in_a_second(list(visitors.given.values())) <= per_second
             assert len(visitors.given) + len(visitors.refused) == len(visits)
 
         run(main)
@@ -142,19 +185,23 @@ class TestAnyArrivals:
                 await asyncio.sleep(max(0.01, seconds * factor))
 
             visitors = await visit_all(loop, Turns(per_second, loop.time, sleep), [(p, FOREVER) for p in pauses])
-            assert visitors.most_in_a_second() <= per_second
+            assert most_in_a_second(list(visitors.given.values())) <= per_second
             assert visitors.order == list(range(len(pauses)))
 
         run(main)
 
 
-@pytest.mark.parametrize("per_second", [1, 2, 30])
-def test_a_crowd_is_served_as_fast_as_is_allowed(per_second: int) -> None:
+@pytest.mark.parametrize("per_second", [1, 2, 8, 30])
+def test_a_crowd_leaves_in_trains(per_second: int) -> None:
     async def main(loop: VirtualLoop) -> None:
         begin = loop.time()
         visitors = await visit_all(loop, Turns(per_second, loop.time), [(0.0, FOREVER)] * (3 * per_second))
-        waits = [time - begin for time in visitors.given.values()]
-        assert waits == pytest.approx([number // per_second * WINDOW_SECONDS for number in range(3 * per_second)])
+        expected, chosen = [], pace(per_second)
+        for number in range(3 * per_second):
+            train, place = divmod(number, chosen.train)
+            period = chosen.length_seconds(chosen.train) + chosen.gap_seconds
+            expected.append(train * period + chosen.length_seconds(place + 1))
+        assert [time - begin for time in visitors.given.values()] == pytest.approx(expected)
 
     run(main)
 
@@ -210,14 +257,71 @@ def test_whoever_is_cancelled_lets_the_next_one_in() -> None:
     run(main)
 
 
-def test_turns_outlive_an_invocation() -> None:
-    loop = VirtualLoop()
-    turns = Turns(2, loop.time)
-    with asyncio.Runner(loop_factory=lambda: loop) as runner:
-        first = runner.run(visit_all(loop, turns, [(0.0, FOREVER)] * 3))
-        second = runner.run(visit_all(loop, turns, [(0.0, FOREVER)] * 3))
-    times = [*first.given.values(), *second.given.values()]
-    assert [time - times[0] for time in times] == pytest.approx([i // 2 * WINDOW_SECONDS for i in range(6)])
+class TestAnInvocation:
+    @staticmethod
+    async def took(loop: VirtualLoop, turns: Turns, requests: int, seconds: float) -> float:
+        began = loop.time()
+        async with turns.invocation():
+            await asyncio.gather(*(taken(turns, seconds) for _ in range(requests)))
+        return loop.time() - began
+
+    def test_ends_a_gap_after_its_last_request_but_for_the_next_one_s_lead(self) -> None:
+        async def main(loop: VirtualLoop) -> None:
+            turns = Turns(30, loop.time)
+            for _ in range(3):
+                await self.took(loop, turns, 10, 0.02)
+            length = LEAD_SECONDS + pace(30).length_seconds(10)
+            assert await self.took(loop, turns, 10, 0.02) == pytest.approx(length - LEAD_SECONDS + GAP_SECONDS)
+            assert await self.took(loop, turns, 1, 0.02) == pytest.approx(GAP_SECONDS)
+            assert await self.took(loop, turns, 1, 0.3) == pytest.approx(0.28 + GAP_SECONDS)
+
+        run(main)
+
+    def test_costs_nothing_more_where_the_api_takes_that_long_anyway(self) -> None:
+        async def main(loop: VirtualLoop) -> None:
+            turns = Turns(30, loop.time)
+            for _ in range(3):
+                await self.took(loop, turns, 10, GAP_SECONDS)
+            assert await self.took(loop, turns, 1, GAP_SECONDS) == pytest.approx(LEAD_SECONDS + GAP_SECONDS)
+
+        run(main)
+
+    def test_without_a_request_ends_at_once(self) -> None:
+        async def main(loop: VirtualLoop) -> None:
+            turns = Turns(30, loop.time)
+            assert await self.took(loop, turns, 0, 0.0) == 0
+            began = loop.time()
+            async with turns.invocation():
+                (await turns.take(lambda: FOREVER)).give_up()
+            assert loop.time() - began == pytest.approx(LEAD_SECONDS)
+
+        run(main)
+
+    def test_that_fails_waits_all_the_same(self) -> None:
+        async def main(loop: VirtualLoop) -> None:
+            turns = Turns(30, loop.time)
+            began = loop.time()
+
+            async def fail() -> None:
+                async with turns.invocation():
+                    await taken(turns)
+                    raise ZeroDivisionError
+
+            with pytest.raises(ZeroDivisionError):
+                await fail()
+            assert loop.time() - began == pytest.approx(GAP_SECONDS)
+
+        run(main)
+
+    def test_is_the_same_whatever_came_before(self) -> None:
+        """Another environment may have served what came before, and may serve what comes next."""
+
+        async def main(loop: VirtualLoop) -> None:
+            turns = Turns(30, loop.time)
+            lasted = [await self.took(loop, turns, requests, 0.02) for requests in (10, 10, 10, 1, 30, 10, 10)]
+            assert lasted[-1] == lasted[-2] == lasted[2]
+
+        run(main)
 
 
 class TestSlowingDown:
@@ -230,42 +334,63 @@ class TestSlowingDown:
             for after in refusals:
                 loop.call_later(after, turns.slow_down)
             visitors = await visit_all(loop, turns, visits)
-            assert visitors.most_in_a_second() <= per_second
+            assert most_in_a_second(list(visitors.given.values())) <= per_second
             assert visitors.order == sorted(visitors.order)
             assert all(visits[number][1] < FOREVER for number in visitors.refused)
 
         run(main)
 
     @pytest.mark.parametrize(
-        ("refusals", "turns_at_once"), [([], 16), ([0.0], 8), ([0.0, 0.0, 0.5], 8), ([0.0, 1.1], 4)]
+        ("refusals", "slower"),
+        [([], 1), ([0.0], 2), ([0.0, 0.0, 0.5], 2), ([0.0, 1.1], 3.8), ([0.0, 1.1, 2.2, 3.3], MOST_SLOWED)],
     )
-    def test_each_burst_of_refusals_halves_the_rate(self, refusals: list[float], turns_at_once: int) -> None:
+    def test_each_burst_of_refusals_halves_the_rate(self, refusals: list[float], slower: float) -> None:
         async def main(loop: VirtualLoop) -> None:
-            turns = Turns(16, loop.time)
+            turns = Turns(30, loop.time)
             for after in refusals:
                 loop.call_later(after, turns.slow_down)
             await asyncio.sleep(refusals[-1] if refusals else 0)
-            visitors = await visit_all(loop, turns, [(0.0, 0.0)] * 20)
-            assert len(visitors.given) == turns_at_once
+            began = loop.time()
+            async with turns.invocation():
+                for _ in range(10):
+                    (await turns.take(lambda: FOREVER)).give_up()
+            length = loop.time() - began - LEAD_SECONDS
+            assert length / pace(30).length_seconds(10) == pytest.approx(slower, rel=0.1)
 
         run(main)
 
-    def test_a_slow_rate_is_one_turn_at_least(self) -> None:
+    def test_an_invocation_ends_later(self) -> None:
         async def main(loop: VirtualLoop) -> None:
-            turns = Turns(1, loop.time)
+            turns = Turns(30, loop.time)
             turns.slow_down()
+            began = loop.time()
+            async with turns.invocation():
+                await taken(turns)
+            assert loop.time() - began == pytest.approx(2 * GAP_SECONDS, rel=0.05)
+
+        run(main)
+
+    @pytest.mark.parametrize("per_second", [1, 2, 3, 8, 30])
+    def test_a_slow_rate_is_one_turn_a_second_at_least(self, per_second: int) -> None:
+        async def main(loop: VirtualLoop) -> None:
+            turns = Turns(per_second, loop.time)
+            for after in range(0, 10, 2):
+                loop.call_later(after, turns.slow_down)
+            await asyncio.sleep(8)
             visitors = await visit_all(loop, turns, [(0.0, FOREVER)] * 2)
-            assert len(visitors.given) == 2
+            first, second = visitors.given.values()
+            assert second - first <= WINDOW_SECONDS + 0.001
 
         run(main)
 
     def test_the_rate_recovers(self) -> None:
         async def main(loop: VirtualLoop) -> None:
-            turns = Turns(16, loop.time)
+            turns = Turns(30, loop.time)
             turns.slow_down()
             await asyncio.sleep(RECOVERY_SECONDS)
-            visitors = await visit_all(loop, turns, [(0.0, 0.0)] * 20)
-            assert len(visitors.given) == 16
+            visitors = await visit_all(loop, turns, [(0.0, FOREVER)] * 10)
+            times = list(visitors.given.values())
+            assert times[-1] - times[0] == pytest.approx(pace(30).length_seconds(10))
 
         run(main)
 
@@ -280,7 +405,7 @@ async def taken(turns: Turns, seconds: float = 0.0) -> Turn:
 
 
 class TestFromWhenATurnCounts:
-    """One turn a second: the second one tells when the first has ceased to count."""
+    """One turn a second: the next one tells when the first has ceased to count."""
 
     @staticmethod
     def waited(first: Callable[[Turns], Coroutine[Any, Any, object]]) -> float:
@@ -366,7 +491,7 @@ class TestSpending:
         assert turn.spend(request, "ok") == "ok"
         turn.give_up()
         assert noted == [2.5]
-        assert turn.counts_until(0.0, fastest_seconds=2.0) == 1.5 + WINDOW_SECONDS
+        assert turn.counts_from(fastest_seconds=2.0) == 1.5
 
     @pytest.mark.parametrize("sends", [True, False])
     def test_a_request_without_an_answer_is_not_taken_for_a_fast_one(self, sends: bool) -> None:
@@ -381,34 +506,14 @@ class TestSpending:
         with pytest.raises(ConnectionError):
             turn.spend(request)
         assert noted == []
-        assert turn.counts_until(0.0, fastest_seconds=2.0) == 3.5 + WINDOW_SECONDS
+        assert turn.counts_from(fastest_seconds=2.0) == (3.5 if sends else -math.inf)
 
     def test_an_answer_to_a_request_that_was_never_sent_says_nothing_of_the_api(self) -> None:
         noted = list[float]()
         turn = Turn(lambda: 3.5, noted.append)
         assert turn.spend(lambda sending: "from a cache") == "from a cache"  # noqa: ARG005 - it does not send
         assert noted == []
-        assert turn.counts_until(0.0, fastest_seconds=2.0) == 3.5 + WINDOW_SECONDS
-
-    def test_whoever_looks_while_a_request_fails_sees_it_count_from_its_failure(self) -> None:
-        class FailsWhileLookedAt(Turn):
-            """Fails at the moment at which the time of sending is looked at, as another thread may let it."""
-
-            looked_at = False
-
-            def __getattribute__(self, name: str) -> Any:
-                value = super().__getattribute__(name)
-                if name == "_sent_at" and self.looked_at:
-                    self.looked_at = False
-                    self.give_up()
-                return value
-
-        clock = iter([100.0, 106.0])
-        turn = FailsWhileLookedAt(lambda: next(clock), lambda _: None)
-        turn.send()
-        turn.looked_at = True
-        assert turn.counts_until(105.99, fastest_seconds=2.0) > 105.99
-        assert turn.counts_until(106.0, fastest_seconds=2.0) == 106.0 + WINDOW_SECONDS
+        assert turn.counts_from(fastest_seconds=2.0) == -math.inf
 
 
 @dataclass(frozen=True)
@@ -421,9 +526,30 @@ class Journey:
     answered: bool
 
 
-LOSSES = st.sampled_from([0.0, 0.01, 0.3, 0.9, 3.0])
+@dataclass(frozen=True)
+class Invocation:
+    """A batch of messages for one of the environments that are free, some time after the one before in its slot."""
+
+    environment: int
+    pause: float
+    journeys: list[tuple[float, Journey]]
+
+
+LOSSES = st.sampled_from([0.0, 0.0, 0.01, 0.3, 0.9, 3.0])
 JOURNEYS = st.builds(Journey, before=LOSSES, there=LOSSES, back=LOSSES, answered=st.booleans())
 FAST = Journey(0.0, 0.0, 0.0, answered=True)
+INVOCATIONS = st.builds(
+    Invocation,
+    environment=st.integers(0, 5),
+    pause=st.sampled_from([0.0, 0.0, 0.0, 0.001, 0.3]),
+    journeys=(st.sampled_from([10, 10, 10, 9, 1]) | st.integers(1, 25)).flatmap(
+        lambda size: st.lists(
+            st.tuples(st.sampled_from([0.0, 0.0, 0.0, 0.02, 0.3]), st.just(FAST) | JOURNEYS),
+            min_size=size,
+            max_size=size,
+        )
+    ),
+)
 
 
 class TestArrivals:
@@ -433,24 +559,24 @@ class TestArrivals:
     fastest lost.
     """
 
-    @settings(max_examples=200)
     @given(
-        st.integers(1, 4),
+        st.sampled_from(SHARES),
+        st.integers(0, 3),
         st.sampled_from([0.0, 0.02, 0.5]),
         st.sampled_from([0.0, 0.2, 2.5]),
-        st.lists(st.tuples(st.sampled_from([0.0, 0.0, 0.0, 0.3]), JOURNEYS), min_size=5, max_size=30),
+        st.lists(st.lists(INVOCATIONS, min_size=1, max_size=7), min_size=1, max_size=2),
     )
     def test_no_second_has_more_arrivals_than_allowed(
-        self, per_second: int, way: float, work: float, requests: list[tuple[float, Journey]]
+        self, per_second: int, more_environments: int, way: float, work: float, slots: list[list[Invocation]]
     ) -> None:
-        arrivals: list[float] = []
+        arrivals: list[list[float]] = [[] for _ in slots]
 
-        async def request(loop: VirtualLoop, turns: Turns, journey: Journey) -> None:
+        async def request(loop: VirtualLoop, turns: Turns, journey: Journey, arrived: list[float]) -> None:
             turn = await turns.take(lambda: FOREVER)
             await asyncio.sleep(journey.before)
             turn.send()
             await asyncio.sleep(way + journey.there)
-            arrivals.append(loop.time())
+            arrived.append(loop.time())
             if journey.answered:
                 await asyncio.sleep(work + journey.back)
                 turn.end()
@@ -458,15 +584,28 @@ class TestArrivals:
                 await asyncio.sleep(journey.back)  # a failure may be faster than any answer
                 turn.give_up()
 
+        async def invoke(loop: VirtualLoop, turns: Turns, invocation: Invocation, arrived: list[float]) -> None:
+            async with turns.invocation():
+                under_way = []
+                for number, (pause, journey) in enumerate(invocation.journeys):
+                    await asyncio.sleep(pause)
+                    fares = journey if number % 3 else FAST
+                    under_way.append(asyncio.create_task(request(loop, turns, fares, arrived)))
+                await asyncio.gather(*under_way)
+
         async def main(loop: VirtualLoop) -> None:
-            turns = Turns(per_second, loop.time)
-            under_way = []
-            for number, (pause, journey) in enumerate(requests):
-                await asyncio.sleep(pause)
-                under_way.append(asyncio.create_task(request(loop, turns, journey if number % 3 else FAST)))
-            await asyncio.gather(*under_way)
+            free = [Turns(per_second, loop.time) for _ in range(len(slots) + more_environments)]
+
+            async def serve(invocations: list[Invocation], arrived: list[float]) -> None:
+                for invocation in invocations:
+                    await asyncio.sleep(invocation.pause)
+                    turns = free.pop(invocation.environment % len(free))
+                    await invoke(loop, turns, invocation, arrived)
+                    free.append(turns)
+
+            await asyncio.gather(*map(serve, slots, arrivals))
 
         run(main)
-        arrivals.sort()
-        assert len(arrivals) == len(requests)
-        assert all(later - earlier >= 1 for earlier, later in zip(arrivals, arrivals[per_second:], strict=False))
+        assert [len(arrived) for arrived in arrivals] == [sum(len(i.journeys) for i in slot) for slot in slots]
+        for arrived in arrivals:
+            assert most_in_a_second(arrived) <= per_second
