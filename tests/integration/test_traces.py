@@ -66,6 +66,16 @@ def test_call_is_found_in_the_trace_by_its_ids_and_shows_no_secret() -> None:
     assert "Signature" not in told
 
 
+def test_where_nothing_is_traced_nothing_is_sent_and_nobody_complains() -> None:
+    with RtcDouble(secrets={"AKLTtraced": "traced-secret-key"}) as rtc:
+        rtc.start_task("661e", "room-1", "audio")
+        environment = _environment(rtc.url, 1) | {"POWERTOOLS_TRACE_DISABLED": "true"}
+        del environment["_X_AMZN_TRACE_ID"]  # as in China
+        done = subprocess.run([sys.executable, "-c", CALL], env=environment, capture_output=True, text=True, check=True)
+        assert len(rtc.requests) == 2
+    assert (done.stdout, done.stderr) == ("Rejected\n", "")
+
+
 def _environment(endpoint: str, daemon_port: int) -> dict[str, str]:
     return {
         "PATH": os.environ["PATH"],
