@@ -29,14 +29,17 @@ def main() -> None:
 def _instructions(box: Sandbox) -> str:
     event = {"EventType": "RoomEnded", "AppId": "661e", "RoomId": "room-1", "TaskId": "audio"}
     task = {key: event[key] for key in ("AppId", "RoomId", "TaskId")}
-    settings = " ".join(f"{name}={shlex.quote(value)}" for name, value in box.aws.environment.items())
+    callback_url = local(box.aws, box.outputs["CallbackUrl"])
+    settings = " ".join(
+        f"{name}={shlex.quote(value)}" for name, value in {**box.aws.environment, "CALLBACK_URL": callback_url}.items()
+    )
     outputs = "\n".join(f"  {name:<24}{value}" for name, value in box.outputs.items())
     return f"""
 AWS      {box.aws.endpoint}   (its log, and the functions': {box.aws.log})
 RTC API  {box.rtc.url}
 {outputs}
 
-CallbackUrl is here {local(box.aws, box.outputs["CallbackUrl"])}
+CallbackUrl is here {callback_url}
 
 In another terminal, from this folder:
 

@@ -6,6 +6,7 @@ import click
 
 from stop_segment.events import Room
 from tools import display, rooms
+from tools.callback_commands import callback_group
 from tools.cli import NOT_ALL, Commands, client, common_options, examples, now_ms, tell
 from tools.deployment import find_deployment
 from tools.event_queue import read_depth
@@ -20,8 +21,8 @@ EXIT_CODES = """
 \b
 Exit codes:
   0    done
-  1    status: something is wrong; show, room: nothing was found; redrive, purge, restore: some letters stay
-       where they were; pause, resume: Lambda has not done it within two minutes
+  1    status, callback test: something is wrong; show, room: nothing was found; redrive, purge, restore: some
+       letters stay where they were; pause, resume: Lambda has not done it within two minutes
   2    wrong usage
   3    no such stack, not one of ours, no credentials, or AWS refused
   130  interrupted: what was not done yet is as it was
@@ -32,6 +33,7 @@ Exit codes:
     cls=Commands,
     epilog=examples(
         "status",
+        "callback test",
         "pause",
         "letters list",
         "letters redrive --kind exhausted --newer-than 2h",
@@ -127,6 +129,7 @@ def _switch(stack_name: str, output_format: str, *, on: bool) -> None:
         click.get_current_context().exit(NOT_ALL)
 
 
+main.add_command(callback_group)
 main.add_command(letters_group)
 
 if __name__ == "__main__":

@@ -4,9 +4,11 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from sandbox.callbacks import local
 from sandbox.stack import Sandbox, sandbox
 from tests.e2e.deployed_alarm import Alarm
 from tests.e2e.observer import APP_ID, Observer
@@ -92,3 +94,47 @@ def test_an_alarm_that_rings_turns_it_red(box: Sandbox, observer: Observer) -> N
     alarm.set_state("OK")
     assert checks["alarms"] == ("wrong", "NoTasksAlarm: a test wants it so")
     assert wrong(checks) == ["alarms"]
+
+
+class TestCallbacks:
+    @staticmethod
+    def run(box: Sandbox, *arguments: str) -> tuple[int, str]:
+        url = local(box.aws, box.outputs["CallbackUrl"])
+        done = run_tool(box, "callback", "test", *arguments, CALLBACK_URL=url)
+        return done.returncode, done.stdout + done.stderr
+
+    def test_a_signed_one_comes_out_of_the_queue_and_a_forged_one_is_refused(self, box: Sandbox) -> None:
+        code, told = self.run(box)
+        assert code == 0
+        assert re.search(
+            r"^signed +taken and queued after [\d.]+ s\n"
+            r"forged +refused with 401, as it must be\n"
+            r"queue +the signed one came out of it and was served; the forged one never reached it\n",
+            told,
+            re.MULTILINE,
+        )
+        letters = box.dead_letters()
+        assert [letter for letter in letters if "callback-test" in letter["Body"]] == []
+
+    def test_a_key_that_was_changed_on_one_side_is_told(self, box: Sandbox, tmp_path: Path) -> None:
+        (tmp_path / "key.txt").write_text("the key of the console\n")
+        code, told = self.run(box, "--key-file", str(tmp_path / "key.txt"), "--output", "json")
+        answer = json.loads(told)
+        assert (code, answer["well"], answer["signed"]["status"]) == (1, False, 401)
+        assert "this key is not the one in the secret" in answer["signed"]["word"]
+        assert answer["queue"]["word"] == "neither reached it"
+
+    def test_an_empty_secret_is_told(self, box: Sandbox) -> None:
+        with secret_of(box, "sandbox-callback", " "):
+            assert self.run(box) == (1, "Error: there is no callback key: the file or the secret is empty\n")
+
+    def test_throttling_is_told(self, box: Sandbox, observer: Observer) -> None:
+        client, name = box.client("lambda"), observer.resource("ReceiveCallbackFunction")
+        client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
+        try:
+            code, told = self.run(box)
+        finally:
+            client.delete_function_concurrency(FunctionName=name)
+        assert code == 1
+        assert "signed   429: throttled" in told
+        assert "forged   429, not 401" in told

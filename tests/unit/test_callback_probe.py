@@ -1,0 +1,122 @@
+"""The callback that an operator sends to see whether the way is open, and what is said of its end."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+
+from receive_callback.signature import is_signed
+from tools import callbacks
+from tools.callbacks import Answer, forge, make_callback, of_the_forgery, on_the_way, send
+
+NOW_MS = 1_795_327_920_123
+CALLBACK = make_callback(NOW_MS, "signed", "key")
+
+
+class Front(HTTPServer):
+    """What may stand at a URL: it answers as it is told."""
+
+    status = 200
+    body = b""
+    location = ""
+    delay_seconds = 0.0
+    received: bytes = b""
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Front
+
+    def do_POST(self) -> None:
+        self.server.received = self.rfile.read(int(self.headers["Content-Length"]))
+        time.sleep(self.server.delay_seconds)
+        self.send_response(self.server.status)
+        if self.server.location:
+            self.send_header("Location", self.server.location)
+        self.send_header("Content-Length", str(len(self.server.body)))
+        self.end_headers()
+        self.wfile.write(self.server.body)
+
+    def log_message(self, *_: Any) -> None:
+        """Stay quiet."""
+
+
+@pytest.fixture
+def front() -> Iterator[Front]:
+    with Front(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def url_of(front: Front) -> str:
+    return f"http://127.0.0.1:{front.server_port}/"
+
+
+def test_it_is_what_the_rtc_server_sends() -> None:
+    assert is_signed(CALLBACK, ["key"])
+    assert not is_signed(CALLBACK, ["other"])
+    assert not is_signed(forge(CALLBACK, NOW_MS), ["key"])
+    assert CALLBACK["EventTime"] == "2026-11-22T06:12:00.123Z"
+    assert json.loads(CALLBACK["EventData"]) == {"RoomId": "rtc-segment-stopper"}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "sentence"),
+    [
+        (200, {"result": "queued"}, "taken and queued after "),
+        (200, {"result": "ignored"}, "200: ignored."),
+        (400, {"result": "the body is not JSON"}, "400: the URL leads to something that does not under"),
+        (
+            401,
+            {"result": "the signature is missing or wrong"},
+            "401: the signature is refused: this key is not the one",
+        ),
+        (403, {"message": "Forbidden"}, "403: refused before the function saw it"),
+        (404, {"message": "Not Found"}, "404: there is nothing at this URL"),
+        (429, {"message": "Too Many Requests"}, "429: throttled"),
+        (
+            503,
+            {"result": "the callback secret cannot be read, send it again"},
+            "503: the callback secret cannot be read",
+        ),
+        (500, [], "500: no reason given."),
+    ],
+)
+def test_each_answer_has_its_sentence(front: Front, status: int, body: object, sentence: str) -> None:
+    front.status, front.body = status, json.dumps(body).encode()
+    answer = send(url_of(front), CALLBACK)
+    assert json.loads(front.received) == CALLBACK
+    assert answer.status == status
+    assert on_the_way(answer).startswith(sentence)
+    assert answer.is_taken == (sentence == "taken and queued after ")
+
+
+def test_a_redirect_is_not_followed_and_said(front: Front) -> None:
+    front.status, front.location = 302, "https://elsewhere.example/"
+    told = on_the_way(send(url_of(front), CALLBACK))
+    assert told.startswith("302: it leads to https://elsewhere.example/, and the RTC server follows no redirect")
+
+
+def test_an_answer_that_comes_too_late_is_none(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callbacks, "ANSWER_SECONDS", 0.2)
+    front.delay_seconds = 1.0
+    answer = send(url_of(front), CALLBACK)
+    assert (answer.status, on_the_way(answer).startswith("no answer within 0.2 s")) == (0, True)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/", "https://127.0.0.1:1/"])
+def test_where_nobody_answers_it_says_so(url: str) -> None:
+    assert on_the_way(send(url, CALLBACK)).startswith("no answer within 5 s, or none at all: ")
+
+
+@pytest.mark.parametrize(
+    ("status", "sentence"), [(401, "refused with 401"), (200, "TAKEN: "), (429, "429, not 401: it did not get as far")]
+)
+def test_a_forgery_must_be_refused(status: int, sentence: str) -> None:
+    assert of_the_forgery(Answer(status, "")).startswith(sentence)

@@ -1,0 +1,111 @@
+"""The commands for callbacks: `python -m tools callback --help`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+from botocore.exceptions import ClientError
+
+from tools import callbacks
+from tools.cli import NOT_ALL, client, common_options, examples, now_ms, tell
+from tools.deployment import Deployment, find_deployment
+from tools.interruption import interruptible
+
+
+@click.group("callback")
+def callback_group() -> None:
+    """See whether the RTC server's callbacks can get through."""
+
+
+@callback_group.command(
+    "test", epilog=examples("callback test", "callback test --key-file console-key.txt", "callback test --output json")
+)
+@click.option(
+    "--url",
+    envvar="CALLBACK_URL",
+    show_envvar=True,
+    help="The URL that the RTC console has, where it is not the stack's own: a domain of yours, or the sandbox's.",
+)
+@click.option(
+    "--key-file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="The key that the RTC console has, to see whether the secret holds the same. Without it, the secret's.",
+)
+@common_options
+def test(*, url: str | None, key_file: Path | None, stack_name: str, output_format: str) -> None:
+    """Send a signed callback and a forged one, and tell what became of both.
+
+    They end a room that nobody has, of an application that nobody has. The signed one must be taken, and come out of
+    the queue; the forged one must be refused. The exit code is 0 where that is so, else 1.
+    """
+    deployment = find_deployment(client("cloudformation"), stack_name)
+    url = url or deployment.outputs.get("CallbackUrl")
+    if url is None:
+        raise click.ClickException("there is no callback URL: deploy with CallbackSecretArn (docs/setup.md)")
+    if not url.startswith("https://"):
+        raise click.ClickException(f"{url} is no https URL, and the RTC server calls no other")
+    key = key_file.read_text().strip() if key_file else _key_of(deployment)
+    if not key:
+        raise click.ClickException("there is no callback key: the file or the secret is empty")
+    signed = callbacks.make_callback(now_ms(), "signed", key)
+    genuine = callbacks.send(url, signed)
+    forged = callbacks.forge(signed, now_ms())
+    refused = callbacks.send(url, forged)
+    with interruptible() as interrupted:
+        arrived = genuine.is_taken and _arrives(deployment, signed["EventId"], interrupted)
+    sneaked_in = _last_end(deployment) == forged["EventId"]
+    queue = _at_the_queue(taken=genuine.is_taken, arrived=arrived, sneaked_in=sneaked_in)
+    well = arrived and refused.is_refused and not sneaked_in
+    tell(
+        output_format,
+        {
+            "url": url,
+            "well": well,
+            "signed": {"status": genuine.status, "word": callbacks.on_the_way(genuine)},
+            "forged": {"status": refused.status, "word": callbacks.of_the_forgery(refused)},
+            "queue": {"arrived": arrived, "word": queue},
+        },
+        url,
+        f"signed   {callbacks.on_the_way(genuine)}",
+        f"forged   {callbacks.of_the_forgery(refused)}",
+        f"queue    {queue}",
+    )
+    if not well:
+        click.get_current_context().exit(NOT_ALL)
+
+
+def _key_of(deployment: Deployment) -> str:
+    secret_arn = deployment.parameters.get("CallbackSecretArn")
+    if not secret_arn:
+        raise click.ClickException("there is no callback secret: deploy with CallbackSecretArn, or give --key-file")
+    try:
+        return str(client("secretsmanager").get_secret_value(SecretId=secret_arn).get("SecretString", "")).strip()
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        raise click.ClickException(f"the callback secret {secret_arn} cannot be read: {code}") from None
+
+
+def _arrives(deployment: Deployment, event_id: str, interrupted: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + callbacks.ARRIVAL_SECONDS
+    while (arrived := _last_end(deployment)) != event_id:
+        if interrupted() or time.monotonic() > deadline:
+            break
+        time.sleep(0.5)
+    return arrived == event_id
+
+
+def _last_end(deployment: Deployment) -> str | None:
+    return callbacks.read_last_end(client("dynamodb"), deployment.segment_table_name)
+
+
+def _at_the_queue(*, taken: bool, arrived: bool, sneaked_in: bool) -> str:
+    if sneaked_in:
+        return "the FORGED one came out of it"
+    if arrived:
+        return "the signed one came out of it and was served; the forged one never reached it"
+    if taken:
+        return f"the signed one has not come out of it within {callbacks.ARRIVAL_SECONDS} s: ask `status`"
+    return "neither reached it"

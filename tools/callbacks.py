@@ -1,0 +1,148 @@
+"""Is the way of a callback open? A signed one and a forged one, sent as the RTC server sends them."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import certifi
+import urllib3
+
+from receive_callback.signature import sign
+from stop_segment.events import Room
+from stop_segment.records import ROOM_ITEM
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+# What no application is called, so that nobody's room ends.
+TEST_ROOM = Room("rtc-segment-stopper", "rtc-segment-stopper")
+ANSWER_SECONDS = 5  # the RTC server waits no longer
+ARRIVAL_SECONDS = 30
+_REDIRECTS = (301, 302, 303, 307, 308)
+_SENTENCES = {
+    400: "the URL leads to something that does not understand callbacks: is it this stack's?",
+    401: (
+        "the signature is refused: this key is not the one in the secret. Is it the same in the RTC console and in the "
+        "secret? A key that was put into the secret just now counts within a minute"
+    ),
+    403: "refused before the function saw it: by a web ACL, or by what stands before the URL",
+    404: "there is nothing at this URL: has the stack been deployed anew without it, or the URL been mistyped?",
+    429: "throttled: more callbacks than the URL takes, or no concurrency left for its function",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back: a status and what it says, or why nothing came.
+
+    Parameters
+    ----------
+    status
+        The HTTP status; 0 where there was no answer.
+    result
+        What the callback function said, or of a redirect where it leads, or why there was no answer.
+    """
+
+    status: int
+    result: str
+    seconds: float = 0.0
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether the callback was put on the queue."""
+        return (self.status, self.result) == (200, "queued")
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether its signature was found wrong."""
+        return self.status == 401
+
+
+def make_callback(now_ms: int, name: str, key: str) -> dict[str, str]:
+    """Make the callback that ends the test room, signed with a key."""
+    moment = datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    callback = {
+        "EventType": "RoomDestroy",
+        "EventData": json.dumps({"RoomId": TEST_ROOM.room_id}),
+        "EventTime": moment,
+        "EventId": f"callback-test-{name}-{now_ms}",
+        "AppId": TEST_ROOM.app_id,
+        "Version": "2020-12-01",
+        "Nonce": f"{now_ms % 10_000:04}",
+    }
+    return callback | {"Signature": sign(callback, key)}
+
+
+def forge(callback: Mapping[str, str], now_ms: int) -> dict[str, str]:
+    """Change a signed callback as somebody would who does not know the key."""
+    return {**callback, "EventId": f"callback-test-forged-{now_ms}"}
+
+
+def send(url: str, callback: Mapping[str, str]) -> Answer:
+    """Send a callback as the RTC server does: it waits five seconds and follows no redirect."""
+    began = time.monotonic()
+    authorities = os.environ.get("AWS_CA_BUNDLE") or certifi.where()
+    with urllib3.PoolManager(ca_certs=authorities, timeout=ANSWER_SECONDS, retries=False) as pool:
+        try:
+            response = pool.request(
+                "POST",
+                url,
+                body=json.dumps(callback),
+                headers={"Content-Type": "application/json"},
+                redirect=False,
+            )
+        except (urllib3.exceptions.HTTPError, ValueError) as error:
+            return Answer(0, f"{type(error).__name__}: {error}", time.monotonic() - began)
+    result = response.headers.get("Location", "") if response.status in _REDIRECTS else _said(response.data)
+    return Answer(response.status, result, time.monotonic() - began)
+
+
+def _said(body: bytes) -> str:
+    try:
+        content = json.loads(body)
+    except ValueError:
+        return body[:200].decode(errors="replace")
+    if not isinstance(content, dict):
+        return ""
+    return str(content.get("result") or content.get("message", ""))
+
+
+def on_the_way(answer: Answer) -> str:
+    """Say what became of the signed callback on its way."""
+    if answer.is_taken:
+        return f"taken and queued after {answer.seconds:.1f} s"
+    if answer.status == 0:
+        return f"no answer within {ANSWER_SECONDS} s, or none at all: {answer.result}"
+    if answer.status in _REDIRECTS:
+        return (
+            f"{answer.status}: it leads to {answer.result}, and the RTC server follows no redirect: "
+            "enter the URL at which it ends"
+        )
+    if answer.status in _SENTENCES:
+        return f"{answer.status}: {_SENTENCES[answer.status]}"
+    return f"{answer.status}: {answer.result or 'no reason given'}. See the log of ReceiveCallbackFunction"
+
+
+def of_the_forgery(answer: Answer) -> str:
+    """Say what became of the forged callback on its way."""
+    if answer.is_refused:
+        return "refused with 401, as it must be"
+    if answer.status == 200:
+        return "TAKEN: whoever knows the URL can end rooms. Does the URL lead to this stack's function?"
+    return f"{answer.status}, not 401: it did not get as far as the signature"
+
+
+def read_last_end(client: DynamoDBClient, table_name: str) -> str | None:
+    """Return the EventId of the last callback that ended the test room, as the table has it."""
+    key: Mapping[str, Any] = {
+        "room": {"S": f"{TEST_ROOM.app_id}#{TEST_ROOM.room_id}"},
+        "task_id": {"S": ROOM_ITEM},
+    }
+    item = client.get_item(TableName=table_name, Key=key, ConsistentRead=True).get("Item", {})
+    return item["event_id"]["S"] if "event_id" in item else None
