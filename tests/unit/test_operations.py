@@ -178,21 +178,6 @@ def test_the_dashboard_names_resources_of_the_template() -> None:
     assert not [name for name in queues | functions if "Condition" in RESOURCES[name]]
 
 
-@pytest.mark.parametrize(("name", "alarm"), ALARMS.items())
-def test_an_alarm_watches_a_resource_of_the_template(name: str, alarm: dict[str, Any]) -> None:
-    (dimension,) = alarm["Dimensions"]
-    value = dimension["Value"]
-    target = value["Fn::GetAtt"][0] if "Fn::GetAtt" in value else value["Ref"]
-    if alarm["Namespace"] == NAMESPACE:
-        return
-    expected = {
-        "AWS/SQS": ("QueueName", "AWS::SQS::Queue"),
-        "AWS/Lambda": ("FunctionName", "AWS::Serverless::Function"),
-    }
-    assert (dimension["Name"], RESOURCES[target]["Type"]) == expected[alarm["Namespace"]]
-    assert RESOURCES[target].get("Condition") == RESOURCES[name].get("Condition")
-
-
 def test_the_dashboard_has_no_gaps_and_no_overlaps() -> None:
     cells = [
         (x, y)

@@ -1,0 +1,209 @@
+"""template.yaml as CloudFormation gets it: transformed by SAM's own translator, and evaluated as a stack would be."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest.mock import patch
+from uuid import NAMESPACE_DNS, uuid5
+
+from samtranslator.translator.transform import transform
+from samtranslator.yaml_helper import yaml_parse
+
+SOURCE: Mapping[str, Any] = yaml_parse((Path(__file__).parents[1] / "template.yaml").read_text())
+PARAMETERS: Mapping[str, Mapping[str, Any]] = SOURCE["Parameters"]
+REGIONS: list[str] = SOURCE["Metadata"]["cfn-lint"]["config"]["regions"]
+_NO_VALUE = object()
+
+Properties = dict[str, Any]
+
+
+class Place(NamedTuple):
+    """Where a stack is deployed."""
+
+    region: str
+    partition: str
+    suffix: str
+
+
+def place(region: str) -> Place:
+    """Give a region its partition."""
+    if region.startswith("cn-"):
+        return Place(region, "aws-cn", "amazonaws.com.cn")
+    return Place(region, "aws-us-gov" if region.startswith("us-gov-") else "aws", "amazonaws.com")
+
+
+PLACES = [place(region) for region in REGIONS]
+
+
+def longest(name: str, partition: str = "aws") -> str:
+    """Give the longest value that a parameter takes."""
+    arn = f"arn:{partition}:{{}}:ap-southeast-1:111122223333:"
+    free = {
+        "RtcApiVersion": "2020-12-01",
+        "RtcEndpoint": "https://" + "h" * 56,
+        "RtcCredentialsSecretArn": arn.format("secretsmanager") + "secret:" + "n" * 66 + "-sUffix",
+        "EventBusName": "b" * 256,
+        "OutcomeEventBusName": "b" * 256,
+        "SourceTopicArn": arn.format("sns") + "t" * 256 + ".fifo",
+        "AlarmTopicArn": arn.format("sns") + "t" * 256,
+        "CallbackSecretArn": arn.format("secretsmanager") + "secret:" + "n" * 512 + "-sUffix",
+        "KmsKeyArn": arn.format("kms") + "key/mrk-" + "0" * 32,
+    }
+    parameter = PARAMETERS[name]
+    values: list[str] = parameter.get("AllowedValues", [str(parameter.get("MaxValue", ""))])
+    return free[name] if name in free else max(values, key=len)
+
+
+@functools.cache
+def template() -> Mapping[str, Any]:
+    """Transform template.yaml; its code lies on S3, as after `sam package`."""
+    source = json.loads(json.dumps(SOURCE))
+    source["Globals"]["Function"]["CodeUri"] = "s3://bucket/code"
+
+    class NoManagedPolicies:
+        def load(self) -> Mapping[str, str]:
+            return {}
+
+    # The translator asks for it, and writes nothing of it into what is tested here.
+    with patch.dict("os.environ", AWS_DEFAULT_REGION="us-east-1"):
+        transformed: Mapping[str, Any] = transform(source, {}, NoManagedPolicies())
+    return transformed
+
+
+def of_type(resource_type: str) -> list[str]:
+    """Give the logical ids of a type's resources."""
+    return [name for name, resource in template()["Resources"].items() if resource["Type"] == resource_type]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The template with its intrinsic functions evaluated.
+
+    What CloudFormation learns only from a resource stays a name: ``<EventQueue>`` for a Ref, ``<EventQueue.Arn>`` for
+    an attribute.
+    """
+
+    values: Mapping[str, str]
+    place: Place
+    name: str = "stack"
+
+    def has(self, condition: str) -> bool:
+        """Tell whether a condition of the template holds."""
+        return bool(self.evaluate(template()["Conditions"][condition]))
+
+    def properties(self, logical_id: str) -> Properties | None:
+        """Give a resource's properties, or None where the stack does not have it."""
+        resource = template()["Resources"][logical_id]
+        if "Condition" in resource and not self.has(resource["Condition"]):
+            return None
+        properties: Properties = self.evaluate(resource.get("Properties", {}))
+        return properties
+
+    def refusals(self) -> list[str]:
+        """Give the sentences of the template's Rules that refuse these parameters."""
+        return [
+            assertion["AssertDescription"]
+            for rule in template()["Rules"].values()
+            if self.evaluate(rule.get("RuleCondition", True))
+            for assertion in rule["Assertions"]
+            if not self.evaluate(assertion["Assert"])
+        ]
+
+    def _pseudo(self) -> Mapping[str, object]:
+        return {
+            "AWS::NoValue": _NO_VALUE,
+            "AWS::Region": self.place.region,
+            "AWS::Partition": self.place.partition,
+            "AWS::URLSuffix": self.place.suffix,
+            "AWS::AccountId": "111122223333",
+            "AWS::StackName": self.name,
+            "AWS::StackId": f"arn:{self.place.partition}:cloudformation:{self.place.region}:111122223333:stack/"
+            f"{self.name}/{uuid5(NAMESPACE_DNS, self.name)}",
+        }
+
+    def _ref(self, name: str) -> object:
+        if name in self._pseudo():
+            return self._pseudo()[name]
+        return self.values[name] if name in PARAMETERS else f"<{name}>"
+
+    def _sub(self, text: str, given: Mapping[str, str]) -> str:
+        def value(found: re.Match[str]) -> str:
+            name = found[1]
+            return str(given[name] if name in given else f"<{name}>" if "." in name else self._ref(name))
+
+        return re.sub(r"\$\{([\w.:]+)\}", value, text)
+
+    def evaluate(self, node: Any) -> Any:  # noqa: C901 - a line a function
+        """Evaluate intrinsic functions at any depth."""
+        match node:
+            case {"Ref": str(name)}:
+                return self._ref(name)
+            case {"Condition": str(name)} if len(node) == 1:
+                return self.has(name)
+            case {"Fn::GetAtt": attribute}:
+                return f"<{attribute if isinstance(attribute, str) else '.'.join(attribute)}>"
+            case {"Fn::If": [condition, yes, no]}:
+                return self.evaluate(yes if self.has(condition) else no)
+            case {"Fn::Sub": str(text)}:
+                return self._sub(text, {})
+            case {"Fn::Sub": [text, given]}:
+                return self._sub(text, self.evaluate(given))
+            case {"Fn::Join": [separator, parts]}:
+                return separator.join(str(part) for part in self.evaluate(parts))
+            case {"Fn::Split": [separator, text]}:
+                return self.evaluate(text).split(separator)
+            case {"Fn::Select": [index, parts]}:
+                return self.evaluate(parts)[int(index)]
+            case {"Fn::Equals": pair}:
+                left, right = self.evaluate(pair)
+                return left == right
+            case {"Fn::Contains": [texts, text]}:
+                return self.evaluate(text) in self.evaluate(texts)
+            case {"Fn::Not": [condition]}:
+                return not self.evaluate(condition)
+            case {"Fn::Or": conditions}:
+                return any(self.evaluate(conditions))
+            case {"Fn::And": conditions}:
+                return all(self.evaluate(conditions))
+            case dict():
+                values = {name: self.evaluate(value) for name, value in node.items()}
+                return {name: value for name, value in values.items() if value is not _NO_VALUE}
+            case list():
+                return [value for value in map(self.evaluate, node) if value is not _NO_VALUE]
+            case _:
+                return node
+
+
+def stacks(*logical_ids: str, name: str = "stack") -> Iterator[Stack]:
+    """Give every stack in which these resources may differ: all other optional parameters do not concern them.
+
+    Every parameter has its longest value, where it is given.
+    """
+    nodes = [template()["Resources"][logical_id] for logical_id in logical_ids]
+    concerned = sorted({parameter for node in nodes for parameter in _decided_by(node)})
+    for somewhere in PLACES:
+        given = {parameter: longest(parameter, somewhere.partition) for parameter in PARAMETERS}
+        choices = [sorted({given[parameter], *_compared(parameter)}) for parameter in concerned]
+        for chosen in itertools.product(*choices):
+            yield Stack(given | dict(zip(concerned, chosen, strict=True)), somewhere, name)
+
+
+def _decided_by(node: object) -> set[str]:
+    """Give the parameters that decide the conditions in a node."""
+    conditions: Mapping[str, Any] = template()["Conditions"]
+    text = json.dumps(node)
+    names = {name for name in conditions if re.search(rf'"(Condition|Fn::If)": \[?"{name}"', text)}
+    parameters = set(re.findall(r'"Ref": "(\w+)"', json.dumps([conditions[name] for name in names])))
+    return parameters.union(*(_decided_by(conditions[name]) for name in names))
+
+
+def _compared(parameter: str) -> list[str]:
+    """Give the values that conditions compare a parameter with."""
+    return re.findall(rf'\[{{"Ref": "{parameter}"}}, "([^"]*)"\]', json.dumps(template()["Conditions"]))

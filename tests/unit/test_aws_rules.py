@@ -1,0 +1,318 @@
+"""What AWS enforces and nothing on this machine does. Each test names where that is written.
+
+They look at the transformed template, in every combination of its optional parameters and in each supported region.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import Any
+
+import pytest
+from cfnlint.schema import ResourceNotFoundError
+from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
+
+from tests.transformed import PARAMETERS, PLACES, REGIONS, Properties, Stack, longest, of_type, place, stacks, template
+
+RESOURCES = template()["Resources"]
+TYPES = sorted({resource["Type"] for resource in RESOURCES.values()})
+
+
+def found(resource_type: str) -> Iterator[tuple[str, Stack, Properties]]:
+    """Give every resource of a type as it may be deployed."""
+    for logical_id in of_type(resource_type):
+        for stack in stacks(logical_id):
+            if (properties := stack.properties(logical_id)) is not None:
+                yield logical_id, stack, properties
+
+
+def strings(node: object) -> Iterator[str]:
+    match node:
+        case str():
+            yield node
+        case dict():
+            for value in node.values():
+                yield from strings(value)
+        case list():
+            for value in node:
+                yield from strings(value)
+
+
+def shape(node: object) -> object:
+    """Give what a node has, without its texts."""
+    match node:
+        case dict():
+            return {name: shape(value) for name, value in node.items()}
+        case list():
+            return [shape(value) for value in node]
+        case str():
+            return ""
+        case _:
+            return node
+
+
+class TestTheseTests:
+    """What the others rely on."""
+
+    @pytest.mark.parametrize("name", PARAMETERS)
+    def test_no_longer_value_of_a_parameter_is_accepted(self, name: str) -> None:
+        parameter, value = PARAMETERS[name], longest(name)
+        assert value
+        if pattern := parameter.get("AllowedPattern"):
+            most = parameter.get("MaxLength", len(value))
+            assert re.fullmatch(pattern, value)
+            assert len(value) == most
+            assert "MaxLength" in parameter or not re.fullmatch(pattern, value + "0")
+
+    def test_every_condition_is_seen_to_hold_and_not_to_hold(self) -> None:
+        seen = {(name, stack.has(name)) for stack in stacks(*RESOURCES) for name in template()["Conditions"]}
+        assert seen == {(name, holds) for name in template()["Conditions"] for holds in (True, False)}
+
+    def test_the_parameters_of_a_resource_are_all_that_it_depends_on(self) -> None:
+        """Guard the shortcut: what is evaluated without the others is what the whole combination gives."""
+        every = list(stacks(*RESOURCES))[::97]
+        for logical_id in RESOURCES:
+            alone = {json.dumps(shape(stack.properties(logical_id))) for stack in stacks(logical_id)}
+            assert {json.dumps(shape(stack.properties(logical_id))) for stack in every} <= alone
+
+
+# SQS Developer Guide, "Amazon SQS policy structure": a queue has one policy, and a statement's resource is that queue.
+# SetQueueAttributes answers a statement about another with "Invalid value for the parameter Policy".
+class TestQueues:
+    def test_a_statement_of_a_queue_policy_is_about_that_queue_only(self) -> None:
+        for logical_id, _, properties in found("AWS::SQS::QueuePolicy"):
+            (queue,) = properties["Queues"]
+            for statement in properties["PolicyDocument"]["Statement"]:
+                assert statement["Resource"] == queue.replace(">", ".Arn>"), (logical_id, statement["Sid"])
+
+    @pytest.mark.parametrize("queue", of_type("AWS::SQS::Queue"))
+    def test_a_queue_has_one_policy(self, queue: str) -> None:
+        policies = of_type("AWS::SQS::QueuePolicy")
+        for stack in stacks(queue, *policies):
+            of_it = [name for name in policies if f"<{queue}>" in (stack.properties(name) or {}).get("Queues", [])]
+            assert len(of_it) == (stack.properties(queue) is not None), stack.values
+
+    # SetQueueAttributes: "Only one server-side encryption option is supported per queue".
+    def test_a_queue_says_how_it_is_encrypted_and_in_one_way(self) -> None:
+        for logical_id, _, queue in found("AWS::SQS::Queue"):
+            assert queue["SqsManagedSseEnabled"] is ("KmsMasterKeyId" not in queue), logical_id
+
+    # EventBridge User Guide, "How EventBridge retries delivering events": it gives up at once without a permission.
+    def test_an_event_rule_is_made_after_the_policies_that_let_it_send(self) -> None:
+        policies = {queue: name for name, _, policy in found("AWS::SQS::QueuePolicy") for queue in policy["Queues"]}
+        for logical_id, _, rule in found("AWS::Events::Rule"):
+            targets = {
+                arn.replace(".Arn", "")
+                for target in rule["Targets"]
+                for arn in (target["Arn"], target["DeadLetterConfig"]["Arn"])
+            }
+            assert {policies[queue] for queue in targets} <= set(RESOURCES[logical_id]["DependsOn"])
+
+    def test_a_queue_policy_admits_the_rule_and_no_other(self) -> None:
+        for _, stack, rule in found("AWS::Events::Rule"):
+            arn = f"arn:{stack.place.partition}:events:{stack.place.region}:111122223333:rule/"
+            bus = rule["EventBusName"]
+            for target in rule["Targets"]:
+                policy = stack.properties(target["Arn"].strip("<>").partition(".")[0] + "Policy")
+                assert policy
+                (admits,) = [s for s in policy["PolicyDocument"]["Statement"] if s["Sid"] == "TakeBusEvents"]
+                sources = admits["Condition"]["ArnEquals"]["aws:SourceArn"]
+                assert sources == [f"{arn}{bus}/{rule['Name']}", f"{arn}{rule['Name']}"]
+
+
+# CloudWatch User Guide, "Dashboards": they are global. IAM User Guide, "IAM and quotas": so are its names.
+# S3 User Guide, "Bucket naming rules": its names are, even over all accounts.
+GLOBAL_NAMES = {
+    "AWS::CloudWatch::Dashboard": "DashboardName",
+    "AWS::IAM::Role": "RoleName",
+    "AWS::IAM::ManagedPolicy": "ManagedPolicyName",
+    "AWS::S3::Bucket": "BucketName",
+}
+# CloudFormation User Guide, "Name type": a name of one's own is the same in every stack of the region.
+NAMES = GLOBAL_NAMES | {
+    "AWS::CloudWatch::Alarm": "AlarmName",
+    "AWS::DynamoDB::Table": "TableName",
+    "AWS::Events::Rule": "Name",
+    "AWS::Lambda::Function": "FunctionName",
+    "AWS::Logs::LogGroup": "LogGroupName",
+    "AWS::Scheduler::Schedule": "Name",
+    "AWS::SecretsManager::Secret": "Name",
+    "AWS::SNS::Topic": "TopicName",
+    "AWS::SQS::Queue": "QueueName",
+}
+
+
+class TestNames:
+    def named(self, property_of: dict[str, str]) -> Iterator[tuple[str, str, str]]:
+        for resource_type, name in property_of.items():
+            for logical_id, stack, properties in found(resource_type):
+                if name in properties:
+                    yield logical_id, stack.place.region, properties[name]
+
+    def test_a_name_that_is_global_in_an_account_has_the_region(self) -> None:
+        names = list(self.named(GLOBAL_NAMES))
+        assert [name for _, _, name in names]
+        assert [logical_id for logical_id, region, name in names if region not in name] == []
+
+    def test_a_name_is_another_in_another_stack(self) -> None:
+        for resource_type, name in NAMES.items():
+            for logical_id in of_type(resource_type):
+                of_one = {(stack.properties(logical_id) or {}).get(name) for stack in stacks(logical_id, name="one")}
+                of_two = {(stack.properties(logical_id) or {}).get(name) for stack in stacks(logical_id, name="two")}
+                assert of_one & of_two <= {None}, logical_id
+
+
+# cfn-lint carries the schemas that CloudFormation publishes for each region; `make lint` asks them in depth.
+class TestRegions:
+    def test_the_supported_regions_are_of_every_partition(self) -> None:
+        assert {"cn-north-1", "cn-northwest-1", "ap-southeast-1", "us-east-1", "eu-central-1"} <= set(REGIONS)
+        assert {place(region).partition for region in REGIONS} == {"aws", "aws-cn", "aws-us-gov"}
+
+    @pytest.mark.parametrize("region", REGIONS)
+    def test_no_type_and_no_property_is_missing_in_a_region(self, region: str) -> None:
+        missing = []
+        for logical_id, resource in RESOURCES.items():
+            try:
+                schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema(region, resource["Type"]).schema
+            except ResourceNotFoundError:
+                missing.append(resource["Type"])
+            else:
+                missing += [
+                    f"{logical_id}.{name}" for name in resource["Properties"] if name not in schema["properties"]
+                ]
+        assert missing == []
+
+    # Getting Started with Amazon Web Services in China, "Amazon Lambda": what is not available there. CloudFormation's
+    # schemas for cn-north-1 have it all.
+    def test_nothing_is_in_a_chinese_stack_that_lambda_does_not_have_there(self) -> None:
+        assert "AWS::Lambda::Url" not in TYPES
+        for logical_id, stack, function in found("AWS::Lambda::Function"):
+            if stack.place.partition != "aws-cn" or stack.refusals():
+                continue
+            assert function["TracingConfig"] == {"Mode": "PassThrough"}, logical_id
+            assert function.get("SnapStart", {"ApplyOn": "None"}) == {"ApplyOn": "None"}, logical_id
+            role = stack.properties(function["Role"].strip("<>").partition(".")[0])
+            assert role
+            statements = [s for policy in role["Policies"] for s in policy["PolicyDocument"]["Statement"]]
+            assert not [s for s in statements if "xray" in str(s["Action"]) and s["Effect"] == "Allow"], logical_id
+
+    def test_whoever_traces_is_told_where_there_are_no_traces(self) -> None:
+        modes = {
+            (stack.place.partition, variables["POWERTOOLS_TRACE_DISABLED"], function["TracingConfig"]["Mode"])
+            for _, stack, function in found("AWS::Lambda::Function")
+            if "POWERTOOLS_TRACE_DISABLED" in (variables := function["Environment"]["Variables"])
+        }
+        traced = {(partition, "false", "Active") for partition in ("aws", "aws-us-gov")}
+        assert modes == traced | {("aws-cn", "true", "PassThrough")}
+
+    # Lambda Developer Guide, "SnapStart": in all commercial regions but New Zealand and Taipei; and as above.
+    @pytest.mark.parametrize(
+        ("region", "exists"),
+        {"us-east-1": True, "ap-southeast-1": True, "ap-southeast-6": False, "ap-east-2": False}.items()
+        | {"cn-north-1": False, "cn-northwest-1": False, "us-gov-east-1": False, "us-gov-west-1": False}.items(),
+    )
+    def test_snap_start_is_refused_with_a_sentence_where_it_does_not_exist(self, region: str, exists: bool) -> None:
+        values = {name: longest(name) for name in PARAMETERS}
+        wanted = Stack(values | {"EnableSnapStart": "true"}, place(region)).refusals()
+        assert len(wanted) == (0 if exists else 1)
+        assert all(re.fullmatch(r"[A-Z].+ region\. Deploy with EnableSnapStart=false\.", text) for text in wanted)
+        assert Stack(values | {"EnableSnapStart": "false"}, place(region)).refusals() == []
+
+    # AWS General Reference, "ARNs": the partition is aws, aws-cn or aws-us-gov. A service's principal ends in
+    # amazonaws.com in all of them; hosts in China do not.
+    @pytest.mark.parametrize("logical_id", RESOURCES)
+    def test_no_partition_is_written_down(self, logical_id: str) -> None:
+        for stack in stacks(logical_id):
+            if (properties := stack.properties(logical_id)) is None:
+                continue
+            for text in strings(properties):
+                assert set(re.findall(r"\barn:([^:]+):", text)) <= {stack.place.partition}
+                if not re.fullmatch(r"[a-z]+\.amazonaws\.com", text):
+                    assert set(re.findall(r"amazonaws\.com(?:\.cn)?", text)) <= {stack.place.suffix}
+
+    @pytest.mark.parametrize("somewhere", PLACES)
+    def test_the_callback_url_is_of_its_region(self, somewhere: Any) -> None:
+        stack = Stack({name: longest(name) for name in PARAMETERS}, somewhere)
+        url = stack.evaluate(template()["Outputs"]["CallbackUrl"]["Value"])
+        assert url == f"https://<CallbackApi>.execute-api.{somewhere.region}.{somewhere.suffix}/"
+
+
+MOST_OF_A_NAME = 256  # of what CloudFormation names itself: more than any queue's URL or table's ARN has
+
+
+class TestSizes:
+    # CloudFormation's schemas: maxLength. It asks for the length of the value, which only a deployment knows.
+    @pytest.mark.parametrize("logical_id", RESOURCES)
+    def test_no_text_is_too_long(self, logical_id: str) -> None:
+        schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", RESOURCES[logical_id]["Type"]).schema
+        most = {name: spec["maxLength"] for name, spec in schema["properties"].items() if "maxLength" in spec}
+        for stack in stacks(logical_id, name="s" * 128):
+            for name, value in (stack.properties(logical_id) or {}).items():
+                if isinstance(value, str) and name in most and "<" not in value:
+                    assert len(value) <= most[name], (name, value)
+
+    # Lambda API, PublishVersion: a description has at most 256 characters.
+    def test_a_version_s_description_is_short_enough(self) -> None:
+        lengths = [len(version["Description"]) for _, _, version in found("AWS::Lambda::Version")]
+        assert 128 < max(lengths) <= 256
+
+    # Lambda Developer Guide, "Lambda quotas": environment variables have 4 KB together.
+    def test_an_environment_is_small_enough(self) -> None:
+        for logical_id, _, function in found("AWS::Lambda::Function"):
+            variables = json.dumps(function["Environment"]["Variables"])
+            assert len(re.sub(r"<[\w.]+>", "r" * MOST_OF_A_NAME, variables)) <= 4096, logical_id
+
+
+# What each service publishes, by its dimension. SQS Developer Guide, "Available CloudWatch metrics for Amazon SQS";
+# Lambda Developer Guide, "Types of metrics"; API Gateway Developer Guide, "Monitor CloudWatch metrics for HTTP APIs".
+PUBLISHED = {
+    ("AWS/SQS", "QueueName"): (
+        "AWS::SQS::Queue",
+        {"ApproximateAgeOfOldestMessage", "ApproximateNumberOfMessagesVisible", "NumberOfMessagesSent"},
+    ),
+    ("AWS/Lambda", "FunctionName"): ("AWS::Lambda::Function", {"Duration", "Errors", "Invocations", "Throttles"}),
+    ("AWS/ApiGateway", "ApiId"): ("AWS::ApiGatewayV2::Api", {"4xx", "5xx", "Count", "Latency"}),
+}
+
+
+# Ours are in test_operations.py.
+@pytest.mark.parametrize("logical_id", of_type("AWS::CloudWatch::Alarm"))
+def test_an_alarm_watches_what_aws_publishes_of_a_resource_that_is_there(logical_id: str) -> None:
+    alarm = RESOURCES[logical_id]["Properties"]
+    if alarm["Namespace"] == "RtcSegmentStopper":
+        return
+    (dimension,) = alarm["Dimensions"]
+    (watched,) = [name for name in RESOURCES if f'"{name}"' in json.dumps(dimension["Value"])]
+    resource_type, metrics = PUBLISHED[alarm["Namespace"], dimension["Name"]]
+    assert alarm["MetricName"] in metrics
+    assert RESOURCES[watched]["Type"] == resource_type
+    for stack in stacks(logical_id, watched):
+        assert (stack.properties(logical_id) is None) >= (stack.properties(watched) is None)
+
+
+class TestCallbacks:
+    # API Gateway Developer Guide, "Throttle requests to your HTTP APIs": without, the account's limits are the stage's.
+    # "Amazon API Gateway quotas": where these are lowest, they are 2,500 a second and 1,250 at once, for all APIs.
+    def test_every_stage_has_limits_that_leave_other_apis_room(self) -> None:
+        for _, _, stage in found("AWS::ApiGatewayV2::Stage"):
+            settings = stage["DefaultRouteSettings"]
+            assert 0 < settings["ThrottlingRateLimit"] <= 1_250
+            assert 0 < settings["ThrottlingBurstLimit"] <= 625
+
+    # API Gateway Developer Guide, "Lambda proxy integrations for HTTP APIs": what the handler reads is version 2.0.
+    def test_the_function_gets_the_payload_that_it_reads(self) -> None:
+        for _, _, integration in found("AWS::ApiGatewayV2::Integration"):
+            assert integration["PayloadFormatVersion"] == "2.0"
+
+    # API Gateway Developer Guide, "ARN reference": execute-api:region:account:api-id/stage/method/path.
+    def test_the_api_may_invoke_its_function_by_its_route_and_no_other_way(self) -> None:
+        for _, stack, permission in found("AWS::Lambda::Permission"):
+            arn = f"arn:{stack.place.partition}:execute-api:{stack.place.region}:111122223333:<CallbackApi>"
+            route = stack.properties("CallbackRoute")
+            assert route
+            assert permission["FunctionName"] == "<ReceiveCallbackFunction>"
+            _, path = route["RouteKey"].split()
+            assert fnmatchcase(f"{arn}/$default/POST{path}", permission["SourceArn"])
+            assert not fnmatchcase(f"{arn}/$default/POST{path}more", permission["SourceArn"])
+            assert not fnmatchcase(arn.replace("<CallbackApi>", "another") + "/$default/POST/", permission["SourceArn"])
