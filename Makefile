@@ -80,7 +80,7 @@ lock: ## Lock the dependencies of pyproject.toml again (needs uv)
 		--constraint /dev/stdin --group mutants pyproject.toml --output-file tests/mutants/requirements.txt
 
 clean: ## Remove what was installed and built
-	rm -rf $(VENV) .aws-sam .mutants .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .aws-sam .sandbox .mutants .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # The lock is complete, and every package in it has its hash. pip warns of how this machine is set up: only its errors
 # are for who installs.

@@ -1,11 +1,16 @@
-"""The RTC server's callbacks: signed as it signs them, sent to an HTTP API of the embedded AWS."""
+"""The RTC server's callbacks: signed as it signs them, sent to an HTTP API of the embedded AWS.
+
+`python -m sandbox.callbacks EVENT_TYPE EVENT_DATA` prints one, of this moment.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
 import json
+import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -65,3 +70,9 @@ def local(aws: EmbeddedAws, url: str) -> str:
     """Return where the embedded AWS serves an HTTP API, given the URL that it has on AWS."""
     host, path = urlsplit(url).netloc, urlsplit(url).path
     return f"{aws.endpoint}/_aws/execute-api/{host.partition('.')[0]}/$default{path}"
+
+
+if __name__ == "__main__":
+    event_type, event_data = sys.argv[1:]
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    sys.stdout.write(json.dumps(callback(event_type, json.loads(event_data), now)) + "\n")

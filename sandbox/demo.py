@@ -14,8 +14,8 @@ from rich.text import Text
 
 from sandbox.faults import INTERNAL_ERROR
 from sandbox.program import progress, run
-from sandbox.room_life import APP_ID, ROOM_ID, life_table, live
-from sandbox.stack import PARAMETERS, ROOT, Sandbox, sandbox, wait_for
+from sandbox.room_life import ROOM_ID, life_table, live
+from sandbox.stack import APP_ID, PARAMETERS, ROOT, Sandbox, sandbox, wait_for
 from sandbox.tables import FOR_PEOPLE, colored, known, new_table
 from stop_segment.events import Room
 from tools.rooms import Item, read_room

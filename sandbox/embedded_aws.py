@@ -95,26 +95,32 @@ def shielded() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def embedded_aws() -> Iterator[EmbeddedAws]:
+def embedded_aws(*, port: int = 0, certificate_folder: Path | None = None) -> Iterator[EmbeddedAws]:
     """Start ministack, wait until it answers, and stop it with all its functions at the end.
 
     The caller is shielded meanwhile: see `shielded`.
+
+    Parameters
+    ----------
+    port
+        Where it listens, by default wherever there is room.
+    certificate_folder
+        Where its certificate is kept for the next time; by default each time has one of its own.
 
     Raises
     ------
     RuntimeError
         It ended, or did not answer within START_DEADLINE_SECONDS; the message has its last lines.
     """
-    with shielded(), _ministack() as aws:
+    with shielded(), _ministack(port or free_port(), certificate_folder) as aws:
         yield aws
 
 
 @contextlib.contextmanager
-def _ministack() -> Iterator[EmbeddedAws]:
+def _ministack(port: int, certificate_folder: Path | None) -> Iterator[EmbeddedAws]:
     home = Path(tempfile.mkdtemp(prefix="segment-stopper-"))
     try:
-        certificate, key = _write_certificate(home)
-        port = _free_port()
+        certificate, key = _certificate(certificate_folder or home)
         aws = EmbeddedAws(f"https://{_HOST}:{port}", certificate, home / "ministack.log")
         with aws.log.open("wb") as log:
             # A process group of its own: a Ctrl-C meant for the caller must let it stop the functions in order.
@@ -174,14 +180,24 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _free_port() -> int:
+def free_port(wanted: int = 0) -> int:
+    """Return the port that is wanted if nobody listens there, else one where nobody does."""
     with socket.socket() as probe:
-        probe.bind((_HOST, 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: a past connection is no listener
+        try:
+            probe.bind((_HOST, wanted))
+        except OSError:
+            probe.bind((_HOST, 0))
         port: int = probe.getsockname()[1]
         return port
 
 
-def _write_certificate(home: Path) -> tuple[Path, Path]:
+def _certificate(folder: Path) -> tuple[Path, Path]:
+    certificate_path, key_path = folder / "certificate.pem", folder / "key.pem"
+    soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=7)
+    if key_path.exists() and x509.load_pem_x509_certificate(certificate_path.read_bytes()).not_valid_after_utc > soon:
+        return certificate_path, key_path
+    folder.mkdir(mode=0o700, exist_ok=True)
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"sandbox {secrets.token_hex(4)}")])
     now = datetime.datetime.now(datetime.UTC)
@@ -201,7 +217,6 @@ def _write_certificate(home: Path) -> tuple[Path, Path]:
         )
         .sign(key, hashes.SHA256())
     )
-    certificate_path, key_path = home / "certificate.pem", home / "key.pem"
     certificate_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     key_path.write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())

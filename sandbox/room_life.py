@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from sandbox.callbacks import callback
-from sandbox.stack import Sandbox, wait_for
+from sandbox.stack import APP_ID, Sandbox, wait_for
 from sandbox.tables import colored, new_table
 
-APP_ID, ROOM_ID = "661e", "math-101"
+ROOM_ID = "math-101"
 
 
 @dataclass(frozen=True)

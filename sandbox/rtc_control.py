@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, get_args
@@ -41,11 +42,11 @@ class Control:
         command = self._commands.get((request.method, request.match_info["command"]))
         if command is None:
             known = ", ".join(f"{method} /_control/{name}" for method, name in self._commands)
-            return web.json_response({"error": f"There is only {known}."}, status=404)
+            return _answer({"error": f"There is only {known}."}, status=404)
         try:
-            return web.json_response(command(await request.read()))
+            return _answer(command(await request.read()))
         except ValueError as error:
-            return web.json_response({"error": f"{error}."}, status=400)
+            return _answer({"error": f"{error}."}, status=400)
 
     def _start_task(self, body: bytes) -> object:
         fields = _read_fields(body, _TASK_FIELDS)
@@ -75,6 +76,10 @@ class Control:
     def _heal(self, _: bytes) -> object:
         self._double.heal()
         return {}
+
+
+def _answer(content: object, *, status: int = 200) -> web.Response:
+    return web.json_response(text=json.dumps(content) + "\n", status=status)  # a whole line, for a terminal
 
 
 def _read_fields(body: bytes, types: _Types) -> dict[str, Any]:

@@ -52,6 +52,8 @@ class RtcDouble:
         How long every answer takes; the attribute may be changed at any time.
     session_tokens
         AccessKeyId to the session token that must come with it.
+    port
+        Where it listens, by default wherever there is room.
     """
 
     def __init__(
@@ -62,17 +64,19 @@ class RtcDouble:
         app_ids: Collection[str] | None = None,
         answer_after_seconds: float = 0.0,
         session_tokens: Mapping[str, str] | None = None,
+        port: int = 0,
     ) -> None:
         self.platform = platform
         self.secrets = dict(secrets)
         self._app_ids = app_ids
+        self._port = port
         self.answer_after_seconds = answer_after_seconds
         self._gateway = Gateway(platform, dict(session_tokens or {}))
         self._lock = threading.RLock()
         self.forget()
 
     def __enter__(self) -> Self:
-        listener = socket.create_server(("127.0.0.1", 0))
+        listener = socket.create_server(("127.0.0.1", self._port))
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         self._loop = asyncio.new_event_loop()
         self._stopping = asyncio.Event()

@@ -20,6 +20,7 @@ from sandbox.rtc_double import RtcDouble
 
 ROOT = Path(__file__).parent.parent
 BUILT_TEMPLATE = ROOT / ".aws-sam" / "build" / "template.yaml"
+APP_ID = "661e"  # of the samples
 STACK_NAME = "rtc-segment-stopper-sandbox"
 ACCESS_KEY_ID = "AKLTsandbox"
 SECRET_ACCESS_KEY = "sandbox-secret-key"  # noqa: S105 # nosec B105 # the double's own
@@ -164,6 +165,7 @@ def sandbox(
     *,
     key_policy: str | None = None,
     tell: Callable[[str], object] = lambda _: None,
+    start_aws: Callable[[], contextlib.AbstractContextManager[EmbeddedAws]] = embedded_aws,
     **double: Any,
 ) -> Iterator[Sandbox]:
     """Start an AWS and an RTC API, deploy the stack, and stop all of it at the end.
@@ -176,6 +178,8 @@ def sandbox(
         Makes a KMS key with this policy, and the stack encrypts with it: KmsKeyArn.
     tell
         Is told what is being waited for.
+    start_aws
+        Starts the AWS, and stops it at the end.
     double
         More for RtcDouble.
 
@@ -185,7 +189,7 @@ def sandbox(
         The template was not built, or does not deploy.
     """
     tell("Starting an AWS (ministack) and an RTC API on this machine ...")
-    with RtcDouble(secrets={ACCESS_KEY_ID: SECRET_ACCESS_KEY}, **double) as rtc, embedded_aws() as aws:
+    with RtcDouble(secrets={ACCESS_KEY_ID: SECRET_ACCESS_KEY}, **double) as rtc, start_aws() as aws:
         secrets = aws.client("secretsmanager")
         callback_secret = secrets.create_secret(Name="sandbox-callback", SecretString=SECRET_KEY)
         aws.client("events").create_event_bus(Name=EVENT_BUS)

@@ -32,6 +32,18 @@ STOP_SETTINGS = {
     "RECORD_RETENTION_DAYS": "7",
 }
 
+# What a newcomer's shell may hold: it is meant for another AWS, and nobody answers there.
+OF_A_SHELL = {
+    "HTTPS_PROXY": "http://127.0.0.1:9",
+    "http_proxy": "http://127.0.0.1:9",
+    "NO_PROXY": "",
+    "no_proxy": "",
+    "AWS_PROFILE": "unknown",
+    "AWS_ENDPOINT_URL_SQS": "http://127.0.0.1:9",
+    "AWS_CA_BUNDLE": "/nonexistent",
+    "AWS_CONFIG_FILE": "/nonexistent",
+}
+
 
 def import_handler(package: str, also: tuple[str, ...], variables: Mapping[str, str]) -> ModuleType:
     """Import a function's handler as if for the first time, with these environment variables.

@@ -13,19 +13,9 @@ import pytest
 from sandbox import demo
 from sandbox.program import INTERRUPTED
 from sandbox.stack import ROOT
+from tests.environments import OF_A_SHELL
 
 COMMAND = [sys.executable, "-m", "sandbox.demo"]
-# What a newcomer's shell may hold: it is meant for another AWS, and nobody answers there.
-OF_THE_SHELL = {
-    "HTTPS_PROXY": "http://127.0.0.1:9",
-    "http_proxy": "http://127.0.0.1:9",
-    "NO_PROXY": "",
-    "no_proxy": "",
-    "AWS_PROFILE": "unknown",
-    "AWS_ENDPOINT_URL_SQS": "http://127.0.0.1:9",
-    "AWS_CA_BUNDLE": "/nonexistent",
-    "AWS_CONFIG_FILE": "/nonexistent",
-}
 
 
 def words(text: str) -> Counter[str]:
@@ -36,7 +26,7 @@ def words(text: str) -> Counter[str]:
 @pytest.fixture(scope="module")
 def printed() -> str:
     """Run the demo in a narrow pipe and in a shell that is set up for another AWS, and give what it prints."""
-    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | OF_THE_SHELL
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | OF_A_SHELL
     done = subprocess.run(COMMAND, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -1,0 +1,77 @@
+"""`make sandbox` for a newcomer: what it prints can be pasted, into a shell that is set up for another AWS too."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from sandbox.program import INTERRUPTED
+from sandbox.stack import ROOT
+from tests.environments import OF_A_SHELL
+
+START = "import sys, pathlib; from sandbox.__main__ import main, run; sys.exit(run(lambda: main(pathlib.Path({!r}))))"
+WRONG_APP = json.dumps({"EventType": "RoomEnded", "AppId": "unknown", "RoomId": "room-9", "TaskId": "audio"})
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """Start the sandbox, and give what it prints until it waits."""
+    folder = tmp_path_factory.mktemp("a folder") / "sandbox"
+    with subprocess.Popen(
+        [sys.executable, "-c", START.format(str(folder))],
+        cwd=ROOT,
+        env=os.environ | OF_A_SHELL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        printed = []
+        for line in process.stdout:
+            printed.append(line)
+            if line.startswith("Ctrl-C here"):
+                break
+        yield process, printed
+        process.kill()
+
+
+def paste(commands: list[str]) -> str:
+    done = subprocess.run(
+        ["bash", "-c", "".join(commands)],  # noqa: S607 (the reader's)
+        cwd=ROOT,
+        env=os.environ | OF_A_SHELL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "rror" not in done.stderr, done.stderr
+    return done.stdout
+
+
+def test_what_is_printed_works_when_it_is_pasted(running: tuple[subprocess.Popen[str], list[str]]) -> None:
+    _, printed = running
+    commands = [line.removeprefix("  ") for line in printed if line.startswith("  ") and line[2] != " "]
+    told = paste(commands)
+    assert told.count("task audio: stopped") == 2
+    assert '"action": "StopSegment"' in told
+    assert '{"result":"queued"}' in told.replace(" ", "")
+    assert "exhausted  InternalError" in told
+    assert "1 of 1 letter redriven." in told
+    assert "SegmentStopped" in told
+
+    wrong = f"""{commands[0]}
+        aws sqs send-message --queue-url "$(output EventQueueUrl)" --message-body '{WRONG_APP}'
+        until python -m tools letters list --kind rejected | grep NotExistAppId; do sleep 1; done"""
+    assert "rejected" in paste([wrong])
+
+
+def test_ctrl_c_ends_it_with_a_sentence(running: tuple[subprocess.Popen[str], list[str]]) -> None:
+    process, _ = running
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (INTERRUPTED, "\nInterrupted. Nothing is left running.\n")

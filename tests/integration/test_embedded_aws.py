@@ -1,0 +1,34 @@
+"""Where the embedded AWS is found: at the same place each time, if that is wanted and can be."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from sandbox.embedded_aws import EmbeddedAws, _certificate, free_port, shielded
+from tests.environments import OF_A_SHELL
+
+
+def test_a_port_is_the_one_that_is_wanted_unless_somebody_listens_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        taken = listener.getsockname()[1]
+        assert free_port(taken) != taken
+    assert free_port(taken) == taken
+
+
+def test_a_kept_certificate_is_used_again(tmp_path: Path) -> None:
+    folder = tmp_path / "sandbox"
+    first = [path.read_bytes() for path in _certificate(folder)]
+    assert [path.read_bytes() for path in _certificate(folder)] == first
+    assert [path.read_bytes() for path in _certificate(tmp_path)] != first
+
+
+def test_the_caller_s_aws_and_proxies_are_kept_out_and_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in OF_A_SHELL.items():
+        monkeypatch.setenv(name, value)
+    before = dict(os.environ)
+    with shielded():
+        assert {name for name in OF_A_SHELL if name in os.environ} == {"AWS_CONFIG_FILE"}
+        EmbeddedAws("https://127.0.0.1:1", Path("none"), Path("none")).client("sts").close()
+    assert dict(os.environ) == before
