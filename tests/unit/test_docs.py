@@ -99,6 +99,18 @@ def test_the_parameters_page_tells_every_parameter_and_its_default() -> None:
     }
 
 
+def test_the_parameters_page_tells_what_each_parameter_may_be() -> None:
+    rows = table_rows(section(PARAMETERS_PAGE, "Parameters"))
+    for name, parameter in TEMPLATE["Parameters"].items():
+        may_be = rows[name][1]
+        if "AllowedValues" in parameter:
+            assert may_be == ", ".join(f"`{value}`" for value in parameter["AllowedValues"])
+        elif parameter["Type"] == "Number":
+            assert may_be == f"{parameter['MinValue']:,} to {parameter['MaxValue']:,}"
+        else:
+            assert may_be in ("a name", "a date", "an id", "an ARN", "an https URL")
+
+
 def test_the_parameters_page_tells_every_output_and_no_other() -> None:
     assert set(TEMPLATE["Outputs"]) == set(table_rows(section(PARAMETERS_PAGE, "Outputs")))
 
@@ -121,6 +133,7 @@ def test_metadata_of_the_application_repository_is_the_project_s() -> None:
     metadata = TEMPLATE["Metadata"]["AWS::ServerlessRepo::Application"]
     told = {"Name": project["name"], "SemanticVersion": project["version"], "SpdxLicenseId": project["license"]}
     assert {name: metadata[name] for name in told} == told
+    assert TEMPLATE["Outputs"]["Version"]["Value"] == project["version"]
     assert f"--semantic-version {project['version']} " in (ROOT / "CONTRIBUTING.md").read_text()
 
 

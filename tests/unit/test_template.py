@@ -16,6 +16,38 @@ def named_in(value: object) -> list[str]:
     return re.findall(r"'Ref': '(\w+)'", str(value))
 
 
+def refused_by(values: dict[str, int]) -> list[str]:
+    """Give what the rules say against these parameters, as CloudFormation would: it knows numbers as texts."""
+
+    def holds(expression: dict[str, Any]) -> bool:
+        allowed, reference = expression["Fn::Contains"]
+        return str(values[reference["Ref"]]) in allowed
+
+    return [
+        assertion["AssertDescription"]
+        for name, rule in TEMPLATE["Rules"].items()
+        if name.startswith("RtcQpsLimit") and holds(rule["RuleCondition"])
+        for assertion in rule["Assertions"]
+        if not holds(assertion["Assert"])
+    ]
+
+
+def test_no_function_s_share_of_the_limit_can_be_less_than_a_request_a_second() -> None:
+    limit, concurrency = PARAMETERS["RtcQpsLimit"], PARAMETERS["MaxConcurrency"]
+    functions = range(concurrency["MinValue"], concurrency["MaxValue"] + 1)
+    for qps in range(limit["MinValue"], 2 * concurrency["MaxValue"]):
+        refused = {count for count in functions if refused_by({"RtcQpsLimit": qps, "MaxConcurrency": count})}
+        assert refused >= {count for count in functions if count > qps}
+        assert not refused if qps >= concurrency["MaxValue"] else min(functions) not in refused
+
+
+def test_a_rule_says_what_it_allows() -> None:
+    for qps, most in ((4, 2), (9, 5), (19, 10), (39, 20)):
+        assert not refused_by({"RtcQpsLimit": qps, "MaxConcurrency": most})
+        (why,) = refused_by({"RtcQpsLimit": qps, "MaxConcurrency": most + 1})
+        assert re.fullmatch(rf"With an RtcQpsLimit of \d+ to {qps}, MaxConcurrency must be at most {most}: .+", why)
+
+
 def test_a_parameter_that_changes_the_stop_function_replaces_its_version() -> None:
     variables = STOP_SEGMENT["Environment"]["Variables"]
     globally = TEMPLATE["Globals"]["Function"]
