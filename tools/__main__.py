@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from stop_segment.events import Room
-from tools import display, rooms
+from tools import display, parameters, rooms
 from tools.callback_commands import callback_group
 from tools.cli import NOT_ALL, Commands, client, common_options, examples, now_ms, tell
 from tools.deployment import find_deployment
@@ -39,6 +39,7 @@ Exit codes:
         "letters redrive --kind exhausted --newer-than 2h",
         "letters redrive --kind exhausted --newer-than 2h --yes",
         "room 661e room-1",
+        "set MaxConcurrency=10",
     )
     + EXIT_CODES,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -127,6 +128,37 @@ def _switch(stack_name: str, output_format: str, *, on: bool) -> None:
     )
     if event_source.state != ("Enabled" if on else "Disabled"):
         click.get_current_context().exit(NOT_ALL)
+
+
+@main.command("set", epilog=examples("set MaxConcurrency=10", "set MaxConcurrency=10 RtcQpsLimit=100 --yes"))
+@click.argument("assignments", nargs=-1, required=True, metavar="PARAMETER=VALUE...")
+@click.option("--yes", is_flag=True, help="Do it. Without this, only say what would be done.")
+@common_options
+def set_parameters(*, assignments: tuple[str, ...], yes: bool, stack_name: str, output_format: str) -> None:
+    """Change parameters of the stack, and not its code.
+
+    The template and the code stay those that are deployed, whatever lies in this folder. The next deployment keeps the
+    values, unless it names others. docs/parameters.md tells what each means.
+    """
+    wanted = {name: value for name, equals, value in (one.partition("=") for one in assignments) if equals}
+    if len(wanted) < len(assignments):
+        raise click.BadParameter("write each once, as PARAMETER=VALUE", param_hint="PARAMETER=VALUE")
+    deployment = find_deployment(client("cloudformation"), stack_name)
+    try:
+        values = parameters.unlike(deployment, wanted)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="PARAMETER=VALUE") from None
+    if yes and values:
+        parameters.change(client("cloudformation"), deployment, values)
+    before = {name: deployment.parameters[name] for name in values}
+    lines = [f"{name}: {before[name] or 'empty'} -> {value or 'empty'}" for name, value in values.items()]
+    end = "Done." if yes else "Nothing was done. With --yes, the stack would be updated."
+    tell(
+        output_format,
+        {"before": before, "after": values, "dry_run": not yes},
+        *(lines or ["The stack has these values already."]),
+        *([end] if values else []),
+    )
 
 
 main.add_command(callback_group)

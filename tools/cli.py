@@ -65,7 +65,14 @@ def common_options(command: Command) -> Command:
             show_default=True,
             help="For people, or for machines: then times are Unix ms.",
         ),
-        click.option("--stack-name", default=DEFAULT_STACK_NAME, show_default=True, help="The deployed stack."),
+        click.option(
+            "--stack-name",
+            envvar="STACK",
+            default=DEFAULT_STACK_NAME,
+            show_default=True,
+            show_envvar=True,
+            help="The deployed stack.",
+        ),
     ):
         command = option(command)
     return command

@@ -69,8 +69,8 @@ def find_deployment(client: CloudFormationClient, stack_name: str) -> Deployment
         if error.response["Error"]["Code"] != "ValidationError":
             raise
         raise NotDeployed(
-            f"there is no stack {stack_name!r} in {client.meta.region_name}: give its name with --stack-name, "
-            "and check that AWS_PROFILE and AWS_REGION name its account and region"
+            f"there is no stack {stack_name!r} in {client.meta.region_name}: give its name in STACK or with "
+            "--stack-name, and check that AWS_PROFILE and AWS_REGION name its account and region"
         ) from None
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
     missing = [name for name in _NEEDED if name not in outputs]

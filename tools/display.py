@@ -45,19 +45,17 @@ def printable(text: str) -> str:
     )
 
 
-def groups_table(groups: Sequence[Group], now_ms: int) -> Table:
-    """Lay out letters by their reason."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("ErrorKind", no_wrap=True)
-    table.add_column("ErrorCode", overflow="fold")
-    table.add_column("Letters", justify="right")
-    table.add_column("Oldest", no_wrap=True)
-    table.add_column("Example", overflow="fold")
-    for one in groups:
-        age = readable_age(one.oldest_failed_at_ms, now_ms)
-        cells = (one.kind, one.code or "-", str(one.count), age, one.example or "-")
-        table.add_row(*(Text(printable(cell)) for cell in cells))
-    return table
+def groups_text(groups: Sequence[Group], now_ms: int) -> Text:
+    """Lay out letters by their reason, each with an example in a line of its own."""
+    heads = ("ErrorKind", "ErrorCode", "Letters", "Oldest")
+    cells = [
+        (one.kind, printable(one.code or "-"), str(one.count), readable_age(one.oldest_failed_at_ms, now_ms))
+        for one in groups
+    ]
+    widths = [max(map(len, column)) + 2 for column in zip(heads, *cells, strict=True)]
+    head, *rows = ("".join(map(str.ljust, row, widths)).rstrip() + "\n" for row in (heads, *cells))
+    examples = (f"  {printable(one.example)}\n" if one.example else "" for one in groups)
+    return Text.assemble((head, "bold"), *(line for pair in zip(rows, examples, strict=True) for line in pair))
 
 
 def letter_text(letter: Letter, now_ms: int) -> Text:

@@ -101,23 +101,28 @@ def list_letters(*, selection: Selection, stack_name: str, output_format: str) -
     epilog=examples(
         "letters show --id 0d2d2d6c-6b0e-4e4e-9c56-7a4c2b3f1a52",
         "letters show --app-id 661e --room-id room-1",
-        "letters show --kind rejected --output json",
+        "letters show --kind rejected --limit 3 --output json",
     ),
 )
 @selection_options
+@click.option("--limit", type=click.IntRange(1), help="At most so many: those that failed first.")
 @common_options
 @click.pass_context
-def show_letters(ctx: click.Context, *, selection: Selection, stack_name: str, output_format: str) -> None:
-    """Show whole dead letters, the oldest first."""
+def show_letters(
+    ctx: click.Context, *, selection: Selection, limit: int | None, stack_name: str, output_format: str
+) -> None:
+    """Show whole dead letters, the one that failed first at the front."""
     with _opened(stack_name) as (_, queue):
         reading = queue.read()
     chosen = letters.select(reading.letters, selection)
+    shown, left_off = chosen[:limit], len(chosen[limit:]) if limit else 0
     shown_at_ms = now_ms()
     tell(
         output_format,
-        {**_completeness(reading), "letters": [letters.to_json(letter) for letter in chosen]},
-        *[display.letter_text(letter, shown_at_ms) for letter in chosen],
+        {**_completeness(reading), "letters": [letters.to_json(letter) for letter in shown], "left_off": left_off},
+        *[display.letter_text(letter, shown_at_ms) for letter in shown],
         *([] if chosen else ["No such letter."]),
+        *([f"{_letters(left_off)} more: left off by --limit."] if left_off else []),
     )
     _warn(output_format, reading)
     if not chosen:
@@ -153,6 +158,7 @@ def redrive(*, selection: Selection, yes: bool, per_second: int, stack_name: str
         reading = queue.read(seconds_a_letter=1 / per_second)
         chosen = letters.select(reading.letters, selection)
         steps = queue.redrive(chosen, deployment.event_queue_url, per_second)
+        _warn_of_hopeless(output_format, chosen)
         _work(reading, chosen, steps if yes else None, "redriven", output_format)
 
 
@@ -259,7 +265,7 @@ def _completeness(reading: Reading) -> dict[str, Any]:
 
 
 def _groups_or_none(chosen: list[Letter]) -> RenderableType:
-    return display.groups_table(letters.group(chosen), now_ms()) if chosen else "No dead letters."
+    return display.groups_text(letters.group(chosen), now_ms()) if chosen else "No dead letters."
 
 
 def _warn(output_format: str, reading: Reading) -> None:
@@ -272,6 +278,16 @@ def _warn(output_format: str, reading: Reading) -> None:
         )
     if not reading.complete:
         display.messages.print("The queue was not read to its end: letters came faster than they could be read.")
+
+
+def _warn_of_hopeless(output_format: str, chosen: list[Letter]) -> None:
+    kinds = sorted({letter.kind for letter in chosen} & set(letters.HOPELESS))
+    if kinds and output_format != "json":
+        count = sum(letter.kind in kinds for letter in chosen)
+        display.messages.print(
+            f"{_letters(count)} of the kind {' or '.join(kinds)} cannot work as they are: unless the account was at "
+            "fault, they come back. Leave them out with --kind exhausted, and let their sender send corrected events."
+        )
 
 
 def _letters(count: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ _ATTRIBUTES = (
     "EventTime",
 )
 KINDS = ("invalid_message", "rejected", "exhausted", DIED)
+HOPELESS = ("invalid_message", "rejected")  # their senders must correct them: sent again, they come back
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class Group:
     Parameters
     ----------
     example
-        The error message of the oldest that has one.
+        The error message of the oldest.
     """
 
     kind: str
@@ -141,19 +143,13 @@ def select(letters: Iterable[Letter], selection: Selection) -> list[Letter]:
 
 
 def group(letters: Iterable[Letter]) -> list[Group]:
-    """Group letters by ErrorKind and ErrorCode, the largest group first."""
-    by_reason: dict[tuple[str, str | None], list[Letter]] = {}
+    """Group letters by ErrorKind, ErrorCode and what their messages have in common, the largest group first."""
+    by_reason: dict[tuple[str, str | None, str], list[Letter]] = {}
     for letter in sorted(letters, key=lambda letter: letter.failed_at_ms):
-        by_reason.setdefault((letter.kind, letter.code), []).append(letter)
+        by_reason.setdefault((letter.kind, letter.code, _common(letter.message or "")), []).append(letter)
     groups = [
-        Group(
-            kind,
-            code,
-            len(same),
-            same[0].failed_at_ms,
-            next((letter.message for letter in same if letter.message), None),
-        )
-        for (kind, code), same in by_reason.items()
+        Group(kind, code, len(same), same[0].failed_at_ms, same[0].message)
+        for (kind, code, _), same in by_reason.items()
     ]
     return sorted(groups, key=lambda one: (-one.count, one.kind, one.code or ""))
 
@@ -205,6 +201,11 @@ def group_to_json(one: Group) -> dict[str, str | int | None]:
         "oldest_failed_at": one.oldest_failed_at_ms,
         "example": one.example,
     }
+
+
+def _common(message: str) -> str:
+    """Leave out of an error message what may be different from letter to letter: the task, and numbers and ids."""
+    return re.sub(r"[\w@.-]*\d[\w@.-]*", "#", re.sub(r"^task \S+: ", "", message))
 
 
 def _event_time_ms(body: str, sent_ms: int, attribute: MessageAttributeValueOutputTypeDef | None) -> int:

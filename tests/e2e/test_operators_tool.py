@@ -266,6 +266,24 @@ class TestPurge:
         assert letter_counts(stack) == (0, 0)
 
 
+def test_who_redrives_letters_that_cannot_work_is_warned(stack: Sandbox, room_id: str) -> None:
+    write_letters(stack, [room_ended(room_id)])
+    assert "cannot work" not in run_tool(stack, "letters", "redrive").stderr
+    write_letters(stack, ["no JSON"], kind="invalid_message")
+    write_letters(stack, [room_ended(room_id)], kind="rejected")
+    warned = run_tool(stack, "letters", "redrive").stderr
+    assert warned.startswith("2 letters of the kind invalid_message or rejected cannot work as they are")
+    assert "cannot work" not in run_tool(stack, "letters", "redrive", "--kind", "exhausted").stderr
+
+
+def test_no_more_letters_are_shown_than_are_asked_for(stack: Sandbox, room_id: str) -> None:
+    write_letters(stack, [room_ended(room_id, f"task-{n}") for n in range(3)])
+    shown = answer(stack, "letters", "show", "--limit", "2")
+    assert (len(shown["letters"]), shown["left_off"]) == (2, 1)
+    assert "1 letter more: left off by --limit." in run_tool(stack, "letters", "show", "--limit", "2").stdout
+    assert answer(stack, "letters", "show", "--limit", "3")["left_off"] == 0
+
+
 def test_letters_are_listed_by_reason_and_shown_whole(stack: Sandbox, room_id: str) -> None:
     write_letters(stack, [room_ended(room_id), room_ended(room_id)])
     write_letters(stack, ["\x9b2J no JSON"], kind="invalid_message")
@@ -310,6 +328,61 @@ def test_a_paused_stack_stops_nothing_until_it_is_resumed(stack: Sandbox, room_i
     assert answer(stack, "resume")["state"] == "Enabled"
     wait_until_served(stack)
     assert not stack.rtc.is_running(APP_ID, room_id, "audio")
+
+
+class TestSet:
+    @staticmethod
+    def deployed(stack: Sandbox) -> dict[str, str]:
+        """Give what CloudFormation has made of the stop function's code and settings."""
+        name = stack.outputs["StopSegmentFunctionName"]
+        function = stack.aws.client("lambda").get_function_configuration(FunctionName=name)
+        variables = function["Environment"]["Variables"]
+        return {"code": function["CodeSha256"], **{key: variables[key] for key in ("MAX_CONCURRENCY", "RTC_QPS_LIMIT")}}
+
+    def test_a_parameter_is_changed_and_the_code_is_not(self, stack: Sandbox, room_id: str) -> None:
+        before = self.deployed(stack)
+        assert answer(stack, "set", "MaxConcurrency=7")["after"] == {"MaxConcurrency": "7"}
+        assert self.deployed(stack) == before
+
+        assert answer(stack, "set", "MaxConcurrency=7", "--yes")["before"] == {"MaxConcurrency": "5"}
+
+        assert self.deployed(stack) == before | {"MAX_CONCURRENCY": "7"}
+        assert answer(stack, "set", "MaxConcurrency=7", "--yes")["after"] == {}
+        stack.rtc.start_task(APP_ID, room_id, "audio")
+        stack.send([room_ended(room_id)])
+        wait_for(lambda: not stack.rtc.is_running(APP_ID, room_id, "audio"), "the task to be stopped")
+
+    def test_a_senseless_combination_is_refused_by_the_names_of_its_parameters(self, stack: Sandbox) -> None:
+        before = self.deployed(stack)
+        done = run_tool(stack, "set", "RtcQpsLimit=4", "--yes")
+        assert (done.returncode, done.stdout) == (3, "")
+        assert "With an RtcQpsLimit of 2 to 4, MaxConcurrency must be at most 2" in done.stderr
+        assert self.deployed(stack) == before
+
+    @pytest.mark.parametrize(
+        ("arguments", "sentence"),
+        [
+            ((), "Missing argument"),
+            (("MaxConcurrency",), "write each once, as PARAMETER=VALUE"),
+            (("MaxConcurency=7",), "MaxConcurency is no parameter, only "),
+        ],
+    )
+    def test_wrong_usage_ends_in_a_sentence(self, stack: Sandbox, arguments: tuple[str, ...], sentence: str) -> None:
+        done = run_tool(stack, "set", *arguments, "--yes")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert sentence in done.stderr
+
+
+def test_the_stack_is_the_one_that_the_shell_names(stack: Sandbox) -> None:
+    done = subprocess.run(
+        command(*LIST)[:-2],
+        cwd=ROOT,
+        env=environment(stack, {"STACK": "nowhere"}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, "there is no stack 'nowhere'" in done.stderr) == (3, True)
 
 
 class TestTroubles:

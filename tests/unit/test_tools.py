@@ -12,7 +12,8 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stop_segment.events import Room
+from stop_segment.errors import InvalidMessage
+from stop_segment.events import Room, parse_event
 from tools import letters
 from tools.deployment import Deployment, NotDeployed, find_deployment
 from tools.display import letter_text, printable, room_text, switch_text
@@ -175,14 +176,27 @@ def test_selected_letters_come_in_the_order_in_which_they_failed() -> None:
 
 
 def test_letters_are_grouped_by_reason_with_the_largest_group_first() -> None:
-    older = replace(LETTER, failed_at_ms=FAILED_MS - 5, message=None)
-    oldest = replace(LETTER, failed_at_ms=FAILED_MS - 9, message="the first")
+    older = replace(LETTER, failed_at_ms=FAILED_MS - 5, message="task audio: the API answered HTTP 502")
+    oldest = replace(LETTER, failed_at_ms=FAILED_MS - 9, message="task s-1: the API answered HTTP 500")
     other = replace(LETTER, code="Other", message=None)
     assert letters.group([other, LETTER, DIED, older, oldest]) == [
-        Group("exhausted", "InternalError", 3, FAILED_MS - 9, "the first"),
+        Group("exhausted", "InternalError", 3, FAILED_MS - 9, "task s-1: the API answered HTTP 500"),
         Group("died", None, 1, SENT_MS, None),
         Group("exhausted", "Other", 1, FAILED_MS, None),
     ]
+
+
+def test_letters_with_one_code_and_unlike_messages_are_counted_apart() -> None:
+    def invalid(event: dict[str, str]) -> Letter:
+        with pytest.raises(InvalidMessage) as refused:
+            parse_event(json.dumps(json.loads(BODY) | event), SENT_MS)
+        return replace(LETTER, kind="invalid_message", code=refused.value.code, message=str(refused.value))
+
+    found = letters.group(
+        [invalid({"EventType": "RoomEnd"}), *(invalid({"RoomId": f"a room {n}"}) for n in range(200))]
+    )
+    assert [(one.code, one.count) for one in found] == [("InvalidField", 200), ("InvalidField", 1)]
+    assert ["RoomId" in str(one.example) for one in found] == [True, False]
 
 
 @pytest.mark.parametrize("letter", [LETTER, DIED])
