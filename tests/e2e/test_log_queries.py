@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import operator
-import os
 import re
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -19,6 +16,7 @@ import pytest
 
 from sandbox.callbacks import callback
 from sandbox.faults import INTERNAL_ERROR
+from sandbox.shell import settings
 from sandbox.stack import ROOT, STACK_NAME, Sandbox, wait_for
 from tests.e2e.observer import APP_ID, Observer, Room, now_ms, rfc3339
 
@@ -258,7 +256,7 @@ class Query:
 def queries() -> list[Query]:
     """Read the page's queries: those of their own section, and those of its commands."""
     text = PAGE.partition("\n## Queries\n")[2]
-    own = re.findall(r"^\*\*(.+?)\*\*(.*?)^```insights\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    own = re.findall(r"^#### (.+?)\n(.*?)^```insights\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     of_commands = re.findall(r"^insights (\w+) \d+ '([^']+)'", PAGE, re.MULTILINE)
     assert len(own) == PAGE.count("```insights\n")
     assert len(of_commands) == PAGE.count("\ninsights ")
@@ -415,15 +413,10 @@ def looked_at_first() -> list[Any]:
 
 
 def run_in_shell(box: Sandbox, command: str) -> subprocess.CompletedProcess[str]:
-    preamble = shell_blocks(PAGE)[0].replace("STACK=rtc-segment-stopper", f"STACK={STACK_NAME}").replace("sleep 5", ":")
-    # The AWS CLI's sqs commands do not heed AWS_ENDPOINT_URL.
-    here = 'aws() { command aws --endpoint-url "$AWS_ENDPOINT_URL" "$@"; }\n'
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    preamble = shell_blocks(PAGE)[1].replace("sleep 5", ":")
     return subprocess.run(
-        ["/usr/bin/env", "bash", "-euo", "pipefail", "-c", preamble + here + command],
+        ["/usr/bin/env", "bash", "-euo", "pipefail", "-c", settings(box) + preamble + command],
         cwd=ROOT,
-        env=inherited | box.aws.environment | {"PATH": path},
         capture_output=True,
         text=True,
         timeout=120,
