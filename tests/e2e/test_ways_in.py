@@ -1,13 +1,18 @@
 """The same event in its wrappings, through the deployed stack."""
 
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 
 import pytest
+from botocore.exceptions import ClientError
 
 from sandbox.callbacks import callback
-from sandbox.stack import EVENT_BUS, SOURCE_TOPIC
+from sandbox.stack import EVENT_BUS, ROOT, SOURCE_TOPIC, Sandbox
 from tests.e2e.observer import APP_ID, ROOM_ITEM, Observer, Room, now_ms, rfc3339
+from tests.e2e.operator import environment
 
 
 def in_sns(body: str) -> str:
@@ -118,3 +123,36 @@ def test_raw_callback_of_another_type_is_ignored(observer: Observer, room: Room)
     body = json.dumps(callback("UserLeaveRoom", {"RoomId": room.id}, rfc3339(now_ms()), app_id=APP_ID))
     assert observer.end_of(body) == ["ignored"]
     assert room.records == {}
+
+
+def test_a_sender_with_the_documented_policy_and_sample_stops_a_task_and_can_do_nothing_else(
+    box: Sandbox, room: Room
+) -> None:
+    page = (ROOT / "docs" / "events.md").read_text()
+    blocks: list[tuple[str, str]] = re.findall(r"^```(\w+)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (policy,) = [text for language, text in blocks if language == "json" and "Statement" in text]
+    (sample,) = [text for language, text in blocks if language == "python" and "EVENT_QUEUE_URL" in text]
+    room.start("audio")
+    statements = json.loads(policy)["Statement"]
+    for statement in statements:
+        statement["Resource"] = box.outputs["EventQueueArn"]
+    iam = box.client("iam")
+    iam.create_user(UserName=room.id)
+    document = json.dumps({"Version": "2012-10-17", "Statement": statements})
+    iam.put_user_policy(UserName=room.id, PolicyName="sender", PolicyDocument=document)
+    key = iam.create_access_key(UserName=room.id)["AccessKey"]
+    secrets = {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+
+    subprocess.run(
+        [sys.executable, "-c", sample.replace("room-1", room.id)],
+        env=environment(box, secrets | {"EVENT_QUEUE_URL": box.outputs["EventQueueUrl"]}),
+        check=True,
+    )
+
+    assert room.outcomes(1) == ["stopped"]
+    sender = box.aws.client("sqs", access_key_id=key["AccessKeyId"], secret_access_key=key["SecretAccessKey"])
+    for url in (box.outputs["EventQueueUrl"], box.outputs["DeadLetterQueueUrl"]):
+        with pytest.raises(ClientError, match="AccessDenied"):
+            sender.receive_message(QueueUrl=url)
+    with pytest.raises(ClientError, match="AccessDenied"):
+        sender.send_message(QueueUrl=box.outputs["DeadLetterQueueUrl"], MessageBody="{}")

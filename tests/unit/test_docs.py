@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from aws_lambda_powertools.utilities.data_classes import SQSEvent
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
@@ -192,10 +193,38 @@ def test_the_contract_tells_all_of_the_schema(key: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("text", blocks(EVENTS_PAGE, "json"))
 def test_every_example_of_the_contract_is_what_it_says(text: str) -> None:
     example = json.loads(text)
+    if "Statement" in example:  # the sender's policy: tests/e2e/test_ways_in.py sends with it
+        return
     if example.get("source") == "rtc-segment-stopper":
         assert_kept(example, "segment-stopped")
     else:
         assert parse_event(text, sent_ms=0) is not None
+
+
+@pytest.mark.parametrize(
+    ("language", "event", "now", "writes"),
+    [
+        ("python", r"event = \{(.*?)\}", "datetime.now(UTC).isoformat()", "2026-11-22T06:12:00.123456+00:00"),
+        ("js", r"const event = \{(.*?)\}", "new Date().toISOString()", "2026-11-22T06:12:00.123Z"),
+        (
+            "go",
+            r"event := map\[string\]string\{(.*?)\}",
+            "time.Now().UTC().Format(time.RFC3339Nano)",
+            "2026-11-22T06:12:00.1Z",
+        ),
+        ("java", r"var event = Map.of\((.*?)\n +\);", "Instant.now().toString()", "2026-11-22T06:12:00.123456789Z"),
+    ],
+)
+def test_a_sender_s_sample_sends_what_the_schema_asks(language: str, event: str, now: str, writes: str) -> None:
+    (sample,) = [text for text in blocks(EVENTS_PAGE, language) if "EVENT_QUEUE_URL" in text]
+    found = re.search(event, sample, re.DOTALL)
+    assert found
+    lines = [line.strip().rstrip(",") for line in found[1].strip().splitlines()]
+    fields = dict(re.fullmatch(r'"?(\w+)"?[:,]\s+(.+)', line).groups() for line in lines)  # type: ignore[union-attr]
+    sent = {name: writes if value == now else json.loads(value) for name, value in fields.items()}
+    assert set(sent) <= set(SCHEMA["properties"])
+    jsonschema.Draft7Validator(SCHEMA).validate(sent)
+    assert parse_event(json.dumps(sent), sent_ms=2**53) is not None
 
 
 @pytest.mark.parametrize("name", SAMPLES)
