@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
-import threading
+import time
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 
 from sandbox.embedded_aws import embedded_aws, free_port
 from sandbox.program import progress, run
 from sandbox.shell import instructions, settings
-from sandbox.stack import APP_ID, ROOT, sandbox
+from sandbox.stack import APP_ID, ROOT, number_the_concurrency, sandbox
 
 FOLDER = ROOT / ".sandbox"
 # The same each time, so that a shell that was pointed here stays right when the sandbox starts again.
 _AWS_PORT, _RTC_PORT = 24566, 24567
 
 
-def main(folder: Path = FOLDER) -> int:
+def main(folder: Path = FOLDER) -> NoReturn:
     """Start the sandbox, print how to use it, and wait for Ctrl-C or SIGTERM.
 
     Parameters
@@ -29,16 +31,18 @@ def main(folder: Path = FOLDER) -> int:
     """
     console = Console(highlight=False, soft_wrap=True, emoji=False)
     start_aws = functools.partial(embedded_aws, port=free_port(_AWS_PORT), certificate_folder=folder)
-    with (
-        progress(console) as tell,
-        sandbox(app_ids={APP_ID}, port=free_port(_RTC_PORT), start_aws=start_aws, tell=tell) as box,
-    ):
+    with contextlib.ExitStack() as stack:
+        with progress(console) as tell:
+            box = stack.enter_context(
+                sandbox(app_ids={APP_ID}, port=free_port(_RTC_PORT), start_aws=start_aws, tell=tell)
+            )
         file = folder / "env"
         file.write_text(settings(box))
-        tell("Ctrl-C stops everything.")
         console.print(instructions(box, file), markup=False)
-        threading.Event().wait()
-    return 0
+        numbered = number_the_concurrency(box.aws)
+        while True:
+            time.sleep(2)
+            numbered = number_the_concurrency(box.aws, numbered)  # for whoever sets MaxConcurrency
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ The same from the event bus, and from the RTC server itself:
 
   aws events put-events --entries {bus_entries}
   python -m sandbox.callbacks RoomDestroy {room_4} | curl -s -w '\\n' --cacert "$AWS_CA_BUNDLE" "$CALLBACK_URL" -d @-
+  python -m tools callback test
 
 Let the API fail for a task, wait for the dead letter, heal the API, and send the event again:
 

@@ -244,18 +244,24 @@ def deploy(aws: EmbeddedAws, parameters: Mapping[str, str]) -> dict[str, str]:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 # nosec B603 # our own command, no shell
     if done.returncode:
         raise DeployError(f"sam deploy failed:\n{(done.stdout + done.stderr)[-3000:]}")
-    _number_the_concurrency(aws)
+    number_the_concurrency(aws)
     stack = aws.client("cloudformation").describe_stacks(StackName=STACK_NAME)["Stacks"][0]
     return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
 
 
-def _number_the_concurrency(aws: EmbeddedAws) -> None:
-    # ministack keeps a Number parameter as a string, on which its poller stops: set it once more, as a number.
-    client = aws.client("lambda")
+def number_the_concurrency(aws: EmbeddedAws, numbered: Mapping[str, int] | None = None) -> dict[str, int]:
+    """Set the event source mappings' concurrency once more, where it is another than `numbered` says; return all.
+
+    ministack keeps a Number parameter as a string, on which its poller stops.
+    """
+    client, found = aws.client("lambda"), {}
     for mapping in client.list_event_source_mappings()["EventSourceMappings"]:
         if "ScalingConfig" in mapping:
-            concurrency = int(mapping["ScalingConfig"]["MaximumConcurrency"])
-            client.update_event_source_mapping(UUID=mapping["UUID"], ScalingConfig={"MaximumConcurrency": concurrency})
+            uuid, concurrency = mapping["UUID"], int(mapping["ScalingConfig"]["MaximumConcurrency"])
+            found[uuid] = concurrency
+            if (numbered or {}).get(uuid) != concurrency:
+                client.update_event_source_mapping(UUID=uuid, ScalingConfig={"MaximumConcurrency": concurrency})
+    return found
 
 
 def wait_for(condition: Callable[[], T], what: str, *, seconds: float = 60) -> T:

@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 
 from sandbox.faults import INTERNAL_ERROR
-from sandbox.stack import ROOT, STACK_NAME, Sandbox, sandbox, wait_for
+from sandbox.stack import ROOT, STACK_NAME, Sandbox, number_the_concurrency, sandbox, wait_for
 from stop_segment.errors import InvalidMessage, Rejected, Retryable, StopError
 from stop_segment.failures import Failure, Queues
 from tests.e2e.operator import command, environment, run_tool
@@ -348,6 +348,7 @@ class TestSet:
 
         assert self.deployed(stack) == before | {"MAX_CONCURRENCY": "7"}
         assert answer(stack, "set", "MaxConcurrency=7", "--yes")["after"] == {}
+        number_the_concurrency(stack.aws)
         stack.rtc.start_task(APP_ID, room_id, "audio")
         stack.send([room_ended(room_id)])
         wait_for(lambda: not stack.rtc.is_running(APP_ID, room_id, "audio"), "the task to be stopped")

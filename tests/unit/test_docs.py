@@ -220,7 +220,8 @@ def test_a_sender_s_sample_sends_what_the_schema_asks(language: str, event: str,
     found = re.search(event, sample, re.DOTALL)
     assert found
     lines = [line.strip().rstrip(",") for line in found[1].strip().splitlines()]
-    fields = dict(re.fullmatch(r'"?(\w+)"?[:,]\s+(.+)', line).groups() for line in lines)  # type: ignore[union-attr]
+    fields = dict(re.findall(r'^"?(\w+)"?[:,]\s+(.+)$', "\n".join(lines), re.MULTILINE))
+    assert len(fields) == len(lines)
     sent = {name: writes if value == now else json.loads(value) for name, value in fields.items()}
     assert set(sent) <= set(SCHEMA["properties"])
     jsonschema.Draft7Validator(SCHEMA).validate(sent)
