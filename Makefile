@@ -18,7 +18,7 @@ export SAM_CLI_TELEMETRY := 0
 lint $(BUILT): export AWS_DEFAULT_REGION ?= us-east-1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo sandbox test faults mutants pictures bench lint format build deploy known-config lock clean
+.PHONY: help demo sandbox test faults mutants pictures bench lint style format build release deploy status known-config lock clean
 
 help: ## Show the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
@@ -44,15 +44,23 @@ pictures: $(INSTALLED) $(BUILT) ## Draw docs/demo.svg, from a run of the demo, a
 bench: $(INSTALLED) $(BUILT) ## Measure speed and cost beside a peer, and draw the charts in docs/
 	@python -m benchmarks
 
-lint: $(INSTALLED) $(CHECKOV_INSTALLED) $(BUILT) ## Check style, types, the template and security
-	ruff format --check .
-	ruff check .
+lint: style $(CHECKOV_INSTALLED) $(BUILT) ## Check style, types, contracts, workflows, the template and security
 	mypy
+	check-jsonschema --check-metaschema contracts/*.schema.json contracts/earlier/*/*.schema.json
+	actionlint
+	zizmor --offline --quiet --strict-collection .github
+	check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/fault.yml .github/ISSUE_TEMPLATE/wish.yml
+	pre-commit validate-config
 	cfn-lint --append-rules cfn_lint_serverless.rules -- template.yaml
 	sam validate --lint
 	$(CHECKOV)/bin/checkov --file template.yaml --framework cloudformation --skip-download --quiet --compact
-	bandit --quiet --recursive functions sandbox tools benchmarks
+	bandit --quiet --recursive functions sandbox tools benchmarks release
 	python -m tests.audit functions/requirements.txt tests/requirements.txt
+
+style: $(INSTALLED)
+	ruff format --check .
+	ruff check .
 
 format: $(INSTALLED) ## Format the code
 	ruff format .
@@ -60,8 +68,14 @@ format: $(INSTALLED) ## Format the code
 
 build: $(INSTALLED) $(BUILT) ## Build the functions
 
+release: $(INSTALLED) $(BUILT) ## Make all that a release holds, in dist/; TAG=v1.2.3 checks that all is ready for it
+	@python -m release $(if $(TAG),--tag "$(TAG)")
+
 deploy: known-config $(INSTALLED) $(BUILT) ## Deploy to the AWS account of your environment; CONFIG=prod asks before it changes anything
-	sam deploy --config-env $(CONFIG)
+	sam deploy --config-env $(CONFIG) $(SAM_FLAGS)
+
+status: known-config $(INSTALLED) ## Tell on one screen whether the deployed stack works; CONFIG=prod
+	@python -m tools status --stack-name "$$(sed -n '/^\[$(CONFIG)\.global\./,/^\[/s/^stack_name = "\(.*\)"/\1/p' samconfig.toml)"
 
 known-config:
 	@grep -qF '[$(CONFIG).global.' samconfig.toml || { \

@@ -164,6 +164,7 @@ def sandbox(
     parameters: Mapping[str, str] | None = None,
     *,
     key_policy: str | None = None,
+    template: Path = BUILT_TEMPLATE,
     tell: Callable[[str], object] = lambda _: None,
     start_aws: Callable[[], contextlib.AbstractContextManager[EmbeddedAws]] = embedded_aws,
     **double: Any,
@@ -176,6 +177,8 @@ def sandbox(
         Values for the template's parameters, beside PARAMETERS.
     key_policy
         Makes a KMS key with this policy, and the stack encrypts with it: KmsKeyArn.
+    template
+        A template whose functions are built.
     tell
         Is told what is being waited for.
     start_aws
@@ -202,7 +205,7 @@ def sandbox(
         if key_policy:
             surroundings["KmsKeyArn"] = aws.client("kms").create_key(Policy=key_policy)["KeyMetadata"]["Arn"]
         tell("Deploying template.yaml to it with SAM CLI ...")
-        outputs = deploy(aws, surroundings | PARAMETERS | dict(parameters or {}))
+        outputs = deploy(aws, surroundings | PARAMETERS | dict(parameters or {}), template)
         secrets.put_secret_value(
             SecretId=outputs["RtcCredentialsSecretArn"],
             SecretString=json.dumps({"AccessKeyId": ACCESS_KEY_ID, "SecretAccessKey": SECRET_ACCESS_KEY}),
@@ -231,13 +234,13 @@ def _listen_to_outcomes(aws: EmbeddedAws) -> str:
     return url
 
 
-def deploy(aws: EmbeddedAws, parameters: Mapping[str, str]) -> dict[str, str]:
-    """Deploy the built template with SAM CLI and return the stack's outputs."""
-    if not BUILT_TEMPLATE.exists():
+def deploy(aws: EmbeddedAws, parameters: Mapping[str, str], template: Path = BUILT_TEMPLATE) -> dict[str, str]:
+    """Deploy a built template with SAM CLI and return the stack's outputs."""
+    if not template.exists():
         raise DeployError("the stack is not built: run `make build`")
     command = [
         *(str(Path(sys.executable).with_name("sam")), "deploy", "--config-env", "sandbox"),
-        *("--stack-name", STACK_NAME),
+        *("--template-file", str(template), "--stack-name", STACK_NAME),
         *("--parameter-overrides", *(f"{name}={value}" for name, value in parameters.items())),
     ]
     environment = os.environ | aws.environment | {"SAM_CLI_TELEMETRY": "0", "SAM_CLI_POLL_DELAY": "0.2"}

@@ -1,0 +1,97 @@
+"""`make release`: the same bytes from the same commit, wherever it is built with the runtime's Python at hand."""
+
+from __future__ import annotations
+
+import filecmp
+import hashlib
+import re
+import shutil
+import subprocess  # nosec B404 # makes the bill of materials
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import click
+
+ROOT = Path(__file__).parents[1]
+BUILT = ROOT / ".aws-sam" / "build"
+# A zip file knows no earlier time. The files' own times are those of the build.
+_NO_TIME = (1980, 1, 1, 0, 0, 0)
+_READABLE_FILE = 0o100644 << 16
+
+
+class NotReady(click.ClickException):
+    """The repository is not what a release of that name must be."""
+
+
+@click.command()
+@click.option("--to", "folder", type=click.Path(path_type=Path), default=ROOT / "dist", help="An empty or new folder.")
+@click.option("--tag", help="Such as v1.2.3. Refuse, unless all is ready for a release of that name.")
+def main(folder: Path, tag: str | None) -> None:
+    """Make the functions' zip files, the template that names them, a bill of materials, notes and checksums."""
+    version = _version()
+    if tag:
+        _check(tag, version)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    template = (BUILT / "template.yaml").read_text()
+    for function in re.findall(r"^ +CodeUri: (\w+)$", template, re.MULTILINE):
+        _zip(BUILT / function, folder / f"{function}.zip")
+    (folder / "template.yaml").write_text(re.sub(r"^( +CodeUri: \w+)$", r"\1.zip", template, flags=re.MULTILINE))
+    # SAM CLI looks for its settings beside the template.
+    for file in (ROOT / "samconfig.toml", *ROOT.glob("contracts/*.schema.json")):
+        shutil.copyfile(file, folder / file.name)
+    _write_bill_of_materials(folder / "sbom.cdx.json")
+    (folder / "notes.md").write_text(_notes(version if tag else "Unreleased"))
+    files = sorted(folder.iterdir())
+    sums = "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files)
+    (folder / "SHA256SUMS").write_text(sums)
+    click.echo(sums, nl=False)
+
+
+def _version() -> str:
+    version: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    return version
+
+
+def _check(tag: str, version: str) -> None:
+    if tag != f"v{version}":
+        raise NotReady(f"the tag is {tag}, but pyproject.toml says {version}")
+    _notes(version)
+    kept = ROOT / "contracts" / "earlier" / version
+    for schema in ROOT.glob("contracts/*.schema.json"):
+        if not (kept / schema.name).exists() or not filecmp.cmp(schema, kept / schema.name, shallow=False):
+            raise NotReady(f"{kept.relative_to(ROOT)} does not keep today's {schema.name}")
+    if not list(BUILT.rglob("*.pyc")):
+        raise NotReady("the functions were built without the runtime's Python, so they hold no bytecode")
+
+
+def _notes(version: str) -> str:
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    found = re.search(rf"^## \[{re.escape(version)}\][^\n]*\n(.*?)(?=^## |\Z)", changelog, re.MULTILINE | re.DOTALL)
+    if not found:
+        raise NotReady(f"CHANGELOG.md has no section of {version}")
+    return found[1].strip() + "\n"
+
+
+def _zip(source: Path, target: Path) -> None:
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for path in sorted(path for path in source.rglob("*") if path.is_file()):
+            entry = zipfile.ZipInfo(path.relative_to(source).as_posix(), _NO_TIME)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = _READABLE_FILE
+            archive.writestr(entry, path.read_bytes())
+
+
+def _write_bill_of_materials(path: Path) -> None:
+    command = [
+        *(str(Path(sys.executable).with_name("cyclonedx-py")), "requirements", "--output-reproducible"),
+        *("--pyproject", str(ROOT / "pyproject.toml"), "--output-file", str(path)),
+        str(ROOT / "functions" / "requirements.txt"),
+    ]
+    subprocess.run(command, check=True)  # noqa: S603 # nosec B603 # our own command, no shell
+
+
+if __name__ == "__main__":
+    main()

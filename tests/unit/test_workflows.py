@@ -1,0 +1,48 @@
+"""The workflows of the code host run commands that are run here too."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cfnlint.decode import cfn_yaml
+
+ROOT = Path(__file__).parents[2]
+WORKFLOWS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(ROOT.glob(".github/workflows/*.yml"))}
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def steps(workflow: dict[str, Any]) -> list[dict[str, Any]]:
+    return [step for job in workflow["jobs"].values() for step in job["steps"]]
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_what_a_workflow_runs_is_a_command_of_the_project(name: str) -> None:
+    ours = [step["run"] for step in steps(WORKFLOWS[name]) if re.match(r"make |\.ci/", step.get("run", ""))]
+    assert ours
+    for command in ours:
+        made = re.match(r"make ([a-z-]+)", command)
+        assert made[1] in TARGETS if made else (ROOT / command).exists(), command
+
+
+def test_checks_run_on_every_python_that_is_promised_and_on_the_runtime_s() -> None:
+    versions = WORKFLOWS["check"]["jobs"]["check"]["strategy"]["matrix"]["python"]
+    oldest = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"].removeprefix(">=")
+    assert versions[0] == oldest
+    assert [f"3.{int(oldest.removeprefix('3.')) + step}" for step in range(len(versions))] == versions
+    runtime = cfn_yaml.load(str(ROOT / "template.yaml"))["Globals"]["Function"]["Runtime"].removeprefix("python")
+    assert runtime in versions
+    assert all(
+        runtime in step["with"]["python-version"]
+        for workflow in WORKFLOWS.values()
+        for step in steps(workflow)
+        if step.get("uses", "").startswith("actions/setup-python@")
+    )
+
+
+def test_hooks_before_a_commit_run_make_and_nothing_else() -> None:
+    (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert local["repo"] == "local"
+    assert {hook["entry"].removeprefix("make ") for hook in local["hooks"]} <= TARGETS
