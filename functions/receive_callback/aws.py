@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -16,11 +17,12 @@ import certifi
 import urllib3
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
+from urllib3.exceptions import HTTPError, ProtocolError, SSLError
 
 if TYPE_CHECKING:
     from botocore.credentials import ReadOnlyCredentials
 
-# One attempt at each call: what fails here, the RTC server sends again.
+# What fails or takes long here, the RTC server sends again.
 _pool = urllib3.PoolManager(
     timeout=urllib3.Timeout(connect=0.5, read=1.0),
     retries=False,
@@ -86,14 +88,25 @@ class Service:
             It was refused, or there was no answer.
         """
         headers = {"Content-Type": self._content_type, "X-Amz-Target": f"{self._target}.{action}"}
-        url = self._url + "/"
-        request = AWSRequest("POST", url, headers, json.dumps(content).encode())
+        url, body = self._url + "/", json.dumps(content).encode()
+        request = AWSRequest("POST", url, headers, body)
         self._signer.add_auth(request)
         try:
-            response = _pool.request("POST", url, body=request.data, headers=dict(request.headers.items()))
+            response = _post(url, body, dict(request.headers.items()))
             answer: dict[str, Any] = dict(json.loads(response.data))
-        except (urllib3.exceptions.HTTPError, ValueError, TypeError) as error:
+        except (HTTPError, ValueError, TypeError) as error:
             raise AwsError(type(error).__name__) from None
         if response.status != 200:
             raise AwsError(str(answer.get("__type", "")).rpartition("#")[2] or f"Http{response.status}")
         return answer
+
+
+def _post(url: str, body: bytes, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+    try:
+        return _pool.request("POST", url, body=body, headers=headers)
+    except (ProtocolError, SSLError) as error:
+        # A connection that was kept while Lambda froze the environment may have died meanwhile, which shows only when
+        # it is used. AWS may have done what it was asked: to queue a callback twice is harmless (replays.py says why).
+        if not isinstance(error.args[-1], (ConnectionError, ssl.SSLEOFError)):
+            raise
+        return _pool.request("POST", url, body=body, headers=headers)
