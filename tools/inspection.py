@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from aws_lambda_powertools.utilities.parameters import SecretsProvider
 from botocore.exceptions import ClientError
 
 from stop_segment.credentials import Credentials
@@ -148,7 +147,7 @@ def _event_source(client: Any, queue_arn: str) -> EventSource | None:
 
 def _rtc_key(client: Any, secret_arn: str) -> Secret:
     try:
-        Credentials(SecretsProvider(boto3_client=client), secret_arn, time.monotonic).current()
+        Credentials(client, secret_arn, time.monotonic).current()
     except CredentialsRefused as error:
         denied = error.code == "SecretUnavailable" and "AccessDenied" in error.message
         return Secret(f"{error.code}: {error.message}", readable=not denied)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from receive_callback.aws import AwsError, Service
@@ -16,6 +17,8 @@ class KeysUnavailable(Exception):
 
 class CallbackKeys:
     """The keys, as Secrets Manager holds them in the stages AWSCURRENT and AWSPREVIOUS.
+
+    A secret that holds none is read afresh at most once a minute: whoever fills it in need not wait longer.
 
     Parameters
     ----------
@@ -32,7 +35,7 @@ class CallbackKeys:
         self._secret_arn = secret_arn
         self._clock_seconds = clock_seconds
         self._keys: tuple[str, ...] = ()
-        self._read_at: float | None = None
+        self._read_at = -math.inf
 
     def current(self) -> tuple[str, ...]:
         """Return the keys, read at most MAX_AGE_SECONDS ago where Secrets Manager answers.
@@ -56,14 +59,14 @@ class CallbackKeys:
 
     def _not_older_than(self, seconds: float) -> tuple[str, ...]:
         now = self._clock_seconds()
-        if not self._keys or self._read_at is None or now - self._read_at >= seconds:
-            self._read_at = now
+        if now - self._read_at >= (seconds if self._keys else LEAST_SECONDS_BETWEEN_READS):
             try:
                 self._keys = tuple(key for stage in ("AWSCURRENT", "AWSPREVIOUS") if (key := self._read(stage)))
             except AwsError:
-                # Old keys are better than none while Secrets Manager is in trouble.
+                # Old keys are better than none while Secrets Manager is in trouble; without any, the next request asks.
                 if not self._keys:
                     raise KeysUnavailable from None
+            self._read_at = now
         if not self._keys:
             raise KeysUnavailable
         return self._keys

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from aws_lambda_powertools.utilities.parameters import SecretsProvider
-from aws_lambda_powertools.utilities.parameters.exceptions import GetParameterError
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from stop_segment.errors import CredentialsRefused
 
+if TYPE_CHECKING:
+    from mypy_boto3_secretsmanager import SecretsManagerClient
+
 MAX_AGE_SECONDS = 300
-LEAST_SECONDS_BETWEEN_RENEWALS = 60
+LEAST_SECONDS_BETWEEN_READS = 60  # of a secret that holds no key, or one that the API refuses
 _HEADER_VALUE = re.compile("[!-~]*")  # what else would go into a header would break the request, and be quoted
 
 
@@ -29,28 +32,50 @@ class Key:
 
 
 class Credentials:
-    """The current key: read when first needed, again every MAX_AGE_SECONDS, and afresh when the API refuses it.
+    """The current key: read when first needed, again every MAX_AGE_SECONDS, and afresh when it is missing or refused.
 
     Parameters
     ----------
-    provider
-        Powertools' secrets provider, which keeps the secret.
+    secrets_manager
+        A boto3 client of Secrets Manager.
     secret_arn
         The secret: JSON with AccessKeyId, SecretAccessKey and perhaps SessionToken.
     clock_seconds
         A clock that never goes back.
     """
 
-    def __init__(self, provider: SecretsProvider, secret_arn: str, clock_seconds: Callable[[], float]) -> None:
-        self._provider = provider
+    def __init__(
+        self, secrets_manager: SecretsManagerClient, secret_arn: str, clock_seconds: Callable[[], float]
+    ) -> None:
+        self._secrets_manager = secrets_manager
         self._secret_arn = secret_arn
         self._clock_seconds = clock_seconds
         self._lock = threading.Lock()
-        self._last: Key | None = None
-        self._renewed_at: float | None = None
+        self._key: Key | None = None
+        self._trouble = ("SecretUnavailable", "the secret has not been read")
+        self._read_again_at = self._renew_at = -math.inf
 
     def current(self) -> Key:
-        """Return the key.
+        """Return the key. An old one is better than none while the secret is in trouble.
+
+        Raises
+        ------
+        CredentialsRefused
+            The secret cannot be read, or it holds no key.
+        """
+        # Before the lock: whoever waits there for a reading in vain shares its end, and does not wait for another.
+        asked_at = self._clock_seconds()
+        with self._lock:
+            if asked_at >= self._read_again_at:
+                self._read()
+            if self._key is None:
+                raise CredentialsRefused(*self._trouble)
+            return self._key
+
+    def renewed(self, refused: Key) -> bool:
+        """Read the secret afresh because the API refused a key, at most once a minute.
+
+        Returns whether there is a key to try now that is not the refused one.
 
         Raises
         ------
@@ -58,36 +83,38 @@ class Credentials:
             The secret cannot be read, or it holds no key.
         """
         with self._lock:
-            try:
-                self._last = self._read(force_fetch=False)
-            except CredentialsRefused:
-                # An old key is better than none while Secrets Manager is in trouble.
-                if self._last is None:
-                    raise
-            return self._last
-
-    def renewed(self, refused: Key) -> bool:
-        """Read the secret afresh because the API refused a key, at most once a minute.
-
-        Returns whether there is a key to try now that is not the refused one.
-        """
-        with self._lock:
             now = self._clock_seconds()
-            if self._last == refused and (
-                self._renewed_at is None or now - self._renewed_at >= LEAST_SECONDS_BETWEEN_RENEWALS
-            ):
-                self._renewed_at = now
-                self._last = self._read(force_fetch=True)
-            return self._last != refused
+            if self._key == refused and now >= self._renew_at:
+                self._renew_at = now + LEAST_SECONDS_BETWEEN_READS
+                if not self._read():
+                    raise CredentialsRefused(*self._trouble)
+            return self._key != refused
 
-    def _read(self, *, force_fetch: bool) -> Key:
+    def _read(self) -> bool:
+        """Read the secret, set when to do so again, and tell whether it holds a key."""
         try:
-            text = self._provider.get(self._secret_arn, max_age=MAX_AGE_SECONDS, force_fetch=force_fetch)
-        except GetParameterError as error:
-            raise CredentialsRefused("SecretUnavailable", f"the secret cannot be read: {_cause(error)}") from None
+            self._key = self._key_in_secret()
+            seconds = MAX_AGE_SECONDS
+        except CredentialsRefused as trouble:
+            self._trouble = (trouble.code, trouble.message)
+            # Nothing works without a key, and Secrets Manager may answer the next one who asks.
+            may_pass = self._key is None and trouble.code == "SecretUnavailable"
+            seconds = 0 if may_pass else LEAST_SECONDS_BETWEEN_READS
+            return False
+        else:
+            return True
+        finally:
+            self._read_again_at = self._clock_seconds() + seconds
+
+    def _key_in_secret(self) -> Key:
+        try:
+            text = self._secrets_manager.get_secret_value(SecretId=self._secret_arn).get("SecretString")
+        except (BotoCoreError, ClientError) as error:
+            cause = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
+            raise CredentialsRefused("SecretUnavailable", f"the secret cannot be read: {cause}") from None
         # Errors here are raised from None: their causes would quote the secret.
         try:
-            content = json.loads(str(text))
+            content = json.loads(text or "")
         except (ValueError, RecursionError):
             content = None
         if not isinstance(content, dict):
@@ -101,8 +128,3 @@ class Credentials:
                 "SecretInvalid", "the secret must hold AccessKeyId and SecretAccessKey, as strings without white space"
             )
         return Key(*values)
-
-
-def _cause(error: GetParameterError) -> str:
-    cause = error.__context__
-    return cause.response["Error"]["Code"] if isinstance(cause, ClientError) else type(cause).__name__

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import botocore.session
-from aws_lambda_powertools.utilities.parameters import SecretsProvider
 from botocore.config import Config
 
 from stop_segment.calls import Calls
@@ -59,8 +58,7 @@ def make_service(environment: Mapping[str, str]) -> Service:
     def client(service: str) -> Any:
         return session.create_client(service, config=config)
 
-    secrets = SecretsProvider(boto3_client=client("secretsmanager"))
-    credentials = Credentials(secrets, settings.rtc_credentials_secret_arn, time.monotonic)
+    credentials = Credentials(client("secretsmanager"), settings.rtc_credentials_secret_arn, time.monotonic)
     threads = ThreadPoolExecutor(THREADS)
 
     async def in_thread(function: Callable[..., Any], *arguments: object) -> Any:

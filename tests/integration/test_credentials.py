@@ -7,7 +7,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from aws_lambda_powertools.utilities.parameters import SecretsProvider
 
 from sandbox.embedded_aws import EmbeddedAws
 from sandbox.rtc_double import RtcDouble
@@ -32,8 +31,7 @@ class Secret:
         self.arn: str = client.create_secret(Name=f"rtc-{uuid4().hex}", SecretString=json.dumps(OLD))["ARN"]
         self.now = 1_000.0
         self.reads = 0
-        self.provider = SecretsProvider(boto3_client=client)
-        self.credentials = Credentials(self.provider, self.arn, lambda: self.now)
+        self.credentials = Credentials(client, self.arn, lambda: self.now)
 
     def note_read(self, params: dict[str, str], **_: object) -> None:
         self.reads += params["SecretId"] == self.arn
@@ -131,7 +129,7 @@ def rtc_settings(url: str) -> Settings:
 
 
 def test_a_missing_secret_is_trouble_that_may_pass(secret: Secret) -> None:
-    credentials = Credentials(secret.provider, secret.arn + "gone", lambda: 0.0)
+    credentials = Credentials(secret.client, secret.arn + "gone", lambda: 0.0)
     with pytest.raises(CredentialsRefused) as raised:
         credentials.current()
     assert raised.value.code == "SecretUnavailable"
@@ -139,22 +137,90 @@ def test_a_missing_secret_is_trouble_that_may_pass(secret: Secret) -> None:
 
 
 def test_a_secrets_manager_that_does_not_answer_is_trouble_that_may_pass(aws_away: EmbeddedAws) -> None:
-    provider = SecretsProvider(boto3_client=aws_away.client("secretsmanager"))
     with pytest.raises(CredentialsRefused) as raised:
-        Credentials(provider, "rtc", lambda: 0.0).current()
+        Credentials(aws_away.client("secretsmanager"), "rtc", lambda: 0.0).current()
     assert raised.value.message == "the secret cannot be read: EndpointConnectionError"
 
 
-@pytest.mark.parametrize("trouble", ["deleted", "emptied"])
-def test_an_old_key_is_better_than_none(secret: Secret, trouble: str) -> None:
+def test_the_key_is_read_again_every_five_minutes(secret: Secret) -> None:
     assert secret.credentials.current() == OLD_KEY
-    if trouble == "deleted":
-        secret.delete()
-    else:
-        secret.put({})
-    secret.provider.store.clear()  # as when it has grown old
-    assert secret.credentials.current() == OLD_KEY
+    secret.put(NEW)
+    keys = []
+    for seconds in (299.9, 0.1, 299.9):
+        secret.now += seconds
+        keys.append(secret.credentials.current())
+    assert keys == [OLD_KEY, NEW_KEY, NEW_KEY]
     assert secret.reads == 2
+
+
+class TestTrouble:
+    @pytest.mark.parametrize("content", [{}, {"AccessKeyId": "", "SecretAccessKey": ""}, "AKLT-old:s3cr3t-old"])
+    def test_a_secret_without_a_key_is_read_afresh_at_most_once_a_minute(self, secret: Secret, content: object) -> None:
+        secret.put(content)
+        for seconds in (0, 1, 58.9):
+            secret.now += seconds
+            with pytest.raises(CredentialsRefused) as raised:
+                secret.credentials.current()
+            assert raised.value.code == "SecretInvalid"
+        assert secret.reads == 1
+        secret.put(OLD)
+        secret.now += 0.1
+        assert secret.credentials.current() == OLD_KEY
+        assert secret.reads == 2
+
+    @pytest.mark.parametrize("trouble", ["deleted", "emptied"])
+    def test_an_old_key_is_better_than_none(self, secret: Secret, trouble: str) -> None:
+        assert secret.credentials.current() == OLD_KEY
+        if trouble == "deleted":
+            secret.delete()
+        else:
+            secret.put({})
+        reads = []
+        for seconds in (300, 59.9, 0.1):
+            secret.now += seconds
+            assert secret.credentials.current() == OLD_KEY
+            reads.append(secret.reads)
+        assert reads == [2, 2, 3]
+
+    def test_secrets_manager_is_asked_again_at_once_where_it_gave_no_key(
+        self, secret: Secret, aws_away: EmbeddedAws
+    ) -> None:
+        credentials = Credentials(aws_away.client("secretsmanager"), secret.arn, lambda: secret.now)
+        with pytest.raises(CredentialsRefused):
+            credentials.current()
+        credentials._secrets_manager = secret.client
+        assert credentials.current() == OLD_KEY
+
+    def test_those_who_wait_for_a_reading_in_vain_share_its_end(self, secret: Secret) -> None:
+        def read_slowly(**_: object) -> None:
+            all_ask.wait()
+            secret.now += 7
+
+        def ask() -> None:
+            with pytest.raises(CredentialsRefused):
+                credentials.current()
+
+        class Clock:
+            """Tells when all have asked."""
+
+            asked = 0
+
+            def __call__(self) -> float:
+                self.asked += 1
+                if self.asked == 16:
+                    all_ask.set()
+                return secret.now
+
+        all_ask = threading.Event()
+        credentials = Credentials(secret.client, secret.arn + "gone", Clock())
+        secret.client.meta.events.register(READING, read_slowly)
+        threads = [threading.Thread(target=ask) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        secret.client.meta.events.unregister(READING, read_slowly)
+        assert secret.now == 1_007
 
 
 class TestRenewal:

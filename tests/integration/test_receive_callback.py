@@ -336,6 +336,16 @@ class TestKeys:
         assert function.status(signed(key="")) == 503
         assert function.queued() == []
 
+    @pytest.mark.parametrize("function", [" \n"], indirect=True)
+    def test_an_empty_secret_is_read_afresh_at_most_once_a_minute(self, function: Function) -> None:
+        for seconds in (0, 1, 58.9):
+            function.now += seconds
+            assert function.status(signed()) == 503
+        assert function.asked.count("AWSCURRENT") == 1
+        function.rotate(KEY)
+        function.now += 0.1
+        assert function.status(signed()) == 200
+
     def test_without_the_secret_the_server_is_to_send_again(self, function: Function) -> None:
         function.lose_the_secret()
         reason = "the callback secret cannot be read, send it again"

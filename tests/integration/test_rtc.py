@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 from uuid import uuid4
 
 import pytest
-from aws_lambda_powertools.utilities.parameters import SecretsProvider
 
 from sandbox.faults import Fault, FaultKind
 from sandbox.rtc_double import RtcDouble
@@ -62,7 +61,7 @@ class Secret:
         self.reads += params["SecretId"] == self.arn
 
     def credentials(self) -> Credentials:
-        return Credentials(SecretsProvider(boto3_client=self.client), self.arn, lambda: self.now)
+        return Credentials(self.client, self.arn, lambda: self.now)
 
 
 @pytest.fixture
