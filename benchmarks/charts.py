@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -35,66 +36,64 @@ _COMMON: dict[str, Any] = {
     "legend_at_bottom": True,
     "pretty_print": True,
     "disable_xml_declaration": True,
-    "no_prefix": True,
 }
 
 
 def draw_drain(results: dict[str, Any], path: Path) -> None:
-    """Draw the API's requests in every sliding second while a queue is drained, and the limit."""
-    product, peer = results["product"], results["peer"]
-    seconds = product["windows"][-1][0]
+    """Draw the API's requests in every sliding second over how much of a queue is drained, and the limit."""
     chart = pygal.XY(
         **_COMMON,
         height=420,
-        title=f"Requests at the RTC API in the last second, draining {product['stops']:,} stops",
-        x_title="seconds",
+        title="Stops a second, draining a full queue",
+        x_title="how much of the queue is done",
         show_dots=False,
         range=(0, LIMIT + 30),
-        xrange=(0, seconds),
+        xrange=(0, 100),
         stroke_style={"width": 2},
-        x_value_formatter=lambda value: f"{value:.0f}",
+        x_value_formatter=lambda value: f"{value:.0f} %",
         value_formatter=lambda value: f"{value:.0f}",
     )
-    chart.add("this product", product["windows"])
-    chart.add("the peer", [point for point in peer["windows"] if point[0] <= seconds])
-    chart.add("the API's limit", [(0, LIMIT), (seconds, LIMIT)], stroke_style={"width": 2, "dasharray": "8, 5"})
+    # The two had queues of unlike lengths: over the time, the one with fewer stops would seem to be done first.
+    for name, label in (("product", "this product"), ("peer", "the peer")):
+        chart.add(f"{label}, {results[name]['stops']:,} stops", _over_share_done(results[name]["windows"]))
+    chart.add("the API's limit", [(0, LIMIT), (100, LIMIT)], stroke_style={"width": 2, "dasharray": "8, 5"})
     _write(chart, path)
 
 
+def _over_share_done(windows: list[list[float]]) -> list[tuple[float, float]]:
+    """Give how many requests came in the second before each moment, over the share that was done then, in %."""
+    done = list(itertools.accumulate(count for _, count in windows))
+    return [(100 * so_far / done[-1], count) for so_far, (_, count) in zip(done, windows, strict=True)]
+
+
 def draw_cost(results: dict[str, Any], path: Path) -> None:
-    """Draw what the peer and the product spend for the same work, in shares of the peer's."""
+    """Draw what the product spends for the same work, in shares of what the peer does."""
     drain, duplicates, storm = (results[name] for name in ("drain", "duplicates", "storm"))
     rows = [
-        ("function-seconds, stops", drain, "function_seconds"),
-        ("write units, stops", drain, "write_units"),
-        ("write units, 80 % duplicates", duplicates, "write_units"),
-        ("function-seconds, 80 % duplicates", duplicates, "function_seconds"),
-        ("write units, a storm", storm, "write_units"),
-        ("API requests, a storm", storm, "api_requests"),
-    ]
-    spent = [
-        (f"{label}: {number(_per_1000(load, 'product', key))} : {number(_per_1000(load, 'peer', key))}", load, key)
-        for label, load, key in rows
+        ("stops: function-seconds", drain, "function_seconds"),
+        ("stops: table writes", drain, "write_units"),
+        ("80 % duplicates: function-seconds", duplicates, "function_seconds"),
+        ("80 % duplicates: table writes", duplicates, "write_units"),
+        ("100 events a room: table writes", storm, "write_units"),
+        ("100 events a room: API requests", storm, "api_requests"),
     ]
     chart = pygal.HorizontalBar(
-        **_COMMON,
-        height=520,
-        title="What 1,000 messages cost, in % of what the peer spends",
+        **_COMMON | {"legend_at_bottom": False, "show_legend": False},
+        height=400,
+        title="What 1,000 messages cost this product, where the peer spends 100 %",
         value_formatter=lambda value: f"{value:.0f} %",
-        print_values=True,
         range=(0, 100),
         truncate_label=-1,
+        spacing=10,
     )
-    chart.x_labels = [label for label, _, _ in reversed(spent)]
-    chart.add(
-        "this product",
-        [100 * _per_1000(load, "product", key) / _per_1000(load, "peer", key) for _, load, key in reversed(spent)],
-    )
-    chart.add("the peer", [100] * len(spent))
+    spent = [(label, _per_1000(load, "product", key), _per_1000(load, "peer", key)) for label, load, key in rows]
+    chart.x_labels = [f"{label}, {number(ours)} of {number(theirs)}" for label, ours, theirs in reversed(spent)]
+    chart.add("this product", [100 * ours / theirs for _, ours, theirs in reversed(spent)])
     _write(chart, path)
 
 
 def _write(chart: Any, path: Path) -> None:
+    chart.uuid = path.stem  # else it is another at each drawing
     # pygal writes its settings into the picture as a script, for its own: a picture in a page runs none.
     path.write_text(re.sub(r"<script.*?</script>", "", chart.render(is_unicode=True), flags=re.DOTALL) + "\n")
 
