@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, Protocol, get_args
 
 from aiohttp import web
 
 from sandbox.faults import Fault, FaultKind
-from sandbox.rtc_tasks import ID_PATTERN, REQUIRED_IDS, illegal_id, is_id, json_object, task_key
-
-if TYPE_CHECKING:
-    from sandbox.rtc_double import RtcDouble
+from sandbox.rtc_gateway import ApiRequest
+from sandbox.rtc_tasks import ID_PATTERN, REQUIRED_IDS, Task, TaskKey, illegal_id, is_id, json_object, task_key
 
 _Types = Mapping[str, tuple[type, ...]]
 _TASK_FIELDS: _Types = {**dict.fromkeys(REQUIRED_IDS, (str,)), "StartTime": (int,)}
@@ -25,10 +23,22 @@ _FAIL_FIELDS: _Types = {
 }
 
 
+class Controlled(Protocol):
+    """What the commands need of the double."""
+
+    @property
+    def requests(self) -> Sequence[ApiRequest]: ...  # noqa: D102
+
+    def task(self, app_id: str, room_id: str, task_id: str) -> Task | None: ...  # noqa: D102
+    def start_task(self, app_id: str, room_id: str, task_id: str, *, start_time_ms: int | None = None) -> None: ...  # noqa: D102
+    def fail(self, fault: Fault, *, next_requests: int | None = None, task: TaskKey | None = None) -> None: ...  # noqa: D102
+    def heal(self) -> None: ...  # noqa: D102
+
+
 class Control:
     """The commands, each a method and a name."""
 
-    def __init__(self, double: RtcDouble) -> None:
+    def __init__(self, double: Controlled) -> None:
         self._double = double
         self._commands: dict[tuple[str, str], Callable[[bytes], object]] = {
             ("POST", "tasks"): self._start_task,
