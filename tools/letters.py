@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from stop_segment.envelopes import unwrap
+from stop_segment.envelopes import ID, unwrap
 from stop_segment.errors import InvalidMessage
 from stop_segment.events import Room, parse_event
 
@@ -66,10 +66,11 @@ class Letter:
 
 @dataclass(frozen=True)
 class Message:
-    """What is sent to a queue: a body, and message attributes by name."""
+    """What is sent to a queue: a body, message attributes by name, and perhaps the message group."""
 
     body: str
     attributes: Mapping[str, str | int]
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,8 @@ def to_json(letter: Letter) -> dict[str, str | int]:
 
 def redriven(letter: Letter) -> Message:
     """Make the message that asks for the letter's event once more: as it was, and no newer."""
-    return Message(letter.body, {"EventTime": letter.event_time_ms})
+    app_id = letter.room.app_id if letter.room else ""
+    return Message(letter.body, {"EventTime": letter.event_time_ms}, app_id if ID.fullmatch(app_id) else None)
 
 
 def restored(line: str) -> Message:

@@ -200,6 +200,7 @@ class DeadLetterQueue:
                     "Id": str(number),
                     "MessageBody": message.body,
                     "MessageAttributes": {name: _attribute(value) for name, value in message.attributes.items()},
+                    **({"MessageGroupId": message.group} if message.group else {}),
                 }
                 for number, message in enumerate(messages)
             ],

@@ -13,7 +13,7 @@ _CALLBACKS = {
     "RoomDestroy": ("RoomId",),
     "SegmentRealTimeData": ("RoomId", "TaskId", "BusinessId"),
 }
-_ID = re.compile(r"[a-zA-Z0-9_@.-]{1,128}")
+ID = re.compile(r"[a-zA-Z0-9_@.-]{1,128}")
 
 
 def unwrap(body: str) -> dict[str, Any] | None:
@@ -77,7 +77,7 @@ def _from_callback(envelope: dict[str, Any]) -> dict[str, Any] | None:
     content |= {key: envelope[key] for key in ("EventType", "EventTime") if key in envelope}
     content["AppId"] = envelope.get("AppId", data.get("AppId"))
     event_id = envelope.get("EventId")
-    if isinstance(event_id, str) and _ID.fullmatch(event_id):
+    if isinstance(event_id, str) and ID.fullmatch(event_id):
         # The server's ids are only kept for people, so an unusual one is no reason to refuse a room's end.
         content["EventId"] = event_id
     return content

@@ -201,7 +201,13 @@ def test_letters_with_one_code_and_unlike_messages_are_counted_apart() -> None:
 
 @pytest.mark.parametrize("letter", [LETTER, DIED])
 def test_a_redriven_letter_is_the_unchanged_message_with_its_event_time(letter: Letter) -> None:
-    assert letters.redriven(letter) == Message(BODY, {"EventTime": letter.event_time_ms})
+    assert letters.redriven(letter) == Message(BODY, {"EventTime": letter.event_time_ms}, group="661e")
+
+
+@pytest.mark.parametrize("body", ["nonsense", "{}", json.dumps({"AppId": "a b", "RoomId": "room-1"})])
+def test_a_redriven_letter_of_no_application_has_no_group(body: str) -> None:
+    # SQS refuses a group with blanks in it, and the letter would never leave.
+    assert letters.redriven(letters.read_letter(message({}, body=body))).group is None
 
 
 class TestSavedCopies:
