@@ -25,7 +25,11 @@ from tools.letters import Letter, Message, read_letter, redriven
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
-    from mypy_boto3_sqs.type_defs import BatchResultErrorEntryTypeDef, MessageAttributeValueTypeDef
+    from mypy_boto3_sqs.type_defs import (
+        BatchResultErrorEntryTypeDef,
+        MessageAttributeValueTypeDef,
+        SendMessageBatchRequestEntryTypeDef,
+    )
 
 _ATTRIBUTES_BYTES = 2_048  # at most, with their names
 _WAIT_SECONDS = 1  # any wait makes SQS ask all its servers, so that an empty answer means an empty queue
@@ -193,18 +197,8 @@ class DeadLetterQueue:
 
     def _send(self, queue_url: str, messages: Sequence[Message]) -> tuple[list[int], str | None]:
         """Send messages; return the places of those that SQS took, and why it refused the first that it did not."""
-        answer = self._client.send_message_batch(
-            QueueUrl=queue_url,
-            Entries=[
-                {
-                    "Id": str(number),
-                    "MessageBody": message.body,
-                    "MessageAttributes": {name: _attribute(value) for name, value in message.attributes.items()},
-                    **({"MessageGroupId": message.group} if message.group else {}),
-                }
-                for number, message in enumerate(messages)
-            ],
-        )
+        entries = [_entry(str(number), message) for number, message in enumerate(messages)]
+        answer = self._client.send_message_batch(QueueUrl=queue_url, Entries=entries)
         return [int(entry["Id"]) for entry in answer.get("Successful", [])], _reason(answer.get("Failed", []))
 
     def _delete(self, letters: Sequence[Letter]) -> Tally:
@@ -224,6 +218,16 @@ class DeadLetterQueue:
     def _heed_interruption(self) -> None:
         if self._interrupted():
             raise Interrupted
+
+
+def _entry(name: str, message: Message) -> SendMessageBatchRequestEntryTypeDef:
+    attributes = {key: _attribute(value) for key, value in message.attributes.items()}
+    entry: SendMessageBatchRequestEntryTypeDef = {
+        "Id": name,
+        "MessageBody": message.body,
+        "MessageAttributes": attributes,
+    }
+    return entry | {"MessageGroupId": message.group} if message.group else entry
 
 
 def _attribute(value: str | int) -> MessageAttributeValueTypeDef:

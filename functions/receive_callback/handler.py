@@ -8,7 +8,9 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import time
+import warnings
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -20,10 +22,14 @@ from receive_callback.aws import AwsError, Service
 from receive_callback.keys import CallbackKeys, KeysUnavailable
 from receive_callback.replays import QueuedCallbacks
 from receive_callback.signature import MalformedCallback, is_signed, signed_values
+from receive_callback.slices import QueuedSlices, read_slice, room_of
 
 MOST_BYTES = 64 * 1024
 MOST_REMEMBERED = 10_000
-QUEUED_TYPES = ("RoomDestroy", "SegmentRealTimeData")
+ROOM_DESTROY, SLICE = "RoomDestroy", "SegmentRealTimeData"
+_GROUP = re.compile("[a-zA-Z0-9_@.-]{1,128}")  # what SQS takes as a message group, as far as an AppId may be so
+# A known slice emits no metric by itself, and Powertools would warn of that.
+warnings.filterwarnings("ignore", "No application metrics to publish")
 
 logger = Logger()
 metrics = Metrics()
@@ -33,6 +39,7 @@ _keys = CallbackKeys(
 )
 _queue_url = os.environ["EVENT_QUEUE_URL"]
 _queued = QueuedCallbacks(MOST_REMEMBERED)
+_slices = QueuedSlices(MOST_REMEMBERED, time.monotonic)
 
 
 @dataclass(frozen=True)
@@ -65,14 +72,14 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:  # noqa: 
     Returns
     -------
     dict
-        ``statusCode`` and a JSON ``body``: 200 queued, replayed or ignored, 400 malformed, 401 not signed, 405 not a
-        POST, 413 over 64 KB, 503 not now.
+        ``statusCode`` and a JSON ``body``: 200 queued, known, replayed or ignored, 400 malformed, 401 not signed, 405
+        not a POST, 413 over 64 KB, 503 not now.
     """
     try:
         end = _receive(event)
     except Refusal as refusal:
         logger.warning(refusal.reason, status=refusal.status.value)
-        metrics.add_metric(refusal.metric, MetricUnit.Count, 1)
+        _count(refusal.metric)
         return _answer(refusal.status, refusal.reason)
     return _answer(HTTPStatus.OK, end)
 
@@ -80,26 +87,44 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:  # noqa: 
 def _receive(event: dict[str, Any]) -> str:
     body = _body(event)
     callback = _callback(body)
-    _verify(callback)
+    signed = _verified(callback)
     event_type = callback["EventType"]
     fields = {"event_type": event_type, "event_id": callback["EventId"], "app_id": callback["AppId"]}
-    if event_type not in QUEUED_TYPES:
-        metrics.add_metric("CallbackIgnored", MetricUnit.Count, 1)
+    if event_type not in (ROOM_DESTROY, SLICE):
+        _count("CallbackIgnored")
         logger.info("ignored", **fields)
         return "ignored"
-    if (signed := signed_values(callback)) in _queued:
-        metrics.add_metric("CallbackReplayed", MetricUnit.Count, 1)
+    if signed in _queued:
+        _count("CallbackReplayed")
         logger.info("replayed", **fields)
         return "replayed"
+    found = read_slice(callback) if event_type == SLICE else None
+    if found and found in _slices:
+        # Neither a line nor a metric of its own: they would cost more than all else that is done for it.
+        _slices.known += 1
+        logger.debug("known", **fields)
+        return "known"
+    group = {"MessageGroupId": callback["AppId"]} if _GROUP.fullmatch(callback["AppId"]) else {}
     try:
-        sent = _sqs.call("SendMessage", QueueUrl=_queue_url, MessageBody=body)
+        sent = _sqs.call("SendMessage", QueueUrl=_queue_url, MessageBody=body, **group)
     except AwsError as error:
         logger.warning("the event queue did not take a callback", error=error.code, **fields)
         raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "CallbackNotQueued", "not queued, send it again") from None
     _queued.add(signed)
-    metrics.add_metric("CallbackQueued", MetricUnit.Count, 1)
+    if found:
+        _slices.add(found)
+    elif event_type == ROOM_DESTROY:
+        _slices.forget(room_of(callback))
+    _count("CallbackQueued")
     logger.info("queued", message_id=sent["MessageId"], **fields)
     return "queued"
+
+
+def _count(metric: str) -> None:
+    metrics.add_metric(metric, MetricUnit.Count, 1)
+    if _slices.known:
+        metrics.add_metric("CallbackKnown", MetricUnit.Count, _slices.known)
+        _slices.known = 0
 
 
 def _body(event: dict[str, Any]) -> str:
@@ -125,10 +150,13 @@ def _callback(body: str) -> dict[str, Any]:
     return callback
 
 
-def _verify(callback: dict[str, Any]) -> None:
+def _verified(callback: dict[str, Any]) -> tuple[str, ...]:
+    """Return what the signature covers, where it is right."""
+    signature = callback.get("Signature")
     try:
-        if is_signed(callback, _keys.current()) or is_signed(callback, _keys.renewed()):
-            return
+        signed = signed_values(callback)
+        if is_signed(signed, signature, _keys.current()) or is_signed(signed, signature, _keys.renewed()):
+            return signed
     except MalformedCallback as error:
         raise _malformed(str(error)) from None
     except KeysUnavailable:

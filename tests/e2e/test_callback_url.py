@@ -57,6 +57,33 @@ def test_replayed_callback_makes_no_second_request(box: Sandbox, observer: Obser
     assert room.stopped == ["audio"]
 
 
+def test_of_many_slices_few_are_queued_and_the_room_s_end_stops_the_task(box: Sandbox, room: Room) -> None:
+    room.start("audio")
+    results = [answer_to(box, json.dumps(sighting_of(room, "audio")))[1] for _ in range(20)]
+    queued = results.count("queued")
+    assert 1 <= queued <= 5
+    assert results.count("known") == 20 - queued
+
+    assert box.call_back(end_of(room)) == 200
+
+    assert room.outcomes(queued + 1) == ["known"] * queued + ["stopped"]
+    assert room.stopped == ["audio"]
+
+
+def test_a_task_that_is_first_heard_of_by_its_last_slice_after_the_room_s_end_is_stopped(
+    box: Sandbox, room: Room
+) -> None:
+    room.start("audio")
+    last_slice = sighting_of(room, "audio")
+    assert box.call_back(end_of(room)) == 200
+    assert room.outcomes(1) == ["no_tasks"]
+
+    assert answer_to(box, json.dumps(last_slice)) == (200, "queued")
+
+    assert room.outcomes(2) == ["no_tasks", "stopped"]
+    assert room.stopped == ["audio"]
+
+
 @pytest.mark.parametrize("event_type", ["UserJoinRoom", "RecordStarted", "NeverHeardOf"])
 def test_signed_callback_of_another_type_is_taken_and_ignored(box: Sandbox, room: Room, event_type: str) -> None:
     body = json.dumps(callback(event_type, {"RoomId": room.id}, rfc3339(now_ms()), app_id=APP_ID))

@@ -18,6 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from receive_callback.replays import QueuedCallbacks
+from receive_callback.signature import sign
+from receive_callback.slices import QueuedSlices, read_slice
 from sandbox.callbacks import callback
 from sandbox.embedded_aws import EmbeddedAws
 from tests.environments import import_handler
@@ -128,6 +130,7 @@ def function(
 
     monkeypatch.setattr(secrets, "call", note_call)
     monkeypatch.setattr(module, "_keys", module.CallbackKeys(secrets, secret, lambda: made.now))
+    monkeypatch.setattr(module, "_slices", QueuedSlices(module.MOST_REMEMBERED, lambda: made.now))
     return made
 
 
@@ -298,6 +301,116 @@ class TestReplays:
         other = content | {"AppId": content["Nonce"], "Nonce": content["AppId"]}
         assert function.answer(json.dumps(other)) == (200, "queued")
         assert function.answer(json.dumps(content)) == (200, "queued")
+
+
+def slice_of(task_id: str = "audio", second: int = 0, room_id: str = "room-1", **changes: Any) -> dict[str, str]:
+    """Make the callback of a slice, which was made some seconds after the first one."""
+    data = {"RoomId": room_id, "TaskId": task_id, "UserId": "user-1"} | changes
+    return callback("SegmentRealTimeData", data, f"2026-11-22T06:{second // 60:02}:{second % 60:02}.5Z", key=KEY)
+
+
+class TestSlices:
+    def test_of_many_slices_of_a_task_the_first_one_is_queued(
+        self, function: Function, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        slices = [json.dumps(slice_of(second=second)) for second in range(20)]
+        answers = [function.answer(one) for one in slices]
+        assert answers == [(200, "queued")] + [(200, "known")] * 19
+        assert function.queued() == slices[:1]
+        # A line and a metric for each would cost more than all else that is done for it.
+        assert [line["message"] for line in function.logs()] == ["queued"]
+        assert function.status(signed()) == 200
+        first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+        assert "CallbackKnown" not in first
+        assert (second["CallbackKnown"], second["CallbackQueued"]) == ([19], [1])
+        assert function.status(signed()) == 200
+        assert "CallbackKnown" not in json.loads(capsys.readouterr().out)
+
+    def test_a_slice_is_news_after_a_minute(self, function: Function) -> None:
+        ends: list[str] = []
+        for seconds in (0, 59.9, 0.1, 1):
+            function.now += seconds
+            ends.append(function.answer(json.dumps(slice_of(second=len(ends))))[1])
+        assert ends == ["queued", "known", "queued", "known"]
+
+    def test_an_older_slice_is_news(self, function: Function) -> None:
+        # It may be from before the room's end, where the other one is from after it.
+        ends = [function.answer(json.dumps(slice_of(second=second)))[1] for second in (5, 4, 4, 5, 6)]
+        assert ends == ["queued", "queued", "known", "known", "known"]
+
+    @pytest.mark.parametrize("other", [slice_of("video"), slice_of(room_id="room-2")])
+    def test_a_slice_of_another_task_is_news(self, function: Function, other: dict[str, str]) -> None:
+        for content in (slice_of(), other):
+            assert function.answer(json.dumps(content)) == (200, "queued")
+        assert function.answer(json.dumps(slice_of(second=1))) == (200, "known")
+
+    def test_a_slice_after_the_room_s_end_is_news(self, function: Function) -> None:
+        ends = [
+            function.answer(json.dumps(content))[1]
+            for content in (slice_of(), slice_of(room_id="room-2"), signed(), slice_of(second=1))
+        ]
+        assert ends == ["queued"] * 4
+        assert function.answer(json.dumps(slice_of(second=1, room_id="room-2"))) == (200, "known")
+
+    def test_a_slice_that_was_not_queued_is_not_known(
+        self, function: Function, aws_away: EmbeddedAws, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(function.module._sqs, "_url", aws_away.endpoint)
+            assert function.status(slice_of()) == 503
+        assert function.answer(json.dumps(slice_of(second=1))) == (200, "queued")
+
+    def test_a_forged_slice_of_a_known_task_is_refused(self, function: Function) -> None:
+        assert function.status(slice_of()) == 200
+        assert function.status(slice_of(second=1) | {"EventId": "forged"}) == 401
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            callback("SegmentRealTimeData", {"RoomId": "room-1"}, EVENT_TIME, key=KEY),
+            callback("SegmentRealTimeData", {"RoomId": "room-1", "TaskId": 5}, EVENT_TIME, key=KEY),
+            callback("SegmentRealTimeData", {"RoomId": ["x"], "TaskId": "audio"}, EVENT_TIME, key=KEY),
+            callback("SegmentRealTimeData", [], EVENT_TIME, key=KEY),  # type: ignore[arg-type]
+            callback("SegmentRealTimeData", {"RoomId": "room-1", "TaskId": "audio"}, "yesterday", key=KEY),
+            callback("SegmentRealTimeData", {"RoomId": "room-1", "TaskId": "audio"}, "2026-11-22T06:12:00", key=KEY),
+            callback("RoomDestroy", [], EVENT_TIME, key=KEY),  # type: ignore[arg-type]
+        ],
+    )
+    def test_an_unusual_one_is_queued_each_time_so_that_its_reason_is_kept(
+        self, function: Function, content: dict[str, str]
+    ) -> None:
+        again = content | {"EventId": "again"}
+        again |= {"Signature": sign(again, KEY)}
+        for one in (content, again):
+            assert function.answer(json.dumps(one)) == (200, "queued")
+
+    def test_what_is_remembered_is_bounded(self) -> None:
+        now = 0.0
+        slices = QueuedSlices(2, lambda: now)
+        first, second, third = (read_slice(slice_of(task_id)) for task_id in ("one", "two", "three"))
+        assert first
+        assert second
+        assert third
+        for one in (first, second, first, third):
+            slices.add(one)
+        assert [one in slices for one in (first, second, third)] == [True, False, True]
+        now = 60.0
+        slices.add(second)
+        assert [*slices._queued] == [second.task]
+
+
+class TestGroups:
+    @pytest.mark.parametrize(
+        ("app_id", "group"), [("661e", "661e"), ("a" * 128, "a" * 128), ("a" * 129, None), ("", None), ("a b", None)]
+    )
+    def test_an_application_s_callbacks_are_a_group_of_their_own(
+        self, function: Function, app_id: str, group: str | None
+    ) -> None:
+        # A group that SQS refuses would keep the callback off the queue.
+        content = callback("RoomDestroy", {"RoomId": "room-1"}, EVENT_TIME, app_id=app_id, key=KEY)
+        assert function.answer(json.dumps(content)) == (200, "queued")
+        received = function.sqs.receive_message(QueueUrl=function.queue, MessageSystemAttributeNames=["All"])
+        assert received["Messages"][0]["Attributes"].get("MessageGroupId") == group
 
 
 class TestKeys:
@@ -510,7 +623,7 @@ class TestWhateverIsSent:
         """Stand in for the queue: as many real sends would take minutes, and the tests above make them."""
         bodies: list[str] = []
 
-        def call(_: str, *, QueueUrl: str, MessageBody: str) -> dict[str, str]:  # noqa: N803 - SQS's names
+        def call(_: str, *, QueueUrl: str, MessageBody: str, **_group: str) -> dict[str, str]:  # noqa: N803 - SQS's names
             assert QueueUrl == function.queue
             bodies.append(MessageBody)
             return {"MessageId": "m-1"}

@@ -112,7 +112,7 @@ class TestMetrics:
         others = {
             name: ("Count", function)
             for function in ("receive_callback", "publish_outcome")
-            for name in self.literals(function, "add_metric|Refusal")
+            for name in self.literals(function, "add_metric|count|Refusal")
         }
         return {**stops, **others}
 

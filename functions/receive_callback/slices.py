@@ -1,0 +1,98 @@
+"""The slices that say nothing new: of a task that this function environment queued a slice of a moment ago.
+
+The RTC server reports a slice for every user every few seconds. The first one makes its task known; so would any later
+one. docs/design.md tells why nothing is lost by leaving those out for a minute.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+REMEMBERED_SECONDS = 60  # for so long a session that has begun anew may go unseen
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A slice of a task, made before `time`."""
+
+    app_id: str
+    room_id: str
+    task_id: str
+    time: datetime
+
+    @property
+    def task(self) -> tuple[str, str, str]:
+        """What names its task."""
+        return self.app_id, self.room_id, self.task_id
+
+
+def read_slice(callback: Mapping[str, Any]) -> Slice | None:
+    """Read a callback of type SegmentRealTimeData; None where it is unusual, so that whoever serves it says why."""
+    try:
+        time = datetime.fromisoformat(callback["EventTime"])
+    except ValueError:
+        return None
+    room, task_id = room_of(callback), _data(callback).get("TaskId")
+    return Slice(*room, task_id, time) if room and isinstance(task_id, str) and time.tzinfo else None
+
+
+def room_of(callback: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Read which room a callback is about: AppId and RoomId; None where it does not say."""
+    room_id = _data(callback).get("RoomId")
+    return (callback["AppId"], room_id) if isinstance(room_id, str) else None
+
+
+def _data(callback: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        data = json.loads(callback["EventData"])
+    except (ValueError, RecursionError):
+        data = None
+    return data if isinstance(data, dict) else {}
+
+
+class QueuedSlices:
+    """Remembers, for a minute, of which tasks a slice was queued.
+
+    Parameters
+    ----------
+    most
+        How many tasks are remembered.
+    clock_seconds
+        A clock that never goes back.
+
+    Attributes
+    ----------
+    known
+        How many slices were known since somebody last told of them.
+    """
+
+    def __init__(self, most: int, clock_seconds: Callable[[], float]) -> None:
+        self._most = most
+        self._clock_seconds = clock_seconds
+        self.known = 0
+        self._queued: dict[tuple[str, str, str], tuple[datetime, float]] = {}  # in the order in which they were queued
+
+    def __contains__(self, found: Slice) -> bool:
+        """Whether a slice of this task was queued that is not newer than this one.
+
+        An older slice is news: it may be from before the room's end, where the queued one is from after it.
+        """
+        time, until = self._queued.get(found.task, (found.time, 0.0))
+        return time <= found.time and self._clock_seconds() < until
+
+    def add(self, queued: Slice) -> None:
+        """Remember a slice, once the queue has taken it."""
+        now = self._clock_seconds()
+        self._queued.pop(queued.task, None)
+        self._queued[queued.task] = queued.time, now + REMEMBERED_SECONDS
+        while len(self._queued) > self._most or next(iter(self._queued.values()))[1] <= now:
+            del self._queued[next(iter(self._queued))]
+
+    def forget(self, room: tuple[str, str] | None) -> None:
+        """Take every slice in a room for news again, since the room has ended: what runs there next began anew."""
+        for task in [task for task in self._queued if task[:2] == room]:
+            del self._queued[task]
