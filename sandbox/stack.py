@@ -239,7 +239,9 @@ def deploy(aws: EmbeddedAws, parameters: Mapping[str, str], template: Path = BUI
     if not template.exists():
         raise DeployError("the stack is not built: run `make build`")
     command = [
-        *(str(Path(sys.executable).with_name("sam")), "deploy", "--config-env", "sandbox"),
+        *(str(Path(sys.executable).with_name("sam")), "deploy"),
+        # SAM CLI looks for its settings beside the template.
+        *("--config-file", str(ROOT / "samconfig.toml"), "--config-env", "sandbox"),
         *("--template-file", str(template), "--stack-name", STACK_NAME),
         *("--parameter-overrides", *(f"{name}={value}" for name, value in parameters.items())),
     ]
