@@ -9,6 +9,7 @@ from botocore.exceptions import EndpointConnectionError
 from sandbox.embedded_aws import EmbeddedAws
 from stop_segment.errors import InvalidMessage, NoTimeLeft, Rejected, Retryable, StopError
 from stop_segment.failures import Failure, Queues
+from tests.second_opinion import moto_client
 
 NOW_MS = 1_795_327_930_000
 CALLS = [f"provide-client-params.sqs.{name}Batch" for name in ("SendMessage", "ChangeMessageVisibility")]
@@ -49,8 +50,12 @@ class Sqs:
         return self.receive(self.dead_letter_queue, count)
 
 
-@pytest.fixture(scope="module")
-def client(aws: EmbeddedAws) -> Iterator[Any]:
+@pytest.fixture(scope="module", params=["embedded AWS", "moto"])
+def client(request: pytest.FixtureRequest, aws: EmbeddedAws) -> Iterator[Any]:
+    if request.param == "moto":
+        with moto_client("sqs") as client:
+            yield client
+        return
     client = aws.client("sqs")
     yield client
     client.close()
@@ -242,3 +247,27 @@ class TestPostpone:
     def test_without_the_queue_its_own_visibility_time_out_applies(self, sqs: Sqs) -> None:
         queues = Queues(sqs.client, sqs.event_queue + "-gone", sqs.dead_letter_queue)
         queues.postpone([failure(error=Retryable("Timeout", "too late"))], lambda: 1.0)
+
+
+@pytest.mark.parametrize(
+    ("entry", "as_documented"),
+    [
+        pytest.param({"MessageBody": "\x00"}, {"embedded AWS"}, id="a character outside of XML 1.0"),
+        pytest.param({"MessageBody": ""}, {"embedded AWS"}, id="an empty body"),
+        pytest.param({"MessageBody": "x", "DelaySeconds": 901}, {"moto"}, id="a delay of more than 900 seconds"),
+        pytest.param(
+            {
+                "MessageBody": "x" * 1_048_576,
+                "MessageAttributes": {"ErrorKind": {"DataType": "String", "StringValue": "rejected"}},
+            },
+            set(),
+            id="body and attributes of more than a mebibyte",
+        ),
+    ],
+)
+def test_what_sqs_refuses_is_refused_by_those_who_do_as_it_documents(
+    sqs: Sqs, request: pytest.FixtureRequest, entry: dict[str, Any], as_documented: set[str]
+) -> None:
+    """SQS API reference, SendMessage: each is refused. Where one of the two takes it, the other has to be believed."""
+    answer = sqs.client.send_message_batch(QueueUrl=sqs.event_queue, Entries=[{"Id": "1", **entry}])
+    assert bool(answer.get("Failed")) == (request.node.callspec.params["client"] in as_documented)

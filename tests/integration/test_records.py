@@ -10,22 +10,27 @@ from stop_segment.errors import Retryable
 from stop_segment.events import Event, EventType, Room, Task
 from stop_segment.records import ROOM_ITEM, SegmentTable, room_item
 from stop_segment.rules import Outcome, Record
+from tests.second_opinion import moto_client
 from tests.unit.memory_dynamo import MemoryDynamo
 
 T = 1_795_327_920_123
 NOW_MS = 1_795_327_930_456
 RETENTION_SECONDS = 604_800
-EMBEDDED_AWS_ONLY = pytest.mark.parametrize("client", ["embedded AWS"], indirect=True)
+NOT_IN_MEMORY = pytest.mark.parametrize("client", ["embedded AWS", "moto"], indirect=True)
 EXPIRES = NOW_MS // 1000 + RETENTION_SECONDS
 LATER_MS = NOW_MS + 60_000
 LATER_EXPIRES = LATER_MS // 1000 + RETENTION_SECONDS
 
 
-@pytest.fixture(scope="module", params=["embedded AWS", "stand-in"])
+@pytest.fixture(scope="module", params=["embedded AWS", "moto", "stand-in"])
 def client(request: pytest.FixtureRequest, aws: EmbeddedAws) -> Iterator[Any]:
     """Make a client; test_time_decides.py runs on the stand-in, so that is held to the same."""
     if request.param == "stand-in":
         yield MemoryDynamo().client
+        return
+    if request.param == "moto":
+        with moto_client("dynamodb") as client:
+            yield client
         return
     client = aws.client("dynamodb")
     yield client
@@ -241,7 +246,7 @@ class TestRooms:
         assert table.tasks_of(room) == {}
         assert table.tasks_of(others[0]).keys() == {Task(others[0], "audio")}
 
-    @EMBEDDED_AWS_ONLY
+    @NOT_IN_MEMORY
     def test_every_task_of_a_large_room_is_found(self, table: SegmentTable, client: Any, name: str, room: Room) -> None:
         """DynamoDB gives at most 1 MB at once: these are 300 items of 5 kB, as if records had grown."""
         tasks = [Task(room, f"task-{number}") for number in range(300)]
@@ -281,7 +286,7 @@ class TestReading:
     def test_nothing_asked_is_nothing_read(self, table: SegmentTable) -> None:
         assert table.read([]) == {}
 
-    @EMBEDDED_AWS_ONLY
+    @NOT_IN_MEMORY
     def test_records_are_read_a_hundred_a_call(self, table: SegmentTable, client: Any, room: Room) -> None:
         tasks = [Task(room, f"task-{number}") for number in range(205)]
         for number, task in enumerate(tasks[::2]):
@@ -311,7 +316,7 @@ class TestReading:
         table.note_stop(task, event(task, 1_000), Outcome.STOPPED, None, 2_000)
         assert table.read([task])[task].stop_event_time_ms == 1_000
 
-    @EMBEDDED_AWS_ONLY
+    @NOT_IN_MEMORY
     def test_what_dynamodb_leaves_unread_is_tried_again_later(
         self, table: SegmentTable, client: Any, task: Task
     ) -> None:
@@ -328,7 +333,7 @@ class TestReading:
             client.meta.events.unregister("after-call.dynamodb.BatchGetItem", leave_unread)
         assert str(raised.value) == "TableThrottled: DynamoDB did not read every record of the batch"
 
-    @EMBEDDED_AWS_ONLY
+    @NOT_IN_MEMORY
     def test_an_answer_that_does_not_name_the_table_holds_no_record(
         self, table: SegmentTable, client: Any, task: Task
     ) -> None:
@@ -360,7 +365,7 @@ USES = pytest.mark.parametrize(
 )
 
 
-@EMBEDDED_AWS_ONLY
+@NOT_IN_MEMORY
 @USES
 def test_a_missing_table_is_trouble_that_may_pass(
     client: Any, task: Task, use: Callable[[SegmentTable, Task], object]
