@@ -283,6 +283,14 @@ def forged_callbacks(stack: Stack, alarm: Alarm) -> None:
     alarm.put_until_it_rings(metric, values[:4], [], values)
 
 
+@rings("CallbackLimitAlarm")
+def callbacks_near_the_limit(stack: Stack, alarm: Alarm) -> None:
+    """Embedded AWS publishes nothing of APIs and limits none: so the test puts what AWS would."""
+    api = stack.observer.resource("CallbackApi")
+    most_in_a_minute = 60 * RESOURCES["CallbackStage"]["Properties"]["DefaultRouteSettings"]["ThrottlingRateLimit"]
+    alarm.put_until_it_rings(Metric.of_api("Count", api), [0.7 * most_in_a_minute], [0.9 * most_in_a_minute])
+
+
 @rings("CallbackNotQueuedAlarm")
 def callback_that_the_queue_does_not_take(stack: Stack, alarm: Alarm) -> None:
     def call_back() -> None:

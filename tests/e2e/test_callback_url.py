@@ -1,6 +1,8 @@
 """The RTC server's callbacks, over HTTPS to the stack's callback URL."""
 
 import json
+import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from sandbox.callbacks import SECRET_KEY, callback, post
 from sandbox.stack import Sandbox
 from tests.e2e.observer import APP_ID, Observer, Room, now_ms, rfc3339
+from tests.integration.test_receive_callback import KEY, MUTATIONS_A_SEED, is_properly_signed, mutated
 
 MOST_BYTES = 64 * 1024
 
@@ -108,6 +111,12 @@ def test_malformed_callback_is_refused(box: Sandbox, body: str | bytes) -> None:
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
 def test_other_methods_are_refused(box: Sandbox, room: Room, method: str) -> None:
     assert answer_to(box, json.dumps(end_of(room)), method)[0] == 405
+
+
+@pytest.mark.parametrize("path", ["favicon.ico", "callback/"])
+def test_another_path_is_refused_before_the_function(box: Sandbox, room: Room, path: str) -> None:
+    status, text = post(box.aws, box.outputs["CallbackUrl"] + path, json.dumps(end_of(room)))
+    assert (status, json.loads(text)) == (404, {"message": "Not Found"})
 
 
 def test_body_over_64_kilobytes_is_refused_and_one_of_64_is_not(box: Sandbox, room: Room) -> None:
@@ -225,3 +234,15 @@ def test_both_keys_are_valid_after_a_rotation_and_the_one_before_them_is_not(
     written = observer.everything_written()
     assert "second-callback-key" not in written
     assert "third-callback-key" not in written
+
+
+def test_of_mutated_callbacks_only_properly_signed_ones_are_taken(box: Sandbox, rotate: Callable[[str], None]) -> None:
+    rotate(KEY)
+    dice = random.Random(1)
+    seen = Counter[int]()
+    for _ in range(MUTATIONS_A_SEED):
+        body = mutated(dice)
+        status, _ = answer_to(box, body)
+        assert (status == 200) == is_properly_signed(body), body
+        seen[status] += 1
+    assert seen.keys() == {200, 400, 401}
