@@ -73,6 +73,11 @@ def test_every_package_in_the_artifact_is_of_a_pure_python_wheel(function: str) 
 
 
 @every_function
+def test_artifact_names_nothing_of_the_machine_that_built_it(function: str) -> None:
+    assert [path for path in files(function) if str(ROOT).encode() in path.read_bytes()] == []
+
+
+@every_function
 def test_artifact_is_small(function: str) -> None:
     assert sum(path.stat().st_size for path in files(function)) <= MOST_BYTES
 
