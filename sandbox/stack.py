@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from sandbox.callbacks import SECRET_KEY, post
 from sandbox.embedded_aws import EmbeddedAws, embedded_aws
+from sandbox.logs import LogReader
 from sandbox.rtc_double import RtcDouble
 
 ROOT = Path(__file__).parent.parent
@@ -29,9 +30,6 @@ SOURCE_TOPIC = "rooms"
 OUTCOME_BUS = "outcomes"
 # Few receives, so that nobody waits minutes for a message to be given up.
 PARAMETERS = {"MaxReceiveCount": "3", "EventBusName": EVENT_BUS, "OutcomeEventBusName": OUTCOME_BUS}
-# Invocations that end together may be logged in any order.
-_LOG_OVERLAP_MS = 10_000
-_MOST_LOG_EVENTS = 10_000
 
 T = TypeVar("T")
 
@@ -86,7 +84,7 @@ class Sandbox:
         return sum(int(answer["Attributes"][name]) for name in names)
 
     def dead_letters(self) -> list[dict[str, Any]]:
-        """Take every letter off the dead-letter queue: Body, MessageAttributes, and Attributes by name as strings."""
+        """Take every letter off the dead-letter queue: as SQS gives it, with its Attributes by name as strings."""
         return self._take_all(self.outputs["DeadLetterQueueUrl"])
 
     def outcome_events(self) -> list[dict[str, Any]]:
@@ -102,7 +100,7 @@ class Sandbox:
             for message in messages:
                 attributes = message.get("MessageAttributes", {})
                 values = {name: value["StringValue"] for name, value in attributes.items()}
-                taken.append({"Body": message["Body"], "MessageAttributes": attributes, "Attributes": values})
+                taken.append({**message, "MessageAttributes": attributes, "Attributes": values})
                 sqs.delete_message(QueueUrl=queue_url, ReceiptHandle=message["ReceiptHandle"])
         return taken
 
@@ -120,38 +118,21 @@ class Sandbox:
                 items[plain["room"], plain["task_id"]] = plain
         return items
 
-    def log_lines(self, function_output: str = "StopSegmentFunctionName") -> list[dict[str, Any]]:
-        """Read what a function has logged so far, as JSON lines."""
-        return _function_log(self.aws, self.outputs[function_output]).read()
+    def log_lines(self, log_group: str = "StopSegmentLogGroup", *, since_ms: int = 0) -> list[dict[str, Any]]:
+        """Read what a function has logged so far, as JSON lines.
 
-
-class _FunctionLog:
-    """A function's log. Only what is new is asked for: the embedded AWS gives at most the 10,000 oldest lines."""
-
-    def __init__(self, aws: EmbeddedAws, function_name: str) -> None:
-        configuration = _client(aws, "lambda").get_function_configuration(FunctionName=function_name)
-        self._group: str = configuration["LoggingConfig"]["LogGroup"]
-        self._logs = _client(aws, "logs")
-        self._invocations: dict[str, list[dict[str, Any]]] = {}  # there each invocation has a log stream of its own
-        self._newest_ms = 0
-
-    def read(self) -> list[dict[str, Any]]:
-        since_ms = max(0, self._newest_ms - _LOG_OVERLAP_MS)
-        events = self._logs.filter_log_events(logGroupName=self._group, startTime=since_ms)["events"]
-        if len(events) >= _MOST_LOG_EVENTS:
-            raise RuntimeError(f"more was logged in {_LOG_OVERLAP_MS} ms than one answer holds")
-        found: dict[str, list[dict[str, Any]]] = {}
-        for event in events:
-            lines = [json.loads(line) for line in event["message"].splitlines() if line.startswith("{")]
-            found.setdefault(event["logStreamName"], []).extend(lines)
-            self._newest_ms = max(self._newest_ms, event["timestamp"])
-        self._invocations |= found
-        return [line for lines in self._invocations.values() for line in lines]
+        Parameters
+        ----------
+        log_group
+            What template.yaml calls its log group.
+        """
+        return _log_reader(self.aws, log_group).read(since_ms)
 
 
 @functools.cache
-def _function_log(aws: EmbeddedAws, function_name: str) -> _FunctionLog:
-    return _FunctionLog(aws, function_name)
+def _log_reader(aws: EmbeddedAws, log_group: str) -> LogReader:
+    answer = _client(aws, "cloudformation").describe_stack_resource(StackName=STACK_NAME, LogicalResourceId=log_group)
+    return LogReader(_client(aws, "logs"), answer["StackResourceDetail"]["PhysicalResourceId"])
 
 
 @functools.cache

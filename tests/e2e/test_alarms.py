@@ -101,16 +101,9 @@ class Stack:
         return metric, [value for _, value in new]
 
     def _logged(self, alarm: Alarm, log_group: str) -> list[tuple[Metric, float]]:
-        pages = self.box.client("logs").get_paginator("filter_log_events")
-        messages = [
-            event["message"]
-            for page in pages.paginate(logGroupName=self.observer.resource(log_group))
-            for event in page["events"]
-        ]
-        lines = [json.loads(line) for message in messages for line in message.splitlines() if line.startswith("{")]
         return [
             (metric, value)
-            for line in lines
+            for line in self.box.log_lines(log_group)
             for metric, values in metrics_in(line)
             for value in values
             if metric.name == alarm.metric.name

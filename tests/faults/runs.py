@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +13,7 @@ from random import Random
 from sandbox.stack import Sandbox, sandbox
 from tests.e2e.observer import APP_ID, Observer, now_ms
 from tests.faults.aws_faults import AwsFaults, aws_faults
-from tests.faults.kinds import Kind, Line, Scene
+from tests.faults.kinds import Kind, Scene
 from tests.faults.promises import Evidence, Letter, Verdict, judge
 from tests.faults.stories import Message, Story, Task, running_tasks, tell_stories
 from tests.faults.workers import kill_workers
@@ -90,10 +89,16 @@ class Stage:
             self._send(then, sent)
             self._wait_until_empty(min(kind.seconds for kind in kinds))
         left = self._wait_until_empty(QUEUE_DEADLINE_SECONDS)
-        letters = list(self._take_letters())
+        letters = self._take_letters()
         evidence = self._complete(
             lambda: Evidence(
-                stories, sent, self._lines(began_ms), letters, self._box.rtc, known, any(kind.dies for kind in kinds)
+                stories,
+                sent,
+                self._box.log_lines(since_ms=began_ms),
+                letters,
+                self._box.rtc,
+                known,
+                any(kind.dies for kind in kinds),
             )
         )
         if left:
@@ -148,18 +153,12 @@ class Stage:
             time.sleep(0.2)
         return left
 
-    def _take_letters(self) -> Iterator[Letter]:
-        sqs, url = self._box.client("sqs"), self._box.outputs["DeadLetterQueueUrl"]
-        while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=["All"]).get(
-            "Messages"
-        ):
-            for message in messages:
-                attributes = {
-                    name: value["StringValue"] for name, value in message.get("MessageAttributes", {}).items()
-                }
-                # The queue's own redrive keeps the message's id.
-                yield Letter(attributes.get("SourceMessageId", message["MessageId"]), message["Body"], attributes)
-                sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+    def _take_letters(self) -> list[Letter]:
+        # The queue's own redrive keeps the message's id.
+        return [
+            Letter(taken["Attributes"].get("SourceMessageId", taken["MessageId"]), taken["Body"], taken["Attributes"])
+            for taken in self._box.dead_letters()
+        ]
 
     def _complete(self, gather: Callable[[], Evidence]) -> Evidence:
         """Gather the evidence again until every message is accounted for, or the deadline has come."""
@@ -167,18 +166,6 @@ class Stage:
         while (evidence := gather()).unaccounted and time.monotonic() < deadline:
             time.sleep(0.5)
         return evidence
-
-    def _lines(self, since_ms: int) -> list[Line]:
-        configuration = self._box.client("lambda").get_function_configuration(
-            FunctionName=self._box.outputs["StopSegmentFunctionName"]
-        )
-        pages = (
-            self._box.client("logs")
-            .get_paginator("filter_log_events")
-            .paginate(logGroupName=configuration["LoggingConfig"]["LogGroup"], startTime=since_ms)
-        )
-        texts = [event["message"] for page in pages for event in page["events"]]
-        return [json.loads(line) for text in texts for line in text.splitlines() if line.startswith("{")]
 
 
 def _waves(stories: Sequence[Story], most_copies: int, rng: Random) -> tuple[list[Message], list[Message]]:
