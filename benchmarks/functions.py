@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import shutil
 import statistics
 import subprocess  # nosec B404 # runs the probe
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.deployments import PEER_BUILD
 from sandbox.callbacks import SECRET_KEY, callback
+from sandbox.environments import python_of_lambda
 from sandbox.stack import BUILT_TEMPLATE
 
 PROBE = Path(__file__).with_name("probe.py")
@@ -99,31 +103,44 @@ def _publish_outcome() -> Function:
 def start_up(repeats: int) -> dict[str, Any]:
     """Time every function's start-up, in turns, and give each one's median.
 
-    ``as_on_lambda`` compiles every module, as Lambda must, where the artifact holds no bytecode and cannot be written;
-    ``compiled`` has the bytecode at hand.
+    ``as_shipped`` takes each artifact as it is built and as Lambda has it, with its bytecode or without, and not to be
+    written; ``compiled_anew`` a copy without any; ``compiled`` has all bytecode at hand.
     """
     functions = {
-        "bare imports": Function(STOP_SEGMENT.artifact, None),
+        "bare imports": Function(PEER.artifact, None),
         "stop_segment": STOP_SEGMENT,
         "receive_callback": _receive_callback(),
         "publish_outcome": _publish_outcome(),
         "peer": PEER,
     }
-    results: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as bytecode:
-        for mode, flags in (("as_on_lambda", ("-B",)), ("compiled", ("-X", f"pycache_prefix={bytecode}"))):
-            runs: dict[str, list[dict[str, float]]] = {name: [] for name in functions}
-            # One run to begin with is not counted: it fills the file cache, and writes the bytecode.
-            for number in range(repeats + 1):
-                for name, function in functions.items():
-                    run = _probe(function, flags, do="start-up")
-                    if number:
-                        runs[name].append(run)
-            results[mode] = {
-                name: {key: statistics.median(run[key] for run in taken) for key in taken[0]}
-                for name, taken in runs.items()
-            }
-    return results
+    with tempfile.TemporaryDirectory() as bytecode, tempfile.TemporaryDirectory() as bare:
+        for function in functions.values():
+            copy = _without_bytecode(function, bare)
+            shutil.copytree(function.artifact, copy, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+        modes = {"as_shipped": ("-B",), "compiled_anew": ("-B",), "compiled": ("-X", f"pycache_prefix={bytecode}")}
+        runs: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
+        # One run to begin with is not counted: it fills the file cache, and writes the bytecode.
+        for number, (mode, name) in itertools.product(range(repeats + 1), itertools.product(modes, functions)):
+            function = functions[name]
+            if mode == "compiled_anew":
+                function = replace(function, artifact=_without_bytecode(function, bare))
+            run = _probe(function, modes[mode], do="start-up")
+            if number:
+                runs[mode, name].append(run)
+    results: dict[str, Any] = {mode: {} for mode in modes}
+    for (mode, name), taken in runs.items():
+        results[mode][name] = {key: statistics.median(run[key] for run in taken) for key in taken[0]}
+    version = subprocess.check_output([_python(), "-V"], text=True)  # noqa: S603 # nosec B603 # our own command
+    return {"python": version.strip(), **results}
+
+
+def _without_bytecode(function: Function, folder: str) -> Path:
+    return Path(folder) / function.artifact.name
+
+
+def _python() -> str:
+    """Return the Python of Lambda where it is here: no other takes the artifacts' bytecode."""
+    return python_of_lambda() or sys.executable
 
 
 def in_process(most_messages: dict[str, int]) -> dict[str, Any]:
@@ -144,7 +161,7 @@ def _probe(function: Function, flags: tuple[str, ...], **order: Any) -> Any:
     # LAMBDA_TASK_ROOT: without it Powertools' tracer stays off, and imports less.
     environment = {"PATH": os.environ["PATH"], "LAMBDA_TASK_ROOT": str(function.artifact)}
     done = subprocess.run(  # noqa: S603 # nosec B603 # our own command, no shell
-        [sys.executable, "-I", "-S", *flags, str(PROBE)],
+        [_python(), "-I", "-S", *flags, str(PROBE)],
         input=json.dumps(order),
         env=environment | _LAMBDA | function.environment,
         capture_output=True,
