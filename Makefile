@@ -14,7 +14,8 @@ SOURCES := template.yaml $(shell find -L functions -type f -not -path '*/__pycac
 export PATH := $(BIN):$(PATH)
 export SAM_CLI_TELEMETRY := 0
 
-# Building and checking ask for a region, whichever: deploying takes the one of your environment.
+# Building and checking ask for a region, whichever, and building needs no profile: deploying takes those of your
+# environment.
 lint $(BUILT): export AWS_DEFAULT_REGION ?= us-east-1
 
 .DEFAULT_GOAL := help
@@ -119,7 +120,7 @@ $(CHECKOV_INSTALLED): tests/checkov-requirements.txt | $(INSTALLED)
 
 $(BUILT): $(SOURCES) | $(INSTALLED)
 	@echo "Building the functions with SAM CLI"
-	@sam build > .aws-sam-build.log 2>&1 || { cat .aws-sam-build.log; rm -f .aws-sam-build.log; exit 1; }
+	@env -u AWS_PROFILE -u AWS_DEFAULT_PROFILE sam build > .aws-sam-build.log 2>&1 || { cat .aws-sam-build.log; rm -f .aws-sam-build.log; exit 1; }
 	@sed -n '/^No bytecode/{p;q;}' .aws-sam-build.log
 	@rm -f .aws-sam-build.log
 	@touch $@
