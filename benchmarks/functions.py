@@ -72,7 +72,9 @@ STOP_SEGMENT = Function(
         "MAX_CONCURRENCY": "2",
         "MAX_RECEIVE_COUNT": "6",
         "DUPLICATE_WINDOW_SECONDS": "5",
-        "STALE_AFTER_SECONDS": "300",
+        "STALE_AFTER_SECONDS": "30",
+        "GIVE_UP_AFTER_MINUTES": "60",
+        "SWEEP_MINUTES": "5",
         "RECORD_RETENTION_DAYS": "7",
     },
 )

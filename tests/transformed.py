@@ -47,7 +47,7 @@ def longest(name: str, partition: str = "aws") -> str:
     arn = f"arn:{partition}:{{}}:ap-southeast-1:111122223333:"
     free = {
         "RtcApiVersion": "2020-12-01",
-        "RtcEndpoint": "https://" + "h" * 56,
+        "RtcEndpoint": "https://" + "h" * 40,
         "RtcCredentialsSecretArn": arn.format("secretsmanager") + "secret:" + "n" * 66 + "-sUffix",
         "EventBusName": "b" * 256,
         "OutcomeEventBusName": "b" * 256,

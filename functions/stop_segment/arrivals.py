@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stop_segment.errors import InvalidMessage
-from stop_segment.events import Event, parse_event, redriven_ms
+from stop_segment.events import FIRST_SENT_AT, Event, parse_event, redriven_ms
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,18 @@ class Arrival:
             return min(self.message.sent_ms, redriven_ms(self.message.attributes.get("EventTime", "")))
         return self.message.sent_ms
 
+    @property
+    def first_sent_ms(self) -> int:
+        """When the message was sent, or the first one that it is a copy of, Unix ms."""
+        with contextlib.suppress(InvalidMessage):
+            return min(self.message.sent_ms, redriven_ms(self.message.attributes.get(FIRST_SENT_AT, ""), FIRST_SENT_AT))
+        return self.message.sent_ms
+
+    @property
+    def app_id(self) -> str | None:
+        """The AppId that the message names, if any."""
+        return self.content.room.app_id if isinstance(self.content, Event) else None
+
 
 def arrive(record: Mapping[str, Any]) -> Arrival:
     """Read a message, as it is among the Records of the event that Lambda gives the function."""
@@ -79,7 +91,12 @@ def arrive(record: Mapping[str, Any]) -> Arrival:
     )
     content: Event | InvalidMessage | None
     try:
-        content = parse_event(message.body, message.sent_ms, message.attributes.get("EventTime"))
+        content = parse_event(
+            message.body,
+            message.sent_ms,
+            message.attributes.get("EventTime"),
+            is_second_try=message.receive_count > 1,
+        )
     except InvalidMessage as error:
         content = error
     return Arrival(message, content)

@@ -3,7 +3,9 @@
 * StopError
   - InvalidMessage: nobody can serve this message: to the dead-letter queue at once, as ``invalid_message``.
   - Rejected: the API will never do this: to the dead-letter queue at once, as ``rejected``.
-  - Retryable: it may work later: back-off, and on the last receive the dead-letter queue, as ``exhausted``.
+  - Retryable: it may work later: back-off, and on the last receive a later copy, until the message is too old; then
+    the dead-letter queue, as ``exhausted``.
+    + FunctionFailed: a fault of ours.
     + CredentialsRefused: the API refuses our key, or there is none.
     + NoTimeLeft: the invocation would end before the call does, so the call was not made.
     + CircuitOpen: the API has been silent for a while, so the call was not made.
@@ -50,6 +52,10 @@ class Rejected(StopError):
 
 class Retryable(StopError):
     """It may work later."""
+
+
+class FunctionFailed(Retryable):
+    """A fault of ours: it will not pass by itself, but a later version may serve the message."""
 
 
 class CredentialsRefused(Retryable):

@@ -16,6 +16,7 @@ import fastjsonschema
 from stop_segment.envelopes import unwrap
 from stop_segment.errors import InvalidMessage
 
+FIRST_SENT_AT = "FirstSentAt"  # the attribute of a later copy: when the first message was sent, Unix ms
 _UNIX_MS = re.compile(r"-?[0-9]{1,15}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _validate = fastjsonschema.compile(json.loads(Path(__file__).with_name("event.schema.json").read_text()))
@@ -26,6 +27,7 @@ class EventType(StrEnum):
 
     ROOM_ENDED = "RoomEnded"
     ROOM_DESTROY = "RoomDestroy"
+    ROOM_GONE = "RoomGone"
     MODERATION_VIOLATION = "ModerationViolation"
     SEGMENT_STARTED = "SegmentStarted"
     SEGMENT_REAL_TIME_DATA = "SegmentRealTimeData"
@@ -59,7 +61,9 @@ class Event:
     time_ms
         The event's time T in Unix ms: never after the message was sent.
     task_ids
-        The tasks it names; none of them means every task known in the room.
+        The tasks it names; none of them means every task that may be running in the room.
+    is_second_try
+        Whether its message was received before, or is a copy of one that was.
     """
 
     type: EventType
@@ -68,6 +72,7 @@ class Event:
     task_ids: tuple[str, ...] = ()
     event_id: str | None = None
     business_id: str | None = None
+    is_second_try: bool = False
 
     @property
     def is_stop(self) -> bool:
@@ -80,7 +85,9 @@ class Event:
         return [Task(self.room, task_id) for task_id in self.task_ids]
 
 
-def parse_event(body: str, sent_ms: int, redriven_time: str | None = None) -> Event | None:
+def parse_event(
+    body: str, sent_ms: int, redriven_time: str | None = None, *, is_second_try: bool = False
+) -> Event | None:
     """Read a message.
 
     Parameters
@@ -90,7 +97,10 @@ def parse_event(body: str, sent_ms: int, redriven_time: str | None = None) -> Ev
     sent_ms
         When SQS took the message, Unix ms.
     redriven_time
-        Where the message comes from the dead-letter queue: its attribute EventTime, in Unix ms or RFC 3339.
+        Where the message comes from the dead-letter queue, or is a later copy: its attribute EventTime, in Unix ms or
+        RFC 3339.
+    is_second_try
+        Whether the message was received before.
 
     Returns
     -------
@@ -114,6 +124,7 @@ def parse_event(body: str, sent_ms: int, redriven_time: str | None = None) -> Ev
         times_ms.append(_to_ms(content["EventTime"], "message.EventTime"))
     if redriven_time is not None:
         times_ms.append(redriven_ms(redriven_time))
+        is_second_try = True
     event_type = EventType(content["EventType"])
     return Event(
         type=event_type,
@@ -122,18 +133,19 @@ def parse_event(body: str, sent_ms: int, redriven_time: str | None = None) -> Ev
         task_ids=_task_ids(event_type, content),
         event_id=content.get("EventId"),
         business_id=content.get("BusinessId"),
+        is_second_try=is_second_try,
     )
 
 
-def redriven_ms(text: str) -> int:
-    """Read the attribute EventTime of a message that was redriven, in Unix ms or RFC 3339.
+def redriven_ms(text: str, name: str = "EventTime") -> int:
+    """Read a time among the attributes of a message that was redriven or copied, in Unix ms or RFC 3339.
 
     Raises
     ------
     InvalidMessage
         It is neither.
     """
-    return int(text) if _UNIX_MS.fullmatch(text) else _to_ms(text, "the attribute EventTime")
+    return int(text) if _UNIX_MS.fullmatch(text) else _to_ms(text, f"the attribute {name}")
 
 
 def _task_ids(event_type: EventType, content: Mapping[str, Any]) -> tuple[str, ...]:

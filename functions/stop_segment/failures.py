@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from stop_segment.errors import InvalidMessage, NoTimeLeft, Rejected, StopError
+from stop_segment.errors import FunctionFailed, InvalidMessage, NoTimeLeft, Rejected, StopError
+from stop_segment.events import FIRST_SENT_AT
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
-    from mypy_boto3_sqs.type_defs import MessageAttributeValueTypeDef
+    from mypy_boto3_sqs.type_defs import MessageAttributeValueTypeDef, SendMessageBatchRequestEntryTypeDef
 
 BACK_OFF_BASE_SECONDS = 5
 BACK_OFF_CAP_SECONDS = 120
+_LONGEST_DELAY_SECONDS = 900  # of a message, as SQS has it
 ENTRIES_A_CALL = 10
 _BYTES_A_CALL = 1_048_576
 
@@ -30,6 +33,10 @@ class Failure:
     ----------
     event_time_ms
         Its event time T, or when it was sent where it says none that can be read.
+    first_sent_ms
+        When it was sent, or the first message that it is a copy of.
+    group
+        Its AppId, where it names one: SQS serves the quiet ones first while one floods the queue.
     log_fields
         What a log line about it holds.
     """
@@ -39,17 +46,41 @@ class Failure:
     body: str
     receive_count: int
     event_time_ms: int
+    first_sent_ms: int
     error: StopError
+    group: str | None = None
     log_fields: Mapping[str, Any] = field(default_factory=dict)
 
 
-def dead_letter_kind(failure: Failure, max_receive_count: int) -> str | None:
-    """Name the ErrorKind with which a message goes to the dead-letter queue now; None: it is tried again."""
+class End(StrEnum):
+    """What becomes of a message that failed: a dead letter by its ErrorKind, a later copy, or its next receive."""
+
+    INVALID_MESSAGE = "invalid_message"
+    REJECTED = "rejected"
+    EXHAUSTED = "exhausted"
+    REQUEUED = "requeued"
+    RETRIED = "retried"
+
+    @property
+    def is_dead_letter(self) -> bool:
+        """Whether it goes to the dead-letter queue."""
+        return self not in (End.REQUEUED, End.RETRIED)
+
+
+def end_of(failure: Failure, now_ms: int, *, max_receive_count: int, give_up_after_ms: int) -> End:
+    """Say what is to become of a message.
+
+    An outage is nobody's fault: its messages are tried until they are `give_up_after_ms` old, from copies where SQS
+    would not deliver the message once more. Dead letters are for what people must mend.
+    """
     if isinstance(failure.error, InvalidMessage):
-        return "invalid_message"
+        return End.INVALID_MESSAGE
     if isinstance(failure.error, Rejected):
-        return "rejected"
-    return "exhausted" if failure.receive_count >= max_receive_count else None
+        return End.REJECTED
+    if failure.receive_count < max_receive_count:
+        return End.RETRIED
+    may_pass = not isinstance(failure.error, FunctionFailed)
+    return End.REQUEUED if may_pass and now_ms - failure.first_sent_ms < give_up_after_ms else End.EXHAUSTED
 
 
 def back_off_seconds(receive_count: int, jitter: float) -> int:
@@ -65,6 +96,19 @@ def back_off_seconds(receive_count: int, jitter: float) -> int:
     # The exponent is bounded before the power is: a receive count has no bound.
     ceiling = min(BACK_OFF_CAP_SECONDS, BACK_OFF_BASE_SECONDS * (1 << min(receive_count - 1, 16)))
     return round(jitter * ceiling)
+
+
+def delay_seconds(age_ms: int, jitter: float) -> int:
+    """Say how long a copy waits: up to as long as its message has been tried already, so that storms spread out.
+
+    Parameters
+    ----------
+    age_ms
+        How long ago the message was first sent.
+    jitter
+        A random number from 0 to 1.
+    """
+    return round(jitter * min(_LONGEST_DELAY_SECONDS, max(BACK_OFF_BASE_SECONDS, age_ms / 1000)))
 
 
 class Queues:
@@ -89,19 +133,44 @@ class Queues:
         set
             The ids of the messages whose letters SQS has taken. Only those may be acknowledged.
         """
+        return self._send(
+            self._dead_letter_queue_url,
+            [_Letter(failure, _attributes(failure, kind, now_ms)) for failure, kind in letters],
+        )
+
+    def send_copies(self, failures: Sequence[Failure], now_ms: int, jitter: Callable[[], float]) -> set[str]:
+        """Send copies of messages to the event queue, to be served later, with the times of the original.
+
+        Parameters
+        ----------
+        jitter
+            Gives random numbers from 0 to 1.
+
+        Returns
+        -------
+        set
+            The ids of the messages whose copies SQS has taken. Only those may be acknowledged.
+        """
+        return self._send(
+            self._event_queue_url,
+            [
+                _Letter(
+                    failure,
+                    _numbers({"EventTime": failure.event_time_ms, FIRST_SENT_AT: failure.first_sent_ms}),
+                    delay_seconds(now_ms - failure.first_sent_ms, jitter()),
+                    failure.group,
+                )
+                for failure in failures
+            ],
+        )
+
+    def _send(self, queue_url: str, letters: Sequence[_Letter]) -> set[str]:
         sent: set[str] = set()
-        for part in parts([_Letter(failure, _attributes(failure, kind, now_ms)) for failure, kind in letters], _size):
+        for part in parts(letters, _size):
             try:
                 answer = self._client.send_message_batch(
-                    QueueUrl=self._dead_letter_queue_url,
-                    Entries=[
-                        {
-                            "Id": str(number),
-                            "MessageBody": letter.failure.body,
-                            "MessageAttributes": letter.attributes,
-                        }
-                        for number, letter in enumerate(part)
-                    ],
+                    QueueUrl=queue_url,
+                    Entries=[_entry(number, letter) for number, letter in enumerate(part)],
                 )
             except (ClientError, BotoCoreError):
                 continue
@@ -159,6 +228,8 @@ def parts(
 class _Letter:
     failure: Failure
     attributes: dict[str, MessageAttributeValueTypeDef]
+    delay_seconds: int = 0
+    group: str | None = None
 
 
 def _size(letter: _Letter) -> int:
@@ -179,7 +250,23 @@ def _attributes(failure: Failure, kind: str, now_ms: int) -> dict[str, MessageAt
     }
     numbers = {"FailedAt": now_ms, "ReceiveCount": failure.receive_count, "EventTime": failure.event_time_ms}
     # SQS refuses an empty value: an error without an answer has no RequestId.
-    return {
-        **{name: {"DataType": "String", "StringValue": text} for name, text in texts.items() if text},
-        **{name: {"DataType": "Number", "StringValue": str(number)} for name, number in numbers.items()},
+    strings: dict[str, MessageAttributeValueTypeDef] = {
+        name: {"DataType": "String", "StringValue": text} for name, text in texts.items() if text
     }
+    return strings | _numbers(numbers)
+
+
+def _entry(number: int, letter: _Letter) -> SendMessageBatchRequestEntryTypeDef:
+    entry: SendMessageBatchRequestEntryTypeDef = {
+        "Id": str(number),
+        "MessageBody": letter.failure.body,
+        "MessageAttributes": letter.attributes,
+        "DelaySeconds": letter.delay_seconds,
+    }
+    if letter.group:
+        entry["MessageGroupId"] = letter.group
+    return entry
+
+
+def _numbers(values: Mapping[str, int]) -> dict[str, MessageAttributeValueTypeDef]:
+    return {name: {"DataType": "Number", "StringValue": str(number)} for name, number in values.items()}

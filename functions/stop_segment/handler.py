@@ -8,9 +8,9 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from stop_segment.arrivals import Arrival, arrive, waves
-from stop_segment.errors import InvalidMessage, Retryable, StopError
-from stop_segment.failures import Failure, dead_letter_kind
-from stop_segment.report import RETRIED, log_failure, log_outcome, log_served, logger, metrics, tracer
+from stop_segment.errors import FunctionFailed, InvalidMessage, StopError
+from stop_segment.failures import End, Failure, end_of
+from stop_segment.report import log_failure, log_outcome, log_served, logger, metrics, tracer
 from stop_segment.rules import Outcome
 from stop_segment.service import make_service, now_ms
 from stop_segment.stopper import Batch
@@ -74,7 +74,7 @@ async def _serve_message(arrival: Arrival, batch: Batch) -> StopError | None:
         return error
     except Exception as error:  # noqa: BLE001 - a fault of ours must not lose the message: it is tried again
         logger.exception("unexpected error", **arrival.log_fields)
-        return Retryable("FunctionFailed", f"the function failed: {type(error).__name__}")
+        return FunctionFailed("FunctionFailed", f"the function failed: {type(error).__name__}")
     log_served(arrival, served)
     return served.failure
 
@@ -86,23 +86,27 @@ def _failure(arrival: Arrival, error: StopError) -> Failure:
         body=arrival.message.body,
         receive_count=arrival.message.receive_count,
         event_time_ms=arrival.time_ms,
+        first_sent_ms=arrival.first_sent_ms,
         error=error,
+        group=arrival.app_id,
         log_fields=arrival.log_fields,
     )
 
 
 def _settle(failures: list[Failure]) -> list[str]:
-    """Send the dead letters and set the back-offs; give the ids of the messages that SQS must keep."""
-    kinds = {
-        failure.message_id: kind
+    """Send dead letters and later copies, set the back-offs; give the ids of the messages that SQS must keep."""
+    settings, queues, time_ms = service.settings, service.queues, now_ms()
+    ends = {
+        failure.message_id: end_of(
+            failure, time_ms, max_receive_count=settings.max_receive_count, give_up_after_ms=settings.give_up_after_ms
+        )
         for failure in failures
-        if (kind := dead_letter_kind(failure, service.settings.max_receive_count))
     }
-    letters = [(failure, kinds[failure.message_id]) for failure in failures if failure.message_id in kinds]
-    sent = service.queues.send_dead_letters(letters, now_ms())
+    letters = [(failure, end.value) for failure in failures if (end := ends[failure.message_id]).is_dead_letter]
+    copies = [failure for failure in failures if ends[failure.message_id] is End.REQUEUED]
+    sent = queues.send_dead_letters(letters, time_ms) | queues.send_copies(copies, time_ms, jitter)
     kept = [failure for failure in failures if failure.message_id not in sent]
-    service.queues.postpone(kept, jitter)
+    queues.postpone(kept, jitter)
     for failure in failures:
-        end = kinds[failure.message_id] if failure.message_id in sent else RETRIED
-        log_failure(failure, end, unsent=failure.message_id in kinds and failure.message_id not in sent)
+        log_failure(failure, ends[failure.message_id], sent=failure.message_id in sent)
     return [failure.message_id for failure in kept]

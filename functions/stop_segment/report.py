@@ -11,12 +11,10 @@ from aws_lambda_powertools.metrics import MetricUnit
 
 from stop_segment.arrivals import Arrival
 from stop_segment.errors import CredentialsRefused, StopError
-from stop_segment.failures import Failure
+from stop_segment.events import Event, EventType
+from stop_segment.failures import End, Failure
 from stop_segment.rules import Outcome
 from stop_segment.stopper import Served
-
-# How a message ends that has failed and is tried again.
-RETRIED = "retried"
 
 logger = Logger()
 metrics = Metrics()
@@ -37,22 +35,28 @@ def log_outcome(arrival: Arrival, task_id: str | None, outcome: Outcome, request
     log = logger.warning if outcome is Outcome.NO_TASKS else logger.info
     log(outcome.value, outcome=outcome.value, task_id=task_id, request_id=request_id, **arrival.log_fields)
     metrics.add_metric(_metric_name(outcome.value), MetricUnit.Count, 1)
+    if (
+        outcome is Outcome.STOPPED
+        and isinstance(arrival.content, Event)
+        and arrival.content.type is EventType.ROOM_GONE
+    ):
+        metrics.add_metric("Orphans", MetricUnit.Count, 1)
 
 
-def log_failure(failure: Failure, end: str, *, unsent: bool) -> None:
+def log_failure(failure: Failure, end: End, *, sent: bool) -> None:
     """Tell what became of a message that failed.
 
     Parameters
     ----------
-    end
-        ``RETRIED``, or the ErrorKind of the dead letter that was sent.
-    unsent
-        It is tried again only because its dead letter could not be sent.
+    sent
+        Whether its dead letter or its copy was sent. One that could not be sent is tried again.
     """
-    message = "dead letter not sent" if unsent else end
-    logger.warning(message, outcome=end, **_error_fields(failure.error), **failure.log_fields)
-    metrics.add_metric(_metric_name(end), MetricUnit.Count, 1)
-    if end != RETRIED:
+    unsent = not sent and end is not End.RETRIED
+    message = f"{'dead letter' if end.is_dead_letter else 'copy'} not sent" if unsent else end.value
+    outcome = End.RETRIED if unsent else end
+    logger.warning(message, outcome=outcome.value, **_error_fields(failure.error), **failure.log_fields)
+    metrics.add_metric(_metric_name(outcome.value), MetricUnit.Count, 1)
+    if outcome.is_dead_letter:
         metrics.add_metric("DeadLettered", MetricUnit.Count, 1)
     if isinstance(failure.error, CredentialsRefused):
         metrics.add_metric("CredentialsRefused", MetricUnit.Count, 1)

@@ -32,11 +32,12 @@ from stop_segment.errors import (
     StopError,
     TooManyRequests,
 )
-from stop_segment.events import Task
+from stop_segment.events import Room, Task
 from stop_segment.rules import Outcome, RunningTask
-from stop_segment.settings import Settings
+from stop_segment.settings import SharedSettings
 
 QUERY_VERSION = "2022-06-01"  # GetSegmentTask has this version on every platform
+ROOM_QUERY_VERSION = "2023-11-01"  # and GetRoomOnlineUsers this one
 _GONE = "InvalidParameter.ErrorActiveTaskNotFound"
 _KEY_TROUBLE = {"InvalidAccessKey", "SignatureDoesNotMatch", "100009", "100010"}
 _LONGEST_MESSAGE = 500
@@ -54,7 +55,7 @@ class Stopped:
 
 
 class RtcApi:
-    """StopSegment and GetSegmentTask, one HTTP request a call. Safe to use from many threads.
+    """StopSegment, GetSegmentTask and GetRoomOnlineUsers, one HTTP request a call. Safe to use from many threads.
 
     Parameters
     ----------
@@ -68,7 +69,7 @@ class RtcApi:
         Takes an action's name and ids, and makes the call inside a part of the trace.
     """
 
-    def __init__(self, settings: Settings, credentials: Credentials, connections: int, traced: Traced) -> None:
+    def __init__(self, settings: SharedSettings, credentials: Credentials, connections: int, traced: Traced) -> None:
         self._credentials = credentials
         self._traced = traced
         self._version = settings.rtc_version
@@ -142,6 +143,28 @@ class RtcApi:
             raise Retryable("UnreadableAnswer", "GetSegmentTask gave times that are not numbers", answer.request_id)
         return RunningTask(*times), answer.request_id
 
+    def room_exists(self, room: Room, sending: Callable[[], None] = lambda: None) -> bool:
+        """Ask whether a room exists now (GetRoomOnlineUsers page of the API, document 1188355).
+
+        Parameters
+        ----------
+        sending
+            Is called just before the request is sent.
+
+        Raises
+        ------
+        Rejected, Retryable
+            As `errors` tells. An answer that says neither yes nor no is no answer.
+        """
+        query = {"AppId": room.app_id, "RoomId": room.room_id}
+        answer = self._call("GET", "GetRoomOnlineUsers", ROOM_QUERY_VERSION, query, sending)
+        said = answer.result if isinstance(answer.result, dict) else {}
+        # The second is how BytePlus spells it.
+        exists: set[bool] = {said[name] for name in ("RoomExists", "RoomExist") if isinstance(said.get(name), bool)}
+        if len(exists) != 1:
+            raise answer.failure()
+        return exists.pop()
+
     def _call(
         self, method: str, action: str, version: str, content: dict[str, str], sending: Callable[[], None]
     ) -> Answer:
@@ -150,7 +173,8 @@ class RtcApi:
         info = UniversalInfo(
             method=method, service="rtc", version=version, action=action, content_type="application/json"
         )
-        ids = {"app_id": content["AppId"], "room_id": content["RoomId"], "task_id": content["TaskId"]}
+        names = {"AppId": "app_id", "RoomId": "room_id", "TaskId": "task_id"}
+        ids = {names[name]: value for name, value in content.items() if name in names}
         with self._traced(action, ids):
             error = self._do_call(info, content)
         answer = self._exchange.answer or _answer_in(error)

@@ -14,6 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 
+from stop_segment.events import Event, EventType
+
 
 class Outcome(StrEnum):
     """How a message, or one of its tasks, ended. docs/events.md explains each."""
@@ -23,6 +25,7 @@ class Outcome(StrEnum):
     DUPLICATE = "duplicate"
     SUPERSEDED = "superseded"
     NO_TASKS = "no_tasks"
+    NO_OPEN_TASKS = "no_open_tasks"
     KNOWN = "known"
     IGNORED = "ignored"
 
@@ -39,16 +42,62 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Record:
-    """What the table remembers of a task or, as the item ``#room``, of a room. Times are Unix ms."""
+    """What the table remembers of a task or, as the item ``#room``, of a room. Times are Unix ms.
+
+    Parameters
+    ----------
+    open_since_ms
+        Since when the task may be running: its start, or its first sighting.
+    open_tasks
+        Of a room: the TaskIds among which all of its open tasks are.
+    check_at_ms
+        Of a room that is watched: when the sweeper looks at it next.
+    gone_at_ms
+        Of a room that is watched: when it was first found gone.
+    """
 
     stop_event_time_ms: int | None = None
     started_at_ms: int | None = None
     seen_at_ms: int | None = None
+    open_since_ms: int | None = None
     outcome: str | None = None
     event_type: str | None = None
     event_id: str | None = None
     business_id: str | None = None
-    expires_at_seconds: int = 0
+    open_tasks: frozenset[str] = frozenset()
+    check_at_ms: int | None = None
+    gone_at_ms: int | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the task may be running."""
+        if self.open_since_ms is not None:
+            return True
+        # A record of version 0.1: it knows nothing of a session that began after its last start and first sighting.
+        if self.seen_at_ms is not None:
+            return True
+        return self.started_at_ms is not None and not self.covers(self.started_at_ms)
+
+    @property
+    def may_be_open(self) -> bool:
+        """Whether the task is open, or a session may have begun unseen since it was closed.
+
+        Of sightings that come within a minute of another one nothing is written. Where no start is ever told, that may
+        hide a session that begins right after a stop, until the sweeper has found out.
+        """
+        untold = self.stop_event_time_ms is not None and self.started_at_ms is None
+        return self.is_open or (untold and self.event_type != EventType.ROOM_GONE.value)
+
+    def covers(self, time_ms: int) -> bool:
+        """Whether an event of that time, or of a later one, has been answered."""
+        return self.stop_event_time_ms is not None and time_ms <= self.stop_event_time_ms
+
+    @property
+    def heard_ms(self) -> int | None:
+        """When the task was last heard of, as far as the record says."""
+        return max(
+            (ms for ms in (self.open_since_ms, self.started_at_ms, self.seen_at_ms) if ms is not None), default=None
+        )
 
 
 @dataclass(frozen=True)
@@ -59,18 +108,40 @@ class RunningTask:
     ended_at_ms: int
     status: int
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return bool(self.ended_at_ms) or self.status in _ENDED
+
 
 _NOT_STARTED = 1
 _ENDED = (3, 4)
+API_REMEMBERS_MS = 72 * 3_600_000  # GetSegmentTask page of the API
 
 
-def decide(time_ms: int, record: Record, now_ms: int, *, duplicate_window_ms: int, stale_after_ms: int) -> Verdict:
-    """Apply rules 1 to 4 to a stop event at `time_ms`."""
+def decide(time_ms: int, record: Record, *, is_late: bool, duplicate_window_ms: int) -> Verdict:
+    """Apply rules 1 to 4 to a stop event at `time_ms`.
+
+    Parameters
+    ----------
+    is_late
+        Whether a session may have begun meanwhile, untold: see `is_late`.
+    """
     if _is_answered(time_ms, record, duplicate_window_ms):
         return Verdict.DUPLICATE
-    if record.started_at_ms is not None:
-        return Verdict.SUPERSEDED if record.started_at_ms > time_ms else Verdict.STOP
-    return Verdict.ASK if now_ms - time_ms > stale_after_ms else Verdict.STOP
+    if record.started_at_ms is not None and record.started_at_ms > time_ms:
+        return Verdict.SUPERSEDED
+    # Heard of after that time, and nobody told when it started: it may be the next session.
+    began_later = record.open_since_ms is not None and record.open_since_ms > time_ms
+    return Verdict.ASK if is_late or began_later else Verdict.STOP
+
+
+def is_late(event: Event, now_ms: int, stale_after_ms: int) -> bool:
+    """Tell whether so much time has passed since a stop event that its task may have started anew.
+
+    A message that was received before, and the sweeper's events, are as old as what they tell of, at the least.
+    """
+    return event.is_second_try or event.type is EventType.ROOM_GONE or now_ms - event.time_ms > stale_after_ms
 
 
 def _is_answered(time_ms: int, record: Record, duplicate_window_ms: int) -> bool:
@@ -83,16 +154,19 @@ def _is_answered(time_ms: int, record: Record, duplicate_window_ms: int) -> bool
     return not restarted and time_ms - duplicate_window_ms <= answered_ms
 
 
-def decide_from_api(time_ms: int, task: RunningTask | None) -> Verdict:
-    """Apply rule 3: a stale stop event at `time_ms`, and what the API says of its task (None: it knows of none).
+def decide_from_api(time_ms: int, task: RunningTask | None, record: Record, now_ms: int) -> Verdict:
+    """Apply rule 3: a late stop event at `time_ms`, and what the API says of its task (None: it knows of none).
 
     Returns `Verdict.ASK` where the answer decides nothing.
     """
     if task is None:
+        # The API forgets what began longer ago, also what still runs: then nothing newer can be stopped by mistake.
+        opened_ms = record.open_since_ms
+        forgotten = opened_ms is not None and now_ms - opened_ms >= API_REMEMBERS_MS
+        return Verdict.STOP if forgotten else Verdict.ALREADY_STOPPED
+    if task.is_over:
         return Verdict.ALREADY_STOPPED
     # A task that has not begun by now begins after any event that has happened.
     if task.started_at_ms > time_ms or task.status == _NOT_STARTED:
         return Verdict.SUPERSEDED
-    if task.ended_at_ms or task.status in _ENDED:
-        return Verdict.ALREADY_STOPPED
     return Verdict.STOP if task.started_at_ms else Verdict.ASK

@@ -7,21 +7,24 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import botocore.session
 from botocore.config import Config
 
-from stop_segment.calls import Calls
+from stop_segment.calls import Calls, InThread
 from stop_segment.circuit import Circuit
 from stop_segment.credentials import Credentials
 from stop_segment.failures import Queues
 from stop_segment.records import SegmentTable
 from stop_segment.report import measure, traced
 from stop_segment.rtc import RtcApi
-from stop_segment.settings import Settings, read_settings
+from stop_segment.settings import Settings, SharedSettings, read_settings
 from stop_segment.stopper import Stopper
 from stop_segment.turns import Turns
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
 
 THREADS = 64
 
@@ -37,15 +40,19 @@ class Service:
     loop: asyncio.Runner
 
 
-def make_service(environment: Mapping[str, str]) -> Service:
-    """Make the clients.
+@dataclass(frozen=True)
+class Clients:
+    """What a function that calls the RTC API and uses the table works with."""
 
-    Raises
-    ------
-    SettingsError
-        A setting is missing or makes no sense.
-    """
-    settings = read_settings(environment)
+    table: SegmentTable
+    api: RtcApi
+    sqs: SQSClient
+    in_thread: InThread
+    calls: Callable[[Turns], Calls]  # of one action of the API
+
+
+def make_clients(settings: SharedSettings) -> Clients:
+    """Make the clients."""
     config = Config(
         parameter_validation=False,  # a sixth of a message's processor time: our requests have few forms, all tested
         connect_timeout=2,
@@ -69,20 +76,35 @@ def make_service(environment: Mapping[str, str]) -> Service:
     def calls(turns: Turns) -> Calls:
         return Calls(turns, circuit, in_thread, time.monotonic, measure)
 
+    table = SegmentTable(client("dynamodb"), settings.segment_table_name, settings.record_retention_seconds)
+    api = RtcApi(settings, credentials, connections=THREADS, traced=traced)
+    return Clients(table, api, client("sqs"), in_thread, calls)
+
+
+def make_service(environment: Mapping[str, str]) -> Service:
+    """Make what the stop function works with.
+
+    Raises
+    ------
+    SettingsError
+        A setting is missing or makes no sense.
+    """
+    settings = read_settings(environment)
+    clients = make_clients(settings)
     stops, queries = (
         Turns(share, time.monotonic) for share in (settings.requests_per_second, settings.queries_per_second)
     )
     stopper = Stopper(
         settings,
-        SegmentTable(client("dynamodb"), settings.segment_table_name, settings.record_retention_seconds),
-        RtcApi(settings, credentials, connections=THREADS, traced=traced),
-        stops=calls(stops),
-        queries=calls(queries),
-        in_thread=in_thread,
+        clients.table,
+        clients.api,
+        stops=clients.calls(stops),
+        queries=clients.calls(queries),
+        in_thread=clients.in_thread,
         now_ms=now_ms,
         measure=measure,
     )
-    queues = Queues(client("sqs"), settings.event_queue_url, settings.dead_letter_queue_url)
+    queues = Queues(clients.sqs, settings.event_queue_url, settings.dead_letter_queue_url)
     return Service(settings, stopper, queues, (stops, queries), asyncio.Runner())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -32,24 +33,32 @@ PLATFORMS = {
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Everything that a deployment can change. template.yaml describes each parameter."""
+class SharedSettings:
+    """What every function that calls the RTC API and uses the table needs. template.yaml describes each parameter."""
 
     event_queue_url: str
-    dead_letter_queue_url: str
     segment_table_name: str
+    record_retention_seconds: int
+    sweep_every_ms: int
     rtc_endpoint: str
     rtc_region: str
     rtc_version: str
     rtc_credentials_secret_arn: str
     rtc_connect_timeout_seconds: float
     rtc_read_timeout_seconds: float
+
+
+@dataclass(frozen=True)
+class Settings(SharedSettings):
+    """What a deployment can change of the stop function."""
+
+    dead_letter_queue_url: str
     requests_per_second: int
     queries_per_second: int
     max_receive_count: int
     duplicate_window_ms: int
     stale_after_ms: int
-    record_retention_seconds: int
+    give_up_after_ms: int
 
 
 # GetSegmentTask takes 60 requests a second over the account, whatever StopSegment takes (its page of the API). A third
@@ -66,11 +75,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     SettingsError
         One is missing, not a number, out of its range, or not a URL that may be called.
     """
-    read = _Reader(environment)
-    platform_name = read.text("RTC_PLATFORM")
-    platform = PLATFORMS.get(platform_name)
-    if platform is None:
-        raise SettingsError(f"RTC_PLATFORM must be one of {', '.join(PLATFORMS)}")
+    read = Reader(environment)
     functions = read.number("MAX_CONCURRENCY", least=2)
     requests = read.number("RTC_QPS_LIMIT", least=1)
     if functions > min(requests, _QUERIES_PER_SECOND):
@@ -79,35 +84,61 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
             "each function needs one request a second"
         )
     return Settings(
-        event_queue_url=read.text("EVENT_QUEUE_URL"),
+        **read_shared(environment),
         dead_letter_queue_url=read.text("DEAD_LETTER_QUEUE_URL"),
-        segment_table_name=read.text("SEGMENT_TABLE_NAME"),
-        rtc_endpoint=_checked_endpoint(environment.get("RTC_ENDPOINT") or platform.endpoint),
-        rtc_region=platform.region,
-        rtc_version=environment.get("RTC_API_VERSION") or platform.version,
-        rtc_credentials_secret_arn=read.text("RTC_CREDENTIALS_SECRET_ARN"),
-        rtc_connect_timeout_seconds=read.number("RTC_CONNECT_TIMEOUT_SECONDS", least=1),
-        rtc_read_timeout_seconds=read.number("RTC_READ_TIMEOUT_SECONDS", least=1),
         requests_per_second=requests // functions,
         queries_per_second=_QUERIES_PER_SECOND // functions,
         max_receive_count=read.number("MAX_RECEIVE_COUNT", least=1),
         duplicate_window_ms=1000 * read.number("DUPLICATE_WINDOW_SECONDS"),
         stale_after_ms=1000 * read.number("STALE_AFTER_SECONDS", least=1),
-        record_retention_seconds=_DAY_SECONDS * read.number("RECORD_RETENTION_DAYS", least=2),
+        give_up_after_ms=60_000 * read.number("GIVE_UP_AFTER_MINUTES"),
     )
 
 
-class _Reader:
+def read_shared(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Read the fields of `SharedSettings`.
+
+    Raises
+    ------
+    SettingsError
+        As `read_settings` does.
+    """
+    read = Reader(environment)
+    platform = PLATFORMS.get(read.text("RTC_PLATFORM"))
+    if platform is None:
+        raise SettingsError(f"RTC_PLATFORM must be one of {', '.join(PLATFORMS)}")
+    return {
+        "event_queue_url": read.text("EVENT_QUEUE_URL"),
+        "segment_table_name": read.text("SEGMENT_TABLE_NAME"),
+        "record_retention_seconds": _DAY_SECONDS * read.number("RECORD_RETENTION_DAYS", least=2),
+        "sweep_every_ms": 60_000 * read.number("SWEEP_MINUTES"),
+        "rtc_endpoint": _checked_endpoint(environment.get("RTC_ENDPOINT") or platform.endpoint),
+        "rtc_region": platform.region,
+        "rtc_version": environment.get("RTC_API_VERSION") or platform.version,
+        "rtc_credentials_secret_arn": read.text("RTC_CREDENTIALS_SECRET_ARN"),
+        "rtc_connect_timeout_seconds": read.number("RTC_CONNECT_TIMEOUT_SECONDS", least=1),
+        "rtc_read_timeout_seconds": read.number("RTC_READ_TIMEOUT_SECONDS", least=1),
+    }
+
+
+class Reader:
+    """Reads settings that must be there.
+
+    Both methods raise `SettingsError`.
+    """
+
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
 
     def text(self, name: str) -> str:
+        """Read a text that is not empty."""
         value = self._environment.get(name, "")
         if not value:
             raise SettingsError(f"{name} is missing")
         return value
 
     def number(self, name: str, *, least: int = 0) -> int:
+        """Read a whole number of at least `least`."""
         text = self.text(name)
         if not (text.isascii() and text.isdigit()) or int(text) < least:
             raise SettingsError(f"{name} must be a whole number of at least {least}")

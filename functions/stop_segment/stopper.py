@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from stop_segment.calls import Calls, InThread
 from stop_segment.errors import Retryable, StopError
-from stop_segment.events import Event, EventType, Task
+from stop_segment.events import Event, EventType, Room, Task
 from stop_segment.records import SegmentTable, room_item
 from stop_segment.rtc import RtcApi, Stopped
-from stop_segment.rules import Outcome, Record, RunningTask, Verdict, decide, decide_from_api
+from stop_segment.rules import Outcome, Record, RunningTask, Verdict, decide, decide_from_api, is_late
 from stop_segment.settings import Settings
 
 _MOST_REMEMBERED = 10_000
-_RENEW_AFTER_SECONDS = 86_400
+_REMEMBERED_MS = 60_000
 
 
 @dataclass(frozen=True)
@@ -86,17 +86,24 @@ class Stopper:
     def remembers(self, task: Task, time_ms: int) -> bool:
         """Whether a sighting at `time_ms` says nothing new.
 
-        The task is known, its record need not be renewed yet, and its room had not ended at the time of an earlier
-        sighting: what ended it later found the task known. An older sighting may still be from before the room's end.
+        The task was open a moment ago, and its room had not ended at the time of an earlier sighting: what ended it
+        later found the task open. An older sighting may still be from before the room's end.
         """
-        since_ms, renew_at_ms = self._remembered.get(task, (0, 0))
-        return since_ms <= time_ms and self.now_ms() < renew_at_ms
+        since_ms, until_ms = self._remembered.get(task, (0, 0))
+        return since_ms <= time_ms and self.now_ms() < until_ms
 
     def remember(self, task: Task, time_ms: int) -> None:
-        """Remember that the task is in the table, and that its room had not ended at `time_ms`."""
+        """Remember for a minute that the task is open, and that its room had not ended at `time_ms`.
+
+        No longer: others may close it, and then a sighting is news again.
+        """
         while len(self._remembered) >= _MOST_REMEMBERED:
             del self._remembered[next(iter(self._remembered))]
-        self._remembered[task] = time_ms, self.now_ms() + 1000 * _RENEW_AFTER_SECONDS
+        self._remembered[task] = time_ms, self.now_ms() + _REMEMBERED_MS
+
+    def forget(self, task: Task) -> None:
+        """Take a sighting of the task for news again."""
+        self._remembered.pop(task, None)
 
 
 class Batch:
@@ -123,43 +130,101 @@ class Batch:
             The table could not be asked which tasks there are. What goes wrong with a task is in the result.
         """
         if event.type is EventType.SEGMENT_STARTED:
-            await self._in_thread(self._table.note_start, event, self._now_ms())
-            return await self._stop_if_room_is_over(event)
+            return await self._start(event)
         if event.type is EventType.SEGMENT_REAL_TIME_DATA:
             return await self._see(event)
         if event.task_ids:
             return await self._stop_all(event, dict.fromkeys(event.tasks))
         return await self._end_room(event)
 
+    async def _start(self, event: Event) -> Served:
+        (task,) = event.tasks
+        if not await self._in_thread(self._table.note_start, task, event.time_ms, event.business_id):
+            return Served([Done(task.task_id, Outcome.KNOWN)])
+        return await self._stop_if_room_is_over(event, await self._watched(task))
+
     async def _see(self, event: Event) -> Served:
         (task,) = event.tasks
+        known = Served([Done(task.task_id, Outcome.KNOWN)])
         if self._stopper.remembers(task, event.time_ms):
-            return Served([Done(task.task_id, Outcome.KNOWN)])
-        record = await self._reads.read(task)
-        now_ms = self._now_ms()
-        renew_at_seconds = now_ms // 1000 + self._settings.record_retention_seconds - _RENEW_AFTER_SECONDS
-        if record is None or record.expires_at_seconds < renew_at_seconds:
-            await self._in_thread(self._table.note_sighting, event, now_ms)
-        served = await self._stop_if_room_is_over(event)
-        if not served.failed:
+            return known
+        record = await self._reads.read(task) or Record()
+        if record.covers(event.time_ms):
+            return known  # a slice that was made before the stop
+        if record.open_since_ms is None and not await self._in_thread(
+            self._table.note_sighting, task, event.time_ms, event.business_id
+        ):
+            return known
+        served = await self._stop_if_room_is_over(event, await self._watched(task))
+        if served == known:
             self._stopper.remember(task, event.time_ms)
         return served
 
+    async def _watched(self, task: Task) -> Record:
+        """Read an open task's room after the task was written, and see to it that it is watched and names the task."""
+        room = await self._reads.read(room_item(task.room)) or Record()
+        is_watched = room.check_at_ms is not None or not self._settings.sweep_every_ms
+        if task.task_id in room.open_tasks and is_watched:
+            return room
+        names = {task.task_id}
+        if not room.open_tasks:
+            # The room may have tasks of version 0.1, which named none.
+            names |= {
+                one.task_id
+                for one, record in (await self._in_thread(self._table.tasks_of, task.room)).items()
+                if record.is_open
+            }
+        return await self._watch(task.room, names)
+
+    async def _watch(self, room: Room, task_ids: Collection[str]) -> Record:
+        sweep_every_ms = self._settings.sweep_every_ms
+        check_at_ms = self._now_ms() + sweep_every_ms if sweep_every_ms else None
+        watched: Record = await self._in_thread(self._table.watch, room, task_ids, check_at_ms)
+        return watched
+
     async def _end_room(self, event: Event) -> Served:
         room = await self._reads.read(room_item(event.room)) or Record()
+        closed = await self._closed(event.room, room.open_tasks)
+        named = room.open_tasks
         if room.stop_event_time_ms is None or room.stop_event_time_ms < event.time_ms:
-            # Before the tasks are read: a task that becomes known after that finds the room ended.
-            await self._in_thread(self._table.note_room_end, event, self._now_ms())
-        records = await self._in_thread(self._table.tasks_of, event.room)
+            # Before the tasks are read: a task that is opened after that finds the room ended.
+            room = await self._in_thread(self._table.note_room_end, event, closed, self._now_ms())
+        if room.open_tasks:
+            tasks = [Task(event.room, task_id) for task_id in sorted(named | room.open_tasks)]
+            records: dict[Task, Record] = await self._in_thread(self._table.read, tasks)
+        else:
+            records = await self._in_thread(self._table.tasks_of, event.room)
         if not records:
             return Served([Done(None, Outcome.NO_TASKS)])
-        return await self._stop_all(event, records)
+        await self._name_again(event.room, records, named - room.open_tasks)
+        concerned = {task: record for task, record in records.items() if self._concerns(event, record)}
+        if not concerned:
+            return Served([Done(None, Outcome.NO_OPEN_TASKS)])
+        return await self._stop_all(event, concerned)
 
-    async def _stop_if_room_is_over(self, event: Event) -> Served:
+    async def _closed(self, room: Room, named: frozenset[str]) -> list[str]:
+        """Find which of a room's tasks need no longer be named among the open ones. One stays: the room names tasks."""
+        if len(named) < 2:
+            return []
+        records = await self._in_thread(self._table.read, [Task(room, task_id) for task_id in sorted(named)])
+        closed = sorted(named - {task.task_id for task, record in records.items() if record.may_be_open})
+        return closed[1:] if len(closed) == len(named) else closed
+
+    async def _name_again(self, room: Room, records: Mapping[Task, Record], dropped: Collection[str]) -> None:
+        # A task that was opened between it was found closed and was dropped.
+        opened = {task.task_id for task, record in records.items() if task.task_id in dropped and record.is_open}
+        if opened:
+            await self._watch(room, opened)
+
+    def _concerns(self, event: Event, record: Record) -> bool:
+        """Whether a room's end is to stop the task, or to be told as the duplicate of the stop that closed it."""
+        verdict = decide(event.time_ms, record, is_late=False, duplicate_window_ms=self._settings.duplicate_window_ms)
+        return record.is_open or verdict is Verdict.DUPLICATE
+
+    async def _stop_if_room_is_over(self, event: Event, room: Record) -> Served:
         # After the task was written: a room's end that did not find the task is found here.
         (task,) = event.tasks
-        room = await self._reads.read(room_item(event.room)) or Record()
-        if room.event_type is None or room.stop_event_time_ms is None or room.stop_event_time_ms < event.time_ms:
+        if room.event_type is None or room.stop_event_time_ms is None or not room.covers(event.time_ms):
             return Served([Done(task.task_id, Outcome.KNOWN)])
         room_end = Event(
             type=EventType(room.event_type),
@@ -167,6 +232,7 @@ class Batch:
             time_ms=room.stop_event_time_ms,
             event_id=room.event_id,
             business_id=room.business_id or event.business_id,
+            is_second_try=event.is_second_try,
         )
         return await self._stop_all(room_end, {task: None})
 
@@ -203,13 +269,12 @@ class Batch:
         verdict = decide(
             event.time_ms,
             record,
-            self._now_ms(),
+            is_late=is_late(event, self._now_ms(), self._settings.stale_after_ms),
             duplicate_window_ms=self._settings.duplicate_window_ms,
-            stale_after_ms=self._settings.stale_after_ms,
         )
         request_id = None
         if verdict is Verdict.ASK:
-            verdict, request_id = await self._ask(task, event)
+            verdict, request_id = await self._ask(task, event, record)
         if verdict is Verdict.DUPLICATE:
             return Done(task.task_id, Outcome.DUPLICATE)
         if verdict is Verdict.SUPERSEDED:
@@ -227,18 +292,20 @@ class Batch:
         # After the call: a crash between the two costs one more call, never a lost stop.
         await self._in_thread(self._table.note_stop, task, event, stopped.outcome, stopped.request_id, self._now_ms())
         self._answered[task] = replace(record, stop_event_time_ms=event.time_ms)
+        self._stopper.forget(task)
         return Done(task.task_id, stopped.outcome, stopped.request_id)
 
-    async def _ask(self, task: Task, event: Event) -> tuple[Verdict, str | None]:
+    async def _ask(self, task: Task, event: Event, record: Record) -> tuple[Verdict, str | None]:
         found: RunningTask | None
         found, request_id = await self._stopper.queries.make(
             self._stopper.api.get_segment_task, task, seconds_left=self._seconds_left
         )
-        verdict = decide_from_api(event.time_ms, found)
+        verdict = decide_from_api(event.time_ms, found, record, self._now_ms())
         if verdict is Verdict.ASK:
             raise Retryable("TaskUnclear", "GetSegmentTask does not say when the task started", request_id)
-        if verdict is Verdict.SUPERSEDED and found and found.started_at_ms > event.time_ms:
-            await self._in_thread(self._table.note_known_start, task, found.started_at_ms, self._now_ms())
+        began_later = verdict is Verdict.SUPERSEDED and found and found.started_at_ms > event.time_ms
+        if began_later and await self._in_thread(self._table.note_start, task, found.started_at_ms):
+            await self._watched(task)
         return verdict, request_id
 
 

@@ -70,7 +70,9 @@ def write_letters(
     """Write dead letters as the function does."""
     queues = Queues(stack.aws.client("sqs"), stack.outputs["EventQueueUrl"], stack.outputs["DeadLetterQueueUrl"])
     time_ms = now_ms() if event_time_ms is None else event_time_ms
-    failures = [Failure(f"source-{n}", "handle", body, 3, time_ms, KINDS[kind]) for n, body in enumerate(bodies)]
+    failures = [
+        Failure(f"source-{n}", "handle", body, 3, time_ms, time_ms, KINDS[kind]) for n, body in enumerate(bodies)
+    ]
     assert len(queues.send_dead_letters([(failure, kind) for failure in failures], now_ms())) == len(bodies)
 
 

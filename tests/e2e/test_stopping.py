@@ -155,7 +155,7 @@ def test_dead_letter_of_a_rejected_stop_has_the_api_s_request_id_and_the_event_s
     observer: Observer, trouble: Trouble
 ) -> None:
     attributes = observer.letter(trouble.message_ids["rejected"]).attributes
-    (request,) = observer.box.rtc.requests_for("no-such-app", trouble.rooms["rejected"].id)
+    (request,) = observer.box.rtc.requests_for("no-such-app", trouble.rooms["rejected"].id, action=None)
     assert attributes["RequestId"] == request.request_id
     assert attributes["EventTime"] == str(EVENT_TIME_MS)
 

@@ -122,6 +122,7 @@ def test_a_secret_that_no_header_can_carry_makes_no_request(secret: Secret, valu
 
 def rtc_settings(url: str) -> Settings:
     numbers = ["MAX_RECEIVE_COUNT", "DUPLICATE_WINDOW_SECONDS", "STALE_AFTER_SECONDS", "RECORD_RETENTION_DAYS"]
+    numbers += ["GIVE_UP_AFTER_MINUTES", "SWEEP_MINUTES"]
     numbers += ["RTC_CONNECT_TIMEOUT_SECONDS", "RTC_READ_TIMEOUT_SECONDS", "MAX_CONCURRENCY", "RTC_QPS_LIMIT"]
     unused = ["EVENT_QUEUE_URL", "DEAD_LETTER_QUEUE_URL", "SEGMENT_TABLE_NAME", "RTC_CREDENTIALS_SECRET_ARN"]
     environment = dict.fromkeys(numbers, "5") | dict.fromkeys(unused, "unused")

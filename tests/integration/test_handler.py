@@ -124,6 +124,9 @@ def record(body: str, *, receive_count: int = 1, seconds_ago: int = 0, receipt_h
     }
 
 
+GIVE_UP_AFTER_SECONDS = 3_600
+
+
 def now_ms() -> int:
     return int(datetime.now(UTC).timestamp() * 1000)
 
@@ -310,11 +313,16 @@ class TestDeadLetters:
     @pytest.mark.parametrize(
         ("receive_count", "is_kept"), [(1, True), (MAX_RECEIVE_COUNT - 1, True), (MAX_RECEIVE_COUNT, False)]
     )
-    def test_a_message_is_exhausted_on_its_last_receive(
+    def test_a_message_that_is_too_old_is_exhausted_on_its_last_receive(
         self, function: Function, room: Room, receive_count: int, is_kept: bool
     ) -> None:
         room.fail("audio", SERVICE_UNAVAILABLE)
-        message = room.message(TaskId="audio", EventTime="2026-11-22T06:12:00.123Z", receive_count=receive_count)
+        message = room.message(
+            TaskId="audio",
+            EventTime="2026-11-22T06:12:00.123Z",
+            receive_count=receive_count,
+            seconds_ago=GIVE_UP_AFTER_SECONDS,
+        )
         if is_kept:
             assert function.invoke(message) == kept_of([message], 0)
             assert function.letters(message) == {}
@@ -479,7 +487,8 @@ class TestCallsOfAws:
         function.invoke(*starts)
         function.calls.clear()
         assert function.invoke(room.message()) == []
-        assert function.calls == {"BatchGetItem": 1, "Query": 1, "UpdateItem": 11}
+        # The room; which of its tasks are open, to name the closed ones no longer; the tasks, after the room's end.
+        assert function.calls == {"BatchGetItem": 3, "UpdateItem": 11}
         assert len(room.requests()) == 10
 
     def test_letters_and_back_offs_take_one_call_each(self, function: Function, room: Room) -> None:
@@ -570,6 +579,7 @@ class TestMetrics:
             stopped.message(TaskId="audio", seconds_ago=4),
             gone.message(TaskId="audio"),
             down.message(TaskId="audio"),
+            down.message(TaskId="audio", receive_count=MAX_RECEIVE_COUNT, seconds_ago=GIVE_UP_AFTER_SECONDS),
             down.message(TaskId="audio", receive_count=MAX_RECEIVE_COUNT),
             wrong.message(TaskId="audio"),
             refused.message(TaskId="audio"),
@@ -587,6 +597,7 @@ class TestMetrics:
             "Retried": 3,
             "DeadLettered": 3,
             "Exhausted": 1,
+            "Requeued": 1,
             "Rejected": 1,
             "CredentialsRefused": 1,
             "ApiThrottled": 1,

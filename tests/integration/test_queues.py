@@ -78,7 +78,7 @@ def failure(
     receive_count: int = 1,
     receipt_handle: str = "handle",
 ) -> Failure:
-    return Failure(message_id, receipt_handle, body, receive_count, EVENT_MS, error)
+    return Failure(message_id, receipt_handle, body, receive_count, EVENT_MS, EVENT_MS, error)
 
 
 def attributes(letter: dict[str, Any]) -> dict[str, tuple[str, str]]:

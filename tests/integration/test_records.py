@@ -46,7 +46,20 @@ def name(client: Any) -> str:
     client.create_table(
         TableName=name,
         BillingMode="PAY_PER_REQUEST",
-        AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"} for key in ("room", "task_id")],
+        AttributeDefinitions=[
+            *({"AttributeName": key, "AttributeType": "S"} for key in ("room", "task_id", "watch")),
+            {"AttributeName": "check_at", "AttributeType": "N"},
+        ],
+        GlobalSecondaryIndexes=[
+            {
+                "IndexName": "WatchedRooms",
+                "KeySchema": [
+                    {"AttributeName": "watch", "KeyType": "HASH"},
+                    {"AttributeName": "check_at", "KeyType": "RANGE"},
+                ],
+                "Projection": {"ProjectionType": "KEYS_ONLY"},
+            }
+        ],
         KeySchema=[
             {"AttributeName": "room", "KeyType": "HASH"},
             {"AttributeName": "task_id", "KeyType": "RANGE"},
@@ -106,22 +119,64 @@ class TestStops:
             "expires_at": str(EXPIRES),
         }
         assert table.read([task]) == {
-            task: Record(T, None, None, "stopped", "ModerationViolation", "evt-1", "biz-1", EXPIRES)
+            task: Record(
+                stop_event_time_ms=T,
+                outcome="stopped",
+                event_type="ModerationViolation",
+                event_id="evt-1",
+                business_id="biz-1",
+            )
         }
 
     @pytest.mark.parametrize(
         ("first_ms", "second_ms", "kept_ms"), [(T, T + 1, T + 1), (T, T, T), (T + 1, T, T + 1), (-1, 0, 0), (0, -1, 0)]
     )
     def test_older_stop_never_overwrites_a_newer_one(
-        self, table: SegmentTable, task: Task, first_ms: int, second_ms: int, kept_ms: int
+        self, table: SegmentTable, client: Any, name: str, task: Task, first_ms: int, second_ms: int, kept_ms: int
     ) -> None:
         table.note_stop(task, event(task, first_ms), Outcome.STOPPED, "first", NOW_MS)
-        table.note_stop(task, event(task, second_ms), Outcome.ALREADY_STOPPED, "second", LATER_MS)
-        record = table.read([task])[task]
+        table.note_stop(task, event(task, second_ms), Outcome.STOPPED, "second", LATER_MS)
+        found = item(client, name, task)
         newer = second_ms >= first_ms
-        assert record.stop_event_time_ms == kept_ms
-        assert record.outcome == ("already_stopped" if newer else "stopped")
-        assert record.expires_at_seconds == (LATER_EXPIRES if newer else EXPIRES)
+        assert found["stop_event_time"] == str(kept_ms)
+        assert found["request_id"] == ("second" if newer else "first")
+        assert found["expires_at"] == str(LATER_EXPIRES if newer else EXPIRES)
+
+    def test_an_answer_in_vain_does_not_keep_a_record_for_longer(
+        self, table: SegmentTable, client: Any, name: str, task: Task
+    ) -> None:
+        table.note_stop(task, event(task), Outcome.ALREADY_STOPPED, "first", NOW_MS)
+        table.note_stop(task, event(task, T + 1), Outcome.ALREADY_STOPPED, "second", LATER_MS)
+        found = item(client, name, task)
+        assert (found["stop_event_time"], found["expires_at"]) == (str(T + 1), str(EXPIRES))
+
+    @pytest.mark.parametrize(
+        "outcomes", [(Outcome.STOPPED, Outcome.ALREADY_STOPPED), (Outcome.ALREADY_STOPPED, Outcome.STOPPED)]
+    )
+    def test_of_two_copies_the_one_that_stopped_the_task_is_remembered(
+        self, table: SegmentTable, client: Any, name: str, task: Task, outcomes: tuple[Outcome, Outcome]
+    ) -> None:
+        for outcome in outcomes:
+            table.note_stop(task, event(task), outcome, f"of {outcome}", NOW_MS)
+        found = item(client, name, task)
+        assert (found["outcome"], found["request_id"]) == ("stopped", "of stopped")
+
+    def test_a_stop_whose_record_comes_second_is_told_of_with_the_newer_event(
+        self, table: SegmentTable, client: Any, name: str, task: Task
+    ) -> None:
+        table.note_stop(task, event(task, T + 1), Outcome.ALREADY_STOPPED, "gone", NOW_MS)
+        table.note_stop(task, event(task), Outcome.STOPPED, "done", LATER_MS)
+        found = item(client, name, task)
+        assert (found["stop_event_time"], found["stopped_at"]) == (str(T + 1), str(LATER_MS))
+        assert (found["outcome"], found["request_id"]) == ("stopped", "done")
+
+    def test_a_stop_of_an_earlier_session_says_nothing_of_a_later_one(
+        self, table: SegmentTable, client: Any, name: str, task: Task
+    ) -> None:
+        table.note_start(task, T + 1)
+        table.note_stop(task, event(task, T + 2), Outcome.ALREADY_STOPPED, "gone", NOW_MS)
+        table.note_stop(task, event(task), Outcome.STOPPED, "done", LATER_MS)
+        assert item(client, name, task)["request_id"] == "gone"
 
     def test_a_newer_stop_leaves_nothing_of_the_older_ones_ids(
         self, table: SegmentTable, client: Any, name: str, task: Task
@@ -130,13 +185,26 @@ class TestStops:
         table.note_stop(task, event(task, T + 1, event_id=None), Outcome.ALREADY_STOPPED, None, LATER_MS)
         assert not {"event_id", "request_id"} & item(client, name, task).keys()
 
-    def test_a_stop_keeps_what_else_is_known_of_the_task(self, table: SegmentTable, task: Task) -> None:
-        table.note_start(event(task, T, EventType.SEGMENT_STARTED, business_id="biz-1"), NOW_MS)
-        table.note_sighting(event(task, T + 1, EventType.SEGMENT_REAL_TIME_DATA), NOW_MS)
+    def test_a_stop_closes_its_task_and_keeps_what_else_is_known_of_it(
+        self, table: SegmentTable, client: Any, name: str, task: Task
+    ) -> None:
+        table.note_start(task, T, "biz-1")
+        table.note_sighting(task, T + 1)
+        assert "expires_at" not in item(client, name, task)
         table.note_stop(task, event(task, T + 2), Outcome.STOPPED, "request-1", NOW_MS)
         record = table.read([task])[task]
-        assert (record.stop_event_time_ms, record.started_at_ms, record.seen_at_ms) == (T + 2, T, T + 1)
-        assert record.business_id == "biz-1"
+        assert (record.stop_event_time_ms, record.started_at_ms, record.seen_at_ms) == (T + 2, T, None)
+        assert (record.is_open, record.business_id) == (False, "biz-1")
+        assert item(client, name, task)["expires_at"] == str(EXPIRES)
+
+    def test_a_task_with_a_later_start_stays_open(
+        self, table: SegmentTable, client: Any, name: str, task: Task
+    ) -> None:
+        table.note_start(task, T + 1)
+        table.note_stop(task, event(task), Outcome.STOPPED, "request-1", NOW_MS)
+        record = table.read([task])[task]
+        assert (record.stop_event_time_ms, record.open_since_ms) == (T, T + 1)
+        assert "expires_at" not in item(client, name, task)
 
     def test_every_id_that_the_api_allows_is_a_key(self, table: SegmentTable) -> None:
         room = Room("a" * 128, uuid4().hex + "_@-." + "r" * 92)
@@ -151,73 +219,70 @@ class TestStartsAndSightings:
     NOTES = pytest.mark.parametrize(
         ("note", "field"), [(SegmentTable.note_start, "started_at_ms"), (SegmentTable.note_sighting, "seen_at_ms")]
     )
+    Note = Callable[..., bool]
 
     @NOTES
-    def test_it_is_remembered(
-        self, table: SegmentTable, task: Task, note: Callable[[SegmentTable, Event, int], None], field: str
-    ) -> None:
-        note(table, event(task, business_id="biz-1"), NOW_MS)
-        assert table.read([task]) == {
-            task: Record(**{field: T}, business_id="biz-1", expires_at_seconds=EXPIRES)  # type: ignore[arg-type]
-        }
-
-    @NOTES
-    @pytest.mark.parametrize(("first_ms", "second_ms"), [(T, T + 1), (T + 1, T), (T + 1, T + 1)])
-    def test_the_newest_is_kept(
-        self,
-        table: SegmentTable,
-        task: Task,
-        note: Callable[[SegmentTable, Event, int], None],
-        field: str,
-        first_ms: int,
-        second_ms: int,
-    ) -> None:
-        note(table, event(task, first_ms), NOW_MS)
-        note(table, event(task, second_ms), NOW_MS)
-        assert getattr(table.read([task])[task], field) == T + 1
-
-    @NOTES
-    def test_it_keeps_the_record_for_another_retention_period(
-        self, table: SegmentTable, task: Task, note: Callable[[SegmentTable, Event, int], None], field: str
-    ) -> None:
-        note(table, event(task), NOW_MS)
-        note(table, event(task, T + 1), LATER_MS)
-        record = table.read([task])[task]
-        assert (getattr(record, field), record.expires_at_seconds) == (T + 1, LATER_EXPIRES)
+    def test_it_opens_the_task(self, table: SegmentTable, task: Task, note: Note, field: str) -> None:
+        assert note(table, task, T, "biz-1")
+        known: dict[str, Any] = {field: T, "open_since_ms": T, "business_id": "biz-1"}
+        assert table.read([task]) == {task: Record(**known)}
 
     @NOTES
     def test_an_event_without_a_business_id_takes_none_away(
-        self, table: SegmentTable, task: Task, note: Callable[[SegmentTable, Event, int], None], field: str
+        self, table: SegmentTable, task: Task, note: Note, field: str
     ) -> None:
-        note(table, event(task, business_id="biz-1"), NOW_MS)
-        note(table, event(task, T + 1), NOW_MS)
+        note(table, task, T, "biz-1")
+        note(table, task, T + 1)
         record = table.read([task])[task]
         assert (getattr(record, field), record.business_id) == (T + 1, "biz-1")
 
-    @NOTES
-    def test_it_changes_no_stop(
-        self, table: SegmentTable, task: Task, note: Callable[[SegmentTable, Event, int], None], field: str
+    @pytest.mark.parametrize("note", [SegmentTable.note_start, SegmentTable.note_sighting])
+    def test_one_before_the_last_stop_opens_nothing(
+        self, table: SegmentTable, client: Any, name: str, task: Task, note: Note
     ) -> None:
         table.note_stop(task, event(task), Outcome.STOPPED, "request-1", NOW_MS)
-        note(table, event(task, T - 1), NOW_MS)
-        record = table.read([task])[task]
-        assert (record.stop_event_time_ms, getattr(record, field)) == (T, T - 1)
-        assert (record.outcome, record.event_id) == ("stopped", "evt-1")
+        before = item(client, name, task)
+        assert not note(table, task, T - 1)
+        assert item(client, name, task) == before
 
-    @pytest.mark.parametrize(("first_ms", "second_ms"), [(T, T + 1), (T + 1, T)])
-    def test_a_start_that_the_api_told_of_counts_like_any_other(
-        self, table: SegmentTable, task: Task, first_ms: int, second_ms: int
+    @pytest.mark.parametrize(("note", "opens"), [(SegmentTable.note_start, True), (SegmentTable.note_sighting, False)])
+    def test_at_the_time_of_the_stop_only_a_start_is_of_a_new_session(
+        self, table: SegmentTable, task: Task, note: Note, opens: bool
     ) -> None:
-        table.note_start(event(task, first_ms), NOW_MS)
-        table.note_known_start(task, second_ms, NOW_MS)
-        assert table.read([task])[task].started_at_ms == T + 1
+        table.note_stop(task, event(task), Outcome.STOPPED, "request-1", NOW_MS)
+        assert note(table, task, T) is opens
+        assert table.read([task])[task].is_open is opens
+
+    @pytest.mark.parametrize("note", [SegmentTable.note_start, SegmentTable.note_sighting])
+    def test_one_after_the_last_stop_opens_the_task_again(
+        self, table: SegmentTable, client: Any, name: str, task: Task, note: Note
+    ) -> None:
+        table.note_stop(task, event(task), Outcome.STOPPED, "request-1", NOW_MS)
+        assert note(table, task, T + 1)
+        record = table.read([task])[task]
+        assert (record.open_since_ms, record.outcome) == (T + 1, "stopped")
+        assert "expires_at" not in item(client, name, task)
+
+    def test_only_a_later_start_moves_the_task_s_start(self, table: SegmentTable, task: Task) -> None:
+        assert table.note_start(task, T + 1)
+        assert not table.note_start(task, T)
+        assert table.read([task])[task].open_since_ms == T + 1
+        assert table.note_start(task, T + 2)
+        record = table.read([task])[task]
+        assert (record.started_at_ms, record.open_since_ms) == (T + 2, T + 2)
+
+    def test_a_sighting_of_an_open_task_leaves_its_age(self, table: SegmentTable, task: Task) -> None:
+        table.note_sighting(task, T)
+        table.note_sighting(task, T + 1)
+        record = table.read([task])[task]
+        assert (record.seen_at_ms, record.open_since_ms) == (T + 1, T)
 
 
 class TestRooms:
     def test_the_end_of_a_room_is_remembered_with_its_event(
         self, table: SegmentTable, client: Any, name: str, room: Room
     ) -> None:
-        table.note_room_end(room_end(room, business_id="biz-1"), NOW_MS)
+        table.note_room_end(room_end(room, business_id="biz-1"), [], NOW_MS)
         assert item(client, name, Task(room, "#room")) == {
             "stop_event_time": str(T),
             "event_type": "RoomEnded",
@@ -228,21 +293,21 @@ class TestRooms:
 
     @pytest.mark.parametrize(("first_ms", "second_ms"), [(T, T + 1), (T + 1, T)])
     def test_the_newest_end_is_kept(self, table: SegmentTable, room: Room, first_ms: int, second_ms: int) -> None:
-        table.note_room_end(room_end(room, first_ms), NOW_MS)
-        table.note_room_end(room_end(room, second_ms), NOW_MS)
+        table.note_room_end(room_end(room, first_ms), [], NOW_MS)
+        table.note_room_end(room_end(room, second_ms), [], NOW_MS)
         assert table.read([room_item(room)])[room_item(room)].stop_event_time_ms == T + 1
 
     def test_the_rooms_own_item_is_no_task_of_it(self, table: SegmentTable, room: Room, task: Task) -> None:
-        table.note_room_end(room_end(room), NOW_MS)
+        table.note_room_end(room_end(room), [], NOW_MS)
         assert table.tasks_of(room) == {}
-        table.note_start(event(task), NOW_MS)
+        table.note_start(task, T)
         assert table.tasks_of(room).keys() == {task}
         assert ROOM_ITEM not in {known.task_id for known in table.tasks_of(room)}
 
     def test_rooms_of_like_names_share_no_task(self, table: SegmentTable, room: Room) -> None:
         others = [Room(room.app_id + "x", room.room_id), Room(room.app_id, room.room_id + "x")]
         for other in others:
-            table.note_start(event(Task(other, "audio")), NOW_MS)
+            table.note_start(Task(other, "audio"), T)
         assert table.tasks_of(room) == {}
         assert table.tasks_of(others[0]).keys() == {Task(others[0], "audio")}
 
@@ -279,6 +344,78 @@ class TestRooms:
         assert len(pages) > 1
 
 
+class TestWatching:
+    """Where the sweeper looks: the room's own item, and the sparse index of those that are watched."""
+
+    @staticmethod
+    def due(table: SegmentTable, room: Room, now_ms: int) -> list[int]:
+        return [check_at_ms for found, check_at_ms in table.rooms_due(now_ms, 1_000) if found == room]
+
+    def test_a_watched_room_names_its_open_tasks_and_is_due_at_its_time(
+        self, table: SegmentTable, client: Any, name: str, room: Room
+    ) -> None:
+        table.note_room_end(room_end(room), [], NOW_MS)
+        watched = table.watch(room, ["audio"], LATER_MS)
+        assert (watched.open_tasks, watched.check_at_ms) == (frozenset({"audio"}), LATER_MS)
+        assert watched.stop_event_time_ms == T
+        assert "expires_at" not in item(client, name, room_item(room))
+        assert self.due(table, room, LATER_MS - 1) == []
+        assert self.due(table, room, LATER_MS) == [LATER_MS]
+        assert table.count_watched() >= 1
+
+    def test_a_further_task_leaves_the_time_at_which_the_room_is_due(self, table: SegmentTable, room: Room) -> None:
+        table.watch(room, ["audio"], NOW_MS)
+        watched = table.watch(room, ["video"], LATER_MS)
+        assert (watched.open_tasks, watched.check_at_ms) == (frozenset({"audio", "video"}), NOW_MS)
+
+    def test_where_nothing_sweeps_a_room_only_names_its_open_tasks(self, table: SegmentTable, room: Room) -> None:
+        watched = table.watch(room, ["audio"], None)
+        assert (watched.open_tasks, watched.check_at_ms) == (frozenset({"audio"}), None)
+        assert self.due(table, room, 2**50) == []
+
+    def test_the_room_that_waits_longest_is_due_first(self, table: SegmentTable, room: Room) -> None:
+        others = [Room(room.app_id, f"{room.room_id}-{number}") for number in range(3)]
+        for number, other in enumerate(others):
+            table.watch(other, ["audio"], 30 - 10 * number)
+        assert [found for found, _ in table.rooms_due(30, 3)] == others[::-1]
+        assert len(table.rooms_due(30, 2)) == 2
+        for number, other in enumerate(others):
+            table.unwatch(other, 30 - 10 * number, NOW_MS)
+
+    def test_only_one_of_two_sweeps_has_a_room(self, table: SegmentTable, room: Room) -> None:
+        table.watch(room, ["audio"], NOW_MS)
+        first = table.postpone_check(room, NOW_MS, LATER_MS)
+        assert first
+        assert (first.open_tasks, first.check_at_ms) == (frozenset({"audio"}), LATER_MS)
+        assert table.postpone_check(room, NOW_MS, LATER_MS + 1) is None
+        assert table.unwatch(room, NOW_MS, NOW_MS) is None
+
+    def test_since_when_a_room_is_gone_is_remembered_and_forgotten(self, table: SegmentTable, room: Room) -> None:
+        table.watch(room, ["audio"], NOW_MS)
+        gone = table.note_gone(room, NOW_MS, LATER_MS, T)
+        assert gone
+        assert (gone.gone_at_ms, gone.check_at_ms) == (T, LATER_MS)
+        back = table.note_gone(room, LATER_MS, NOW_MS, None)
+        assert back
+        assert (back.gone_at_ms, back.check_at_ms) == (None, NOW_MS)
+
+    def test_a_room_that_is_no_longer_watched_names_its_tasks_and_expires(
+        self, table: SegmentTable, client: Any, name: str, room: Room
+    ) -> None:
+        table.watch(room, ["audio"], NOW_MS)
+        table.note_gone(room, NOW_MS, LATER_MS, T)
+        left = table.unwatch(room, LATER_MS, NOW_MS)
+        assert left == Record(open_tasks=frozenset({"audio"}))
+        assert item(client, name, room_item(room))["expires_at"] == str(EXPIRES)
+        assert self.due(table, room, 2**50) == []
+        assert table.postpone_check(room, LATER_MS, NOW_MS) is None
+
+    def test_an_end_names_no_longer_what_was_closed(self, table: SegmentTable, room: Room) -> None:
+        table.watch(room, ["audio", "video"], NOW_MS)
+        assert table.note_room_end(room_end(room), ["video"], NOW_MS).open_tasks == {"audio"}
+        assert table.note_room_end(room_end(room, T - 1), ["audio"], NOW_MS).open_tasks == {"audio"}
+
+
 class TestReading:
     def test_a_task_without_a_record_is_left_out(self, table: SegmentTable, task: Task) -> None:
         assert table.read([task]) == {}
@@ -290,7 +427,7 @@ class TestReading:
     def test_records_are_read_a_hundred_a_call(self, table: SegmentTable, client: Any, room: Room) -> None:
         tasks = [Task(room, f"task-{number}") for number in range(205)]
         for number, task in enumerate(tasks[::2]):
-            table.note_start(event(task, T + number), NOW_MS)
+            table.note_start(task, T + number)
         keys: list[int] = []
 
         def note(params: dict[str, Any], **_: object) -> None:
@@ -307,8 +444,8 @@ class TestReading:
         assert keys == [100, 100, 5]
 
     def test_records_of_tasks_and_rooms_are_read_together(self, table: SegmentTable, room: Room, task: Task) -> None:
-        table.note_start(event(task), NOW_MS)
-        table.note_room_end(room_end(room, T + 1), NOW_MS)
+        table.note_start(task, T)
+        table.note_room_end(room_end(room, T + 1), [], NOW_MS)
         found = table.read([task, room_item(room), Task(room, "unknown")])
         assert found.keys() == {task, room_item(room)}
 
@@ -354,10 +491,12 @@ USES = pytest.mark.parametrize(
     [
         pytest.param(lambda table, task: table.read([task]), id="read"),
         pytest.param(lambda table, task: table.tasks_of(task.room), id="tasks_of"),
-        pytest.param(lambda table, task: table.note_start(event(task), NOW_MS), id="note_start"),
-        pytest.param(lambda table, task: table.note_sighting(event(task), NOW_MS), id="note_sighting"),
-        pytest.param(lambda table, task: table.note_known_start(task, T, NOW_MS), id="note_known_start"),
-        pytest.param(lambda table, task: table.note_room_end(room_end(task.room), NOW_MS), id="note_room_end"),
+        pytest.param(lambda table, task: table.note_start(task, T), id="note_start"),
+        pytest.param(lambda table, task: table.note_sighting(task, T), id="note_sighting"),
+        pytest.param(lambda table, task: table.watch(task.room, ["audio"], T), id="watch"),
+        pytest.param(lambda table, _: table.rooms_due(T, 10), id="rooms_due"),
+        pytest.param(lambda table, task: table.postpone_check(task.room, T, T + 1), id="postpone_check"),
+        pytest.param(lambda table, task: table.note_room_end(room_end(task.room), [], NOW_MS), id="note_room_end"),
         pytest.param(
             lambda table, task: table.note_stop(task, event(task), Outcome.STOPPED, None, NOW_MS), id="note_stop"
         ),

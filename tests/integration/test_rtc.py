@@ -98,6 +98,7 @@ def settings(url: str, platform: str, read_timeout_seconds: float) -> Settings:
     unused = ["EVENT_QUEUE_URL", "DEAD_LETTER_QUEUE_URL", "SEGMENT_TABLE_NAME", "RTC_CREDENTIALS_SECRET_ARN"]
     numbers = ["RTC_CONNECT_TIMEOUT_SECONDS", "RTC_READ_TIMEOUT_SECONDS", "MAX_RECEIVE_COUNT"]
     numbers += ["DUPLICATE_WINDOW_SECONDS", "STALE_AFTER_SECONDS", "RECORD_RETENTION_DAYS", "MAX_CONCURRENCY"]
+    numbers += ["GIVE_UP_AFTER_MINUTES", "SWEEP_MINUTES"]
     environment = dict.fromkeys(unused, "unused") | dict.fromkeys(numbers, "5")
     environment |= {"RTC_PLATFORM": platform, "RTC_ENDPOINT": url, "RTC_QPS_LIMIT": "150"}
     return replace(read_settings(environment), rtc_read_timeout_seconds=read_timeout_seconds)

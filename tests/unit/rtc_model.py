@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -29,25 +29,31 @@ from stop_segment.rules import Outcome, Record, RunningTask, Verdict
 from stop_segment.settings import Settings, read_settings
 from stop_segment.stopper import Batch, Stopper
 from stop_segment.turns import Turns
+from sweep_rooms.settings import SweepSettings
+from sweep_rooms.settings import read_settings as read_sweep_settings
+from sweep_rooms.sweeper import SendRoomGone, Sweeper
 from tests.unit.memory_dynamo import MemoryDynamo
 
-SETTINGS: Settings = read_settings(
-    {
-        "EVENT_QUEUE_URL": "https://queue",
-        "DEAD_LETTER_QUEUE_URL": "https://letters",
-        "SEGMENT_TABLE_NAME": "segments",
-        "RTC_PLATFORM": "volcengine",
-        "RTC_CREDENTIALS_SECRET_ARN": "arn:secret",
-        "RTC_CONNECT_TIMEOUT_SECONDS": "2",
-        "RTC_READ_TIMEOUT_SECONDS": "5",
-        "RTC_QPS_LIMIT": "1000000",
-        "MAX_CONCURRENCY": "2",
-        "MAX_RECEIVE_COUNT": "6",
-        "DUPLICATE_WINDOW_SECONDS": "5",
-        "STALE_AFTER_SECONDS": "300",
-        "RECORD_RETENTION_DAYS": "7",
-    }
-)
+_ENVIRONMENT = {
+    "EVENT_QUEUE_URL": "https://queue",
+    "DEAD_LETTER_QUEUE_URL": "https://letters",
+    "SEGMENT_TABLE_NAME": "segments",
+    "RTC_PLATFORM": "volcengine",
+    "RTC_CREDENTIALS_SECRET_ARN": "arn:secret",
+    "RTC_CONNECT_TIMEOUT_SECONDS": "2",
+    "RTC_READ_TIMEOUT_SECONDS": "5",
+    "RTC_QPS_LIMIT": "1000000",
+    "MAX_CONCURRENCY": "2",
+    "MAX_RECEIVE_COUNT": "6",
+    "DUPLICATE_WINDOW_SECONDS": "5",
+    "STALE_AFTER_SECONDS": "30",
+    "RECORD_RETENTION_DAYS": "7",
+    "SWEEP_MINUTES": "5",
+    "MAX_TASK_HOURS": "0",
+    "GIVE_UP_AFTER_MINUTES": "60",
+}
+SETTINGS: Settings = read_settings(_ENVIRONMENT)
+SWEEP_SETTINGS: SweepSettings = read_sweep_settings(_ENVIRONMENT)
 EPOCH = datetime(2026, 11, 22, 6, tzinfo=UTC)  # second 0 of every history
 _EPOCH_MS = int(EPOCH.timestamp()) * 1000
 _MOST_TICKS = 20_000
@@ -86,7 +92,7 @@ class Decision:
     starts_known
         How many starts the table had been told of when the record was read, or the room's tasks were.
     api_is_to_be_asked
-        Whether the event was stale and the record without a start.
+        Whether the event was late.
     looked_ms
         When the API was asked, if it was; otherwise when the rules were.
     """
@@ -109,12 +115,23 @@ class Request:
 
 _decision: ContextVar[Decision] = ContextVar("decision")
 _starts_known: ContextVar[int] = ContextVar("starts_known", default=0)
+_clock: ContextVar[Callable[[], int]] = ContextVar("clock")
+
+
+@dataclass(frozen=True)
+class RoomLife:
+    """When somebody is in a room, in a history's seconds."""
+
+    starts: int
+    ends: int
+    room_id: str = "room-0"
 
 
 class RtcService:
-    """Sessions that start and end by the clock, StopSegment and GetSegmentTask."""
+    """Sessions and rooms that start and end by the clock, StopSegment, GetSegmentTask and GetRoomOnlineUsers."""
 
-    def __init__(self, sessions: Sequence[Session], now_ms: Callable[[], int]) -> None:
+    def __init__(self, sessions: Sequence[Session], now_ms: Callable[[], int], rooms: Sequence[RoomLife] = ()) -> None:
+        self._rooms = rooms
         self.sessions = sorted(sessions, key=lambda session: session.started_ms)
         self.requests: list[Request] = []
         self._now_ms = now_ms
@@ -141,6 +158,14 @@ class RtcService:
             return RunningTask(newest.started_ms, ended_at_ms=0, status=2), None
         return RunningTask(newest.started_ms, newest.stopped_ms or newest.ends_ms or 0, status=3), None
 
+    def room_exists(self, room: Room, sending: Callable[[], None]) -> bool:
+        sending()
+        return self.room_existed(room, self._now_ms())
+
+    def room_existed(self, room: Room, at_ms: int) -> bool:
+        """Whether somebody was in the room then."""
+        return any(life.room_id == room.room_id and ms(life.starts) <= at_ms < ms(life.ends) for life in self._rooms)
+
     def _newest(self, task: Task) -> Session | None:
         begun = [one for one in self.sessions if one.task == task and one.started_ms <= self._now_ms()]
         return begun[-1] if begun else None
@@ -156,7 +181,8 @@ class _ReadRecord(Record):
 class WatchedTable(SegmentTable):
     """The segment table, which keeps what it is told: starts, and times of stop events that were answered."""
 
-    def __init__(self) -> None:
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        self._now_ms = now_ms
         self.dynamo = MemoryDynamo()
         super().__init__(self.dynamo.client, SETTINGS.segment_table_name, SETTINGS.record_retention_seconds)
         self.starts: list[tuple[Task, int]] = []
@@ -165,6 +191,7 @@ class WatchedTable(SegmentTable):
     def begin_reading(self) -> None:
         """Note what is known by now, for what is decided from here on without a record."""
         _starts_known.set(len(self.starts))
+        _clock.set(self._now_ms)
 
     def read(self, tasks: Sequence[Task]) -> dict[Task, Record]:
         return self._watched(super().read(tasks))
@@ -173,21 +200,19 @@ class WatchedTable(SegmentTable):
         self.begin_reading()
         return self._watched(super().tasks_of(room))
 
-    def note_start(self, event: Event, now_ms: int) -> None:
-        super().note_start(event, now_ms)
-        self.starts.extend((task, event.time_ms) for task in event.tasks)
-
-    def note_known_start(self, task: Task, started_at_ms: int, now_ms: int) -> None:
-        super().note_known_start(task, started_at_ms, now_ms)
+    def note_start(self, task: Task, started_at_ms: int, business_id: str | None = None) -> bool:
+        is_open = super().note_start(task, started_at_ms, business_id)
         self.starts.append((task, started_at_ms))
+        return is_open
 
     def note_stop(self, task: Task, event: Event, outcome: Outcome, request_id: str | None, now_ms: int) -> None:
         super().note_stop(task, event, outcome, request_id, now_ms)
         self.answers.append((task, event.time_ms))
 
-    def note_room_end(self, event: Event, now_ms: int) -> None:
-        super().note_room_end(event, now_ms)
+    def note_room_end(self, event: Event, closed: Collection[str], now_ms: int) -> Record:
+        room = super().note_room_end(event, closed, now_ms)
         self.answers.append((room_item(event.room), event.time_ms))
+        return room
 
     def _watched(self, records: dict[Task, Record]) -> dict[Task, Record]:
         return {task: _ReadRecord(**vars(record), starts_known=len(self.starts)) for task, record in records.items()}
@@ -294,38 +319,38 @@ class History:
         return [message.event for message in self.messages]
 
 
-def watched_decide(time_ms: int, record: Record, now_ms: int, **limits: int) -> Verdict:
+def watched_decide(time_ms: int, record: Record, *, is_late: bool, duplicate_window_ms: int) -> Verdict:
     """Decide by the rules, and keep what was known then, for whoever asks why a request was made."""
     # Of a task without a record, or of a room's, is known when the invocation began or its tasks were read.
     known = record.starts_known if isinstance(record, _ReadRecord) else 0
-    stale = now_ms - time_ms > SETTINGS.stale_after_ms
-    known = max(known, _starts_known.get())
-    _decision.set(Decision(time_ms, known, stale and record.started_at_ms is None, now_ms))
-    return rules.decide(time_ms, record, now_ms, **limits)
+    _decision.set(Decision(time_ms, max(known, _starts_known.get()), is_late, _clock.get()()))
+    return rules.decide(time_ms, record, is_late=is_late, duplicate_window_ms=duplicate_window_ms)
 
 
 def make_stopper(table: SegmentTable, rtc: RtcService, in_thread: InThread, now_ms: Callable[[], int]) -> Stopper:
     """Make a function environment's stopper; every step of it goes through `in_thread`."""
+    stops, queries = _calls(in_thread, now_ms), _calls(in_thread, now_ms)
+    return Stopper(SETTINGS, table, cast("RtcApi", rtc), stops, queries, in_thread, now_ms, _measure)
 
+
+def make_sweeper(
+    table: SegmentTable, rtc: RtcService, in_thread: InThread, send: SendRoomGone, now_ms: Callable[[], int]
+) -> Sweeper:
+    """Make a sweeper; every step of it goes through `in_thread`."""
+    questions = _calls(in_thread, now_ms)
+    return Sweeper(SWEEP_SETTINGS, table, cast("RtcApi", rtc), questions, in_thread, send, now_ms)
+
+
+def _calls(in_thread: InThread, now_ms: Callable[[], int]) -> Calls:
     def clock_seconds() -> float:
         return now_ms() / 1000
 
-    def measure(name: str, value: float) -> None:
-        """Nobody reads the metrics here."""
+    turns = Turns(SETTINGS.requests_per_second, clock_seconds, lambda _: asyncio.sleep(0))
+    return Calls(turns, Circuit(clock_seconds), in_thread, clock_seconds, _measure)
 
-    circuit = Circuit(clock_seconds)
-    waited_seconds = 0.0
 
-    async def wait(seconds: float) -> None:
-        nonlocal waited_seconds
-        waited_seconds += seconds
-        await asyncio.sleep(0)
-
-    def calls() -> Calls:
-        turns = Turns(SETTINGS.requests_per_second, lambda: waited_seconds, wait)
-        return Calls(turns, circuit, in_thread, clock_seconds, measure)
-
-    return Stopper(SETTINGS, table, cast("RtcApi", rtc), calls(), calls(), in_thread, now_ms, measure)
+def _measure(name: str, value: float) -> None:
+    """Nobody reads the metrics here."""
 
 
 @dataclass
@@ -389,7 +414,7 @@ class World:
         self._environments: dict[int, _Environment] = {}
         self._done: set[int] = set()
         self._events = history.events
-        self.table = WatchedTable()
+        self.table = WatchedTable(self.now_ms)
         self.rtc = RtcService(
             [
                 Session(life.task, ms(life.starts), None if life.ends is None else ms(life.ends))

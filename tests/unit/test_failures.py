@@ -6,6 +6,7 @@ from stop_segment import failures
 from stop_segment.errors import (
     ConnectionLost,
     CredentialsRefused,
+    FunctionFailed,
     InvalidMessage,
     KeyRenewed,
     NoTimeLeft,
@@ -13,11 +14,14 @@ from stop_segment.errors import (
     Retryable,
     StopError,
 )
-from stop_segment.failures import Failure, back_off_seconds, dead_letter_kind
+from stop_segment.failures import End, Failure, back_off_seconds, delay_seconds, end_of
+
+T = 1_795_327_920_123
+GIVE_UP_AFTER_MS = 3_600_000
 
 
 def failure(error: type[StopError] = Retryable, receive_count: int = 1, body: str = "{}") -> Failure:
-    return Failure("m-1", "handle", body, receive_count, 1_795_327_920_123, error("Code", "It did not work."))
+    return Failure("m-1", "handle", body, receive_count, T, T, error("Code", "It did not work."))
 
 
 class TestBackOff:
@@ -40,33 +44,46 @@ class TestBackOff:
 
 
 @pytest.mark.parametrize(
-    ("error", "receive_count", "kind"),
+    ("error", "receive_count", "age_ms", "end"),
     [
-        (InvalidMessage, 1, "invalid_message"),
-        (InvalidMessage, 6, "invalid_message"),
-        (Rejected, 1, "rejected"),
-        (Rejected, 6, "rejected"),
-        (Retryable, 1, None),
-        (Retryable, 5, None),
-        (Retryable, 6, "exhausted"),
-        (Retryable, 7, "exhausted"),
-        (CredentialsRefused, 5, None),
-        (CredentialsRefused, 6, "exhausted"),
-        (ConnectionLost, 5, None),
-        (ConnectionLost, 6, "exhausted"),
-        (KeyRenewed, 6, "exhausted"),
-        (NoTimeLeft, 5, None),
-        (NoTimeLeft, 6, "exhausted"),
+        (InvalidMessage, 1, 0, End.INVALID_MESSAGE),
+        (InvalidMessage, 6, 0, End.INVALID_MESSAGE),
+        (Rejected, 1, 0, End.REJECTED),
+        (Rejected, 6, 0, End.REJECTED),
+        (Retryable, 1, GIVE_UP_AFTER_MS, End.RETRIED),
+        (Retryable, 5, GIVE_UP_AFTER_MS, End.RETRIED),
+        (Retryable, 6, GIVE_UP_AFTER_MS - 1, End.REQUEUED),
+        (Retryable, 6, GIVE_UP_AFTER_MS, End.EXHAUSTED),
+        (Retryable, 7, GIVE_UP_AFTER_MS, End.EXHAUSTED),
+        (CredentialsRefused, 5, 0, End.RETRIED),
+        (CredentialsRefused, 6, 0, End.REQUEUED),
+        (ConnectionLost, 6, 0, End.REQUEUED),
+        (KeyRenewed, 6, 0, End.REQUEUED),
+        (NoTimeLeft, 5, 0, End.RETRIED),
+        (NoTimeLeft, 6, 0, End.REQUEUED),
+        (FunctionFailed, 5, 0, End.RETRIED),
+        (FunctionFailed, 6, 0, End.EXHAUSTED),
     ],
 )
-def test_a_message_goes_to_the_dead_letter_queue_when_nothing_more_can_be_done(
-    error: type[StopError], receive_count: int, kind: str | None
+def test_a_message_is_given_up_where_people_must_mend_it_or_when_it_is_too_old(
+    error: type[StopError], receive_count: int, age_ms: int, end: End
 ) -> None:
-    assert dead_letter_kind(failure(error, receive_count), max_receive_count=6) == kind
+    failed = failure(error, receive_count)
+    assert end_of(failed, T + age_ms, max_receive_count=6, give_up_after_ms=GIVE_UP_AFTER_MS) is end
 
 
-def test_a_message_that_may_be_received_once_is_exhausted_at_once() -> None:
-    assert dead_letter_kind(failure(receive_count=1), max_receive_count=1) == "exhausted"
+def test_a_message_that_may_be_received_once_has_one_receive_and_then_its_copies() -> None:
+    ends = [
+        end_of(failure(receive_count=1), T, max_receive_count=1, give_up_after_ms=give_up_ms) for give_up_ms in (0, 1)
+    ]
+    assert ends == [End.EXHAUSTED, End.REQUEUED]
+
+
+@pytest.mark.parametrize(
+    ("age_ms", "longest"), [(0, 5), (4_000, 5), (60_000, 60), (900_000, 900), (10_000_000, 900), (-1, 5)]
+)
+def test_a_copy_waits_for_up_to_as_long_as_its_message_has_been_tried(age_ms: int, longest: int) -> None:
+    assert [delay_seconds(age_ms, jitter) for jitter in (0, 1)] == [0, longest]
 
 
 class TestParts:

@@ -14,7 +14,8 @@ from cfnlint.decode import cfn_yaml
 from stop_segment import report
 from stop_segment.arrivals import Arrival, Message
 from stop_segment.errors import CredentialsRefused, InvalidMessage
-from stop_segment.failures import Failure
+from stop_segment.events import Event, EventType, Room
+from stop_segment.failures import End, Failure
 from stop_segment.rules import Outcome
 
 ROOT = Path(__file__).parents[2]
@@ -93,10 +94,11 @@ class TestMetrics:
         arrival = Arrival(Message("1", "", "", 0), InvalidMessage("NotJson", "the body is not JSON"))
         for outcome in Outcome:
             report.log_outcome(arrival, "audio", outcome)
-        failure = Failure("1", "", "", 1, 0, CredentialsRefused("InvalidAccessKey", "the API refuses the key"))
-        source = (ROOT / "functions" / "stop_segment" / "failures.py").read_text()
-        for end in [report.RETRIED, *re.findall(r'return "(\w+)"', source)]:
-            report.log_failure(failure, end, unsent=False)
+        gone = Event(EventType.ROOM_GONE, Room("661e", "room-1"), 0, ("audio",))
+        report.log_outcome(Arrival(arrival.message, gone), "audio", Outcome.STOPPED)
+        failure = Failure("1", "", "", 1, 0, 0, CredentialsRefused("InvalidAccessKey", "the API refuses the key"))
+        for end in End:
+            report.log_failure(failure, end, sent=True)
         for name in TestMetrics.literals("stop_segment", "measure"):
             report.measure(name, 1)
         emitted = metrics.serialize_metric_set()
@@ -111,7 +113,7 @@ class TestMetrics:
         stops = {name: (unit, "stop_segment") for name, unit in self.reported(monkeypatch).items()}
         others = {
             name: ("Count", function)
-            for function in ("receive_callback", "publish_outcome")
+            for function in ("receive_callback", "publish_outcome", "sweep_rooms")
             for name in self.literals(function, "add_metric|count|Refusal")
         }
         return {**stops, **others}

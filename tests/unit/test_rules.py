@@ -2,15 +2,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stop_segment.rules import Record, RunningTask, Verdict, decide, decide_from_api
+from stop_segment.events import Event, EventType, Room
+from stop_segment.rules import API_REMEMBERS_MS, Record, RunningTask, Verdict, decide, decide_from_api, is_late
 
 WINDOW_MS = 5_000
-STALE_MS = 300_000
+STALE_MS = 30_000
 T = 1_795_327_920_000
 
 
-def verdict(time_ms: int, record: Record, now_ms: int) -> Verdict:
-    return decide(time_ms, record, now_ms, duplicate_window_ms=WINDOW_MS, stale_after_ms=STALE_MS)
+def verdict(time_ms: int, record: Record, *, late: bool = False) -> Verdict:
+    return decide(time_ms, record, is_late=late, duplicate_window_ms=WINDOW_MS)
 
 
 def stopped_at(time_ms: int, *, started_at_ms: int | None = None) -> Record:
@@ -53,35 +54,67 @@ def started_at(time_ms: int) -> Record:
     ],
 )
 def test_a_fresh_stop_event_is_decided_by_the_record(record: Record, expected: Verdict) -> None:
-    assert verdict(T, record, now_ms=T) is expected
+    assert verdict(T, record) is expected
 
 
 @pytest.mark.parametrize(
-    ("record", "age_ms", "expected"),
+    ("record", "expected"),
     [
-        pytest.param(Record(), STALE_MS, Verdict.STOP, id="as old as may be"),
-        pytest.param(Record(), STALE_MS + 1, Verdict.ASK, id="stale"),
-        pytest.param(Record(seen_at_ms=T - 1), STALE_MS + 1, Verdict.ASK, id="stale, and a sighting is not a start"),
-        pytest.param(stopped_at(T - WINDOW_MS - 1), STALE_MS + 1, Verdict.ASK, id="stale, stopped once long before"),
-        pytest.param(stopped_at(T), STALE_MS + 1, Verdict.DUPLICATE, id="stale, but answered"),
-        pytest.param(started_at(T), STALE_MS + 1, Verdict.STOP, id="stale, but the start is known"),
-        pytest.param(started_at(T + 1), STALE_MS + 1, Verdict.SUPERSEDED, id="stale, and started later"),
-        pytest.param(Record(), -1, Verdict.STOP, id="our clock is behind"),
+        pytest.param(Record(), Verdict.ASK, id="nothing is known"),
+        pytest.param(Record(seen_at_ms=T - 1), Verdict.ASK, id="a sighting is not a start"),
+        pytest.param(stopped_at(T - WINDOW_MS - 1), Verdict.ASK, id="stopped once long before"),
+        pytest.param(started_at(T), Verdict.ASK, id="the start is known, perhaps of an older session"),
+        pytest.param(stopped_at(T), Verdict.DUPLICATE, id="answered"),
+        pytest.param(started_at(T + 1), Verdict.SUPERSEDED, id="started later"),
     ],
 )
-def test_a_stale_stop_event_asks_first_where_no_start_is_known(record: Record, age_ms: int, expected: Verdict) -> None:
-    assert verdict(T, record, now_ms=T + age_ms) is expected
+def test_a_late_stop_event_asks_first_unless_it_is_answered_or_superseded(record: Record, expected: Verdict) -> None:
+    assert verdict(T, record, late=True) is expected
 
 
-def test_an_expired_record_still_counts() -> None:
-    assert verdict(T, Record(stop_event_time_ms=T, expires_at_seconds=1), now_ms=T) is Verdict.DUPLICATE
+@pytest.mark.parametrize(("opened_ms", "expected"), [(T, Verdict.STOP), (T + 1, Verdict.ASK)])
+def test_a_task_that_was_first_heard_of_after_the_event_is_asked_about(opened_ms: int, expected: Verdict) -> None:
+    assert verdict(T, Record(open_since_ms=opened_ms, seen_at_ms=opened_ms)) is expected
+
+
+@pytest.mark.parametrize(
+    ("event_type", "second_try", "age_ms", "late"),
+    [
+        pytest.param(EventType.ROOM_ENDED, False, STALE_MS, False, id="as old as may be"),
+        pytest.param(EventType.ROOM_ENDED, False, STALE_MS + 1, True, id="stale"),
+        pytest.param(EventType.ROOM_ENDED, False, -1, False, id="our clock is behind"),
+        pytest.param(EventType.ROOM_ENDED, True, 0, True, id="received before"),
+        pytest.param(EventType.ROOM_GONE, False, 0, True, id="of the sweeper"),
+    ],
+)
+def test_an_event_is_late_if_a_session_may_have_begun_since(
+    event_type: EventType, second_try: bool, age_ms: int, late: bool
+) -> None:
+    event = Event(event_type, Room("661e", "room-1"), T, is_second_try=second_try)
+    assert is_late(event, T + age_ms, STALE_MS) is late
 
 
 def test_without_a_window_only_the_same_or_an_older_event_is_a_duplicate() -> None:
-    verdicts = [
-        decide(time_ms, stopped_at(T), T, duplicate_window_ms=0, stale_after_ms=STALE_MS) for time_ms in (T, T + 1)
-    ]
+    verdicts = [decide(time_ms, stopped_at(T), is_late=False, duplicate_window_ms=0) for time_ms in (T, T + 1)]
     assert verdicts == [Verdict.DUPLICATE, Verdict.STOP]
+
+
+@pytest.mark.parametrize(
+    ("record", "is_open", "may_be_open"),
+    [
+        pytest.param(Record(), False, False, id="nothing is known"),
+        pytest.param(Record(open_since_ms=T), True, True, id="open"),
+        pytest.param(Record(open_since_ms=T, stop_event_time_ms=T + 1), True, True, id="open, with an older answer"),
+        pytest.param(stopped_at(T, started_at_ms=T), False, False, id="closed"),
+        pytest.param(stopped_at(T), False, True, id="closed, no start is ever told"),
+        pytest.param(Record(stop_event_time_ms=T, event_type="RoomGone"), False, False, id="closed by the sweeper"),
+        pytest.param(started_at(T), True, True, id="of version 0.1: started"),
+        pytest.param(stopped_at(T, started_at_ms=T + 1), True, True, id="of version 0.1: started again"),
+        pytest.param(Record(seen_at_ms=T, stop_event_time_ms=T + 1), True, True, id="of version 0.1: seen once"),
+    ],
+)
+def test_a_record_says_whether_its_task_may_be_running(record: Record, is_open: bool, may_be_open: bool) -> None:
+    assert (record.is_open, record.may_be_open) == (is_open, may_be_open)
 
 
 TIMES = st.integers(T - 2 * STALE_MS, T + 2 * STALE_MS) | st.integers(T - 3, T + 3)
@@ -90,53 +123,45 @@ RECORDS = st.builds(
     stop_event_time_ms=st.none() | TIMES,
     started_at_ms=st.none() | TIMES,
     seen_at_ms=st.none() | TIMES,
-    expires_at_seconds=st.integers(0, 2**33),
+    open_since_ms=st.none() | TIMES,
 )
 
 
 class TestAlways:
-    @given(TIMES, TIMES, RECORDS, TIMES)
+    @given(TIMES, TIMES, RECORDS, st.booleans())
     def test_what_is_older_than_a_duplicate_is_a_duplicate(
-        self, one_ms: int, other_ms: int, record: Record, now_ms: int
+        self, one_ms: int, other_ms: int, record: Record, late: bool
     ) -> None:
         older_ms, newer_ms = sorted([one_ms, other_ms])
-        if verdict(newer_ms, record, now_ms) is Verdict.DUPLICATE:
-            assert verdict(older_ms, record, now_ms) is Verdict.DUPLICATE
+        if verdict(newer_ms, record, late=late) is Verdict.DUPLICATE:
+            assert verdict(older_ms, record, late=late) is Verdict.DUPLICATE
 
-    @given(TIMES, RECORDS, TIMES)
-    def test_late_event_never_stops_a_restarted_task(self, time_ms: int, record: Record, now_ms: int) -> None:
+    @given(TIMES, RECORDS, st.booleans())
+    def test_late_event_never_stops_a_restarted_task(self, time_ms: int, record: Record, late: bool) -> None:
         if record.started_at_ms is not None and record.started_at_ms > time_ms:
-            assert verdict(time_ms, record, now_ms) in (Verdict.DUPLICATE, Verdict.SUPERSEDED)
+            assert verdict(time_ms, record, late=late) in (Verdict.DUPLICATE, Verdict.SUPERSEDED)
 
-    @given(TIMES, RECORDS, TIMES)
-    def test_only_a_later_start_supersedes(self, time_ms: int, record: Record, now_ms: int) -> None:
-        if verdict(time_ms, record, now_ms) is Verdict.SUPERSEDED:
+    @given(TIMES, RECORDS, st.booleans())
+    def test_only_a_later_start_supersedes(self, time_ms: int, record: Record, late: bool) -> None:
+        if verdict(time_ms, record, late=late) is Verdict.SUPERSEDED:
             assert record.started_at_ms is not None
             assert record.started_at_ms > time_ms
 
-    @given(TIMES, RECORDS, TIMES)
-    def test_an_answered_event_is_never_answered_again(self, time_ms: int, record: Record, now_ms: int) -> None:
+    @given(TIMES, RECORDS, st.booleans())
+    def test_an_answered_event_is_never_answered_again(self, time_ms: int, record: Record, late: bool) -> None:
         answered = Record(stop_event_time_ms=time_ms, started_at_ms=record.started_at_ms)
-        assert verdict(time_ms, answered, now_ms) is Verdict.DUPLICATE
+        assert verdict(time_ms, answered, late=late) is Verdict.DUPLICATE
 
-    @given(TIMES, RECORDS, TIMES)
+    @given(TIMES, RECORDS)
+    def test_a_late_event_never_calls_without_asking(self, time_ms: int, record: Record) -> None:
+        assert verdict(time_ms, record, late=True) is not Verdict.STOP
+
+    @given(TIMES, RECORDS)
     def test_a_known_start_after_the_last_answer_is_stopped_by_any_later_event(
-        self, time_ms: int, record: Record, now_ms: int
+        self, time_ms: int, record: Record
     ) -> None:
         restarted = Record(stop_event_time_ms=time_ms - 2, started_at_ms=time_ms - 1, seen_at_ms=record.seen_at_ms)
-        assert verdict(time_ms, restarted, now_ms) is Verdict.STOP
-
-    @given(TIMES, RECORDS, TIMES, TIMES)
-    def test_age_counts_only_where_no_start_is_known(
-        self, time_ms: int, record: Record, now_ms: int, later_ms: int
-    ) -> None:
-        if record.started_at_ms is not None:
-            assert verdict(time_ms, record, now_ms) is verdict(time_ms, record, later_ms) is not Verdict.ASK
-
-    @given(TIMES, RECORDS, TIMES)
-    def test_a_sighting_decides_nothing(self, time_ms: int, record: Record, now_ms: int) -> None:
-        unseen = Record(stop_event_time_ms=record.stop_event_time_ms, started_at_ms=record.started_at_ms)
-        assert verdict(time_ms, record, now_ms) is verdict(time_ms, unseen, now_ms)
+        assert verdict(time_ms, restarted) is Verdict.STOP
 
 
 UNKNOWN, NOT_STARTED, RUNNING, ENDED, FAILED = range(5)
@@ -153,7 +178,7 @@ UNKNOWN, NOT_STARTED, RUNNING, ENDED, FAILED = range(5)
         pytest.param(RunningTask(T - 1, T + 1, ENDED), Verdict.ALREADY_STOPPED, id="ended since"),
         pytest.param(RunningTask(T - 1, 0, ENDED), Verdict.ALREADY_STOPPED, id="ended, nobody knows when"),
         pytest.param(RunningTask(T - 1, T, RUNNING), Verdict.ALREADY_STOPPED, id="an end says more than a status"),
-        pytest.param(RunningTask(T + 1, T + 2, ENDED), Verdict.SUPERSEDED, id="started and ended later"),
+        pytest.param(RunningTask(T + 1, T + 2, ENDED), Verdict.ALREADY_STOPPED, id="started and ended later"),
         pytest.param(RunningTask(0, 0, FAILED), Verdict.ALREADY_STOPPED, id="failed to start"),
         pytest.param(RunningTask(T - 1, 0, FAILED), Verdict.ALREADY_STOPPED, id="failed"),
         pytest.param(RunningTask(0, 0, NOT_STARTED), Verdict.SUPERSEDED, id="not started yet"),
@@ -163,13 +188,22 @@ UNKNOWN, NOT_STARTED, RUNNING, ENDED, FAILED = range(5)
         pytest.param(RunningTask(0, 0, RUNNING), Verdict.ASK, id="running, nobody knows since when"),
     ],
 )
-def test_the_api_decides_of_a_stale_stop_event(task: RunningTask | None, expected: Verdict) -> None:
-    assert decide_from_api(T, task) is expected
+def test_the_api_decides_of_a_late_stop_event(task: RunningTask | None, expected: Verdict) -> None:
+    assert decide_from_api(T, task, Record(open_since_ms=T), T) is expected
+
+
+@pytest.mark.parametrize(
+    ("opened_ms", "expected"),
+    [(None, Verdict.ALREADY_STOPPED), (T + 1, Verdict.ALREADY_STOPPED), (T, Verdict.STOP)],
+)
+def test_a_task_that_began_before_the_api_s_memory_is_stopped_unheard(opened_ms: int | None, expected: Verdict) -> None:
+    record = Record(open_since_ms=opened_ms)
+    assert decide_from_api(T, None, record, T + API_REMEMBERS_MS) is expected
 
 
 @given(TIMES, TIMES, st.integers(0, 2 * T), st.integers(UNKNOWN, FAILED))
 def test_the_api_never_lets_a_late_event_stop_a_restarted_task(
     time_ms: int, started_at_ms: int, ended_at_ms: int, status: int
 ) -> None:
-    stops = decide_from_api(time_ms, RunningTask(started_at_ms, ended_at_ms, status)) is Verdict.STOP
+    stops = decide_from_api(time_ms, RunningTask(started_at_ms, ended_at_ms, status), Record(), T) is Verdict.STOP
     assert not (stops and started_at_ms > time_ms)

@@ -25,7 +25,9 @@ def test_every_setting_is_read() -> None:
         queries_per_second=8,
         max_receive_count=6,
         duplicate_window_ms=5_000,
-        stale_after_ms=300_000,
+        stale_after_ms=30_000,
+        give_up_after_ms=3_600_000,
+        sweep_every_ms=300_000,
         record_retention_seconds=604_800,
     )
 
@@ -83,6 +85,8 @@ def test_a_missing_setting_is_named(name: str) -> None:
         ("DUPLICATE_WINDOW_SECONDS", 0),
         ("STALE_AFTER_SECONDS", 1),
         ("RECORD_RETENTION_DAYS", 2),
+        ("GIVE_UP_AFTER_MINUTES", 0),
+        ("SWEEP_MINUTES", 0),
     ],
 )
 @pytest.mark.parametrize("bad", ["below", "-1", "1.5", "1e3", "five", " 5", "5\n", "+5", "0x5", "1_000", "\u0665", "²"])

@@ -5,13 +5,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
+from unittest.mock import patch
 
 import pytest
 
 from stop_segment.calls import Calls
 from stop_segment.errors import InvalidMessage, NoAnswer, Rejected, Retryable, StopError
 from stop_segment.events import Event, EventType, Room, Task
-from stop_segment.records import SegmentTable
+from stop_segment.records import SegmentTable, room_item
 from stop_segment.rtc import RtcApi, Stopped
 from stop_segment.rules import Outcome, Record, RunningTask
 from stop_segment.stopper import Done, Served, Stopper
@@ -19,7 +20,7 @@ from tests.unit.memory_dynamo import MemoryDynamo
 from tests.unit.rtc_model import SETTINGS
 
 T = 1_795_327_920_000
-DAY_MS = 86_400_000
+MINUTE_MS = 60_000
 STALE_MS = SETTINGS.stale_after_ms + 1
 ROOM = Room("661e", "room-1")
 AUDIO = Task(ROOM, "audio")
@@ -56,12 +57,13 @@ class Environment:
         self.table = SegmentTable(self.client, SETTINGS.segment_table_name, SETTINGS.record_retention_seconds)
         self.did: Counter[str] = Counter()
         self.measured: list[tuple[str, float]] = []
+        self.settings = SETTINGS
         self.restart()
 
     def restart(self) -> None:
         calls, api = cast("Calls", self), cast("RtcApi", self.rtc)
         self.stopper = Stopper(
-            SETTINGS,
+            self.settings,
             self.table,
             api,
             calls,
@@ -97,6 +99,19 @@ class Environment:
     def record(self) -> Record | None:
         return self.table.read([AUDIO]).get(AUDIO)
 
+    def room(self) -> Record:
+        return self.table.read([room_item(ROOM)])[room_item(ROOM)]
+
+    def put(self, task_id: str, times: dict[str, int]) -> None:
+        """Put an item as version 0.1 wrote it."""
+        self.client.update_item(
+            TableName=SETTINGS.segment_table_name,
+            Key={"room": {"S": "661e#room-1"}, "task_id": {"S": task_id}},
+            UpdateExpression="SET " + ", ".join(f"#{name} = :{name}" for name in times),
+            ExpressionAttributeNames={f"#{name}": name for name in times},
+            ExpressionAttributeValues={f":{name}": {"N": str(time_ms)} for name, time_ms in times.items()},
+        )
+
     def item(self) -> dict[str, Any]:
         key = {"room": {"S": "661e#room-1"}, "task_id": {"S": "audio"}}
         answer = self.client.get_item(TableName=SETTINGS.segment_table_name, Key=key, ConsistentRead=True)
@@ -131,7 +146,7 @@ class TestSightings:
     def test_a_task_that_was_just_seen_costs_nothing(self, environment: Environment) -> None:
         assert environment.serve(sighting()) == [KNOWN]
         assert environment.did["note_sighting"] == 1
-        for later_ms in (0, 1, DAY_MS - 1):
+        for later_ms in (0, 1, MINUTE_MS - 1):
             environment.now_ms = T + later_ms
             assert environment.serve(sighting(T + later_ms)) == [KNOWN]
             assert not environment.did
@@ -141,27 +156,54 @@ class TestSightings:
         assert environment.serve(sighting(T - 1)) == [KNOWN]
         assert environment.did["read"]
 
-    def test_a_day_later_the_table_is_asked_again(self, environment: Environment) -> None:
+    def test_a_minute_later_the_table_is_asked_again_and_nothing_is_written(self, environment: Environment) -> None:
         environment.serve(sighting())
-        environment.now_ms += DAY_MS
-        environment.serve(sighting(T + DAY_MS))
-        assert environment.did["read"]
+        environment.now_ms += MINUTE_MS
+        assert environment.serve(sighting(T + MINUTE_MS)) == [KNOWN]
+        assert environment.did == {"read": 2}
 
-    @pytest.mark.parametrize(
-        ("later_ms", "is_renewed"), [(1_000, False), (DAY_MS, False), (DAY_MS + 999, False), (DAY_MS + 1_000, True)]
-    )
-    def test_a_record_is_renewed_when_it_is_more_than_a_day_old(
-        self, environment: Environment, later_ms: int, is_renewed: bool
-    ) -> None:
+    def test_a_slice_from_before_the_stop_changes_nothing(self, environment: Environment) -> None:
+        environment.serve(stop())
+        assert environment.serve(sighting(T)) == [KNOWN]
+        assert environment.did == {"read": 1}
+
+    def test_a_slice_from_after_the_stop_opens_the_task_again(self, environment: Environment) -> None:
         environment.serve(sighting())
-        environment.restart()
-        environment.now_ms += later_ms
-        environment.serve(sighting(T + later_ms))
+        environment.serve(stop(T + 1))
+        environment.serve(sighting(T + 2))
         record = environment.record()
         assert record
-        kept_since_ms = T + later_ms if is_renewed else T
-        assert record.expires_at_seconds == kept_since_ms // 1000 + SETTINGS.record_retention_seconds
-        assert record.seen_at_ms == kept_since_ms
+        assert record.open_since_ms == T + 2
+
+    @pytest.mark.parametrize("told", [start, sighting])
+    def test_what_is_opened_is_watched_and_named_by_its_room(
+        self, environment: Environment, told: Callable[[int], Event]
+    ) -> None:
+        environment.serve(told(T))
+        assert environment.did["watch"] == 1
+        environment.restart()
+        environment.serve(told(T + 1))
+        assert not environment.did["watch"]
+        room = environment.room()
+        assert (room.open_tasks, room.check_at_ms) == (frozenset({"audio"}), T + SETTINGS.sweep_every_ms)
+
+    def test_where_nothing_sweeps_a_room_only_names_its_tasks(self, environment: Environment) -> None:
+        environment.settings = replace(SETTINGS, sweep_every_ms=0)
+        environment.restart()
+        environment.serve(start())
+        room = environment.room()
+        assert (room.open_tasks, room.check_at_ms) == (frozenset({"audio"}), None)
+        environment.serve(replace(start(T + 1), task_ids=("audio",)))
+        assert not environment.did["watch"]
+
+    def test_the_first_task_that_a_room_names_brings_those_of_version_0_1_along(self, environment: Environment) -> None:
+        for task_id, times in {
+            "seen": {"seen_at": T - 9},
+            "closed": {"started_at": T - 9, "stop_event_time": T},
+        }.items():
+            environment.put(task_id, times)
+        environment.serve(start())
+        assert environment.room().open_tasks == {"audio", "seen"}
 
     def test_ten_thousand_tasks_are_remembered_and_the_first_is_forgotten_first(self, environment: Environment) -> None:
         tasks = [Task(ROOM, f"task-{number}") for number in range(10_001)]
@@ -176,6 +218,48 @@ class TestRooms:
         environment.serve(room_end())
         environment.serve(room_end(T + later_ms))
         assert environment.did["note_room_end"] == writes
+
+    def test_a_room_whose_tasks_are_closed_has_none_to_stop(self, environment: Environment) -> None:
+        environment.serve(start())
+        environment.serve(room_end(T + 1))
+        assert environment.serve(room_end(T + 2)) == [Served([Done("audio", Outcome.DUPLICATE)])]
+        assert environment.serve(room_end(T + MINUTE_MS)) == [Served([Done(None, Outcome.NO_OPEN_TASKS)])]
+        assert len(environment.rtc.stops) == 1
+
+    @pytest.mark.parametrize("ends", [1, 10, 100])
+    def test_an_end_costs_the_same_however_many_tasks_the_room_has_had(
+        self, environment: Environment, ends: int
+    ) -> None:
+        for number in range(ends):
+            environment.now_ms = T + number * MINUTE_MS
+            environment.serve(replace(start(environment.now_ms), task_ids=(f"audio-{number}",)))
+            environment.serve(room_end(environment.now_ms + 1))
+        assert len(environment.rtc.stops) == ends
+        assert environment.did == {"read": 2 if ends == 1 else 3, "note_room_end": 1, "note_stop": 1}
+        assert len(environment.room().open_tasks) <= 2
+
+    def test_a_room_of_version_0_1_has_all_its_tasks_stopped(self, environment: Environment) -> None:
+        environment.put("seen", {"seen_at": T - 9, "stop_event_time": T - 8})
+        environment.put("started", {"started_at": T - 9})
+        environment.put("closed", {"started_at": T - 9, "stop_event_time": T - 8})
+        environment.serve(room_end(T + MINUTE_MS))
+        assert sorted(environment.rtc.stops) == [("seen", None), ("started", None)]
+        assert environment.serve(room_end(T + 2 * MINUTE_MS)) == [Served([Done(None, Outcome.NO_OPEN_TASKS)])]
+
+    def test_a_task_that_is_opened_while_its_room_drops_it_is_named_again(self, environment: Environment) -> None:
+        for task_id in ("audio", "video"):
+            environment.serve(replace(start(), task_ids=(task_id,)))
+            environment.serve(stop(T + 1, task_id))
+        note_room_end = environment.table.note_room_end
+
+        def opened_meanwhile(*arguments: Any) -> Record:
+            environment.table.note_start(Task(ROOM, "video"), T + MINUTE_MS + 1)
+            return note_room_end(*arguments)
+
+        with patch.object(environment.table, "note_room_end", opened_meanwhile):
+            environment.serve(room_end(T + MINUTE_MS))
+        assert environment.room().open_tasks == {"audio", "video"}
+        assert len(environment.rtc.stops) == 2
 
     def test_a_room_without_a_known_task_has_none_to_stop(self, environment: Environment) -> None:
         assert environment.serve(room_end()) == [Served([Done(None, Outcome.NO_TASKS)])]
@@ -252,7 +336,6 @@ class TestStops:
             outcome="stopped",
             event_type="ModerationViolation",
             event_id="evt-1",
-            expires_at_seconds=T // 1000 + SETTINGS.record_retention_seconds,
         )
 
     @pytest.mark.parametrize(
