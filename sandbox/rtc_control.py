@@ -1,4 +1,4 @@
-"""The unsigned way into the RTC API double, for people with curl: `/_control/tasks`, `requests`, `fail`, `heal`."""
+"""The unsigned way into the RTC API double, for people with curl: see the commands below."""
 
 from __future__ import annotations
 
@@ -11,10 +11,21 @@ from aiohttp import web
 
 from sandbox.faults import Fault, FaultKind
 from sandbox.rtc_gateway import ApiRequest
-from sandbox.rtc_tasks import ID_PATTERN, REQUIRED_IDS, Task, TaskKey, illegal_id, is_id, json_object, task_key
+from sandbox.rtc_tasks import (
+    ID_PATTERN,
+    REQUIRED_IDS,
+    ROOM_IDS,
+    Task,
+    TaskKey,
+    illegal_id,
+    is_id,
+    json_object,
+    task_key,
+)
 
 _Types = Mapping[str, tuple[type, ...]]
 _TASK_FIELDS: _Types = {**dict.fromkeys(REQUIRED_IDS, (str,)), "StartTime": (int,)}
+_ROOM_FIELDS: _Types = dict.fromkeys(ROOM_IDS, (str,))
 _FAIL_FIELDS: _Types = {
     **dict.fromkeys(("kind", "code", "message"), (str,)),
     **dict.fromkeys(("status", "code_n", "next_requests"), (int,)),
@@ -31,6 +42,7 @@ class Controlled(Protocol):
 
     def task(self, app_id: str, room_id: str, task_id: str) -> Task | None: ...  # noqa: D102
     def start_task(self, app_id: str, room_id: str, task_id: str, *, start_time_ms: int | None = None) -> None: ...  # noqa: D102
+    def close_room(self, app_id: str, room_id: str) -> None: ...  # noqa: D102
     def fail(self, fault: Fault, *, next_requests: int | None = None, task: TaskKey | None = None) -> None: ...  # noqa: D102
     def heal(self) -> None: ...  # noqa: D102
 
@@ -42,6 +54,7 @@ class Control:
         self._double = double
         self._commands: dict[tuple[str, str], Callable[[bytes], object]] = {
             ("POST", "tasks"): self._start_task,
+            ("POST", "close-room"): self._close_room,
             ("GET", "requests"): self._list_requests,
             ("POST", "fail"): self._fail,
             ("POST", "heal"): self._heal,
@@ -66,6 +79,13 @@ class Control:
         self._double.start_task(*key, start_time_ms=fields.get("StartTime"))
         task = self._double.task(*key)
         return task and task.result(key)
+
+    def _close_room(self, body: bytes) -> object:
+        fields = _read_fields(body, _ROOM_FIELDS)
+        if name := illegal_id(fields, ROOM_IDS):
+            raise ValueError(f"{name} is required and must match {ID_PATTERN}")
+        self._double.close_room(fields["AppId"], fields["RoomId"])
+        return {}
 
     def _list_requests(self, _: bytes) -> object:
         return [asdict(request) for request in self._double.requests]

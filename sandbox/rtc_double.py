@@ -1,4 +1,4 @@
-"""A double of the RTC OpenAPI: a real HTTP server on the loopback that knows StopSegment and GetSegmentTask.
+"""A double of the RTC OpenAPI: a real HTTP server on the loopback that knows the actions that the functions call.
 
 It behaves as the StopSegment page and the public error table (document 70426) say: it verifies signatures,
 limits the request rate, keeps tasks, and fails on demand.
@@ -21,7 +21,7 @@ from aiohttp import web
 from sandbox.faults import METADATA, RAW_BODIES, Fault, FaultPlan
 from sandbox.rtc_control import Control
 from sandbox.rtc_gateway import ApiRequest, Gateway, read
-from sandbox.rtc_tasks import Task, TaskKey, TaskStatus, refuse_parameters
+from sandbox.rtc_tasks import REQUIRED_IDS, ROOM_IDS, Task, TaskKey, TaskStatus, refuse_parameters
 from sandbox.signature import Refusal, SignedRequest
 
 
@@ -115,9 +115,18 @@ class RtcDouble:
         return max((count - bisect_right(times, last - 1) for count, last in enumerate(times, 1)), default=0)
 
     def start_task(self, app_id: str, room_id: str, task_id: str, *, start_time_ms: int | None = None) -> None:
-        """Let a task run since `start_time_ms` (Unix ms, default now); a new session if the id was used before."""
+        """Let a task run since `start_time_ms` (Unix ms, default now), in a room that exists from now on.
+
+        It is a new session if the id was used before.
+        """
         with self._lock:
+            self._rooms.add((app_id, room_id))
             self._tasks[app_id, room_id, task_id] = Task(_now_ms() if start_time_ms is None else start_time_ms)
+
+    def close_room(self, app_id: str, room_id: str) -> None:
+        """Let a room cease to exist. Its tasks go on, as they do until their streams have been silent for long."""
+        with self._lock:
+            self._rooms.discard((app_id, room_id))
 
     def end_task(self, app_id: str, room_id: str, task_id: str) -> None:
         """Let a running task end by itself, as when its streams fell silent."""
@@ -152,10 +161,11 @@ class RtcDouble:
             self._faults = FaultPlan()
 
     def forget(self) -> None:
-        """Drop the recorded requests, the tasks and the faults, and start counting the rate afresh."""
+        """Drop the recorded requests, the tasks, the rooms and the faults, and start counting the rate afresh."""
         with self._lock:
             self._requests: list[ApiRequest] = []
             self._tasks: dict[TaskKey, Task] = {}
+            self._rooms: set[tuple[str, str]] = set()
             self._gateway.arrivals.clear()
             self.heal()
 
@@ -189,8 +199,11 @@ class RtcDouble:
 
     def _perform(self, request: ApiRequest) -> object:
         """Do what the service does behind the gateway; return the Result, or a Refusal."""
-        if refusal := refuse_parameters(request.parameters, self._app_ids):
+        required = ROOM_IDS if request.action == "GetRoomOnlineUsers" else REQUIRED_IDS
+        if refusal := refuse_parameters(request.parameters, self._app_ids, required):
             return refusal
+        if request.action == "GetRoomOnlineUsers":
+            return self._room(request.task[:2])
         task = self._tasks.get(request.task)
         if request.action == "GetSegmentTask" and task is not None:
             return task.result(request.task)
@@ -198,6 +211,18 @@ class RtcDouble:
             return "ok"
         message = "The task does not exist or has stopped."
         return Refusal("InvalidParameter.ErrorActiveTaskNotFound", message, http_status=400)
+
+    def _room(self, room: tuple[str, str]) -> dict[str, Any]:
+        name = "RoomExist" if self.platform == "byteplus" else "RoomExists"
+        if room not in self._rooms:
+            return {name: False}
+        return {
+            name: True,
+            "TotalUser": 1,
+            "TotalInvisibleUser": 0,
+            "VisibleUserList": ["user-1"],
+            "InvisibleUserList": [],
+        }
 
     def _end(self, key: TaskKey, stop_reason: str) -> bool:
         with self._lock:

@@ -15,8 +15,8 @@ from aiohttp import web
 from sandbox.rtc_tasks import json_object, task_key
 from sandbox.signature import Refusal, SignedRequest, verify
 
-_METHODS = {"StopSegment": "POST", "GetSegmentTask": "GET"}
-_REQUESTS_PER_SECOND = {"StopSegment": 150, "GetSegmentTask": 60}
+_METHODS = {"StopSegment": "POST", "GetSegmentTask": "GET", "GetRoomOnlineUsers": "GET"}
+_REQUESTS_PER_SECOND = {"StopSegment": 150, "GetSegmentTask": 60, "GetRoomOnlineUsers": 40}
 # The signing region, and the versions of StopSegment.
 _PLATFORMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "volcengine": ("cn-north-1", ("2020-12-01", "2023-11-01")),
@@ -82,7 +82,11 @@ class Gateway:
         self.region, stop_segment_versions = _PLATFORMS[platform]
         self.arrivals: defaultdict[str, deque[float]] = defaultdict(deque)
         self._session_tokens = session_tokens
-        self._versions = {"StopSegment": stop_segment_versions, "GetSegmentTask": ("2022-06-01", "2023-11-01")}
+        self._versions = {
+            "StopSegment": stop_segment_versions,
+            "GetSegmentTask": ("2022-06-01", "2023-11-01"),
+            "GetRoomOnlineUsers": ("2023-11-01",),
+        }
 
     def refuse(self, request: ApiRequest, signed: SignedRequest, secrets: Mapping[str, str]) -> Refusal | None:
         """Check action, method, signature and rate; return None when all are in order."""

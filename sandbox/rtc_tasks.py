@@ -15,6 +15,7 @@ TaskKey = tuple[str, str, str]
 """(AppId, RoomId, TaskId), which names a task."""
 
 REQUIRED_IDS = ("AppId", "RoomId", "TaskId")
+ROOM_IDS = ("AppId", "RoomId")
 ID_PATTERN = r"[a-zA-Z0-9_@\-\.]{1,128}"
 
 _ILLEGAL_ID_CODES = {
@@ -73,17 +74,19 @@ def is_id(value: object) -> bool:
     return isinstance(value, str) and re.fullmatch(ID_PATTERN, value) is not None
 
 
-def illegal_id(parameters: Mapping[str, Any]) -> str | None:
+def illegal_id(parameters: Mapping[str, Any], required: Collection[str] = REQUIRED_IDS) -> str | None:
     """Return the name of the first id that is not as the API wants it; None when all are."""
-    needed = [name for name in _ILLEGAL_ID_CODES if name in REQUIRED_IDS or name in parameters]
+    needed = [name for name in _ILLEGAL_ID_CODES if name in required or name in parameters]
     return next((name for name in needed if not is_id(parameters.get(name))), None)
 
 
-def refuse_parameters(parameters: Mapping[str, Any] | None, app_ids: Collection[str] | None) -> Refusal | None:
-    """Check the parameters of either action; return None when they are in order."""
+def refuse_parameters(
+    parameters: Mapping[str, Any] | None, app_ids: Collection[str] | None, required: Collection[str] = REQUIRED_IDS
+) -> Refusal | None:
+    """Check the parameters of an action that needs these ids; return None when they are in order."""
     if parameters is None:
         return Refusal("InvalidParameter.Unmarshal", "The body is not a JSON object.", http_status=400)
-    if name := illegal_id(parameters):
+    if name := illegal_id(parameters, required):
         return Refusal(_ILLEGAL_ID_CODES[name], f"{name} does not match {ID_PATTERN}.", http_status=400)
     if app_ids is not None and parameters["AppId"] not in app_ids:
         return Refusal("InvalidParameter.NotExistAppId", "The AppId does not exist.", http_status=400)

@@ -1,0 +1,65 @@
+"""The Lambda function behind the schedule: sweep, report."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from aws_lambda_powertools.metrics import MetricUnit
+
+from stop_segment.report import logger, metrics, tracer
+from sweep_rooms.service import make_service
+from sweep_rooms.sweeper import Sweep
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
+# What must still fit in when the last question has been answered: its writes, and the count of what is watched.
+SETTLING_SECONDS = 10.0
+# Two sweeps at once would ask twice as fast as the API allows: one ends before the next begins.
+BETWEEN_SWEEPS_SECONDS = 15.0
+
+service = make_service(os.environ)
+
+
+@logger.inject_lambda_context
+@metrics.log_metrics
+@tracer.capture_lambda_handler(capture_response=False)
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:  # noqa: ARG001 - the schedule's
+    """Sweep once.
+
+    Returns
+    -------
+    dict
+        What the log line says: how many rooms were swept, found gone and not answered for.
+    """
+    settings = service.settings
+    ends_at = time.monotonic() + settings.sweep_every_ms / 1000 - BETWEEN_SWEEPS_SECONDS
+    call_seconds = settings.rtc_connect_timeout_seconds + settings.rtc_read_timeout_seconds
+
+    def seconds_left() -> float:
+        ours = context.get_remaining_time_in_millis() / 1000 - SETTLING_SECONDS
+        return min(ours, ends_at - time.monotonic()) - call_seconds
+
+    sweep = service.loop.run(_sweep(seconds_left))
+    counts: dict[str, Any] = {
+        "rooms_swept": sweep.rooms_swept,
+        "rooms_gone": sweep.rooms_gone,
+        "rooms_unanswered": sweep.rooms_unanswered,
+        "rooms_watched": service.table.count_watched(),
+    }
+    if sweep.refused:
+        logger.warning("the key may not ask whether rooms exist", error_code=sweep.refused.code, **counts)
+        metrics.add_metric("SweepRefused", MetricUnit.Count, 1)
+    logger.info("swept", **counts)
+    metrics.add_metric("RoomsSwept", MetricUnit.Count, sweep.rooms_swept)
+    metrics.add_metric("RoomsUnanswered", MetricUnit.Count, sweep.rooms_unanswered)
+    metrics.add_metric("WatchedRooms", MetricUnit.Count, counts["rooms_watched"])
+    return counts
+
+
+async def _sweep(seconds_left: Callable[[], float]) -> Sweep:
+    async with service.turns.invocation():
+        return await service.sweeper.sweep(seconds_left)

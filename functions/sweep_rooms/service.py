@@ -1,0 +1,94 @@
+"""What the sweeper's environment makes once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from stop_segment.events import EventType, Room, Task
+from stop_segment.records import SegmentTable
+from stop_segment.report import logger
+from stop_segment.service import make_clients, now_ms
+from stop_segment.turns import Turns
+from sweep_rooms.settings import SweepSettings, read_settings
+from sweep_rooms.sweeper import SendRoomGone, Sweeper
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+QUESTIONS_PER_SECOND = 30  # GetRoomOnlineUsers has 40 over the account (document 1188355); others may ask too
+TASKS_A_MESSAGE = 100
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class SweepService:
+    """What a sweep works with."""
+
+    settings: SweepSettings
+    table: SegmentTable
+    sweeper: Sweeper
+    turns: Turns
+    loop: asyncio.Runner
+
+
+def make_service(environment: Mapping[str, str]) -> SweepService:
+    """Make the clients.
+
+    Raises
+    ------
+    SettingsError
+        A setting is missing or makes no sense.
+    """
+    settings = read_settings(environment)
+    clients = make_clients(settings)
+    turns = Turns(QUESTIONS_PER_SECOND, time.monotonic)
+    sweeper = Sweeper(
+        settings,
+        clients.table,
+        clients.api,
+        clients.calls(turns),
+        clients.in_thread,
+        _to_queue(clients.sqs, settings.event_queue_url),
+        now_ms,
+    )
+    return SweepService(settings, clients.table, sweeper, turns, asyncio.Runner())
+
+
+def room_gone(room: Room, tasks: Sequence[Task], time_ms: int) -> str:
+    """Write the body of a RoomGone event."""
+    return json.dumps(
+        {
+            "EventType": EventType.ROOM_GONE.value,
+            "EventTime": (_EPOCH + timedelta(milliseconds=time_ms)).isoformat(timespec="milliseconds"),
+            "AppId": room.app_id,
+            "RoomId": room.room_id,
+            "TaskIds": [task.task_id for task in tasks],
+        }
+    )
+
+
+def _to_queue(sqs: SQSClient, queue_url: str) -> SendRoomGone:
+    def send(room: Room, tasks: Sequence[Task], time_ms: int) -> bool:
+        for start in range(0, len(tasks), TASKS_A_MESSAGE):
+            part = tasks[start : start + TASKS_A_MESSAGE]
+            task_ids = [task.task_id for task in part]
+            fields: dict[str, Any] = {"app_id": room.app_id, "room_id": room.room_id, "task_ids": task_ids}
+            try:
+                sent = sqs.send_message(
+                    QueueUrl=queue_url, MessageBody=room_gone(room, part, time_ms), MessageGroupId=room.app_id
+                )
+            except (ClientError, BotoCoreError) as error:
+                logger.warning("the event queue did not take a RoomGone", error=type(error).__name__, **fields)
+                return False
+            logger.info("room gone", message_id=sent["MessageId"], event_time=time_ms, **fields)
+        return True
+
+    return send

@@ -1,0 +1,30 @@
+"""The sweeper's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from stop_segment.settings import Reader, SharedSettings, read_shared
+
+_HOUR_MS = 3_600_000
+
+
+@dataclass(frozen=True)
+class SweepSettings(SharedSettings):
+    """What a deployment can change of the sweeper."""
+
+    max_task_ms: int
+
+
+def read_settings(environment: Mapping[str, str]) -> SweepSettings:
+    """Read the settings.
+
+    Raises
+    ------
+    SettingsError
+        One is missing, not a number, out of its range, or not a URL that may be called.
+    """
+    read = Reader(environment)
+    read.number("SWEEP_MINUTES", least=1)
+    return SweepSettings(**read_shared(environment), max_task_ms=_HOUR_MS * read.number("MAX_TASK_HOURS"))
