@@ -5,11 +5,11 @@ many slots, and in each of them one invocation follows another, wherever it runs
 it. That is why requests go in trains, and why an invocation ends no sooner than a gap after its last train::
 
     an invocation                                  the next one in this slot, in whatever environment
-    |  |||   |   |   |   |   |   |                    |  |||   |   |
-       burst, then a step each   |<------ gap ------->|  lead
+    |  |||||   pause   |||||           gap            |  |||||   pause
+                              |<--------------------->|
 
-A second that holds more than a share would have to hold parts of more trains than the gaps between them allow: `pace`
-says why. The API counts a request when it arrives, and that is not known here::
+A second with more than a share would hold more bursts than the pauses and gaps between them allow: `pace` says why. The
+API counts a request when it arrives, and that is not known here::
 
     sent ------------- arrived ------------- answered
       |<-------------- its time --------------->|
@@ -35,14 +35,13 @@ from stop_segment.errors import NoTimeLeft
 
 # A second, and what even the fastest answer may have lost on its way.
 WINDOW_SECONDS = 1.005
-# As long as a call takes whose answer comes after 200 ms: the gap costs nothing then, and the steps are short.
+# As long as a call takes whose answer comes after 200 ms: then a message alone costs no more than without a gap.
 GAP_SECONDS = 0.21
 # The part of the gap at the beginning of an invocation: it reads the table first anyway.
 LEAD_SECONDS = 0.005
 RECOVERY_SECONDS = 10
 MOST_SLOWED = 4
 _BATCH = 10
-_LARGEST_BURST = 3
 _LOOK_AGAIN_SECONDS = 0.02
 
 T = TypeVar("T")
@@ -58,35 +57,40 @@ class Pace:
         How many make a train, at most.
     burst
         How many of these leave at once.
-    step_seconds
-        How far each further one of the train is behind the one before.
+    pause_seconds
+        How far the bursts of a train are apart.
     gap_seconds
         How far a train is behind the last request of the one before.
     """
 
     train: int
     burst: int
-    step_seconds: float
+    pause_seconds: float
     gap_seconds: float
 
     def length_seconds(self, requests: int) -> float:
         """Say how far the first and the last of so many requests of a train are apart."""
-        return max(0, requests - self.burst) * self.step_seconds
+        return (requests - 1) // self.burst * self.pause_seconds
 
 
 def pace(per_second: int) -> Pace:
     """Find a pace that lets at most so many requests arrive in any second, however they are divided into trains.
 
-    Let a second hold `trains * train + 1` of them. They are of `trains + 1` trains at least. In each all but `burst`
-    cost a step, and between the trains there are gaps. The step is chosen so that this takes WINDOW_SECONDS. More and
-    shorter trains take no less, since a gap is as long as the steps that a further burst saves.
+    Let a second hold one more than `trains` full ones. They are of `trains + 1` trains at least, with gaps between
+    them, and fill so many bursts that there are `bursts - 1` pauses for each gap: the pause is chosen so that this
+    takes WINDOW_SECONDS. Every further train saves a pause at most and costs a gap, which is no shorter. So more and
+    shorter trains take no less. The largest burst for which this holds is taken.
     """
     trains = math.ceil(per_second / _BATCH)
     train = per_second // trains
-    burst = max(1, min(_LARGEST_BURST, per_second // _BATCH))
-    gap_seconds = min(max(GAP_SECONDS, WINDOW_SECONDS / (trains * train)), WINDOW_SECONDS / trains)
-    steps = trains * train + 1 - burst * (trains + 1)
-    return Pace(train, burst, (WINDOW_SECONDS - trains * gap_seconds) / max(1, steps), gap_seconds)
+    period_seconds = WINDOW_SECONDS / trains
+    gap_seconds = min(max(GAP_SECONDS, period_seconds / train), period_seconds)
+    fits = (
+        burst for burst in range(train, 1, -1) if not train % burst and train // burst * gap_seconds >= period_seconds
+    )
+    burst = next(fits, 1)
+    pauses = max(1, train // burst - 1)
+    return Pace(train, burst, (period_seconds - gap_seconds) / pauses, gap_seconds)
 
 
 class Turn:
