@@ -17,6 +17,7 @@ from rich.console import Console
 from benchmarks import functions, load
 from benchmarks.charts import draw_cost, draw_drain
 from benchmarks.deployments import BOTH, Deployment, build_peer
+from benchmarks.environments import environments
 from benchmarks.report import print_report
 from sandbox.stack import ROOT
 
@@ -43,7 +44,7 @@ LOADS: dict[str, Load] = {
     "latency": lambda deployment: [load.latency(deployment, rate, seconds=4) for rate in RATES],
     "paces": lambda deployment: [_pace(deployment, *pace) for pace in PACES],
 }
-NAMES = (*LOADS, "in_process", "start_up")
+NAMES = (*LOADS, "environments", "in_process", "start_up")
 
 
 @click.command()
@@ -68,6 +69,9 @@ def main(measurements: tuple[str, ...], output: Path, charts: Path) -> None:
 
 def _measure(names: Sequence[str]) -> Iterator[dict[str, Any]]:
     yield _loads([name for name in names if name in LOADS])
+    if "environments" in names:
+        _say("environments that take turns, product")
+        yield {"environments": environments()}
     # Side by side: each has a processor to itself, and the longest takes minutes.
     alone: dict[str, Callable[[], Any]] = {
         "in_process": lambda: functions.in_process(MOST_MESSAGES),

@@ -153,6 +153,23 @@ def _latency(load: Results) -> Iterator[Table]:
     yield table
 
 
+def _environments(load: list[Results]) -> Iterator[Table]:
+    table = _table(
+        "Five slots, full batches, environments that take turns",
+        *("environments a slot", "API answers after, ms", "requests", "refused", "most in any second", "asked"),
+        "a second",
+    )
+    for run in load:
+        figures = [run["api_requests"], run["api_refusals"], run["busiest_second"]]
+        table.add_row(
+            str(run["environments_a_slot"]),
+            *map(number, (1000 * run["answer_after_seconds"], *figures)),
+            "<= 150",
+            number(run["requests_per_second"]),
+        )
+    yield table
+
+
 def _in_process(load: Results) -> Iterator[Table]:
     table = _table(
         "Handler alone, no network (asked: flat within 20 %)",
@@ -202,6 +219,7 @@ _TABLES: dict[str, Callable[[Any], Iterator[Table]]] = {
     "duplicates": _duplicates,
     "storm": _storm,
     "latency": _latency,
+    "environments": _environments,
     "in_process": _in_process,
     "start_up": _start_up,
 }

@@ -1,0 +1,65 @@
+"""As many environments as Lambda likes: the built stop function in slots whose environments take turns."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from benchmarks.deployments import CONCURRENCY, Deployment, product
+from benchmarks.probe import batch
+from sandbox.environments import Environment, environment
+
+# The slowest first: what an environment knows of a faster API would make it careful with a slower one.
+_BATCHES_A_SLOT = {2.0: 4, 0.2: 18, 0.05: 18, 0.02: 18}
+_numbers = itertools.count(step=10)
+
+
+def environments() -> list[dict[str, Any]]:
+    """Serve full batches in each slot, one after the other; give the fullest second and the rate for each pace."""
+    results = []
+    with product(min(_BATCHES_A_SLOT)) as deployment:
+        for environments_a_slot in (1, 2, 3):
+            with contextlib.ExitStack() as stack:
+                slots = [
+                    [stack.enter_context(_environment(deployment)) for _ in range(environments_a_slot)]
+                    for _ in range(CONCURRENCY)
+                ]
+                for answer_after_seconds, batches in _BATCHES_A_SLOT.items():
+                    deployment.rtc.answer_after_seconds = answer_after_seconds
+                    results.append(
+                        {
+                            "environments_a_slot": environments_a_slot,
+                            "answer_after_seconds": answer_after_seconds,
+                            **_serve(deployment, slots, batches),
+                        }
+                    )
+    return results
+
+
+def _environment(deployment: Deployment) -> contextlib.AbstractContextManager[Environment]:
+    found = deployment.aws.client("lambda").get_function_configuration(FunctionName=deployment.function_name)
+    return environment("StopSegmentFunction", deployment.aws.environment | found["Environment"]["Variables"])
+
+
+def _serve(deployment: Deployment, slots: Sequence[Sequence[Environment]], batches: int) -> dict[str, Any]:
+    def serve(slot: Sequence[Environment]) -> None:
+        for made, _ in zip(itertools.cycle(slot), range(batches), strict=False):
+            answer = made.invoke(batch(next(_numbers)))
+            if answer["batchItemFailures"]:
+                raise RuntimeError(f"{len(answer['batchItemFailures'])} messages of ten failed")
+
+    time.sleep(1.1)  # so that no request of an earlier load is within a second
+    deployment.rtc.forget()
+    with ThreadPoolExecutor(len(slots)) as threads:
+        list(threads.map(serve, slots))
+    times = sorted(request.received_at for request in deployment.rtc.requests)
+    return {
+        "api_requests": len(times),
+        "api_refusals": sum(1 for request in deployment.rtc.requests if request.http_status == 429),
+        "busiest_second": deployment.rtc.busiest_second(),
+        "requests_per_second": (len(times) - 1) / (times[-1] - times[0]),
+    }
