@@ -44,7 +44,7 @@ LOADS: dict[str, Load] = {
     "latency": lambda deployment: [load.latency(deployment, rate, seconds=4) for rate in RATES],
     "paces": lambda deployment: [_pace(deployment, *pace) for pace in PACES],
 }
-NAMES = (*LOADS, "environments", "in_process", "start_up")
+NAMES = (*LOADS, "environments", "in_process", "start_up", "slices")
 
 
 @click.command()
@@ -76,6 +76,7 @@ def _measure(names: Sequence[str]) -> Iterator[dict[str, Any]]:
     alone: dict[str, Callable[[], Any]] = {
         "in_process": lambda: functions.in_process(MOST_MESSAGES),
         "start_up": lambda: functions.start_up(START_UPS),
+        "slices": functions.slices,
     }
     with ThreadPoolExecutor(len(alone)) as threads:
         waiting = {name: threads.submit(alone[name]) for name in alone if name in names}

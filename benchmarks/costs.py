@@ -39,3 +39,50 @@ def per_million(spent: Mapping[str, Any]) -> dict[str, float]:
         "CloudWatch Logs, $0.50 a GB": 0.50 * 1000 * spent["log_bytes_per_1000"] / _GIGABYTE,
         "X-Ray, $5.00 a million traces, if all are sampled": 5.00 * invocations / _MILLION,
     }
+
+
+# What Lambda itself logs of an invocation, as CloudWatch Logs charges it: 26 bytes more for each line.
+_REPORT = (
+    "START RequestId: 01234567-0123-0123-0123-0123456789ab Version: $LATEST",
+    "END RequestId: 01234567-0123-0123-0123-0123456789ab",
+    "REPORT RequestId: 01234567-0123-0123-0123-0123456789ab\tDuration: 1.23 ms\tBilled Duration: 2 ms\t"
+    "Memory Size: 512 MB\tMax Memory Used: 100 MB\t",
+)
+_REPORT_BYTES = sum(len(line) + 1 + 26 for line in _REPORT)
+_SAMPLED = 0.05  # by X-Ray's own rule, beside one a second
+
+
+def per_million_slices(
+    called: Mapping[str, float], served: Mapping[str, float] | None, *, traced: bool = False
+) -> dict[str, float]:
+    """Price a million slices, behind API Gateway's own dollar.
+
+    Parameters
+    ----------
+    called
+        What the callback function spent on some slices.
+    served
+        What the stop function spent on those that were queued; None where none was.
+    traced
+        Whether the callback function is traced, too.
+    """
+    share = _MILLION / called["messages"]
+
+    def spent(name: str) -> float:
+        return share * (called.get(name, 0) + (served or {}).get(name, 0))
+
+    queued = share * (served or {}).get("messages", 0)
+    batches = share * (served or {}).get("invocations", 0)
+    log_bytes = spent("log_bytes") + spent("invocations") * _REPORT_BYTES
+    return {
+        "Lambda requests, $0.20 a million": 0.20 * spent("invocations") / _MILLION,
+        "Lambda duration on arm64, $0.0000133334 a GB-second": 0.0000133334 * MEMORY_GB * spent("billed_ms") / 1000,
+        "SQS send, receive and delete, $0.40 a million": 0.40 * (queued + 2 * batches) / _MILLION,
+        "DynamoDB writes on demand, $0.625 a million": 0.625 * spent("write_units") / _MILLION,
+        "DynamoDB reads on demand, $0.125 a million": 0.125 * spent("read_units") / _MILLION,
+        "CloudWatch Logs, $0.50 a GB": 0.50 * log_bytes / _GIGABYTE,
+        "X-Ray, $5.00 a million traces, for 5 % of the invocations": 5.00
+        * _SAMPLED
+        * (batches + traced * _MILLION)
+        / _MILLION,
+    }

@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import random
 import shutil
 import statistics
 import subprocess  # nosec B404 # runs the probe
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from sandbox.stack import BUILT_TEMPLATE
 
 PROBE = Path(__file__).with_name("probe.py")
 MARKS = (1_000, 10_000, 100_000)
+ROOMS, USERS, SLICE_SECONDS, SECONDS, ENVIRONMENTS = 1_000, 10, 20, 120, 4
 _SECRET = json.dumps({"AccessKeyId": "AKLTprobe", "SecretAccessKey": "probe"})
 _QUEUE = "https://sqs.us-east-1.amazonaws.com/000000000000/queue"
 _PROBE, _ARN = "probe", "arn"  # they open nothing, and name nothing
@@ -143,6 +147,38 @@ def _without_bytecode(function: Function, folder: str) -> Path:
 def _python() -> str:
     """Return the Python of Lambda where it is here: no other takes the artifacts' bytecode."""
     return python_of_lambda() or sys.executable
+
+
+def slices() -> dict[str, Any]:
+    """Let rooms report their slices for some minutes, time-lapsed: each one queued, and only what may be news.
+
+    Returns
+    -------
+    dict
+        What each function spent: ``before``, all of them queued, and ``now``, by how they ended; the stop function's
+        share is ``served``.
+    """
+    callbacks = list(_callbacks())
+    results: dict[str, Any] = {"slices": len(callbacks), "rooms": ROOMS, "users": USERS, "environments": ENVIRONMENTS}
+    for name, remember in (("before", False), ("now", True)):
+        order = {"callbacks": callbacks, "environments": ENVIRONMENTS, "remember": remember}
+        run = _probe(_receive_callback(), ("-B",), do="slices", **order)
+        served = _probe(STOP_SEGMENT, ("-B",), do="sightings", bodies=run["sent"], seconds=SECONDS)
+        results[name] = run["ends"] | {"served": served}
+    return results
+
+
+def _callbacks() -> Iterator[tuple[float, int, str]]:
+    """Give what the RTC server sends: after how many seconds, to which environment, and the callback."""
+    chance = random.Random(0)  # noqa: S311 # nosec B311 # the same each time
+    users = [(room, user, chance.uniform(0, SLICE_SECONDS)) for room in range(ROOMS) for user in range(USERS)]
+    began = datetime.now(UTC)
+    for lap in range(SECONDS // SLICE_SECONDS):
+        for room, user, phase in sorted(users, key=lambda one: one[2]):
+            seconds = lap * SLICE_SECONDS + phase
+            data = {"RoomId": f"room-{room}", "TaskId": "audio", "UserId": f"user-{user}", "BusinessId": ""}
+            made = callback("SegmentRealTimeData", data, (began + timedelta(seconds=seconds)).isoformat())
+            yield seconds, chance.randrange(ENVIRONMENTS), json.dumps(made)
 
 
 def in_process(most_messages: dict[str, int]) -> dict[str, Any]:

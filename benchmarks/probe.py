@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import io
 import json
+import math
 import os
 import resource
 import statistics
@@ -47,8 +48,31 @@ class Context:
         return 59_000
 
 
-def stub_network(secret: str) -> None:
-    """Answer every HTTP request in this process at once."""
+class Table:
+    """A table that keeps what is written to it, and counts the units; all items are small."""
+
+    def __init__(self) -> None:
+        self.write_units = self.read_units = 0
+        self._items: dict[str, dict[str, Any]] = {}
+
+    def update(self, request: dict[str, Any]) -> None:
+        """Keep an item's new values."""
+        self.write_units += 1
+        values = {name[1:]: value for name, value in request["ExpressionAttributeValues"].items()}
+        self._items.setdefault(json.dumps(request["Key"]), dict(request["Key"])).update(values)
+
+    def read(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Give the items that are there."""
+        answers = {}
+        for table, wanted in request["RequestItems"].items():
+            self.read_units += len(wanted["Keys"])
+            found = [self._items.get(json.dumps(key)) for key in wanted["Keys"]]
+            answers[table] = [item for item in found if item]
+        return {"Responses": answers, "UnprocessedKeys": {}}
+
+
+def stub_network(secret: str, table: Table | None = None, sent: list[str] | None = None) -> None:
+    """Answer every HTTP request in this process at once; without a table none keeps anything."""
     # Here, where a function's start-up is timed: each of them needs these two.
     import urllib3
     from botocore.awsrequest import AWSResponse
@@ -64,18 +88,26 @@ def stub_network(secret: str) -> None:
         target = request.headers.get("X-Amz-Target", b"")
         operation = (target.decode() if isinstance(target, bytes) else target).rpartition(".")[2]
         answer = answers.get(operation, {})
-        if operation == "BatchGetItem":
+        if table and operation == "BatchGetItem":
+            answer = table.read(json.loads(request.body))
+        elif table and operation == "UpdateItem":
+            table.update(json.loads(request.body))
+        elif operation == "BatchGetItem":
             tables = json.loads(request.body)["RequestItems"]
             answer = {"Responses": {table: [] for table in tables}, "UnprocessedKeys": {}}
         headers: Any = {"Content-Type": "application/x-amz-json-1.0"}
         return AWSResponse(request.url, 200, headers, _Raw(json.dumps(answer).encode()))
 
-    def answer_rtc(*_: object, **__: object) -> Any:
-        body = io.BytesIO(_STOPPED)
+    def answer_others(*_: Any, **more: Any) -> Any:
+        # The RTC API, and AWS where the callback function calls it.
+        target = more.get("headers", {}).get("X-Amz-Target", "").rpartition(".")[2]
+        if target == "SendMessage" and sent is not None:
+            sent.append(json.loads(more["body"])["MessageBody"])
+        body = io.BytesIO(json.dumps(answers[target]).encode() if target else _STOPPED)
         return urllib3.HTTPResponse(body, {"Content-Type": "application/json"}, status=200, preload_content=True)
 
     setattr(URLLib3Session, "send", answer_aws)  # noqa: B010 - so that the type checker lets it pass
-    setattr(urllib3.PoolManager, "urlopen", answer_rtc)  # noqa: B010 - likewise
+    setattr(urllib3.PoolManager, "urlopen", answer_others)  # noqa: B010 - likewise
 
 
 class _Raw:
@@ -167,6 +199,105 @@ def messages(order: dict[str, Any]) -> list[dict[str, float]]:
     return marks
 
 
+class _Log:
+    """Counts what a function prints as CloudWatch Logs charges it: 26 bytes more for each line."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def write(self, text: str) -> None:
+        """Count it."""
+        self.bytes += len(text.encode()) + 26 * text.count("\n")
+
+    def flush(self) -> None:
+        """Do nothing: nothing is kept."""
+
+
+class _Nothing:
+    """The memory of a function that queues every slice."""
+
+    known = 0
+
+    def __contains__(self, _: object) -> bool:
+        return False
+
+    def add(self, _: object) -> None:
+        """Forget it at once."""
+
+    def forget(self, _: object) -> None:
+        """Do nothing."""
+
+
+def slices(order: dict[str, Any]) -> dict[str, Any]:
+    """Let slices come, time-lapsed, to so many environments of the callback function; tell what each end spent."""
+    log = _Log()
+    sys.stdout = log
+    lapse = _time_lapse()
+    sent: list[str] = []
+    stub_network(order["secret"], sent=sent)
+    module: Any = importlib.import_module(order["handler"].rpartition(".")[0])
+    memory = (lambda: module.QueuedSlices(module.MOST_REMEMBERED, time.monotonic)) if order["remember"] else _Nothing
+    environments = [memory() for _ in range(order["environments"])]
+    spent: dict[str, dict[str, float]] = {}
+    for number, (seconds, environment, body) in enumerate(order["callbacks"]):
+        lapse(seconds)
+        module._slices = environments[environment]
+        _begin_trace(number)
+        before, watch = log.bytes, Watch()
+        event = {"requestContext": {"http": {"method": "POST"}}, "body": body, "isBase64Encoded": False}
+        answer = module.handler(event, Context())
+        took = watch.read("call")["call_ms"]
+        _spend(spent.setdefault(json.loads(answer["body"])["result"], {}), 1, took, log.bytes - before)
+    return {"ends": spent, "sent": sent}
+
+
+def sightings(order: dict[str, Any]) -> dict[str, Any]:
+    """Let the slices that were queued come to the stop function, in full batches; tell what they spent."""
+    log = _Log()
+    sys.stdout = log
+    lapse, table = _time_lapse(), Table()
+    stub_network(order["secret"], table)
+    function = _function(order["handler"])
+    spent: dict[str, float] = {}
+    bodies = order["bodies"]
+    for first in range(0, len(bodies), _MESSAGES_A_BATCH):
+        lapse(order["seconds"] * first / len(bodies))
+        event = batch(first)
+        event["Records"] = event["Records"][: len(bodies) - first]
+        for record, body in zip(event["Records"], bodies[first:], strict=False):
+            record["body"] = body
+        _begin_trace(first)
+        before, watch = log.bytes, Watch()
+        if function(event, Context())["batchItemFailures"]:
+            raise RuntimeError("a sighting failed")
+        _spend(spent, len(event["Records"]), watch.read("call")["call_ms"], log.bytes - before)
+    return spent | {"write_units": table.write_units, "read_units": table.read_units}
+
+
+def _spend(spent: dict[str, float], messages: int, ms: float, log_bytes: int) -> None:
+    # Lambda bills whole milliseconds.
+    for name, value in (
+        ("messages", messages),
+        ("invocations", 1),
+        ("billed_ms", math.ceil(ms)),
+        ("log_bytes", log_bytes),
+    ):
+        spent[name] = spent.get(name, 0) + value
+
+
+def _time_lapse() -> Any:
+    """Let the clocks run so many seconds ahead."""
+    ahead = [0.0]
+    monotonic, time_ns = time.monotonic, time.time_ns
+    time.monotonic = lambda: monotonic() + ahead[0]
+    time.time_ns = lambda: time_ns() + int(ahead[0] * 1e9)
+
+    def lapse(seconds: float) -> None:
+        ahead[0] = seconds
+
+    return lapse
+
+
 def _begin_trace(number: int) -> None:
     # As Lambda does for each invocation; without it the X-Ray SDK logs a complaint about every call.
     os.environ["_X_AMZN_TRACE_ID"] = f"Root=1-{number + 1:08x}-{number + 1:024x};Parent={number + 1:016x};Sampled=1"
@@ -192,7 +323,8 @@ def main() -> None:
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - pathlib is among what a function may have to import
         sys.stdout = nowhere
         sys.path.insert(0, order["artifact"])
-        json.dump({"start-up": start_up, "messages": messages}[order["do"]](order), results)
+        what = {"start-up": start_up, "messages": messages, "slices": slices, "sightings": sightings}[order["do"]]
+        json.dump(what(order), results)
     results.close()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.costs import per_million
+from benchmarks.costs import per_million, per_million_slices
 
 Results = dict[str, Any]
 Row = tuple[str, Callable[[Results], float], str]
@@ -186,6 +186,26 @@ def _in_process(load: Results) -> Iterator[Table]:
     yield table
 
 
+def _slices(load: Results) -> Iterator[Table]:
+    before, now = load["before"], load["now"]
+    prices = {
+        "every slice queued and traced": per_million_slices(before["queued"], before["served"], traced=True),
+        "news": per_million_slices(now["queued"], now["served"]),
+        "no news": per_million_slices(now["known"], None),
+    }
+    table = _table(
+        f"A million slices on AWS, US dollars; of {load['slices']:,} slices {now['queued']['messages']:,} were news",
+        "",
+        *prices,
+    )
+    for label in prices["news"]:
+        table.add_row(label, *(f"{price[label]:.2f}" for price in prices.values()))
+    sums = {name: sum(price.values()) for name, price in prices.items()}
+    table.add_row("together", *(f"{total:.2f}" for total in sums.values()))
+    table.add_row("of the first", *(f"{total / sums['every slice queued and traced']:.2f}" for total in sums.values()))
+    yield table
+
+
 def _start_up(load: Results) -> Iterator[Table]:
     titles = {
         "as_shipped": "as shipped",
@@ -222,4 +242,5 @@ _TABLES: dict[str, Callable[[Any], Iterator[Table]]] = {
     "environments": _environments,
     "in_process": _in_process,
     "start_up": _start_up,
+    "slices": _slices,
 }
