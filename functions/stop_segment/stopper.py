@@ -270,7 +270,8 @@ class Batch:
             event.time_ms,
             record,
             is_late=is_late(event, self._now_ms(), self._settings.stale_after_ms),
-            duplicate_window_ms=self._settings.duplicate_window_ms,
+            # The sweeper asks about what may have begun unseen right after a stop.
+            duplicate_window_ms=0 if event.type is EventType.ROOM_GONE else self._settings.duplicate_window_ms,
         )
         request_id = None
         if verdict is Verdict.ASK:

@@ -62,11 +62,16 @@ def decide_check(
     if exists:
         return Check(next_sweep_ms, None, _too_old(open_tasks, asked_at_ms, max_task_ms), asked_at_ms)
     gone_at_ms = room.gone_at_ms
-    if gone_at_ms is None or any((record.heard_ms or 0) > gone_at_ms for record in open_tasks.values()):
+    if gone_at_ms is None or any(_told_since(record, gone_at_ms) for record in open_tasks.values()):
         # Gone for the first time, or for the first time since something was heard of it. Once is not enough: a room
         # is away for a moment when its last user's connection breaks.
         return Check(asked_at_ms + GONE_AGAIN_MS, asked_at_ms, (), asked_at_ms)
     return Check(next_sweep_ms, gone_at_ms, tuple(sorted(open_tasks)), gone_at_ms)
+
+
+def _told_since(record: Record, time_ms: int) -> bool:
+    # A stop counts too: of one that covers `time_ms`, a RoomGone would be the duplicate, sweep after sweep.
+    return record.covers(time_ms) or (record.heard_ms or 0) > time_ms
 
 
 def _too_old(open_tasks: Mapping[Task, Record], now_ms: int, max_task_ms: int) -> tuple[Task, ...]:
