@@ -160,10 +160,10 @@ class RtcApi:
         answer = self._call("GET", "GetRoomOnlineUsers", ROOM_QUERY_VERSION, query, sending)
         said = answer.result if isinstance(answer.result, dict) else {}
         # The second is how BytePlus spells it.
-        exists: set[bool] = {said[name] for name in ("RoomExists", "RoomExist") if isinstance(said.get(name), bool)}
-        if len(exists) != 1:
+        exists = [said[name] for name in ("RoomExists", "RoomExist") if name in said]
+        if len(exists) != 1 or not isinstance(exists[0], bool):
             raise answer.failure()
-        return exists.pop()
+        return exists[0]
 
     def _call(
         self, method: str, action: str, version: str, content: dict[str, str], sending: Callable[[], None]

@@ -255,13 +255,76 @@ class TestGetSegmentTask:
         assert (type(error), error.code, error.request_id) == (Retryable, "UnreadableAnswer", "request-1")
 
 
-BOTH_ACTIONS = pytest.mark.parametrize(
-    "call",
-    [
-        pytest.param(lambda api: api.stop_segment(TASK, None), id="StopSegment"),
-        pytest.param(lambda api: api.get_segment_task(TASK), id="GetSegmentTask"),
-    ],
-)
+class TestRoomExists:
+    @pytest.mark.parametrize("platform", PLATFORMS)
+    def test_a_room_exists_until_it_is_closed_on_every_platform(self, secret: Secret, platform: str) -> None:
+        with RtcDouble(secrets=ACCEPTED, platform=platform) as double:
+            api = connect(double.url, secret, platform)
+            double.start_task("app", "math-101", "audio")
+            assert api.room_exists(TASK.room) is True
+            double.close_room("app", "math-101")
+            assert api.room_exists(TASK.room) is False
+            request = double.requests[-1]
+        assert (request.method, request.action, request.version) == ("GET", "GetRoomOnlineUsers", "2023-11-01")
+        assert request.query == {"Action": request.action, "Version": request.version} | {
+            "AppId": "app",
+            "RoomId": "math-101",
+        }
+
+    @pytest.mark.parametrize("exists", [True, False])
+    @pytest.mark.parametrize("name", ["RoomExists", "RoomExist"])
+    def test_both_spellings_are_understood(self, secret: Secret, name: str, exists: bool) -> None:
+        with answering(200, lambda _: answer({name: exists, "TotalUser": 0, "New": []})) as server:
+            assert connect(server.url, secret).room_exists(TASK.room) is exists
+
+    @pytest.mark.parametrize(
+        "result",
+        [
+            "ok",
+            "",
+            None,
+            False,
+            [],
+            [False],
+            {},
+            {"TotalUser": 0},
+            {"VisibleUserList": []},
+            {"roomexists": False},
+            {"RoomExists": None},
+            {"RoomExists": "false"},
+            {"RoomExists": 0},
+            {"RoomExists": 1},
+            {"RoomExist": []},
+            {"RoomExists": True, "RoomExist": False},
+            {"RoomExists": False, "RoomExist": "true"},
+            {"RoomExists": None, "RoomExist": False},
+        ],
+    )
+    def test_an_answer_that_cannot_be_read_does_not_say_that_the_room_is_gone(
+        self, secret: Secret, result: object
+    ) -> None:
+        with answering(200, lambda _: answer(result)) as server:
+            error = refusal(lambda: connect(server.url, secret).room_exists(TASK.room))
+        assert (type(error), error.code, error.request_id) == (Retryable, "UnreadableAnswer", "request-1")
+
+    @pytest.mark.parametrize(
+        ("status", "body"),
+        [
+            pytest.param(500, answer({"RoomExists": False}), id="with status 500"),
+            pytest.param(200, answer({"RoomExists": False}, Error={"Code": "InternalError"}), id="with an error"),
+            pytest.param(200, b'{"Result": {"RoomExists": false}}', id="without metadata"),
+        ],
+    )
+    def test_an_answer_that_is_no_success_does_not_either(self, secret: Secret, status: int, body: bytes) -> None:
+        with answering(status, lambda _: body) as server:
+            assert type(refusal(lambda: connect(server.url, secret).room_exists(TASK.room))) is Retryable
+
+
+STOP = pytest.param(lambda api: api.stop_segment(TASK, None), id="StopSegment")
+QUERY = pytest.param(lambda api: api.get_segment_task(TASK), id="GetSegmentTask")
+ROOM_QUERY = pytest.param(lambda api: api.room_exists(TASK.room), id="GetRoomOnlineUsers")
+BOTH_ACTIONS = pytest.mark.parametrize("call", [STOP, QUERY])
+EVERY_ACTION = pytest.mark.parametrize("call", [STOP, QUERY, ROOM_QUERY])
 Call = Callable[[RtcApi], object]
 
 
@@ -342,7 +405,7 @@ class TestErrorTable:
         assert (error.code, error.request_id) == ("SignatureDoesNotMatch", only_request(double).request_id)
 
 
-@BOTH_ACTIONS
+@EVERY_ACTION
 class TestAnswerTable:
     """What the server may answer, and what the SDK makes of it."""
 
@@ -451,7 +514,7 @@ def test_a_stop_whose_answer_was_lost_is_confirmed_by_the_next_try(double: RtcDo
     assert api.stop_segment(TASK, None).outcome is Outcome.ALREADY_STOPPED
 
 
-@BOTH_ACTIONS
+@EVERY_ACTION
 class TestRefusedKey:
     def test_the_secrets_new_key_deserves_another_try(
         self, double: RtcDouble, secret: Secret, api: RtcApi, call: Call

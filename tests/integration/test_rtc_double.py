@@ -23,6 +23,7 @@ KEY, SECRET = "AKLT-one", "c2VjcmV0"
 TASK = ("app", "math-101", "audio")
 OTHER_TASK = ("app", "math-101", "video")
 IDS = {"AppId": "app", "RoomId": "math-101", "TaskId": "audio"}
+ROOM_IDS = {"AppId": "app", "RoomId": "math-101"}
 OTHER_IDS = {**IDS, "TaskId": "video"}
 NOT_FOUND = "InvalidParameter.ErrorActiveTaskNotFound"
 REGIONS = {"volcengine": "cn-north-1", "volcengine-ap-singapore": "ap-singapore-1", "byteplus": "ap-singapore-1"}
@@ -44,7 +45,7 @@ def api(double: RtcDouble, **settings: Any) -> UniversalApi:
 
 
 def call(client: UniversalApi, ids: dict[str, Any], action: str = "StopSegment", version: str = "2023-11-01") -> Any:
-    method = "GET" if action == "GetSegmentTask" else "POST"
+    method = "POST" if action == "StopSegment" else "GET"
     info = UniversalInfo(method=method, service="rtc", version=version, action=action, content_type="application/json")
     return client.do_call(info, ids)
 
@@ -64,6 +65,11 @@ def stop(double: RtcDouble, ids: dict[str, Any] = IDS, **settings: Any) -> objec
 def segment_task(double: RtcDouble, ids: dict[str, str] = IDS) -> dict[str, Any]:
     task: dict[str, Any] = call(api(double), ids, "GetSegmentTask")["SegmentTask"]
     return task
+
+
+def room(double: RtcDouble, ids: dict[str, str] = ROOM_IDS) -> dict[str, Any]:
+    found: dict[str, Any] = call(api(double), ids, "GetRoomOnlineUsers")
+    return found
 
 
 def refusal(make: Callable[..., object], *args: Any, **settings: Any) -> tuple[int, str, int | None]:
@@ -147,6 +153,39 @@ class TestGetSegmentTask:
         assert refusal(stop, double) == (400, NOT_FOUND, None)
 
 
+class TestGetRoomOnlineUsers:
+    @pytest.mark.parametrize(
+        ("platform", "name"),
+        [("volcengine", "RoomExists"), ("volcengine-ap-singapore", "RoomExists"), ("byteplus", "RoomExist")],
+    )
+    def test_a_room_exists_from_its_first_task_until_it_is_closed(self, platform: str, name: str) -> None:
+        with RtcDouble(secrets={KEY: SECRET}, platform=platform) as double:
+            assert room(double) == {name: False}
+            double.start_task(*TASK)
+            found = room(double)
+            assert (found[name], found["TotalUser"], found["VisibleUserList"]) == (True, 1, ["user-1"])
+            double.close_room("app", "math-101")
+            assert room(double) == {name: False}
+            assert double.is_running(*TASK)
+            double.start_task(*OTHER_TASK)
+            assert room(double)[name] is True
+
+    def test_a_task_that_ends_leaves_its_room(self, double: RtcDouble) -> None:
+        stop(double)
+        assert room(double)["RoomExists"] is True
+
+    @pytest.mark.parametrize(
+        ("ids", "refused_as"),
+        [({"RoomId": "math-101"}, "IllegalAppId"), ({"AppId": "app", "RoomId": "a b"}, "IllegalRoomID")],
+    )
+    def test_an_illegal_id_is_refused(self, double: RtcDouble, ids: dict[str, str], refused_as: str) -> None:
+        assert refusal(room, double, ids) == (400, f"InvalidParameter.{refused_as}", None)
+
+    def test_a_room_is_asked_for_without_a_task(self, double: RtcDouble) -> None:
+        room(double)
+        assert double.requests_for("app", "math-101", action="GetRoomOnlineUsers") == double.requests
+
+
 class TestGateway:
     @pytest.mark.parametrize(
         ("platform", "stop_segment_versions"),
@@ -161,9 +200,10 @@ class TestGateway:
         self, platform: str, stop_segment_versions: set[str], version: str
     ) -> None:
         known = {"StopSegment": stop_segment_versions, "GetSegmentTask": {"2022-06-01", "2023-11-01"}}
+        known["GetRoomOnlineUsers"] = {"2023-11-01"}
         with RtcDouble(secrets={KEY: SECRET}, platform=platform) as double:
             double.start_task(*TASK)
-            for action in ("GetSegmentTask", "StartSegment", "StopSegment"):
+            for action in ("GetRoomOnlineUsers", "GetSegmentTask", "StartSegment", "StopSegment"):
                 if version in known.get(action, ()):
                     assert call(api(double), IDS, action, version)
                 else:
@@ -211,7 +251,9 @@ class TestGateway:
         response = urllib3.request(method, double.url + path)
         assert (response.status, double.requests[0].code) == (status, refused_as)
 
-    @pytest.mark.parametrize(("action", "limit"), [("StopSegment", 150), ("GetSegmentTask", 60)])
+    @pytest.mark.parametrize(
+        ("action", "limit"), [("StopSegment", 150), ("GetSegmentTask", 60), ("GetRoomOnlineUsers", 40)]
+    )
     def test_more_than_the_limit_in_a_second_is_refused_and_counts(
         self, double: RtcDouble, action: str, limit: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -366,13 +408,15 @@ class TestControl:
         assert control(double, "POST", "fail", fault)[0] == 200
         assert refusal(stop, double, OTHER_IDS)[0] == 503
         assert stop(double, OTHER_IDS) == "ok"
+        assert control(double, "POST", "close-room", ROOM_IDS) == (200, {})
+        assert room(double)["RoomExists"] is False
         assert control(double, "POST", "fail", {"kind": "drop"})[0] == 200
         assert control(double, "POST", "heal") == (200, {})
         assert stop(double) == "ok"
         status, requests = control(double, "GET", "requests")
-        assert (status, [request["http_status"] for request in requests]) == (200, [200, 503, 200, 200])
+        assert (status, [request["http_status"] for request in requests]) == (200, [200, 503, 200, 200, 200])
 
-    @pytest.mark.parametrize("command", ["tasks", "fail"])
+    @pytest.mark.parametrize("command", ["tasks", "close-room", "fail"])
     @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"\xff", b"null"])
     def test_what_is_no_json_object_gets_a_sentence(self, double: RtcDouble, command: str, raw: bytes) -> None:
         assert control(double, "POST", command, raw) == (400, {"error": "The body must be a JSON object."})
@@ -384,6 +428,8 @@ class TestControl:
             ("tasks", {**IDS, "RoomId": "a b"}, "RoomId is required and must match"),
             ("tasks", {**IDS, "StartTime": "noon"}, "StartTime must be of type int, not str"),
             ("tasks", {**IDS, "Start": 1}, "Start is not known here"),
+            ("close-room", {"AppId": "app"}, "RoomId is required and must match"),
+            ("close-room", IDS, "TaskId is not known here"),
             ("fail", {}, "kind is required"),
             ("fail", {"kind": "melt"}, "kind must be one of error, delay"),
             ("fail", {"kind": "error", "status": True}, "status must be of type int, not bool"),
