@@ -114,7 +114,7 @@ class Sandbox:
         items: dict[tuple[str, str], dict[str, Any]] = {}
         for page in pages:
             for item in page["Items"]:
-                plain: dict[str, Any] = {name: int(v["N"]) if "N" in v else v["S"] for name, v in item.items()}
+                plain = {name: _plain(attribute) for name, attribute in item.items()}
                 items[plain["room"], plain["task_id"]] = plain
         return items
 
@@ -127,6 +127,11 @@ class Sandbox:
             What template.yaml calls its log group.
         """
         return _log_reader(self.aws, log_group).read(since_ms)
+
+
+def _plain(attribute: Mapping[str, Any]) -> Any:
+    ((kind, value),) = attribute.items()
+    return int(value) if kind == "N" else sorted(value) if kind == "SS" else value
 
 
 @functools.cache

@@ -39,6 +39,7 @@ Exit codes:
         "letters redrive --kind exhausted --newer-than 2h",
         "letters redrive --kind exhausted --newer-than 2h --yes",
         "room 661e room-1",
+        "open",
         "set MaxConcurrency=10",
     )
     + EXIT_CODES,
@@ -60,7 +61,8 @@ def main() -> None:
 def room(ctx: click.Context, *, app_id: str, room_id: str, stack_name: str, output_format: str) -> None:
     """Tell all that the table knows of a room.
 
-    That is when it ended, and when each of its tasks started, was last seen and was stopped.
+    That is when it ended, which of its tasks may be running, when the sweeper looks at it next, and when each task
+    started, was last seen and was stopped.
     """
     asked = Room(app_id, room_id)
     deployment = find_deployment(client("cloudformation"), stack_name)
@@ -72,6 +74,17 @@ def room(ctx: click.Context, *, app_id: str, room_id: str, stack_name: str, outp
     )
     if not items:
         ctx.exit(NOT_ALL)
+
+
+@main.command("open", epilog=examples("open", "open --output json"))
+@common_options
+def open_tasks(*, stack_name: str, output_format: str) -> None:
+    """List the tasks that may be running, of all rooms that the sweeper watches, the oldest first."""
+    deployment = find_deployment(client("cloudformation"), stack_name)
+    tasks = rooms.read_open_tasks(client("dynamodb"), deployment.segment_table_name)
+    facts = [{"app_id": one.app_id, "room_id": one.room_id, **rooms.to_json(item)} for one, item in tasks]
+    shown = display.open_table(tasks, now_ms()) if tasks else "No task is open in a room that the sweeper watches."
+    tell(output_format, {"tasks": facts}, shown)
 
 
 @main.command(epilog=examples("status", "status --output json"))

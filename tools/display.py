@@ -81,6 +81,10 @@ def room_text(room: Room, items: Sequence[Item], now_ms: int) -> Text:
         rows = [
             ("started", _time(item.started_at_ms, now_ms)),
             ("last seen", _time(item.seen_at_ms, now_ms)),
+            ("open since", _time(item.open_since_ms, now_ms)),
+            ("may be open", " ".join(item.open_tasks) or None),
+            ("found gone", _time(item.gone_at_ms, now_ms)),
+            ("next look", _time(item.check_at_ms, now_ms)),
             ("stop event", _time(item.stop_event_time_ms, now_ms)),
             ("", stop_event or None),
             ("answered", _time(item.stopped_at_ms, now_ms)),
@@ -91,6 +95,17 @@ def room_text(room: Room, items: Sequence[Item], now_ms: int) -> Text:
         name = "the room itself" if item.is_room else f"task {item.task_id}"
         text.append("\n").append(_block(f"{name}: {item.state}", rows))
     return text
+
+
+def open_table(tasks: Sequence[tuple[Room, Item]], now_ms: int) -> Table:
+    """Lay out open tasks, each with its room."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for head in ("Open for", "AppId", "RoomId", "TaskId", "State"):
+        table.add_column(head, overflow="fold")
+    for room, item in tasks:
+        age = readable_age(item.heard_ms, now_ms).removesuffix(" ago")
+        table.add_row(*(Text(printable(cell)) for cell in (age, room.app_id, room.room_id, item.task_id, item.state)))
+    return table
 
 
 def status_table(checks: Sequence[Check]) -> Table:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stop_segment.events import Room
-from stop_segment.records import ROOM_ITEM
+from stop_segment.records import ROOM_ITEM, WATCHED, WATCHED_ROOMS
+from stop_segment.rules import Record
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -15,6 +17,7 @@ _ATTRIBUTES = {
     "task_id": "task_id",
     "started_at": "started_at_ms",
     "seen_at": "seen_at_ms",
+    "open_since": "open_since_ms",
     "stop_event_time": "stop_event_time_ms",
     "stopped_at": "stopped_at_ms",
     "outcome": "outcome",
@@ -22,6 +25,9 @@ _ATTRIBUTES = {
     "event_type": "event_type",
     "event_id": "event_id",
     "business_id": "business_id",
+    "open_tasks": "open_tasks",
+    "check_at": "check_at_ms",
+    "gone_at": "gone_at_ms",
     "expires_at": "expires_at_seconds",
 }
 
@@ -33,6 +39,7 @@ class Item:
     task_id: str
     started_at_ms: int | None = None
     seen_at_ms: int | None = None
+    open_since_ms: int | None = None
     stop_event_time_ms: int | None = None
     stopped_at_ms: int | None = None
     outcome: str | None = None
@@ -40,6 +47,9 @@ class Item:
     event_type: str | None = None
     event_id: str | None = None
     business_id: str | None = None
+    open_tasks: tuple[str, ...] = ()
+    check_at_ms: int | None = None
+    gone_at_ms: int | None = None
     expires_at_seconds: int | None = None
 
     @property
@@ -48,15 +58,33 @@ class Item:
         return self.task_id == ROOM_ITEM
 
     @property
+    def heard_ms(self) -> int:
+        """When the task was opened, as far as the item says."""
+        return self.open_since_ms or self.started_at_ms or self.seen_at_ms or 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is a task that may be running."""
+        known = Record(self.stop_event_time_ms, self.started_at_ms, self.seen_at_ms, self.open_since_ms)
+        return not self.is_room and known.is_open
+
+    @property
     def state(self) -> str:
         """What the item says of its task, or of the room, in a few words."""
         if self.is_room:
-            return "ended"
-        if self.stop_event_time_ms is None:
-            return "seen, no stop event yet" if self.started_at_ms is None else "started, no stop event since"
-        if self.started_at_ms is not None and self.started_at_ms > self.stop_event_time_ms:
-            return f"started again, after it was {self.outcome}"
-        return str(self.outcome)
+            return self._room_state
+        if not self.is_open:
+            return str(self.outcome)
+        if self.stop_event_time_ms is not None:
+            return f"open again, after it was {self.outcome}"
+        return "open: seen, no stop event yet" if self.started_at_ms is None else "open: started, no stop event since"
+
+    @property
+    def _room_state(self) -> str:
+        ended = "" if self.stop_event_time_ms is None else "ended"
+        gone = "" if self.gone_at_ms is None else "found gone"
+        watched = "" if self.check_at_ms is None else "watched"
+        return ", ".join(filter(None, [ended, gone, watched])) or "known"
 
 
 def read_room(client: DynamoDBClient, table_name: str, room: Room) -> list[Item]:
@@ -70,13 +98,29 @@ def read_room(client: DynamoDBClient, table_name: str, room: Room) -> list[Item]
     return [_item(attributes) for page in pages for attributes in page["Items"]]
 
 
-def to_json(item: Item) -> dict[str, str | int]:
+def read_open_tasks(client: DynamoDBClient, table_name: str) -> list[tuple[Room, Item]]:
+    """Read the open tasks of all rooms that the sweeper watches, the one that has been open longest first."""
+    pages = client.get_paginator("query").paginate(
+        TableName=table_name,
+        IndexName=WATCHED_ROOMS,
+        KeyConditionExpression="watch = :watch",
+        ExpressionAttributeValues={":watch": {"S": WATCHED}},
+    )
+    rooms = [Room(*attributes["room"]["S"].split("#", 1)) for page in pages for attributes in page["Items"]]
+    found = [(room, item) for room in rooms for item in read_room(client, table_name, room) if item.is_open]
+    return sorted(found, key=lambda one: (one[1].heard_ms, one[0], one[1].task_id))
+
+
+def to_json(item: Item) -> dict[str, Any]:
     """Write an item under the table's own names; what it does not say is left out."""
-    return {name: value for name, key in _ATTRIBUTES.items() if (value := getattr(item, key)) is not None}
+    return {name: value for name, key in _ATTRIBUTES.items() if (value := getattr(item, key)) not in (None, ())}
 
 
 def _item(attributes: dict[str, Any]) -> Item:
-    plain: dict[str, Any] = {
-        name: int(value["N"]) if "N" in value else value["S"] for name, value in attributes.items()
-    }
+    plain = {name: _plain(attribute) for name, attribute in attributes.items()}
     return Item(**{field: plain[name] for name, field in _ATTRIBUTES.items() if name in plain})
+
+
+def _plain(attribute: Mapping[str, Any]) -> Any:
+    ((kind, value),) = attribute.items()
+    return int(value) if kind == "N" else tuple(sorted(value)) if kind == "SS" else value

@@ -12,6 +12,7 @@ from stop_segment.records import ROOM_ITEM, SegmentTable, room_item
 from stop_segment.rules import Outcome, Record
 from tests.second_opinion import moto_client
 from tests.unit.memory_dynamo import MemoryDynamo
+from tools.rooms import read_open_tasks
 
 T = 1_795_327_920_123
 NOW_MS = 1_795_327_930_456
@@ -367,6 +368,24 @@ class TestWatching:
         table.watch(room, ["audio"], NOW_MS)
         watched = table.watch(room, ["video"], LATER_MS)
         assert (watched.open_tasks, watched.check_at_ms) == (frozenset({"audio", "video"}), NOW_MS)
+
+    def test_an_operator_sees_the_open_tasks_of_all_watched_rooms_the_oldest_first(
+        self, table: SegmentTable, client: Any, name: str
+    ) -> None:
+        if isinstance(client, MemoryDynamo):
+            pytest.skip("the stand-in has no paginators, which the functions do without")
+        one, another, unwatched = (Room("661e", uuid4().hex) for _ in range(3))
+        tasks = [Task(one, "audio"), Task(another, "audio"), Task(one, "video")]
+        for number, task in enumerate(tasks):
+            table.note_start(task, T - number)
+            table.watch(task.room, [task.task_id], LATER_MS)
+        stopped = Task(one, "stopped")
+        table.note_start(stopped, T - 9)
+        table.note_stop(stopped, event(stopped), Outcome.STOPPED, None, NOW_MS)
+        table.note_start(Task(unwatched, "audio"), T - 9)
+        listed = [(room, found.task_id) for room, found in read_open_tasks(client, name)]
+        wanted = [found for found in listed if found[0] in (one, another, unwatched)]
+        assert wanted == [(task.room, task.task_id) for task in reversed(tasks)]
 
     def test_where_nothing_sweeps_a_room_only_names_its_open_tasks(self, table: SegmentTable, room: Room) -> None:
         watched = table.watch(room, ["audio"], None)

@@ -287,19 +287,38 @@ class TestTimes:
     ("item", "state"),
     [
         (Item("#room", stop_event_time_ms=T), "ended"),
-        (Item("audio", seen_at_ms=T), "seen, no stop event yet"),
-        (Item("audio", started_at_ms=T), "started, no stop event since"),
+        (Item("#room", open_tasks=("audio",)), "known"),
+        (Item("#room", open_tasks=("audio",), check_at_ms=T), "watched"),
+        (Item("#room", stop_event_time_ms=T, gone_at_ms=T, check_at_ms=T), "ended, found gone, watched"),
+        (Item("audio", seen_at_ms=T), "open: seen, no stop event yet"),
+        (Item("audio", open_since_ms=T), "open: seen, no stop event yet"),
+        (Item("audio", started_at_ms=T, open_since_ms=T), "open: started, no stop event since"),
+        (
+            Item("audio", open_since_ms=T, stop_event_time_ms=T - 1, outcome="stopped"),
+            "open again, after it was stopped",
+        ),
         (Item("audio", stop_event_time_ms=T, outcome="stopped"), "stopped"),
         (Item("audio", started_at_ms=T, stop_event_time_ms=T, outcome="already_stopped"), "already_stopped"),
         (
             Item("audio", started_at_ms=T + 1, stop_event_time_ms=T, outcome="stopped"),
-            "started again, after it was stopped",
+            "open again, after it was stopped",
         ),
     ],
 )
 def test_an_item_tells_its_state(item: Item, state: str) -> None:
     assert item.state == state
     assert f": {state}\n" in room_text(Room("661e", "room-1"), [item], T).plain
+
+
+def test_a_room_tells_what_may_be_running_and_when_it_is_looked_at() -> None:
+    watched = Item("#room", open_tasks=("audio", "video"), check_at_ms=T + 240_000, gone_at_ms=T - 240_000)
+    lines = room_text(Room("661e", "room-1"), [watched, Item("audio", open_since_ms=T - 240_000)], T).plain.splitlines()
+    assert [" ".join(line.split()) for line in lines[3:6] + lines[8:]] == [
+        "may be open audio video",
+        f"found gone {readable_time(T - 240_000)} (4 min ago)",
+        f"next look {readable_time(T + 240_000)} (in 4 min)",
+        f"open since {readable_time(T - 240_000)} (4 min ago)",
+    ]
 
 
 @pytest.mark.parametrize(
