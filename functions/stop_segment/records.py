@@ -31,6 +31,7 @@ _ATTRIBUTES = {
     "open_tasks": "open_tasks",
     "check_at": "check_at_ms",
     "gone_at": "gone_at_ms",
+    "idle_at": "idle_at_ms",
 }
 
 
@@ -199,7 +200,9 @@ class SegmentTable:
         """
         index = {} if check_at_ms is None else {"watch": WATCHED}
         once = {} if check_at_ms is None else {"check_at": check_at_ms}
-        return self._update(room_item(room), index, set_once=once, remove=["expires_at"], add={"open_tasks": task_ids})
+        return self._update(
+            room_item(room), index, set_once=once, remove=["expires_at", "idle_at"], add={"open_tasks": task_ids}
+        )
 
     def rooms_due(self, now_ms: int, most: int) -> list[tuple[Room, int]]:
         """Name watched rooms whose time has come, the one that waits longest first, each with its `check_at`."""
@@ -251,28 +254,31 @@ class SegmentTable:
         except _Refused:
             return None
 
-    def unwatch(self, room: Room, seen_at_ms: int, now_ms: int) -> Record | None:
-        """Watch a room no longer. Read its tasks once more after this.
+    def note_idle(self, room: Room, seen_at_ms: int, now_ms: int) -> Record | None:
+        """Mark a watched room in which no task is open. Read its tasks after this, and `unwatch` it then.
+
+        Whoever opens a task meanwhile finds the mark and takes it away. So the room stays watched whoever dies.
+        `seen_at_ms` and what is returned are those of `postpone_check`.
+        """
+        return self._note_check(room, seen_at_ms, {"idle_at": now_ms})
+
+    def unwatch(self, room: Room, seen_at_ms: int, idle_at_ms: int, now_ms: int) -> None:
+        """Watch a room no longer, unless somebody has opened a task since it was marked.
 
         Parameters
         ----------
         seen_at_ms
             As for `postpone_check`.
-
-        Returns
-        -------
-        Record | None
-            As of `postpone_check`.
+        idle_at_ms
+            The mark.
         """
-        try:
-            return self._update(
+        with contextlib.suppress(_Refused):
+            self._update(
                 room_item(room),
                 {"expires_at": self._expires_at(now_ms)},
-                remove=["watch", "check_at", "gone_at"],
-                when=[("check_at", "=", seen_at_ms)],
+                remove=["watch", "check_at", "gone_at", "idle_at"],
+                when=[("check_at", "=", seen_at_ms), ("idle_at", "=", idle_at_ms)],
             )
-        except _Refused:
-            return None
 
     def _expires_at(self, now_ms: int) -> int:
         return now_ms // 1000 + self._retention_seconds

@@ -54,6 +54,8 @@ class Record:
         Of a room that is watched: when the sweeper looks at it next.
     gone_at_ms
         Of a room that is watched: when it was first found gone.
+    idle_at_ms
+        Of a room that is watched: when the sweeper found no open task in it, and is about to watch it no longer.
     """
 
     stop_event_time_ms: int | None = None
@@ -67,6 +69,7 @@ class Record:
     open_tasks: frozenset[str] = frozenset()
     check_at_ms: int | None = None
     gone_at_ms: int | None = None
+    idle_at_ms: int | None = None
 
     @property
     def is_open(self) -> bool:

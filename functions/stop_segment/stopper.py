@@ -163,7 +163,7 @@ class Batch:
     async def _watched(self, task: Task) -> Record:
         """Read an open task's room after the task was written, and see to it that it is watched and names the task."""
         room = await self._reads.read(room_item(task.room)) or Record()
-        is_watched = room.check_at_ms is not None or not self._settings.sweep_every_ms
+        is_watched = (room.check_at_ms is not None and room.idle_at_ms is None) or not self._settings.sweep_every_ms
         if task.task_id in room.open_tasks and is_watched:
             return room
         names = {task.task_id}

@@ -115,14 +115,11 @@ class Sweeper:
         return {task: record for task, record in records.items() if record.may_be_open}
 
     async def _unwatch(self, room: Room, seen_at_ms: int) -> None:
-        state = await self._in_thread(self._table.unwatch, room, seen_at_ms, self._now_ms())
-        if state is None:
-            return
-        # After the write: whoever opened a task before it has found the room watched.
-        opened = await self._open_tasks(room, state)
-        if opened:
-            check_at_ms = self._now_ms() + self._settings.sweep_every_ms
-            await self._in_thread(self._table.watch, room, [task.task_id for task in opened], check_at_ms)
+        now_ms = self._now_ms()
+        state = await self._in_thread(self._table.note_idle, room, seen_at_ms, now_ms)
+        # After the mark: whoever opens a task from now on takes it away, and before that its task was written.
+        if state is not None and not await self._open_tasks(room, state):
+            await self._in_thread(self._table.unwatch, room, seen_at_ms, now_ms, now_ms)
 
     async def _ask(
         self,

@@ -399,7 +399,8 @@ class TestWatching:
         assert [found for found, _ in table.rooms_due(30, 3)] == others[::-1]
         assert len(table.rooms_due(30, 2)) == 2
         for number, other in enumerate(others):
-            table.unwatch(other, 30 - 10 * number, NOW_MS)
+            table.note_idle(other, 30 - 10 * number, T)
+            table.unwatch(other, 30 - 10 * number, T, NOW_MS)
 
     def test_only_one_of_two_sweeps_has_a_room(self, table: SegmentTable, room: Room) -> None:
         table.watch(room, ["audio"], NOW_MS)
@@ -407,7 +408,7 @@ class TestWatching:
         assert first
         assert (first.open_tasks, first.check_at_ms) == (frozenset({"audio"}), LATER_MS)
         assert table.postpone_check(room, NOW_MS, LATER_MS + 1) is None
-        assert table.unwatch(room, NOW_MS, NOW_MS) is None
+        assert table.note_idle(room, NOW_MS, T) is None
 
     def test_since_when_a_room_is_gone_is_remembered_and_forgotten(self, table: SegmentTable, room: Room) -> None:
         table.watch(room, ["audio"], NOW_MS)
@@ -423,11 +424,20 @@ class TestWatching:
     ) -> None:
         table.watch(room, ["audio"], NOW_MS)
         table.note_gone(room, NOW_MS, LATER_MS, T)
-        left = table.unwatch(room, LATER_MS, NOW_MS)
+        table.note_idle(room, LATER_MS, T)
+        table.unwatch(room, LATER_MS, T, NOW_MS)
+        left = table.read([room_item(room)])[room_item(room)]
         assert left == Record(open_tasks=frozenset({"audio"}))
         assert item(client, name, room_item(room))["expires_at"] == str(EXPIRES)
         assert self.due(table, room, 2**50) == []
         assert table.postpone_check(room, LATER_MS, NOW_MS) is None
+
+    def test_a_task_that_is_opened_since_the_mark_keeps_its_room_watched(self, table: SegmentTable, room: Room) -> None:
+        table.watch(room, ["audio"], NOW_MS)
+        table.note_idle(room, NOW_MS, T)
+        assert table.watch(room, ["video"], LATER_MS).idle_at_ms is None
+        table.unwatch(room, NOW_MS, T, NOW_MS)
+        assert table.read([room_item(room)])[room_item(room)].check_at_ms == NOW_MS
 
     def test_an_end_names_no_longer_what_was_closed(self, table: SegmentTable, room: Room) -> None:
         table.watch(room, ["audio", "video"], NOW_MS)

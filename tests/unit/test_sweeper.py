@@ -332,13 +332,20 @@ class TestUnwatched:
         world.table.note_stop(AUDIO, Event(EventType.ROOM_ENDED, ROOM, T), Outcome.STOPPED, None, T)
         assert world.sweep() == Sweep()
         assert world.table.count_watched() == 0
-        assert [step[0] for step in world.did] == ["postpone_check", "unwatch"]
+        assert [step[0] for step in world.did] == ["postpone_check", "note_idle", "unwatch"]
 
-    def test_a_task_opened_before_the_room_is_unwatched_has_it_watched_again(self, world: World) -> None:
+    def test_a_task_opened_before_the_mark_keeps_its_room_watched(self, world: World) -> None:
         """Its starter found the room watched, so it is for the sweeper to look once more."""
         world.open(AUDIO)
         world.table.note_stop(AUDIO, Event(EventType.ROOM_ENDED, ROOM, T), Outcome.STOPPED, None, T)
-        world.before["unwatch"] = lambda: world.table.note_start(AUDIO, T + 1)
+        world.before["note_idle"] = lambda: world.table.note_start(AUDIO, T + 1)
+        world.sweep()
+        assert (world.table.count_watched(), world.room().check_at_ms) == (1, T + SWEEP_MS)
+
+    def test_a_task_opened_after_the_mark_takes_it_away(self, world: World) -> None:
+        world.open(AUDIO)
+        world.table.note_stop(AUDIO, Event(EventType.ROOM_ENDED, ROOM, T), Outcome.STOPPED, None, T)
+        world.before["unwatch"] = lambda: world.serve(Event(EventType.SEGMENT_STARTED, ROOM, T + 1, ("audio",)))
         world.sweep()
         assert (world.table.count_watched(), world.room().check_at_ms) == (1, T + SWEEP_MS)
 
