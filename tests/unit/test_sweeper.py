@@ -345,7 +345,12 @@ class TestUnwatched:
     def test_a_task_opened_after_the_mark_takes_it_away(self, world: World) -> None:
         world.open(AUDIO)
         world.table.note_stop(AUDIO, Event(EventType.ROOM_ENDED, ROOM, T), Outcome.STOPPED, None, T)
-        world.before["unwatch"] = lambda: world.serve(Event(EventType.SEGMENT_STARTED, ROOM, T + 1, ("audio",)))
+
+        def opened() -> None:
+            world.table.note_start(AUDIO, T + 1)
+            world.table.watch(ROOM, ["audio"], T + SWEEP_MS)
+
+        world.before["unwatch"] = opened
         world.sweep()
         assert (world.table.count_watched(), world.room().check_at_ms) == (1, T + SWEEP_MS)
 
