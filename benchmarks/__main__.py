@@ -72,11 +72,13 @@ def _measure(names: Sequence[str]) -> Iterator[dict[str, Any]]:
     if "environments" in names:
         _say("environments that take turns, product")
         yield {"environments": environments()}
+    if "slices" in names:
+        _say("slices, product")
+        yield {"slices": functions.slices()}
     # Side by side: each has a processor to itself, and the longest takes minutes.
     alone: dict[str, Callable[[], Any]] = {
         "in_process": lambda: functions.in_process(MOST_MESSAGES),
         "start_up": lambda: functions.start_up(START_UPS),
-        "slices": functions.slices,
     }
     with ThreadPoolExecutor(len(alone)) as threads:
         waiting = {name: threads.submit(alone[name]) for name in alone if name in names}

@@ -14,6 +14,7 @@ import io
 import json
 import math
 import os
+import re
 import resource
 import statistics
 import sys
@@ -55,11 +56,19 @@ class Table:
         self.write_units = self.read_units = 0
         self._items: dict[str, dict[str, Any]] = {}
 
-    def update(self, request: dict[str, Any]) -> None:
-        """Keep an item's new values."""
+    def update(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Set and add what the request says, and give the item; nothing of a slice fails a condition or deletes."""
         self.write_units += 1
-        values = {name[1:]: value for name, value in request["ExpressionAttributeValues"].items()}
-        self._items.setdefault(json.dumps(request["Key"]), dict(request["Key"])).update(values)
+        item = self._items.setdefault(json.dumps(request["Key"]), dict(request["Key"]))
+        expression, values = request["UpdateExpression"], request.get("ExpressionAttributeValues", {})
+        names = request["ExpressionAttributeNames"]
+        for name, once, value in re.findall(r"(#\w+) = (if_not_exists\(#\w+, )?(:\w+)", expression):
+            if not once or names[name] not in item:
+                item[names[name]] = values[value]
+        for name, value in re.findall(r"(#\w+) (:\w+)", expression):
+            before = item.get(names[name], {"SS": []})["SS"]
+            item[names[name]] = {"SS": sorted({*before, *values[value]["SS"]})}
+        return {"Attributes": item}
 
     def read(self, request: dict[str, Any]) -> dict[str, Any]:
         """Give the items that are there."""
@@ -69,6 +78,14 @@ class Table:
             found = [self._items.get(json.dumps(key)) for key in wanted["Keys"]]
             answers[table] = [item for item in found if item]
         return {"Responses": answers, "UnprocessedKeys": {}}
+
+    def query(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Give a room's tasks."""
+        self.read_units += 1
+        room = request["ExpressionAttributeValues"][":room"]
+        known = list(self._items.values())  # other threads go on writing
+        items = [item for item in known if item["room"] == room and item["task_id"]["S"] > "#room"]
+        return {"Items": items}
 
 
 def stub_network(secret: str, table: Table | None = None, sent: list[str] | None = None) -> None:
@@ -90,8 +107,10 @@ def stub_network(secret: str, table: Table | None = None, sent: list[str] | None
         answer = answers.get(operation, {})
         if table and operation == "BatchGetItem":
             answer = table.read(json.loads(request.body))
-        elif table and operation == "UpdateItem":
-            table.update(json.loads(request.body))
+        elif operation == "UpdateItem":
+            answer = (table or Table()).update(json.loads(request.body))
+        elif operation == "Query":
+            answer = (table or Table()).query(json.loads(request.body))
         elif operation == "BatchGetItem":
             tables = json.loads(request.body)["RequestItems"]
             answer = {"Responses": {table: [] for table in tables}, "UnprocessedKeys": {}}
