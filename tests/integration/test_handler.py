@@ -342,6 +342,126 @@ class TestDeadLetters:
         }
 
 
+class TestOutages:
+    """What the service, the key or the table fails of is tried again from a copy, where SQS would try no more."""
+
+    EVENT_TIME_MS = 1_795_327_920_123
+
+    @staticmethod
+    def copies(function: Function) -> list[dict[str, Any]]:
+        """Take what lies on the event queue."""
+        taken: list[dict[str, Any]] = []
+        while messages := function.sqs.receive_message(
+            QueueUrl=function.event_queue,
+            MaxNumberOfMessages=10,
+            MessageAttributeNames=["All"],
+            AttributeNames=["All"],
+        ).get("Messages"):
+            taken.extend(messages)
+            for message in messages:
+                function.sqs.delete_message(QueueUrl=function.event_queue, ReceiptHandle=message["ReceiptHandle"])
+        return taken
+
+    @staticmethod
+    def arrived(copy: dict[str, Any], *, receive_count: int = 1) -> dict[str, Any]:
+        """Give a copy as Lambda gets it from SQS."""
+        arrived = record(copy["Body"], receive_count=receive_count)
+        arrived["messageAttributes"] = {
+            name: {"stringValue": value["StringValue"], "dataType": value["DataType"]}
+            for name, value in copy["MessageAttributes"].items()
+        }
+        return arrived
+
+    def failed(self, room: Room, **more: Any) -> dict[str, Any]:
+        """Give a message on its last receive, while the API fails."""
+        room.start("audio")
+        room.fail("audio", SERVICE_UNAVAILABLE)
+        event_time = datetime.fromtimestamp(self.EVENT_TIME_MS / 1000, UTC).isoformat(timespec="milliseconds")
+        return room.message(TaskId="audio", EventTime=event_time, receive_count=MAX_RECEIVE_COUNT, **more)
+
+    def test_on_the_last_receive_a_copy_goes_to_the_event_queue_with_the_times_of_the_original(
+        self, function: Function, room: Room, monkeypatch: pytest.MonkeyPatch, told: Callable[[], Told]
+    ) -> None:
+        monkeypatch.setattr(function.module, "jitter", lambda: 0.0)
+        self.copies(function)
+        message = self.failed(room, seconds_ago=600)
+
+        assert function.invoke(message) == []
+
+        (copy,) = self.copies(function)
+        sent_ms = int(message["attributes"]["SentTimestamp"])
+        assert copy["Body"] == message["body"]
+        assert {
+            name: (value["DataType"], value["StringValue"]) for name, value in copy["MessageAttributes"].items()
+        } == {
+            "EventTime": ("Number", str(min(self.EVENT_TIME_MS, sent_ms))),
+            "FirstSentAt": ("Number", str(sent_ms)),
+        }
+        assert copy["Attributes"]["MessageGroupId"] == APP_ID
+        assert function.letters(message) == {}
+        assert "requeued" in told().outcomes()
+
+    def test_a_copy_waits_up_to_as_long_as_its_message_has_been_tried(
+        self, function: Function, room: Room, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def note(params: dict[str, Any], **_: object) -> None:
+            delays.extend(entry["DelaySeconds"] for entry in params["Entries"])
+
+        delays: list[int] = []
+        monkeypatch.setattr(function.module, "jitter", lambda: 0.5)
+        events = function.module.service.queues._client.meta.events
+        events.register("provide-client-params.sqs.SendMessageBatch", note)
+        try:
+            assert function.invoke(self.failed(room, seconds_ago=600)) == []
+        finally:
+            events.unregister("provide-client-params.sqs.SendMessageBatch", note)
+        assert delays == [300]
+
+    def test_where_the_copy_cannot_be_sent_the_message_is_kept(
+        self, function: Function, room: Room, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(function.module.service.queues, "_event_queue_url", function.event_queue + "-gone")
+        message = self.failed(room)
+        assert function.invoke(message) == kept_of([message], 0)
+        assert function.letters(message) == {}
+
+    def test_a_copy_is_asked_about_before_it_stops(
+        self, function: Function, new_room: Callable[[], Room], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(function.module, "jitter", lambda: 0.0)
+        for restarted in (False, True):
+            room = new_room()
+            self.copies(function)
+            message = room.message(TaskId="audio", receive_count=MAX_RECEIVE_COUNT)
+            room.double.start_task(APP_ID, room.id, "audio", start_time_ms=now_ms() - 60_000)
+            room.fail("audio", SERVICE_UNAVAILABLE)
+            assert function.invoke(message) == []
+            (copy,) = self.copies(function)
+            function.double.heal()
+            if restarted:
+                room.double.start_task(APP_ID, room.id, "audio", start_time_ms=now_ms() + 1)
+            before = len(room.requests())
+            assert function.invoke(self.arrived(copy)) == []
+            stops = [] if restarted else [("StopSegment", "audio")]
+            assert room.requests()[before:] == [("GetSegmentTask", "audio"), *stops]
+            assert room.running("audio") == [restarted]
+
+    def test_a_copy_that_is_too_old_becomes_a_dead_letter_with_its_reason(
+        self, function: Function, room: Room, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(function.module, "jitter", lambda: 0.0)
+        self.copies(function)
+        assert function.invoke(self.failed(room, seconds_ago=GIVE_UP_AFTER_SECONDS - 60)) == []
+        (copy,) = self.copies(function)
+        copy["MessageAttributes"]["FirstSentAt"]["StringValue"] = str(now_ms() - 1000 * GIVE_UP_AFTER_SECONDS)
+        arrived = self.arrived(copy, receive_count=MAX_RECEIVE_COUNT)
+        assert function.invoke(arrived) == []
+        letter = function.letters(arrived)[arrived["messageId"]]
+        assert (letter["ErrorKind"], letter["ErrorCode"]) == ("exhausted", "ServiceUnavailable")
+        assert letter["EventTime"] == copy["MessageAttributes"]["EventTime"]["StringValue"]
+        assert self.copies(function) == []
+
+
 class TestFaultsOfOurs:
     def test_an_unexpected_error_keeps_its_message_and_no_other(
         self,
