@@ -1,0 +1,126 @@
+"""Tasks of which nobody tells: the sweeper asks whether their rooms exist, and has the tasks of the others stopped.
+
+The schedule fires every few minutes, and a room must be gone for a minute. Nobody waits for that here: the tests invoke
+the function as the schedule does, and let a room's next look be due by writing its `check_at`, on which all depends.
+When the room was first found gone stays as the sweeper wrote it.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sandbox.stack import Sandbox, wait_for
+from tests.e2e.deployed_alarm import metrics_in
+from tests.e2e.observer import APP_ID, ROOM_ITEM, Observer, Room, now_ms
+
+Sweep = Callable[[Room], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def sweep(box: Sandbox, observer: Observer) -> Sweep:
+    """Give a function that sweeps once, when the time of a room has come."""
+    client, name = box.client("lambda"), observer.resource("SweepRoomsFunction")
+
+    def sweep_once(room: Room) -> dict[str, Any]:
+        box.client("dynamodb").update_item(
+            TableName=box.outputs["SegmentTableName"],
+            Key={"room": {"S": f"{APP_ID}#{room.id}"}, "task_id": {"S": ROOM_ITEM}},
+            UpdateExpression="SET check_at = :now",
+            ConditionExpression="watch = :watched",
+            ExpressionAttributeValues={":now": {"N": str(now_ms() - 1)}, ":watched": {"S": "1"}},
+        )
+        answer = client.invoke(FunctionName=name, Payload=b"{}")
+        counts: dict[str, Any] = json.load(answer["Payload"])
+        assert "FunctionError" not in answer, counts
+        return counts
+
+    return sweep_once
+
+
+def orphans(box: Sandbox) -> float:
+    """Count what the stop function has put into the metric so far."""
+    logged = [found for line in box.log_lines() for found in metrics_in(line)]
+    return sum(sum(values) for metric, values in logged if metric.name == "Orphans")
+
+
+def end_of_sweep(box: Sandbox, room: Room) -> list[str]:
+    """Wait until the event of the sweeper is served, and return its outcomes."""
+
+    def outcomes() -> list[str]:
+        lines = [line for line in box.log_lines() if line.get("room_id") == room.id and "outcome" in line]
+        return [line["outcome"] for line in lines if line["event_type"] == "RoomGone"]
+
+    return wait_for(outcomes, "the end of a RoomGone")
+
+
+def test_the_schedule_invokes_the_sweeper_and_may_do_so(box: Sandbox, observer: Observer) -> None:
+    events, client = box.client("events"), box.client("lambda")
+    rule = events.describe_rule(Name=observer.resource("SweepSchedule").rpartition("/")[2])
+    name = observer.resource("SweepRoomsFunction")
+    (target,) = events.list_targets_by_rule(Rule=rule["Name"])["Targets"]
+    assert (rule["State"], rule["ScheduleExpression"]) == ("ENABLED", "rate(5 minutes)")
+    assert target["Arn"] == client.get_function_configuration(FunctionName=name)["FunctionArn"]
+    (allowed,) = json.loads(client.get_policy(FunctionName=name)["Policy"])["Statement"]
+    assert (allowed["Effect"], allowed["Action"]) == ("Allow", "lambda:InvokeFunction")
+    assert allowed["Principal"] == {"Service": "events.amazonaws.com"}
+    assert rule["Arn"] in json.dumps(allowed["Condition"])
+
+
+@pytest.mark.parametrize("told_by", ["SegmentStarted", "SegmentRealTimeData"])
+def test_task_of_a_room_that_is_gone_is_stopped_within_two_sweeps_though_nobody_told(
+    box: Sandbox, room: Room, sweep: Sweep, told_by: str
+) -> None:
+    room.start("audio")
+    assert room.end_of(told_by, TaskId="audio") == ["known"]
+    box.rtc.close_room(APP_ID, room.id)
+    orphans_before = orphans(box)
+
+    assert sweep(room)["rooms_gone"] >= 1
+    assert room.is_running("audio")
+    gone_at = room.records[ROOM_ITEM]["gone_at"]
+    sweep(room)
+
+    assert end_of_sweep(box, room) == ["stopped"]
+    assert not room.is_running("audio")
+    assert len(room.requests("GetRoomOnlineUsers")) == 2
+    assert room.stopped == ["audio"]
+    record = room.records["audio"]
+    assert (record["outcome"], record["event_type"], record["stop_event_time"]) == ("stopped", "RoomGone", gone_at)
+    assert "open_since" not in record
+    (event,) = room.outcome_events(1)
+    assert (event["detail-type"], event["detail"]["TaskId"]) == ("SegmentStopped", "audio")
+    wait_for(lambda: orphans(box) > orphans_before, "the metric")
+    assert orphans(box) == orphans_before + 1
+
+    sweep(room)
+    assert "watch" not in room.records[ROOM_ITEM]
+
+
+def test_task_of_a_living_room_goes_on(room: Room, sweep: Sweep) -> None:
+    room.start("audio")
+    assert room.end_of("SegmentStarted", TaskId="audio") == ["known"]
+    for _ in range(3):
+        assert sweep(room)["rooms_swept"] >= 1
+    assert len(room.requests("GetRoomOnlineUsers")) == 3
+    assert room.stopped == []
+    assert room.is_running("audio")
+
+
+def test_task_that_began_after_its_room_was_gone_goes_on_though_nobody_told(
+    box: Sandbox, room: Room, sweep: Sweep
+) -> None:
+    room.start("audio")
+    assert room.end_of("SegmentStarted", TaskId="audio") == ["known"]
+    box.rtc.close_room(APP_ID, room.id)
+    sweep(room)
+    began_ms = room.records[ROOM_ITEM]["gone_at"] + 1
+    room.start("audio", at_ms=began_ms)
+    box.rtc.close_room(APP_ID, room.id)
+    sweep(room)
+
+    assert end_of_sweep(box, room) == ["superseded"]
+    assert room.stopped == []
+    assert room.is_running("audio")
+    assert room.records["audio"]["open_since"] == began_ms
