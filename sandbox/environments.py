@@ -26,6 +26,7 @@ HANDLERS = {
     "StopSegmentFunction": "stop_segment.handler.handler",
     "ReceiveCallbackFunction": "receive_callback.handler.handler",
     "PublishOutcomeFunction": "publish_outcome.handler.handler",
+    "SweepRoomsFunction": "sweep_rooms.handler.handler",
 }
 _RUNTIME = Path(__file__).with_name("runtime.py")
 
