@@ -15,7 +15,7 @@ from rich.text import Text
 from sandbox.faults import INTERNAL_ERROR
 from sandbox.program import progress, run
 from sandbox.room_life import ROOM_ID, life_table, live
-from sandbox.stack import APP_ID, PARAMETERS, ROOT, Sandbox, sandbox, wait_for
+from sandbox.stack import APP_ID, ROOT, Sandbox, sandbox, wait_for
 from sandbox.tables import FOR_PEOPLE, colored, known, new_table
 from stop_segment.events import Room
 from tools.rooms import Item, read_room
@@ -61,7 +61,7 @@ FIRST = (
     Scene("bad-id", "invalid_message"),
     Scene("bad-event-type", "invalid_message"),
     Scene("bad-app", "rejected", 1),
-    Scene("api-down", "exhausted", int(PARAMETERS["MaxReceiveCount"]), (("room-15", "audio"),)),
+    Scene("api-down", "requeued", 1, (("room-15", "audio"),), note="the API is down: asked again, then tried later"),
 )
 THEN = (
     Scene("room-ended", "duplicate", 0, note="the same message again"),

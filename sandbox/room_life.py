@@ -86,7 +86,7 @@ def _steps(box: Sandbox) -> list[Step]:
             "today: the room ends",
             callback("RoomDestroy", {"RoomId": ROOM_ID}, _text(today + timedelta(seconds=1)), nonce="Noce"),
             200,
-            ("already_stopped", "stopped"),
+            ("stopped",),
         ),
     ]
 

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from sandbox.callbacks import callback
-from sandbox.faults import INTERNAL_ERROR
+from sandbox.faults import INTERNAL_ERROR, Fault
 from sandbox.shell import settings
 from sandbox.stack import ROOT, STACK_NAME, Sandbox, wait_for
-from tests.e2e.observer import APP_ID, Observer, Room, now_ms, rfc3339
+from tests.e2e.observer import APP_ID, ROOM_ITEM, Observer, Room, now_ms, rfc3339
 
 PAGE = (ROOT / "docs" / "operations.md").read_text()
 ROOM_OF_THE_PAGE = "room-1"
@@ -337,7 +337,20 @@ def trouble(box: Sandbox, observer: Observer) -> Trouble:
     wait_for(
         lambda: any("Traceback" in line["@message"] for line in log_of(observer, "StopSegmentLogGroup")), "a fault"
     )
-    groups = ("StopSegmentLogGroup", "ReceiveCallbackLogGroup", "PublishOutcomeLogGroup")
+    orphan, unswept = room("orphan"), room("unswept")
+    orphan.start("audio", at_ms=now_ms() - 1_000)
+    assert orphan.end_of("RoomGone", TaskIds=["audio"]) == ["stopped"]
+    assert unswept.end_of("SegmentStarted", TaskId="audio") == ["known"]
+    box.client("dynamodb").update_item(
+        TableName=box.outputs["SegmentTableName"],
+        Key={"room": {"S": f"{APP_ID}#{unswept.id}"}, "task_id": {"S": ROOM_ITEM}},
+        UpdateExpression="SET check_at = :due",
+        ExpressionAttributeValues={":due": {"N": "1"}},
+    )
+    denied = Fault("error", status=403, code="AccessDenied")
+    box.rtc.fail(denied, next_requests=2, task=(APP_ID, unswept.id, None))  # type: ignore[arg-type] # it names no task
+    box.client("lambda").invoke(FunctionName=observer.resource("SweepRoomsFunction"), Payload=b"{}")
+    groups = ("StopSegmentLogGroup", "ReceiveCallbackLogGroup", "PublishOutcomeLogGroup", "SweepRoomsLogGroup")
     return Trouble(retried, message_id, {group: log_of(observer, group) for group in groups})
 
 

@@ -75,7 +75,8 @@ def changes_of(box: Sandbox, room: Room) -> list[dict[str, Any]]:
             answer = streams.get_records(ShardIterator=iterator)
             changes += answer["Records"]
             iterator = answer["Records"] and answer.get("NextShardIterator")
-    return [change for change in changes if change["dynamodb"]["Keys"]["room"]["S"] == f"{APP_ID}#{room.id}"]
+    keys = {"room": {"S": f"{APP_ID}#{room.id}"}, "task_id": {"S": "audio"}}
+    return [change for change in changes if change["dynamodb"]["Keys"] == keys]
 
 
 def test_stop_that_the_bus_does_not_take_is_asked_for_again_and_arrives_in_the_end(
