@@ -23,7 +23,7 @@ from sandbox.callbacks import callback
 from sandbox.embedded_aws import REGION
 from sandbox.stack import EVENT_BUS, ROOT, STACK_NAME, Sandbox, sandbox, wait_for
 from tests.e2e.deployed_alarm import Alarm, Metric, Values, metrics_in
-from tests.e2e.observer import APP_ID, Observer, Room, now_ms, rfc3339
+from tests.e2e.observer import APP_ID, ROOM_ITEM, Observer, Room, now_ms, rfc3339
 
 TOPIC_ARN = f"arn:aws:sns:{REGION}:000000000000:on-call"
 RESOURCES: Mapping[str, Any] = cfn_yaml.load(str(ROOT / "template.yaml"))["Resources"]
@@ -215,6 +215,44 @@ def refused_key(stack: Stack, alarm: Alarm) -> None:
     alarm.put_until_it_rings(metric, [], values)
 
 
+@rings("OrphansAlarm")
+def tasks_of_which_nobody_tells(stack: Stack, alarm: Alarm) -> None:
+    """What the sweeper sends of rooms that are gone: tests/e2e/test_sweeping.py tells how it finds them."""
+
+    def stop_orphan() -> None:
+        room = stack.room()
+        room.start("audio", at_ms=now_ms() - 60_000)
+        assert room.end_of("RoomGone", TaskIds=["audio"]) == ["stopped"]
+
+    metric, values = stack.logged(alarm, "StopSegmentLogGroup", stop_orphan)
+    alarm.put_until_it_rings(metric, [*values] * 9, [], [*values] * 10)
+
+
+def sweep(stack: Stack) -> dict[str, Any]:
+    name = stack.observer.resource("SweepRoomsFunction")
+    answer: dict[str, Any] = stack.box.client("lambda").invoke(FunctionName=name, Payload=b"{}")
+    return answer
+
+
+@rings("SweepRefusedAlarm")
+def key_that_may_not_ask_whether_rooms_exist(stack: Stack, alarm: Alarm) -> None:
+    room = stack.room()
+    assert room.end_of("SegmentStarted", TaskId="audio") == ["known"]
+    stack.box.client("dynamodb").update_item(
+        TableName=stack.box.outputs["SegmentTableName"],
+        Key={"room": {"S": f"{APP_ID}#{room.id}"}, "task_id": {"S": ROOM_ITEM}},
+        UpdateExpression="SET check_at = :due",
+        ExpressionAttributeValues={":due": {"N": "1"}},
+    )
+    known_keys, stack.box.rtc.secrets = stack.box.rtc.secrets, {}
+    try:
+        metric, values = stack.logged(alarm, "SweepRoomsLogGroup", lambda: sweep(stack))
+    finally:
+        stack.box.rtc.secrets = known_keys
+    assert values == [1]
+    alarm.put_until_it_rings(metric, [], values)
+
+
 @rings("NoTasksAlarm")
 def rooms_without_known_tasks(stack: Stack, alarm: Alarm) -> None:
     metric, values = stack.logged(alarm, "StopSegmentLogGroup", lambda: stack.room().end_of("RoomEnded"))
@@ -236,6 +274,16 @@ def fail(stack: Stack, alarm: Alarm, function: str, reason: str) -> None:
 def stop_function_that_cannot_start(stack: Stack, alarm: Alarm) -> None:
     with stack.changed_settings("StopSegmentFunction", RTC_QPS_LIMIT="1"):
         fail(stack, alarm, "StopSegmentFunction", "MAX_CONCURRENCY must be at most RTC_QPS_LIMIT")
+
+
+@rings("SweepErrorsAlarm")
+def sweeper_that_cannot_start(stack: Stack, alarm: Alarm) -> None:
+    name = stack.observer.resource("SweepRoomsFunction")
+    with stack.changed_settings("SweepRoomsFunction", MAX_TASK_HOURS="many"):
+        for _ in range(int(alarm.threshold)):
+            assert "MAX_TASK_HOURS must be" in json.load(sweep(stack)["Payload"])["errorMessage"]
+    assert alarm.rings
+    alarm.put(Metric.of_function("Errors", name), [0])
 
 
 @rings("CallbackErrorsAlarm")

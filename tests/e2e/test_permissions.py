@@ -22,7 +22,7 @@ def box() -> Iterator[Sandbox]:
 
 @pytest.fixture(scope="module")
 def roles(observer: Observer) -> dict[str, Role]:
-    names = ("StopSegmentRole", "ReceiveCallbackRole", "PublishOutcomeRole")
+    names = ("StopSegmentRole", "ReceiveCallbackRole", "PublishOutcomeRole", "SweepRoomsRole")
     return {name: Role(observer, name) for name in names}
 
 
@@ -152,12 +152,24 @@ def another_table(on: Resources) -> str:
     return on.another_table
 
 
+def query_watched(role: Role, on: Resources) -> object:
+    return role.client("dynamodb").query(
+        TableName=segment_table(on),
+        IndexName="WatchedRooms",
+        KeyConditionExpression="watch = :watched",
+        ExpressionAttributeValues={":watched": {"S": "1"}},
+        Limit=1,
+    )
+
+
 STOP, CALLBACK, PUBLISH = "StopSegmentRole", "ReceiveCallbackRole", "PublishOutcomeRole"
+SWEEP = "SweepRoomsRole"
 UPDATE = {"UpdateExpression": "SET seen_at = :n", "ExpressionAttributeValues": {":n": {"N": "1"}}}
 
 ALLOWED: list[tuple[str, str, Try]] = [
     (STOP, "receives from the event queue", receive_from("EventQueue")),
     (STOP, "sends to the dead-letter queue", send_to("DeadLetterQueue")),
+    (STOP, "sends later copies to the event queue", send_to("EventQueue")),
     (STOP, "reads the room's records", query),
     (STOP, "reads records", batch_get(segment_table)),
     (STOP, "writes a record", on_table("update_item", segment_table, **UPDATE)),
@@ -166,6 +178,11 @@ ALLOWED: list[tuple[str, str, Try]] = [
     (CALLBACK, "reads the callback key", get_secret(callback_key)),
     (PUBLISH, "puts events on the outcome bus", put_events(OUTCOME_BUS)),
     (PUBLISH, "sends to the queue of what was not published", send_to("UnpublishedOutcomeQueue")),
+    (SWEEP, "finds the watched rooms", query_watched),
+    (SWEEP, "reads records", batch_get(segment_table)),
+    (SWEEP, "writes a record", on_table("update_item", segment_table, **UPDATE)),
+    (SWEEP, "sends to the event queue", send_to("EventQueue")),
+    (SWEEP, "reads the RTC key", get_secret(rtc_key)),
 ]
 
 DENIED: list[tuple[str, str, Try]] = [
@@ -174,7 +191,6 @@ DENIED: list[tuple[str, str, Try]] = [
     (STOP, "read the whole table", scan),
     (STOP, "write to another table", on_table("update_item", another_table, **UPDATE)),
     (STOP, "read from another table", batch_get(another_table)),
-    (STOP, "send to the event queue", send_to("EventQueue")),
     (STOP, "purge the event queue", purge("EventQueue")),
     (STOP, "receive from the dead-letter queue", receive_from("DeadLetterQueue")),
     (STOP, "read the callback key", get_secret(callback_key)),
@@ -205,6 +221,20 @@ DENIED: list[tuple[str, str, Try]] = [
     (PUBLISH, "read the callback key", get_secret(callback_key)),
     (PUBLISH, "invoke a function", invoke("StopSegmentFunction")),
     (PUBLISH, "use a KMS key", make_data_key),
+    (SWEEP, "delete a record", on_table("delete_item", segment_table)),
+    (SWEEP, "replace a record", put_item),
+    (SWEEP, "read the whole table", scan),
+    (SWEEP, "write to another table", on_table("update_item", another_table, **UPDATE)),
+    (SWEEP, "read from another table", batch_get(another_table)),
+    (SWEEP, "receive from the event queue", receive_from("EventQueue")),
+    (SWEEP, "purge the event queue", purge("EventQueue")),
+    (SWEEP, "send to the dead-letter queue", send_to("DeadLetterQueue")),
+    (SWEEP, "read the callback key", get_secret(callback_key)),
+    (SWEEP, "read another secret", get_secret(another_secret)),
+    (SWEEP, "write the RTC key", put_secret(rtc_key)),
+    (SWEEP, "put events on the outcome bus", put_events(OUTCOME_BUS)),
+    (SWEEP, "invoke a function", invoke("StopSegmentFunction")),
+    (SWEEP, "use a KMS key", make_data_key),
 ]
 
 
