@@ -49,6 +49,10 @@ class MemoryDynamo:
         """Itself, as the client that it stands in for."""
         return cast("DynamoDBClient", self)
 
+    def put(self, *items: Item) -> None:
+        """Begin with items."""
+        self._items |= {_key(item): item for item in items}
+
     def items(self) -> list[Item]:
         """Return what the table holds."""
         return [self._items[key] for key in sorted(self._items)]

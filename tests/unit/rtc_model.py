@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from functools import cached_property
@@ -29,10 +30,11 @@ from stop_segment.rules import Outcome, Record, RunningTask, Verdict
 from stop_segment.settings import Settings, read_settings
 from stop_segment.stopper import Batch, Stopper
 from stop_segment.turns import Turns
+from sweep_rooms.service import room_gone
 from sweep_rooms.settings import SweepSettings
 from sweep_rooms.settings import read_settings as read_sweep_settings
 from sweep_rooms.sweeper import SendRoomGone, Sweeper
-from tests.unit.memory_dynamo import MemoryDynamo
+from tests.unit.memory_dynamo import Item, MemoryDynamo
 
 _ENVIRONMENT = {
     "EVENT_QUEUE_URL": "https://queue",
@@ -54,11 +56,12 @@ _ENVIRONMENT = {
 }
 SETTINGS: Settings = read_settings(_ENVIRONMENT)
 SWEEP_SETTINGS: SweepSettings = read_sweep_settings(_ENVIRONMENT)
+SWEEPER = -1  # the number of its environment
 EPOCH = datetime(2026, 11, 22, 6, tzinfo=UTC)  # second 0 of every history
 _EPOCH_MS = int(EPOCH.timestamp()) * 1000
 _MOST_TICKS = 20_000
 _MOST_RETRIES = 3
-_RETRY_SECONDS = 30
+_SWEEPS_SECONDS = 301
 
 
 def ms(second: int) -> int:
@@ -140,23 +143,25 @@ class RtcService:
         sending()
         running = self._newest(task)
         if running is None or not running.runs_at(self._now_ms()):
-            self.requests.append(Request("StopSegment", task, _decision.get()))
-            return Stopped(Outcome.ALREADY_STOPPED, None)
+            return Stopped(Outcome.ALREADY_STOPPED, self._note(Request("StopSegment", task, _decision.get())))
         running.stopped_ms = self._now_ms()
-        self.requests.append(Request("StopSegment", task, _decision.get(), running))
-        return Stopped(Outcome.STOPPED, None)
+        return Stopped(Outcome.STOPPED, self._note(Request("StopSegment", task, _decision.get(), running)))
 
     def get_segment_task(self, task: Task, sending: Callable[[], None]) -> tuple[RunningTask | None, str | None]:
         sending()
         decision = _decision.get()
         decision.looked_ms = self._now_ms()
-        self.requests.append(Request("GetSegmentTask", task, decision))
+        request_id = self._note(Request("GetSegmentTask", task, decision))
         newest = self._newest(task)
         if newest is None:
-            return None, None
+            return None, request_id
         if newest.runs_at(self._now_ms()):
-            return RunningTask(newest.started_ms, ended_at_ms=0, status=2), None
-        return RunningTask(newest.started_ms, newest.stopped_ms or newest.ends_ms or 0, status=3), None
+            return RunningTask(newest.started_ms, ended_at_ms=0, status=2), request_id
+        return RunningTask(newest.started_ms, newest.stopped_ms or newest.ends_ms or 0, status=3), request_id
+
+    def _note(self, request: Request) -> str:
+        self.requests.append(request)
+        return f"request-{len(self.requests)}"
 
     def room_exists(self, room: Room, sending: Callable[[], None]) -> bool:
         sending()
@@ -272,10 +277,12 @@ class Trouble(Enum):
 
 @dataclass(frozen=True)
 class Invocation:
-    """A batch of messages, by their numbers, given to a function environment at a history's second.
+    """A batch of messages, by their numbers, given to a function environment at a history's second; or a sweep.
 
     Parameters
     ----------
+    sweeps
+        Whether it is one of the sweeper. Its environment is made for it.
     pace
         How many ticks the others get before and after each step, in turn.
     ticks_alone
@@ -287,6 +294,7 @@ class Invocation:
     at: int
     messages: tuple[int, ...]
     environment: int = 0
+    sweeps: bool = False
     pace: tuple[int, ...] = (0,)
     ticks_alone: int | None = None
     troubles: Mapping[int, Trouble] = field(default_factory=dict)
@@ -308,11 +316,24 @@ class Life:
 
 @dataclass(frozen=True)
 class History:
-    """What happened, what was told of it, and when that was delivered."""
+    """What happened, what was told of it, and when that was delivered.
+
+    Parameters
+    ----------
+    rooms
+        When somebody was in a room.
+    items
+        What the table holds at the beginning.
+    retry_seconds
+        After how long a message that failed is delivered again, or its copy is.
+    """
 
     lives: tuple[Life, ...]
     messages: tuple[Message, ...]
     invocations: tuple[Invocation, ...]
+    rooms: tuple[RoomLife, ...] = ()
+    items: tuple[Item, ...] = ()
+    retry_seconds: int = 30
 
     @property
     def events(self) -> list[Event]:
@@ -413,14 +434,17 @@ class World:
         self._now_ms = ms(0)
         self._environments: dict[int, _Environment] = {}
         self._done: set[int] = set()
+        self._received: Counter[int] = Counter()
         self._events = history.events
         self.table = WatchedTable(self.now_ms)
+        self.table.dynamo.put(*history.items)
         self.rtc = RtcService(
             [
                 Session(life.task, ms(life.starts), None if life.ends is None else ms(life.ends))
                 for life in history.lives
             ],
             self.now_ms,
+            history.rooms,
         )
         self.outcomes: defaultdict[int, list[Outcome]] = defaultdict(list)
 
@@ -431,9 +455,9 @@ class World:
     def running(self) -> list[Session]:
         return [session for session in self.rtc.sessions if session.runs_at(self._now_ms)]
 
-    def live(self) -> World:
-        """Deliver everything, until all of it is done."""
-        asyncio.run(self._live())
+    def live(self, sweeps: int = 0) -> World:
+        """Deliver everything, until all of it is done; then sweep so often, and serve what the sweeper sends."""
+        asyncio.run(self._live(sweeps))
         return self
 
     def redeliver(self) -> list[Request]:
@@ -443,15 +467,22 @@ class World:
         asyncio.run(self._deliver([self._later(range(len(self._events)))]))
         return self.rtc.requests[before:]
 
-    async def _live(self) -> None:
+    async def _live(self, sweeps: int) -> None:
         await self._deliver(self._history.invocations)
+        await self._serve_the_rest()
+        for _ in range(sweeps):
+            at = (self._now_ms - _EPOCH_MS) // 1000 + _SWEEPS_SECONDS
+            await self._deliver([Invocation(at, (), sweeps=True)])
+            await self._serve_the_rest()
+
+    async def _serve_the_rest(self) -> None:
         for _ in range(_MOST_RETRIES):
             if todo := set(range(len(self._events))) - self._done:
                 await self._deliver([self._later(sorted(todo))])
         assert len(self._done) == len(self._events), "a message is never done"
 
     def _later(self, messages: Sequence[int]) -> Invocation:
-        return Invocation((self._now_ms - _EPOCH_MS) // 1000 + _RETRY_SECONDS, tuple(messages))
+        return Invocation((self._now_ms - _EPOCH_MS) // 1000 + self._history.retry_seconds, tuple(messages))
 
     async def _deliver(self, invocations: Sequence[Invocation]) -> None:
         under_way: list[asyncio.Task[None]] = []
@@ -473,11 +504,14 @@ class World:
             await asyncio.sleep(0)
 
     async def _invoke(self, invocation: Invocation) -> None:
-        environment = self._environment(invocation.environment)
+        environment = self._environment(SWEEPER if invocation.sweeps else invocation.environment)
         _run.set(_Run(invocation, environment))
         self.table.begin_reading()
-        batch = environment.stopper.batch(lambda: 60)
-        serving = asyncio.create_task(self._serve_all(batch, invocation.messages))
+        if invocation.sweeps:
+            serving = asyncio.create_task(self._sweep())
+        else:
+            batch = environment.stopper.batch(lambda: 60)
+            serving = asyncio.create_task(self._serve_all(batch, invocation.messages))
         death = asyncio.create_task(environment.died.wait())
         await asyncio.wait((serving, death), return_when=asyncio.FIRST_COMPLETED)
         death.cancel()
@@ -486,14 +520,28 @@ class World:
         else:
             self._done.update(serving.result())
 
+    async def _sweep(self) -> list[int]:
+        sweeper = make_sweeper(self.table, self.rtc, _in_thread, self._send_room_gone, self.now_ms)
+        with suppress(Retryable):
+            await sweeper.sweep(lambda: 60)
+        return []
+
+    def _send_room_gone(self, room: Room, tasks: Sequence[Task], time_ms: int) -> bool:
+        event = parse_event(room_gone(room, tasks, time_ms), self._now_ms)
+        assert event
+        self._events.append(event)
+        return True
+
     async def _serve_all(self, batch: Batch, messages: Sequence[int]) -> list[int]:
         # All at once: the handler's order within a batch (first what makes tasks known) is one of these.
         served = await asyncio.gather(*(self._serve(batch, number) for number in messages))
         return [number for number in served if number is not None]
 
     async def _serve(self, batch: Batch, number: int) -> int | None:
+        self._received[number] += 1
+        event = replace(self._events[number], is_second_try=self._received[number] > 1)
         try:
-            served = await batch.serve(self._events[number])
+            served = await batch.serve(event)
         except Retryable:
             return None
         self.outcomes[number].extend(done.outcome for done in served.done)

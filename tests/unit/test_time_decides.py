@@ -11,6 +11,7 @@ What the rules cannot do is in the docstrings of the tests, as the condition und
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import HealthCheck, example, given, settings
@@ -18,12 +19,15 @@ from hypothesis import strategies as st
 
 from stop_segment.events import Event, EventType
 from stop_segment.rules import Outcome
+from tests.unit.memory_dynamo import Item
 from tests.unit.rtc_model import (
     SETTINGS,
     History,
     Invocation,
     Life,
     Message,
+    RoomLife,
+    Session,
     Trouble,
     World,
     is_to_be_stopped,
@@ -355,3 +359,123 @@ def test_clock_that_runs_ahead_does_not_hide_a_later_stop(history: History) -> N
     world = World(history).live()
     assert world.running == []
     assert world.outcomes[2] == world.outcomes[4] == [Outcome.STOPPED]
+
+
+# What a deployment sees where nobody sends SegmentStarted: the same room and TaskId every day, ends that may get lost,
+# slices, the last ones of which come after the end, and sessions that are shorter than a slice.
+
+SLICE_SECONDS = 20
+SWEEP_SECONDS = SETTINGS.sweep_every_ms // 1000
+HOUR = 3600
+
+
+@dataclass(frozen=True)
+class Day:
+    """A session with its room, in seconds, and how soon the next one comes."""
+
+    starts: int
+    lasts: int
+    pause: int
+
+
+def messages_of(draw: Draw, day: Day) -> list[Message]:
+    slices = range(day.starts + SLICE_SECONDS, day.starts + day.lasts + SLICE_SECONDS, SLICE_SECONDS)
+    some = draw(st.sets(st.sampled_from(list(slices)[-3:]), max_size=2))
+    told = [
+        Message(SIGHTING, at, ("audio",), ahead=draw(st.sampled_from((0, None))), lag=draw(LAGS)) for at in sorted(some)
+    ]
+    if draw(st.booleans()):
+        told.append(Message(ROOM_DESTROY, day.starts + day.lasts, lag=draw(LAGS)))
+    return told
+
+
+@st.composite
+def days_without_starts(draw: Draw) -> History:
+    days: list[Day] = []
+    at = 0
+    for _ in range(draw(st.integers(1, 3))):
+        day = Day(at, draw(st.sampled_from((5, 25, 70, 400))), draw(st.sampled_from((3, 40, 200, HOUR, 86_400))))
+        days.append(day)
+        at = day.starts + day.lasts + day.pause
+    messages = [message for day in days for message in messages_of(draw, day)]
+    invocations = [*invocations_of(draw, messages), *sweeps_of(draw, at)]
+    return History(
+        # A session that nobody stops runs until the next one begins.
+        lives=tuple(
+            Life("audio", day.starts, later.starts - 1 if later else None)
+            for day, later in zip(days, [*days[1:], None], strict=True)
+        ),
+        messages=tuple(messages),
+        invocations=tuple(sorted(invocations, key=lambda one: one.at)),
+        rooms=tuple(RoomLife(day.starts, day.starts + day.lasts) for day in days),
+        items=draw(st.sampled_from(((), (), *ITEMS_OF_VERSION_0_1))),
+        retry_seconds=draw(st.sampled_from((5, 30, 400, HOUR))),
+    )
+
+
+def sweeps_of(draw: Draw, until: int) -> list[Invocation]:
+    begins = range(draw(st.integers(0, SWEEP_SECONDS)), min(until, 2 * HOUR), SWEEP_SECONDS)
+    return [
+        Invocation(
+            at,
+            (),
+            sweeps=True,
+            pace=draw(PACES),
+            ticks_alone=draw(st.sampled_from((0, 5, None))),
+            troubles=draw(st.dictionaries(st.integers(0, 9), st.sampled_from(Trouble), max_size=1)),
+        )
+        for at in begins
+    ]
+
+
+def item_of_version_0_1(task_id: str, **seconds: int) -> Item:
+    texts = {"room": "app#room-0", "task_id": task_id}
+    if "stop_event_time" in seconds:
+        texts |= {"outcome": "stopped", "event_type": "RoomDestroy"}
+    numbers = {"expires_at": ms(HOUR) // 1000, **{name: ms(second) for name, second in seconds.items()}}
+    return {
+        **{name: {"S": text} for name, text in texts.items()},
+        **{name: {"N": str(number)} for name, number in numbers.items()},
+    }
+
+
+ITEMS_OF_VERSION_0_1 = (
+    (item_of_version_0_1("audio", seen_at=-90),),
+    (
+        item_of_version_0_1("audio", seen_at=-90, stop_event_time=-60, stopped_at=-59),
+        item_of_version_0_1("#room", stop_event_time=-60),
+    ),
+    (item_of_version_0_1("audio", started_at=-400, seen_at=-90, stop_event_time=-60, stopped_at=-59),),
+    (item_of_version_0_1("audio", started_at=-400),),
+)
+
+
+def is_heard_of(session: Session, events: Sequence[Event]) -> bool:
+    told = [event for event in events if not event.is_stop and session.task in event.tasks]
+    return any(event.time_ms >= session.started_ms for event in told)
+
+
+@thorough(100)
+@given(days_without_starts())
+def test_no_session_outlives_its_room_by_more_than_two_sweeps(history: History) -> None:
+    """Holds for every session of which a message tells that is not older than its start.
+
+    Whatever else is lost, and where nobody ever sends SegmentStarted.
+    """
+    world = World(history).live(sweeps=2)
+    assert [session for session in world.running if is_heard_of(session, history.events)] == []
+
+
+@thorough(100)
+@given(days_without_starts())
+def test_no_session_is_stopped_by_an_event_older_than_its_start(history: History) -> None:
+    """Holds but for events that are first received while they are younger than StaleAfterSeconds.
+
+    Or whose request is under way while the session begins.
+    """
+    world = World(history).live(sweeps=2)
+    for request in world.rtc.requests:
+        session, decision = request.ended, request.decision
+        if session and decision.time_ms < session.started_ms <= decision.looked_ms:
+            assert not decision.api_is_to_be_asked
+            assert decision.looked_ms - decision.time_ms <= SETTINGS.stale_after_ms
