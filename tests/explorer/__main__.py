@@ -1,0 +1,72 @@
+"""Walk every history of the small worlds: `python -m tests.explorer --help`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+
+import click
+
+from tests.explorer.explore import explore
+from tests.explorer.scheduler import Budget, Walk
+from tests.explorer.worlds import WORLDS, World
+
+
+@click.command(epilog="Example: python -m tests.explorer --world 'two tasks' --preemptions 3 --faults 0 --most 100000")
+@click.option("--preemptions", default=2, show_default=True, help="How often somebody is held up in a history.")
+@click.option("--faults", default=1, show_default=True, help="How much goes wrong in a history.")
+@click.option("--world", "names", multiple=True, type=click.Choice([world.name for world in WORLDS]), help="Only this.")
+@click.option("--most", default=3_000, show_default=True, help="How many histories of a world and a budget, at most.")
+def main(preemptions: int, faults: int, names: tuple[str, ...], most: int) -> None:
+    """Walk the histories of small worlds, from those with the fewest preemptions and faults to those with the most.
+
+    Of the histories that break a promise in the same way the shortest is printed. Then it exits with 1.
+    """
+    began = time.monotonic()
+    worlds = [world for world in WORLDS if not names or world.name in names]
+    histories = cut = 0
+    is_broken = False
+    with ProcessPoolExecutor() as processes:
+        walks = {
+            processes.submit(_walk, world, budget, most): (world, budget)
+            for budget in _up_to(Budget(preemptions, faults))
+            for world in worlds
+        }
+        for done in as_completed(walks):
+            world, budget = walks[done]
+            walk = done.result()
+            histories += walk.histories
+            cut += walk.histories >= most
+            is_broken |= bool(walk.violations)
+            _tell(world, budget, walk, is_cut=walk.histories >= most)
+    click.echo(
+        f"{histories:,} histories in {time.monotonic() - began:.0f} s; {cut} of {len(walks)} walks were cut short"
+    )
+    sys.exit(is_broken)
+
+
+def _up_to(budget: Budget) -> Iterator[Budget]:
+    for faults in range(budget.faults + 1):
+        for preemptions in range(budget.preemptions + 1):
+            yield Budget(preemptions, faults)
+
+
+def _walk(world: World, budget: Budget, most: int) -> Walk:
+    walk = explore(world, budget, lambda walk: walk.histories >= most)
+    walk.forget_states()
+    return walk
+
+
+def _tell(world: World, budget: Budget, walk: Walk, *, is_cut: bool) -> None:
+    spent = f"{budget.preemptions} preemptions, {budget.faults} faults"
+    click.echo(f"{world.name}, {spent}: {walk.histories:,} histories{', cut short' if is_cut else ''}")
+    for what, times in sorted(walk.allowed.items()):
+        click.echo(f"  {times:,} times as docs/design.md says: {what}")
+    for violation in walk.violations.values():
+        click.echo(violation)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,239 @@
+"""Rules, orders and conditions that the code could lack: without each of them the explorer must find a history."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest.mock import patch
+
+from stop_segment import rules, stopper
+from stop_segment.events import Event, Task
+from stop_segment.records import SegmentTable, room_item
+from stop_segment.rules import Outcome, Record, Verdict
+from stop_segment.stopper import Batch, Done, Served
+from sweep_rooms import sweeper
+from sweep_rooms.checks import Check, decide_check
+from sweep_rooms.sweeper import Sweeper
+from tests.explorer.scheduler import FAULT, FREE, PREEMPTION, Budget
+
+# mypy: disable-error-code="no-untyped-def"
+
+
+@dataclass(frozen=True)
+class Break:
+    """Something that is left out, the world and the budget in which that shows, and what is broken then."""
+
+    name: str
+    patched: Callable[[], AbstractContextManager[Any]]
+    world: str
+    budget: Budget
+    found: str
+
+
+def without_condition(method: str, attribute: str) -> Callable[[], AbstractContextManager[Any]]:
+    """Let a write of the table ask nothing about an attribute."""
+    real_method, real_update = getattr(SegmentTable, method), SegmentTable._update
+
+    def broken(self: SegmentTable, *arguments: Any, **options: Any) -> Any:
+        def update(task: Task, *given: Any, when: Sequence[tuple[Any, ...]] = (), **rest: Any) -> Record:
+            return real_update(self, task, *given, when=[one for one in when if one[0] != attribute], **rest)
+
+        with patch.object(self, "_update", update):
+            return real_method(self, *arguments, **options)
+
+    broken.__name__ = method
+    return lambda: patch.object(SegmentTable, method, broken)
+
+
+def no_rule_2() -> AbstractContextManager[Any]:
+    real = rules.decide
+
+    def decide(time_ms: int, record: Record, **options: Any) -> Verdict:
+        verdict = real(time_ms, record, **options)
+        return Verdict.STOP if verdict is Verdict.SUPERSEDED else verdict
+
+    return patch.object(rules, "decide", decide)
+
+
+async def record_first(self: Batch, task: Task, event: Event, record: Record) -> Done:
+    stopped = (Outcome.STOPPED, None, self._now_ms())
+    await self._in_thread(self._table.note_stop, task, event, *stopped)
+    return await _decide_and_stop(self, task, event, record)
+
+
+_decide_and_stop = Batch._decide_and_stop
+
+
+async def read_tasks_before_the_end_is_written(self: Batch, event: Event) -> Served:
+    records = await self._in_thread(self._table.tasks_of, event.room)
+    await self._in_thread(self._table.note_room_end, event, (), self._now_ms())
+    open_tasks = {task: record for task, record in records.items() if record.is_open}
+    return await self._stop_all(event, open_tasks) if open_tasks else Served([Done(None, Outcome.NO_TASKS)])
+
+
+async def read_room_before_the_start_is_written(self: Batch, event: Event) -> Served:
+    (task,) = event.tasks
+    room = await self._watched(task)
+    await self._in_thread(self._table.note_start, task, event.time_ms)
+    return await self._stop_if_room_is_over(event, room)
+
+
+async def read_room_before_the_sighting_is_written(self: Batch, event: Event) -> Served:
+    (task,) = event.tasks
+    room = await self._watched(task)
+    await self._in_thread(self._table.note_sighting, task, event.time_ms)
+    return await self._stop_if_room_is_over(event, room)
+
+
+async def only_read_the_room(self: Batch, task: Task) -> Record:
+    return await self._reads.read(room_item(task.room)) or Record()
+
+
+async def unwatch_and_look_no_more(self: Sweeper, room: Any, seen_at_ms: int) -> None:
+    await self._in_thread(self._table.unwatch, room, seen_at_ms, self._now_ms())
+
+
+def gone_once_is_enough(room: Record, open_tasks: Any, asked_at_ms: int, *, exists: bool, **options: Any) -> Check:
+    return decide_check(replace(room, gone_at_ms=asked_at_ms), open_tasks, asked_at_ms, exists=exists, **options)
+
+
+def gone_since_it_is_told(*arguments: Any, **options: Any) -> Check:
+    # The event's time is never after its sending.
+    check = decide_check(*arguments, **options)
+    return replace(check, stop_time_ms=check.stop_time_ms + 10**9)
+
+
+def in_batch(name: str, broken: Any) -> Callable[[], AbstractContextManager[Any]]:
+    return lambda: patch.object(Batch, name, broken)
+
+
+ONE_OF_EACH = Budget(1, 1)
+BREAKS = [
+    Break(
+        "rule 1: an answered event is answered again",
+        lambda: patch.object(rules, "_is_answered", lambda *_: False),
+        "two ends of a task",
+        FREE,
+        "a second request",
+    ),
+    Break(
+        "rule 2: a known start does not count", no_rule_2, "a session that is told of", FREE, "wrong stop: the table"
+    ),
+    Break(
+        "rule 3: nothing counts as late",
+        lambda: patch.object(stopper, "is_late", lambda *_: False),
+        "an end that is late",
+        FREE,
+        "wrong stop: the event was late",
+    ),
+    Break(
+        "rule 3: a second try does not count as late",
+        lambda: patch.object(stopper, "is_late", lambda event, now_ms, ms: now_ms - event.time_ms > ms),
+        "a session that nobody tells of",
+        FAULT,
+        "wrong stop: the event was late",
+    ),
+    Break(
+        "rule 3: whatever the API says, stop",
+        lambda: patch.object(stopper, "decide_from_api", lambda *_: Verdict.STOP),
+        "an end that is late",
+        FREE,
+        "wrong stop: the event was late",
+    ),
+    Break(
+        "the record is written before the call",
+        in_batch("_decide_and_stop", record_first),
+        "a start and a room's end",
+        FAULT,
+        "lost",
+    ),
+    Break(
+        "a room's end reads before it writes",
+        in_batch("_end_room", read_tasks_before_the_end_is_written),
+        "a start and a room's end",
+        PREEMPTION,
+        "lost",
+    ),
+    Break(
+        "a start reads before it writes",
+        in_batch("_start", read_room_before_the_start_is_written),
+        "a start and a room's end",
+        PREEMPTION,
+        "lost",
+    ),
+    Break(
+        "a sighting reads before it writes",
+        in_batch("_see", read_room_before_the_sighting_is_written),
+        "a slice and a room's end",
+        PREEMPTION,
+        "lost",
+    ),
+    Break(
+        "a start overwrites a newer one",
+        without_condition("note_start", "started_at"),
+        "two sessions and their ends",
+        FREE,
+        "wrong stop: the table",
+    ),
+    Break(
+        "a start opens what was stopped later",
+        without_condition("note_start", "stop_event_time"),
+        "an end before its start",
+        FREE,
+        "though its stop was answered",
+    ),
+    Break(
+        "a sighting opens what was stopped later",
+        without_condition("note_sighting", "stop_event_time"),
+        "slices around a room's end",
+        PREEMPTION,
+        "though its stop was answered",
+    ),
+    Break(
+        "an answer overwrites a newer one",
+        without_condition("note_stop", "stop_event_time"),
+        "two ends of a task",
+        PREEMPTION,
+        "not the newest",
+    ),
+    Break(
+        "an answer closes a task that was started again",
+        without_condition("note_stop", "started_at"),
+        "a session that is told of",
+        PREEMPTION,
+        "its record expires",
+    ),
+    Break(
+        "a room's end overwrites a newer one",
+        without_condition("note_room_end", "stop_event_time"),
+        "two rooms' ends before the start",
+        PREEMPTION,
+        "not the newest",
+    ),
+    Break(
+        "nobody watches the room", in_batch("_watched", only_read_the_room), "an end that is lost", FREE, "an orphan"
+    ),
+    Break(
+        "the sweeper does not look again when it ceases to watch",
+        lambda: patch.object(Sweeper, "_unwatch", unwatch_and_look_no_more),
+        "a task that is opened while its room is no longer watched",
+        PREEMPTION,
+        "an orphan",
+    ),
+    Break(
+        "a room that is gone once is gone",
+        lambda: patch.object(sweeper, "decide_check", gone_once_is_enough),
+        "a room that is away for a moment",
+        FREE,
+        "wrong stop: the room was away",
+    ),
+    Break(
+        "a room is gone since the sweeper says so",
+        lambda: patch.object(sweeper, "decide_check", gone_since_it_is_told),
+        "a room that comes back while it is swept",
+        PREEMPTION,
+        "wrong stop",
+    ),
+]

@@ -1,0 +1,164 @@
+"""Walks every history of a world: each order of the steps of all who act in it, and each fault, up to a bound.
+
+A history is a list of choices. To walk all of them, a world is played again and again: as chosen before, up to the
+last choice that has an alternative left, then that alternative, then whatever comes first. A state that was met before
+with as much left to spend is not gone through again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a history may spend.
+
+    Parameters
+    ----------
+    preemptions
+        How often somebody who could go on is held up while another one goes on.
+    faults
+        How many crashes, failed calls, lost answers and deliveries too many there may be.
+    """
+
+    preemptions: int = 0
+    faults: int = 0
+
+    def affords(self, other: Budget) -> bool:
+        return self.preemptions >= other.preemptions and self.faults >= other.faults
+
+    def without(self, other: Budget) -> Budget:
+        return Budget(self.preemptions - other.preemptions, self.faults - other.faults)
+
+
+FREE, PREEMPTION, FAULT = Budget(), Budget(preemptions=1), Budget(faults=1)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What may happen next, and what that costs of the budget."""
+
+    happen: Callable[[], None]
+    cost: Budget = FREE
+
+
+class Play(Protocol):
+    """A world that is being played."""
+
+    story: list[str]
+    allowed: Counter[str]
+
+    def choices(self) -> Sequence[Choice]:
+        """Say what may happen next, what costs nothing first; nothing: the history is over."""
+
+    def state(self) -> Hashable:
+        """Tell all that the rest of the history depends on."""
+
+    def broken(self) -> Sequence[str]:
+        """Name the promises that have been broken, each with how."""
+
+    def end(self) -> None:
+        """Leave nothing behind."""
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A history that broke a promise."""
+
+    broken: tuple[str, ...]
+    story: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "\n".join([*self.broken, *(f"  {line}" for line in self.story)])
+
+
+@dataclass
+class Walk:
+    """What a walk has met; of the histories that break a promise in the same way, the shortest."""
+
+    histories: int = 0
+    violations: dict[tuple[str, ...], Violation] = field(default_factory=dict)
+    allowed: Counter[str] = field(default_factory=Counter)
+    _states: defaultdict[Hashable, list[Budget]] = field(default_factory=lambda: defaultdict(list))
+
+    def forget_states(self) -> None:
+        """Keep only what was found: states are many, and may not be sent to another process."""
+        self._states.clear()
+
+    def is_known(self, state: Hashable, left: Budget) -> bool:
+        met = self._states[state]
+        if any(budget.affords(left) for budget in met):
+            return True
+        met.append(left)
+        return False
+
+    def note(self, violation: Violation) -> None:
+        known = self.violations.get(violation.broken)
+        if known is None or len(violation.story) < len(known.story):
+            self.violations[violation.broken] = violation
+
+
+def walk(begin: Callable[[], Play], budget: Budget, until: Callable[[Walk], bool] = lambda _: False) -> Walk:
+    """Play a world in every way that the budget allows, or until something is found."""
+    found = Walk()
+    path: list[int] | None = []
+    while path is not None and not until(found):
+        play = begin()
+        try:
+            path = _next(path, list(_play(play, path, budget, found)))
+        finally:
+            play.end()
+            found.allowed.update(play.allowed)
+    return found
+
+
+def _play(play: Play, path: Sequence[int], left: Budget, found: Walk) -> Iterator[int]:
+    """Play one history, along the path as far as it goes; yield how many choices there were each time."""
+    picks = iter(path)
+    while choices := [choice for choice in play.choices() if left.affords(choice.cost)]:
+        choice = choices[0]
+        if len(choices) > 1:
+            pick = next(picks, None)
+            if pick is None and found.is_known(play.state(), left):
+                return
+            yield len(choices)
+            choice = choices[pick or 0]
+        left = left.without(choice.cost)
+        choice.happen()
+        if broken := tuple(play.broken()):
+            found.note(Violation(broken, tuple(play.story)))
+            break
+    found.histories += 1
+
+
+def _next(path: Sequence[int], widths: Sequence[int]) -> list[int] | None:
+    picks = [*path, *[0] * (len(widths) - len(path))]
+    for number in reversed(range(len(picks))):
+        if picks[number] + 1 < widths[number]:
+            return [*picks[:number], picks[number] + 1]
+    return None
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """An event loop that goes on only as far as it can without an answer from outside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._handed_over = 0
+
+    def call_soon(self, *arguments: object, **options: object) -> asyncio.Handle:
+        self._handed_over += 1
+        return super().call_soon(*arguments, **options)  # type: ignore[arg-type]
+
+    def settle(self) -> None:
+        """Run until everybody waits for something that this loop does not do."""
+        before = -1
+        while self._handed_over != before:
+            super().call_soon(self.stop)
+            before = self._handed_over
+            self.run_forever()

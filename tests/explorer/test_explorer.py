@@ -1,0 +1,66 @@
+"""The histories of small worlds keep the promises, and whatever is left out of the code is found.
+
+`make explore` walks many more of them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.explorer.breaks import BREAKS, Break
+from tests.explorer.explore import explore
+from tests.explorer.promises import CASES, HELD_UP, REMEMBERED, UNRECORDED, UNSEEN, UNTOLD
+from tests.explorer.scheduler import FAULT, FREE, PREEMPTION, Budget, Walk
+from tests.explorer.worlds import WORLDS, World
+
+MOST_HISTORIES = 60
+DESIGN = (Path(__file__).parents[2] / "docs" / "design.md").read_text()
+
+
+def world_called(name: str) -> World:
+    (world,) = [world for world in WORLDS if world.name == name]
+    return world
+
+
+@pytest.mark.parametrize("budget", [PREEMPTION, FAULT], ids=["held up", "fault"])
+@pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.name)
+def test_promises_hold_in_every_history(world: World, budget: Budget) -> None:
+    walk = explore(world, budget, lambda walk: walk.histories >= MOST_HISTORIES)
+    assert walk.histories
+    assert [str(violation) for violation in walk.violations.values()] == []
+
+
+@pytest.mark.parametrize("broken", BREAKS, ids=lambda broken: broken.name)
+def test_what_is_left_out_is_found(broken: Break) -> None:
+    def is_found(walk: Walk) -> bool:
+        return any(broken.found in sentence for violation in walk.violations for sentence in violation)
+
+    with broken.patched():
+        walk = explore(world_called(broken.world), broken.budget, is_found)
+    assert is_found(walk), f"not in {walk.histories} histories, but {list(walk.violations)}"
+
+
+@pytest.mark.parametrize(
+    ("case", "name", "budget"),
+    [
+        (UNTOLD, "a session that nobody tells of", FREE),
+        (HELD_UP, "a session that nobody tells of", PREEMPTION),
+        (UNRECORDED, "a session that is told of", FAULT),
+        (UNSEEN, "two sessions and their slices", FREE),
+        (REMEMBERED, "a slice and a room's end", FAULT),
+    ],
+)
+def test_what_the_documentation_allows_happens(case: str, name: str, budget: Budget) -> None:
+    assert explore(world_called(name), budget, lambda walk: walk.allowed[case] > 0).allowed[case]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_documentation_tells_what_is_allowed(case: str) -> None:
+    assert f"\n| {case} |" in DESIGN
+
+
+def test_the_same_world_is_walked_in_the_same_way() -> None:
+    walks = [explore(world_called("two tasks"), PREEMPTION) for _ in range(2)]
+    assert walks[0].histories == walks[1].histories > 100

@@ -1,0 +1,167 @@
+"""Small worlds: one room, one or two tasks and their sessions, and up to four messages that tell of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stop_segment.events import EventType
+from tests.unit.rtc_model import SETTINGS, Life, Message, RoomLife
+
+STALE = SETTINGS.stale_after_ms // 1000
+SWEEP = SETTINGS.sweep_every_ms // 1000
+FOR_EVER = 10**6
+
+
+@dataclass(frozen=True)
+class World:
+    """What happens, and what is told of it.
+
+    Parameters
+    ----------
+    room
+        From when to when somebody is in the room.
+    moments
+        Seconds at which the clock may stand, beside those at which something happens.
+    sweeps
+        Seconds at which a sweep begins.
+    served_by
+        The second at which every message has been served.
+    batches
+        Whether messages may come together.
+    """
+
+    name: str
+    lives: tuple[Life, ...]
+    messages: tuple[Message, ...]
+    moments: tuple[int, ...] = ()
+    sweeps: tuple[int, ...] = ()
+    served_by: int = FOR_EVER
+    room: tuple[RoomLife, ...] = (RoomLife(0, FOR_EVER),)
+    batches: bool = False
+
+    @property
+    def clock(self) -> list[int]:
+        """The seconds at which the clock may stand."""
+        lives = {second for life in self.lives for second in (life.starts, life.ends) if second is not None}
+        rooms = {second for one in self.room for second in (one.starts, one.ends) if second != FOR_EVER}
+        return sorted({*lives, *rooms, *self.moments, *self.sweeps, *(message.sent for message in self.messages)})
+
+
+def life(starts: int, ends: int | None = None, task_id: str = "audio") -> Life:
+    return Life(task_id, starts, ends)
+
+
+def start(at: int, task_id: str = "audio") -> Message:
+    return Message(EventType.SEGMENT_STARTED, at, (task_id,))
+
+
+def slice_made(at: int, task_id: str = "audio") -> Message:
+    return Message(EventType.SEGMENT_REAL_TIME_DATA, at, (task_id,))
+
+
+def room_end(at: int) -> Message:
+    return Message(EventType.ROOM_DESTROY, at)
+
+
+def violation(at: int, task_id: str = "audio") -> Message:
+    return Message(EventType.MODERATION_VIOLATION, at, (task_id,))
+
+
+WORLDS = [
+    World("a start and a room's end", (life(0),), (start(0), room_end(10))),
+    World("a slice and a room's end", (life(0),), (slice_made(5), room_end(10))),
+    World("slices around a room's end", (life(0),), (slice_made(5), room_end(10), slice_made(12))),
+    World("two ends of a task", (life(0),), (start(0), violation(10), room_end(20))),
+    World("two ends at about the same time", (life(0),), (start(0), room_end(10), violation(11)), batches=True),
+    World("two rooms' ends before the start", (life(15),), (room_end(10), start(15), room_end(20))),
+    World("an end before its start", (life(0),), (start(0), violation(10))),
+    World("a task that ends by itself", (life(0, 8),), (start(0), room_end(10), violation(20))),
+    World("a session that is told of", (life(0, 15), life(20)), (start(0), violation(10), start(20))),
+    World("a session that nobody tells of", (life(0, 15), life(20)), (start(0), room_end(10))),
+    World("two sessions and their ends", (life(0, 15), life(20)), (start(0), room_end(10), start(20), room_end(30))),
+    World(
+        "two sessions and their slices",
+        (life(0, 15), life(20)),
+        (slice_made(5), room_end(10), slice_made(25), room_end(30)),
+    ),
+    World("an end that is late", (life(0, 9), life(20)), (start(0), room_end(10)), moments=(11 + STALE,)),
+    World(
+        "a room's end that is late",
+        (life(0, 9), life(20)),
+        (slice_made(5), room_end(10), slice_made(22)),
+        moments=(11 + STALE,),
+    ),
+    World("two tasks", (life(0), life(0, task_id="video")), (start(0), slice_made(5, "video"), room_end(10))),
+    World(
+        "an end that is lost",
+        (life(0),),
+        (start(0),),
+        sweeps=tuple(1 + SWEEP * number for number in (1, 2, 3, 4, 5)),
+        served_by=SWEEP,
+        room=(RoomLife(0, 100),),
+    ),
+    World(
+        "an end that is lost, of a task of which slices tell",
+        (life(0),),
+        (slice_made(5), slice_made(25)),
+        sweeps=tuple(6 + SWEEP * number for number in (1, 2, 3, 4, 5)),
+        served_by=100,
+        room=(RoomLife(0, 100),),
+    ),
+    World(
+        "an end that is lost, of a session whose only slice is remembered",
+        (life(0, 15), life(20)),
+        (slice_made(5), room_end(10), slice_made(25)),
+        sweeps=tuple(6 + SWEEP * number for number in (1, 2, 3, 4, 5)),
+        served_by=100,
+        room=(RoomLife(0, 10), RoomLife(20, 30)),
+    ),
+    World(
+        "an end that is lost, and the room comes back",
+        (life(0, 450), life(500)),
+        (start(0), start(500)),
+        sweeps=tuple(1 + SWEEP * number for number in (1, 2, 3, 4, 5)),
+        served_by=601,
+        room=(RoomLife(0, 100), RoomLife(490, 800)),
+    ),
+    World(
+        "an end that is lost, and the room comes back untold",
+        (life(0, 450), life(500)),
+        (start(0),),
+        sweeps=tuple(1 + SWEEP * number for number in (1, 2, 3, 4)),
+        room=(RoomLife(0, 100), RoomLife(490, FOR_EVER)),
+    ),
+    World(
+        "a room that comes back while it is swept",
+        (life(0, 450), life(602)),
+        (start(0),),
+        moments=(603,),
+        sweeps=tuple(1 + SWEEP * number for number in (1, 2)),
+        served_by=100,
+        room=(RoomLife(0, 100), RoomLife(602, FOR_EVER)),
+    ),
+    World(
+        "a room that is away for a moment",
+        (life(0),),
+        (start(0),),
+        sweeps=tuple(1 + SWEEP * number for number in (1, 2)),
+        served_by=100,
+        room=(RoomLife(0, 300), RoomLife(302, FOR_EVER)),
+    ),
+    World(
+        "an end that comes while the room is swept",
+        (life(0),),
+        (start(0), room_end(SWEEP + 2)),
+        sweeps=tuple(1 + SWEEP * number for number in (1, 2, 3, 4)),
+        room=(RoomLife(0, 100),),
+    ),
+    World(
+        "a task that is opened while its room is no longer watched",
+        (life(0, 20), life(SWEEP + 1)),
+        (start(0), room_end(10), start(SWEEP + 1)),
+        sweeps=tuple(1 + SWEEP * number for number in (1, 2, 3, 4, 5)),
+        served_by=310,
+        room=(RoomLife(0, 10), RoomLife(SWEEP, SWEEP + 10)),
+    ),
+    World("together", (life(0, 15), life(20)), (start(0), room_end(10), start(20), violation(30)), batches=True),
+]
