@@ -9,7 +9,17 @@ from typing import Literal, get_args
 from sandbox.rtc_tasks import TaskKey
 
 RawKind = Literal[
-    "html", "html_ok", "list", "null", "empty", "not_utf8", "no_metadata", "no_result", "empty_result", "half_body"
+    "html",
+    "html_ok",
+    "list",
+    "null",
+    "empty",
+    "not_utf8",
+    "no_metadata",
+    "no_result",
+    "empty_result",
+    "odd_result",
+    "half_body",
 ]
 FaultKind = Literal["error", "delay", "drop", "drop_after", RawKind]
 
@@ -70,6 +80,7 @@ RAW_BODIES: dict[RawKind, bytes] = {
     "no_metadata": b'{"Result": "ok"}',
     "no_result": b'{"ResponseMetadata": <metadata>}',
     "empty_result": b'{"Result": "", "ResponseMetadata": <metadata>}',
+    "odd_result": b'{"Result": {"RoomExists": "no", "RoomExist": null}, "ResponseMetadata": <metadata>}',
     "half_body": b'{"Result": "ok", "ResponseMetadata": ',
 }
 

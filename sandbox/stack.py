@@ -79,7 +79,8 @@ class Sandbox:
 
     def undone(self) -> int:
         """Count the messages on the event queue: waiting, in work, or postponed."""
-        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        counts = ("", "NotVisible", "Delayed")
+        names = [f"ApproximateNumberOfMessages{kind}" for kind in counts]
         answer = self.client("sqs").get_queue_attributes(QueueUrl=self.outputs["EventQueueUrl"], AttributeNames=names)
         return sum(int(answer["Attributes"][name]) for name in names)
 

@@ -92,7 +92,9 @@ async def only_read_the_room(self: Batch, task: Task) -> Record:
 
 
 async def unwatch_and_look_no_more(self: Sweeper, room: Any, seen_at_ms: int) -> None:
-    await self._in_thread(self._table.unwatch, room, seen_at_ms, self._now_ms())
+    now_ms = self._now_ms()
+    await self._in_thread(self._table.note_idle, room, seen_at_ms, now_ms)
+    await self._in_thread(self._table.unwatch, room, seen_at_ms, now_ms, now_ms)
 
 
 def gone_once_is_enough(room: Record, open_tasks: Any, asked_at_ms: int, *, exists: bool, **options: Any) -> Check:

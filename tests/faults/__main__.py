@@ -16,7 +16,7 @@ from tests.faults.kinds import KINDS
 from tests.faults.runs import Run, stage
 
 MOST_SENTENCES = 10
-WIDTH = 130
+WIDTH = 140
 
 
 @click.command(epilog="Example: python -m tests.faults --seed 7 --kind 'API: late' --events 500")
@@ -75,6 +75,7 @@ def _numbers(run: Run, outcomes: Sequence[str]) -> dict[str, int]:
         "dead letters": verdict.dead_letters,
         "lost": len(verdict.lost),
         "wrong stops": len(verdict.wrong_stops),
+        "orphans": len(verdict.orphans),
         "highest window": verdict.highest_window,
     }
 

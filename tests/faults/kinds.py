@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
@@ -30,6 +30,7 @@ class Scene:
     proxy: AwsFaults
     rng: Random
     tasks: Sequence[Task]
+    gone_rooms: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -40,22 +41,34 @@ class Kind:
     ----------
     happen
         Enters the fault; a second kind of fault may happen with it.
+    happen_to_sweeps
+        Enters a fault that concerns the sweeper.
     seconds
         How long it lasts, at most, from when the last message was sent.
     through_proxy
         Whether the function's AWS calls go through the proxy.
     most_copies
         How often a message may be sent.
+    ends_are_lost
+        Whether nobody tells of the end of most rooms.
+    settings
+        The function's settings, where the fault needs others.
+    is_requeued
+        Whether messages may end as later copies of themselves.
     dies
         Whether a message may be served without being acknowledged, so that it is served again, or ends on the
         dead-letter queue by the event queue's own redrive.
     """
 
     name: str
-    happen: Callable[[Scene], AbstractContextManager[Count]]
+    happen: Callable[[Scene], AbstractContextManager[Count]] | None = None
+    happen_to_sweeps: Callable[[Scene], AbstractContextManager[Count]] | None = None
     seconds: float = 0.0
     through_proxy: bool = False
     most_copies: int = 1
+    ends_are_lost: bool = False
+    settings: Mapping[str, str] = field(default_factory=dict)
+    is_requeued: bool = False
     dies: bool = False
 
 
@@ -110,6 +123,40 @@ def _killed(scene: Scene) -> Iterator[Count]:
 
 
 @contextlib.contextmanager
+def _sweeper_killed(scene: Scene) -> Iterator[Count]:
+    killer = Killer(scene.box.aws, scene.observer.resource("SweepRoomsFunction"), scene.rng)
+    with killer.at_work():
+        yield lambda _: killer.kills
+
+
+@contextlib.contextmanager
+def _odd_answers_about_rooms(scene: Scene) -> Iterator[Count]:
+    rooms = sorted({*scene.gone_rooms, *(room_id for room_id, _ in scene.tasks[:20])})
+    planned = {room_id: scene.rng.randint(1, 3) for room_id in rooms}
+    for room_id, times in planned.items():
+        for _ in range(times):
+            fault = scene.rng.choice(_ODD)
+            scene.box.rtc.fail(fault, next_requests=1, task=(APP_ID, room_id, None))  # type: ignore[arg-type]
+
+    def count(_: Sequence[Line]) -> int:
+        asked = [request.task[1] for request in scene.box.rtc.requests if request.action == "GetRoomOnlineUsers"]
+        return sum(min(times, asked.count(room_id)) for room_id, times in planned.items())
+
+    yield count
+
+
+@contextlib.contextmanager
+def _down(scene: Scene) -> Iterator[Count]:
+    scene.box.rtc.fail(SERVICE_UNAVAILABLE)
+    yield lambda lines: sum(line.get("outcome") == "requeued" for line in lines)
+    scene.box.rtc.heal()
+
+
+def _ends_lost(scene: Scene) -> AbstractContextManager[Count]:
+    return contextlib.nullcontext(lambda _: len(scene.gone_rooms))
+
+
+@contextlib.contextmanager
 def _delivered_again(scene: Scene) -> Iterator[Count]:
     # The queue hands some batches out again while they are still in work.
     slow = Fault("delay", delay_seconds=3)
@@ -137,6 +184,8 @@ def _raw(*names: str) -> list[Fault]:
 
 
 _GARBAGE = _raw(*(name for name in RAW_BODIES if "html" not in name and name != "half_body"))
+
+_ODD = [*_GARBAGE, *_raw("html", "html_ok", "half_body", "drop"), INTERNAL_ERROR, SERVICE_UNAVAILABLE, QPS_OVER_LIMIT]
 
 _REFUSED = "dead letter not sent"
 
@@ -182,4 +231,14 @@ KINDS = (
         _without_permission("ReadTheRtcKey", lambda line: line.get("error_code") == "SecretUnavailable"),
         seconds=8,
     ),
+    Kind("callbacks lost", _ends_lost, ends_are_lost=True),
+    Kind(
+        "API: down",
+        _down,
+        seconds=40,
+        settings={"MAX_RECEIVE_COUNT": "2", "GIVE_UP_AFTER_MINUTES": "60"},
+        is_requeued=True,
+    ),
+    Kind("sweeper killed", happen_to_sweeps=_sweeper_killed, ends_are_lost=True),
+    Kind("rooms: odd answers", happen_to_sweeps=_odd_answers_about_rooms, ends_are_lost=True),
 )

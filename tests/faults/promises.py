@@ -31,6 +31,10 @@ class Letter:
     def kind(self) -> str:
         return self.attributes.get("ErrorKind", REDRIVEN)
 
+    @property
+    def is_from_sweeper(self) -> bool:
+        return '"RoomGone"' in self.body
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -46,6 +50,8 @@ class Evidence:
         The tasks whose running session the table knew before an event of an earlier one was sent.
     dies
         Whether the function may have died over a message, or the queue handed it out twice.
+    is_requeued
+        Whether messages may have ended as later copies of themselves.
     """
 
     stories: Sequence[Story]
@@ -55,6 +61,7 @@ class Evidence:
     rtc: RtcDouble
     known_starts: Collection[Task]
     dies: bool
+    is_requeued: bool = False
 
     @cached_property
     def lines_of(self) -> dict[str, list[Mapping[str, Any]]]:
@@ -119,6 +126,7 @@ class Verdict:
     dead_letters: int
     lost: list[str]
     wrong_stops: list[str]
+    orphans: list[str]
     highest_window: int
     broken: list[str] = field(default_factory=list)
 
@@ -135,11 +143,19 @@ def judge(evidence: Evidence) -> Verdict:
     lost = [f"{_name(evidence, message_id)} is lost" for message_id in evidence.unaccounted]
     wrong_stops = _wrong_stops(evidence)
     highest = evidence.rtc.busiest_second("StopSegment")
-    broken = [*lost, *wrong_stops, *_wrong_ends(evidence), *_wrong_letters(evidence), *_never_stopped(evidence)]
+    orphans = _orphans(evidence)
+    broken = [
+        *lost,
+        *wrong_stops,
+        *orphans,
+        *_wrong_ends(evidence),
+        *_wrong_letters(evidence),
+        *_never_stopped(evidence),
+    ]
     broken += [f"the function failed: {line}" for line in evidence.lines if line.get("message") == "unexpected error"]
     if highest > MOST_REQUESTS_A_SECOND:
         broken.append(f"{highest} requests in a second")
-    return Verdict(outcomes, len(evidence.letters), lost, wrong_stops, highest, broken)
+    return Verdict(outcomes, len(evidence.letters), lost, wrong_stops, orphans, highest, broken)
 
 
 def _name(evidence: Evidence, message_id: str) -> str:
@@ -162,8 +178,9 @@ def _wrong_ends(evidence: Evidence) -> list[str]:
                     wrong.append(f"{_name(evidence, message_id)}: no letter says that it ended as {outcomes}")
             elif letters and not evidence.dies:
                 wrong.append(f"{_name(evidence, message_id)} ended as {outcomes}, and as a letter too")
+            goes_on = failed or "requeued" in outcomes
             if max(tasks.values()) > 1 or (
-                message.named and message.stops and not failed and set(tasks) != set(message.stops)
+                message.named and message.stops and not goes_on and set(tasks) != set(message.stops)
             ):
                 wrong.append(f"{_name(evidence, message_id)}: not one outcome for each task, but {dict(tasks)}")
             if not outcomes <= _may_end(evidence, message):
@@ -172,9 +189,11 @@ def _wrong_ends(evidence: Evidence) -> list[str]:
 
 
 def _may_end(evidence: Evidence, message: Message) -> frozenset[str]:
-    may_end = message.may_end | {"exhausted"}
+    may_end = message.may_end | {"exhausted"} | ({"requeued"} if evidence.is_requeued else set())
     if message.late_for and not evidence.start_was_known(message, (message.room_id, message.late_for)):
-        may_end |= {"stopped", "already_stopped", "no_tasks"}
+        may_end |= {"stopped", "already_stopped"}
+    if message.late_for and not message.named and (message.room_id, message.late_for) not in evidence.known_starts:
+        may_end |= {"no_tasks"}
     return may_end
 
 
@@ -183,6 +202,8 @@ def _wrong_letters(evidence: Evidence) -> list[str]:
     wrong = []
     for letter in evidence.letters:
         message = evidence.sent.get(letter.message_id)
+        if message is None and letter.is_from_sweeper:
+            continue
         if message is None:
             wrong.append(f"nobody sent the dead letter {letter}")
             continue
@@ -219,7 +240,7 @@ def _wrong_stops(evidence: Evidence) -> list[str]:
     for story in evidence.stories:
         owed = {task_id for message in story.messages for task_id in message.stops}
         late = {message.late_for: message for message in story.messages if message.late_for}
-        for task_id in set(story.running) - owed:
+        for task_id in set() if story.is_gone else set(story.running) - owed:
             excused = task_id in late and not evidence.start_was_known(late[task_id], (story.room_id, task_id))
             if not excused and not evidence.rtc.is_running(APP_ID, story.room_id, task_id):
                 wrong.append(f"{story.room_id} {task_id} was stopped, but no event asks for that")
@@ -251,3 +272,17 @@ def _never_stopped(evidence: Evidence) -> list[str]:
             if evidence.rtc.is_running(APP_ID, story.room_id, task_id)
         ]
     return never
+
+
+def _orphans(evidence: Evidence) -> list[str]:
+    """Find the tasks that were heard of, and still run though their room is gone."""
+    served = [message for message_id, message in evidence.sent.items() if message_id not in evidence.letters_of]
+    heard_of = {(message.room_id, message.tells) for message in served}
+    return [
+        f"{story.room_id} {task_id} still runs, though its room is gone"
+        for story in evidence.stories
+        for task_id in story.running
+        if story.is_gone
+        and (story.room_id, task_id) in heard_of
+        and evidence.rtc.is_running(APP_ID, story.room_id, task_id)
+    ]

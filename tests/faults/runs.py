@@ -6,21 +6,26 @@ import contextlib
 import itertools
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from sandbox.stack import Sandbox, sandbox
 from tests.e2e.observer import APP_ID, Observer, now_ms
 from tests.faults.aws_faults import AwsFaults, aws_faults
-from tests.faults.kinds import Kind, Scene
+from tests.faults.kinds import Count, Kind, Scene
 from tests.faults.promises import Evidence, Letter, Verdict, judge
 from tests.faults.stories import Message, Story, Task, running_tasks, tell_stories
 from tests.faults.workers import kill_workers
 
 QUEUE_DEADLINE_SECONDS = 240
 LOG_DEADLINE_SECONDS = 30
+FUNCTION_DEADLINE_SECONDS = 60
 STARTS_KNOWN_SECONDS = 5
+SWEEPS, SWEEPS_WITH_FAULTS = 2, 4
+LIVING_ROOMS = 20
+# What fails for ever is given up at once: nobody waits an hour for it.
+USUAL_SETTINGS = {"MAX_RECEIVE_COUNT": "3", "GIVE_UP_AFTER_MINUTES": "0"}
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ class Stage:
         self._proxy = proxy
         self._observer = Observer(box)
         self._numbers = itertools.count(1)
+        self._variables: Mapping[str, str] = {}
 
     def run(self, kinds: Sequence[Kind], events: int, seed: int) -> Run:
         """Send messages while faults of these kinds happen, and judge what became of them."""
@@ -72,23 +78,35 @@ class Stage:
         began = time.monotonic()
         began_ms = now_ms()
         through_proxy = any(kind.through_proxy for kind in kinds)
-        self._renew_function(self._proxy.url if through_proxy else self._box.aws.endpoint)
+        endpoint = self._proxy.url if through_proxy else self._box.aws.endpoint
+        self._renew_function({name: text for kind in kinds for name, text in kind.settings.items()}, endpoint)
         self._box.rtc.forget()
         copies = max(kind.most_copies for kind in kinds)
-        stories = tell_stories(rng, round(events / (1 + copies) * 2), now_ms(), f"room-{seed}-{next(self._numbers)}")
+        stories = tell_stories(
+            rng,
+            round(events / (1 + copies) * 2),
+            now_ms(),
+            f"room-{seed}-{next(self._numbers)}",
+            ends_are_lost=any(kind.ends_are_lost for kind in kinds),
+        )
         for story in stories:
             for task_id, started_ms in story.running.items():
                 self._box.rtc.start_task(APP_ID, story.room_id, task_id, start_time_ms=started_ms)
+            if story.is_gone:
+                self._box.rtc.close_room(APP_ID, story.room_id)
         sent: dict[str, Message] = {}
-        scene = Scene(self._box, self._observer, self._proxy, rng, running_tasks(stories))
+        gone = [story.room_id for story in stories if story.is_gone]
+        scene = Scene(self._box, self._observer, self._proxy, rng, running_tasks(stories), gone)
         with contextlib.ExitStack() as happening:
-            counts = [happening.enter_context(kind.happen(scene)) for kind in kinds]
+            counts = [happening.enter_context(kind.happen(scene)) for kind in kinds if kind.happen]
             first, then = _waves(stories, copies, rng)
             self._send(first, sent)
+            self._wait_for_the_function(began_ms)
             known = self._wait_for_starts(first)
             self._send(then, sent)
             self._wait_until_empty(min(kind.seconds for kind in kinds))
         left = self._wait_until_empty(QUEUE_DEADLINE_SECONDS)
+        counts += self._sweep([kind.happen_to_sweeps for kind in kinds if kind.happen_to_sweeps], scene)
         letters = self._take_letters()
         evidence = self._complete(
             lambda: Evidence(
@@ -98,7 +116,8 @@ class Stage:
                 letters,
                 self._box.rtc,
                 known,
-                any(kind.dies for kind in kinds),
+                dies=any(kind.dies for kind in kinds),
+                is_requeued=any(kind.is_requeued for kind in kinds),
             )
         )
         if left:
@@ -106,22 +125,53 @@ class Stage:
         faults = [count(evidence.lines) for count in counts]
         return Run(name, len(sent), faults, left, time.monotonic() - began, judge(evidence))
 
-    def _renew_function(self, aws_endpoint: str) -> None:
+    def _renew_function(self, settings: Mapping[str, str], aws_endpoint: str) -> None:
         """Give the function new environments: what the last run left in the memory of the old ones must not help."""
-        client, name = self._box.client("lambda"), self._box.outputs["StopSegmentFunctionName"]
-        variables = client.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
-        if variables.get("AWS_ENDPOINT_URL", self._box.aws.endpoint) != aws_endpoint:
-            environment = {"Variables": {**variables, "AWS_ENDPOINT_URL": aws_endpoint}}
-            client.update_function_configuration(FunctionName=name, Environment=environment)
-            client.get_waiter("function_updated_v2").wait(FunctionName=name, WaiterConfig={"Delay": 1})
-            version = client.publish_version(FunctionName=name)["Version"]
-            for alias in client.list_aliases(FunctionName=name)["Aliases"]:
-                client.update_alias(FunctionName=name, Name=alias["Name"], FunctionVersion=version)
-        kill_workers(self._box.aws, name)
+        variables = {**USUAL_SETTINGS, **settings, "AWS_ENDPOINT_URL": aws_endpoint}
+        if variables != self._variables:
+            self._observer.renew_function("StopSegmentFunction", **variables)
+            self._variables = variables
+        kill_workers(self._box.aws, self._box.outputs["StopSegmentFunctionName"])
+
+    def _sweep(
+        self, faults: Sequence[Callable[[Scene], contextlib.AbstractContextManager[Count]]], scene: Scene
+    ) -> list[Count]:
+        """Sweep as often as a room needs after its end, and before that as often as faults are to happen to it."""
+        self._box.rtc.heal()
+        rooms = [*scene.gone_rooms, *(room_id for room_id, _ in scene.tasks[:LIVING_ROOMS])]
+        with contextlib.ExitStack() as happening:
+            counts = [happening.enter_context(happen(scene)) for happen in faults]
+            for _ in range(SWEEPS_WITH_FAULTS if faults else 0):
+                self._sweep_once(rooms)
+        self._box.rtc.heal()
+        for _ in range(SWEEPS):
+            self._sweep_once(rooms)
+        return counts
+
+    def _sweep_once(self, rooms: Sequence[str]) -> None:
+        """Let so much time pass that rooms are to be looked at again, and look."""
+        for room_id in rooms:
+            with contextlib.suppress(self._box.client("dynamodb").exceptions.ConditionalCheckFailedException):
+                self._box.client("dynamodb").update_item(
+                    TableName=self._box.outputs["SegmentTableName"],
+                    Key={"room": {"S": f"{APP_ID}#{room_id}"}, "task_id": {"S": "#room"}},
+                    UpdateExpression="SET check_at = :long_ago",
+                    ConditionExpression="attribute_exists(check_at)",
+                    ExpressionAttributeValues={":long_ago": {"N": "0"}},
+                )
+        # One that is killed answers with an error.
+        self._box.client("lambda").invoke(FunctionName=self._observer.resource("SweepRoomsFunction"), Payload=b"{}")
+        self._wait_until_empty(QUEUE_DEADLINE_SECONDS)
 
     def _send(self, messages: Sequence[Message], sent: dict[str, Message]) -> None:
         ids = self._box.send([message.body for message in messages])
         sent.update(zip(ids, messages, strict=True))
+
+    def _wait_for_the_function(self, since_ms: int) -> None:
+        """Wait until it is at work: a fault that is over before shows nothing."""
+        deadline = time.monotonic() + FUNCTION_DEADLINE_SECONDS
+        while not self._box.log_lines(since_ms=since_ms) and time.monotonic() < deadline:
+            time.sleep(0.2)
 
     def _wait_for_starts(self, messages: Sequence[Message]) -> frozenset[Task]:
         """Give the tasks whose starts the table knows: those of all messages, unless that takes too long."""

@@ -14,7 +14,7 @@ from tests.e2e.observer import APP_ID, rfc3339
 KNOWN = frozenset({"known", "stopped", "already_stopped", "duplicate"})  # the room may have ended before
 STOPPED = frozenset({"stopped", "already_stopped", "duplicate"})
 LATE = frozenset({"superseded", "duplicate"})
-STALE_MS = 300_000  # the template's StaleAfterSeconds
+STALE_MS = 30_000  # the template's StaleAfterSeconds
 
 Task = tuple[str, str]
 """(RoomId, TaskId)"""
@@ -58,13 +58,14 @@ class Message:
 
 @dataclass
 class Story:
-    """A room: since when its tasks run at the API (Unix ms), and what is told of it."""
+    """A room: since when its tasks run at the API (Unix ms), what is told of it, and whether it is gone, untold."""
 
     room_id: str
     now_ms: int
     rng: random.Random
     running: dict[str, int] = field(default_factory=dict)
     messages: list[Message] = field(default_factory=list)
+    is_gone: bool = False
 
     def start(self, task_id: str, seconds_ago: int) -> int:
         """Let a task run, and return since when."""
@@ -202,6 +203,16 @@ def _nothing_known(story: Story) -> None:
     story.tell_stop(named=False, may_end=frozenset({"no_tasks"}))
 
 
+def _end_is_lost(story: Story) -> None:
+    for task in ("audio", "screen")[: story.rng.choice((1, 1, 2))]:
+        story.start(task, 60)
+        if story.rng.random() < 0.5:
+            story.tell_start(task)
+        else:
+            story.tell_callback("SegmentRealTimeData", {"AppId": APP_ID, "TaskId": task}, KNOWN, 20, tells=task)
+    story.is_gone = True
+
+
 def _nonsense(story: Story) -> None:
     told = {"AppId": APP_ID, "RoomId": story.room_id, "EventId": f"{story.room_id}-0"}
     bodies = (
@@ -230,19 +241,26 @@ _PLOTS: dict[Callable[[Story], None], int] = {
     _ended_long_ago: 3,
     _nothing_runs: 4,
     _nothing_known: 3,
+    _end_is_lost: 6,
     _nonsense: 6,
     _app_that_does_not_exist: 3,
 }
 
 
-def tell_stories(rng: random.Random, messages: int, now_ms: int, prefix: str) -> list[Story]:
-    """Make up rooms until there are so many messages; as many plots as there are come first, each once."""
+def tell_stories(
+    rng: random.Random, messages: int, now_ms: int, prefix: str, *, ends_are_lost: bool = False
+) -> list[Story]:
+    """Make up rooms until there are so many messages; as many plots as there are come first, each once.
+
+    With `ends_are_lost` nobody tells of the end of most rooms.
+    """
+    weights = _PLOTS | ({_end_is_lost: sum(_PLOTS.values())} if ends_are_lost else {})
     stories: list[Story] = []
     plots = list(_PLOTS)
     told = 0
     while told < messages:
         story = Story(f"{prefix}-{len(stories)}", now_ms, rng)
-        plot = plots[len(stories)] if len(stories) < len(plots) else rng.choices(plots, list(_PLOTS.values()))[0]
+        plot = plots[len(stories)] if len(stories) < len(plots) else rng.choices(plots, list(weights.values()))[0]
         plot(story)
         stories.append(story)
         told += len(story.messages)
