@@ -101,11 +101,13 @@ def main(picture: Console | None = None) -> int:
         tell(f"Sending the callbacks of room {ROOM_ID} ...")
         life = live(box)
         tell("Waiting for the outcome bus ...")
+        modes = ", ".join(sorted({line["mode"] for line in box.log_lines() if "mode" in line}))
         told = _wait_for_outcome_events(box, [end for act in (rows, life) for part in act for end in part.ends])
     tables = Group(_table(rows), "", _letters_table(rows), "", life_table(life))
     console.print("", tables, "")
     if picture:
         picture.print(tables)
+    console.print(f"The stack ran in the mode `{modes}`.")
     console.print(f"The outcome bus was told of each stop: {told} SegmentStopped events.\n")
     failed = [row.scene.sample for row in rows if not row.as_expected]
     failed += [seen.step.title for seen in life if not seen.as_expected]
@@ -121,7 +123,7 @@ def _wait_for_outcome_events(box: Sandbox, ends: Sequence[str]) -> int:
     told: list[Any] = []
 
     def all_told() -> bool:
-        told.extend(box.outcome_events())
+        told.extend(event for event in box.outcome_events() if event["detail-type"] == "SegmentStopped")
         return len(told) >= stops
 
     wait_for(all_told, "an outcome event for every stop")

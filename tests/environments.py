@@ -32,6 +32,7 @@ STOP_SETTINGS = {
     "GIVE_UP_AFTER_MINUTES": "60",
     "SWEEP_MINUTES": "5",
     "RECORD_RETENTION_DAYS": "7",
+    "MODE": "stop",
 }
 
 # What a newcomer's shell may hold: it is meant for another AWS, and nobody answers there.

@@ -51,6 +51,7 @@ def longest(name: str, partition: str = "aws") -> str:
         "RtcCredentialsSecretArn": arn.format("secretsmanager") + "secret:" + "n" * 66 + "-sUffix",
         "EventBusName": "b" * 256,
         "OutcomeEventBusName": "b" * 256,
+        "HeartbeatAppId": "a" * 128,
         "SourceTopicArn": arn.format("sns") + "t" * 256 + ".fifo",
         "AlarmTopicArn": arn.format("sns") + "t" * 256,
         "CallbackSecretArn": arn.format("secretsmanager") + "secret:" + "n" * 512 + "-sUffix",

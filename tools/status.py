@@ -211,7 +211,7 @@ def _heartbeat(facts: Facts) -> Check:
     last_ms = facts.heartbeat_ms
     if last_ms is not None and facts.now_ms - last_ms < HEARTBEAT_MS:
         return Check("heartbeat", Verdict.WELL, f"came out well {facts.ago(last_ms)}")
-    if facts.now_ms - facts.changed_at_ms < HEARTBEAT_MS:
+    if last_ms is None and facts.now_ms - facts.changed_at_ms < HEARTBEAT_MS:
         return Check("heartbeat", Verdict.UNKNOWN, "none since the deployment: one comes every five minutes")
     since = "none yet" if last_ms is None else f"the last came out well {facts.ago(last_ms)}"
     return Check("heartbeat", Verdict.WRONG, f"{since}, and no later one arrived")

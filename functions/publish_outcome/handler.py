@@ -1,4 +1,4 @@
-"""The Lambda function behind the segment table's stream: every stop becomes an event, at least once."""
+"""The Lambda function behind the segment table's stream and the queue of failed stops: each becomes an event."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from publish_outcome.outcomes import segment_stopped
+from publish_outcome.outcomes import segment_stop_failed, segment_stopped
 
 if TYPE_CHECKING:
     from mypy_boto3_events.client import EventBridgeClient
@@ -35,20 +35,23 @@ _bus_name = os.environ["OUTCOME_EVENT_BUS_NAME"]
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: object) -> dict[str, list[dict[str, str]]]:  # noqa: ARG001 - Lambda passes it
-    """Publish the stops among a batch of changes.
+    """Publish the stops among a batch of the table's changes, or a batch of failed stops.
 
     Returns
     -------
     dict
-        ``{"batchItemFailures": [...]}``: the changes that the stream is to deliver again.
+        ``{"batchItemFailures": [...]}``: the changes, or the messages, that are to be delivered again.
     """
     entries = {}
     for record in event["Records"]:
-        change = record.get("dynamodb", {})
-        entry = segment_stopped(_values(change.get("OldImage", {})), _values(change.get("NewImage", {})), _bus_name)
-        if entry is not None:
-            entries[change["SequenceNumber"]] = entry
-    return {"batchItemFailures": [{"itemIdentifier": number} for number in _publish(entries)]}
+        if "dynamodb" in record:
+            change = record["dynamodb"]
+            entry = segment_stopped(_values(change.get("OldImage", {})), _values(change.get("NewImage", {})), _bus_name)
+            if entry is not None:
+                entries[change["SequenceNumber"]] = entry
+        else:
+            entries[record["messageId"]] = segment_stop_failed(record["body"], _bus_name)
+    return {"batchItemFailures": [{"itemIdentifier": identifier} for identifier in _publish(entries)]}
 
 
 def _values(image: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
@@ -57,12 +60,12 @@ def _values(image: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
 
 
 def _publish(entries: Mapping[str, PutEventsRequestEntryTypeDef]) -> dict[str, str]:
-    """Put the events on the bus; give why each that was not taken was not, by sequence number."""
+    """Put the events on the bus; give why each that was not taken was not, by its record's identifier."""
     failures: dict[str, str] = {}
-    numbers = list(entries)
-    for start in range(0, len(numbers), _ENTRIES_A_CALL):
-        part = numbers[start : start + _ENTRIES_A_CALL]
-        failures |= _put(part, [entries[number] for number in part])
+    identifiers = list(entries)
+    for start in range(0, len(identifiers), _ENTRIES_A_CALL):
+        part = identifiers[start : start + _ENTRIES_A_CALL]
+        failures |= _put(part, [entries[identifier] for identifier in part])
     metrics.add_metric("OutcomesPublished", MetricUnit.Count, len(entries) - len(failures))
     if failures:
         metrics.add_metric("OutcomesNotPublished", MetricUnit.Count, len(failures))
@@ -70,15 +73,15 @@ def _publish(entries: Mapping[str, PutEventsRequestEntryTypeDef]) -> dict[str, s
     return failures
 
 
-def _put(numbers: Sequence[str], entries: Sequence[PutEventsRequestEntryTypeDef]) -> dict[str, str]:
+def _put(identifiers: Sequence[str], entries: Sequence[PutEventsRequestEntryTypeDef]) -> dict[str, str]:
     try:
         answer = _events.put_events(Entries=entries)
     except ClientError as error:
-        return dict.fromkeys(numbers, error.response["Error"]["Code"])
+        return dict.fromkeys(identifiers, error.response["Error"]["Code"])
     except BotoCoreError as error:
-        return dict.fromkeys(numbers, type(error).__name__)
+        return dict.fromkeys(identifiers, type(error).__name__)
     return {
-        number: result.get("ErrorCode", "Unknown")
-        for number, result in zip(numbers, answer["Entries"], strict=True)
+        identifier: result.get("ErrorCode", "Unknown")
+        for identifier, result in zip(identifiers, answer["Entries"], strict=True)
         if "EventId" not in result
     }

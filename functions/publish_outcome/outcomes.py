@@ -1,4 +1,4 @@
-"""What a change of the segment table means to others: a `SegmentStopped` event, or nothing."""
+"""What others are told: a `SegmentStopped` event for a change of the table that is a stop, and `SegmentStopFailed`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from mypy_boto3_events.type_defs import PutEventsRequestEntryTypeDef
 
 SOURCE = "rtc-segment-stopper"
-DETAIL_TYPE = "SegmentStopped"
+STOPPED = "SegmentStopped"
+STOP_FAILED = "SegmentStopFailed"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DETAILS = {
     "BusinessId": "business_id",
@@ -35,9 +36,10 @@ def segment_stopped(
     Returns
     -------
     dict | None
-        An entry for PutEvents; None where the change is no stop: a start, a sighting, a room's end, an expiry.
+        An entry for PutEvents; None where the change is no stop: a start, a sighting, a room's end, an expiry, or a
+        heartbeat.
     """
-    if "stopped_at" not in new or _stop_of(new) == _stop_of(old):
+    if "stopped_at" not in new or new.get("event_type") == "Heartbeat" or _stop_of(new) == _stop_of(old):
         return None
     app_id, _, room_id = new["room"].partition("#")
     stopped_at = _time(new["stopped_at"])
@@ -49,13 +51,22 @@ def segment_stopped(
         "EventTime": _rfc3339(_time(new["stop_event_time"])),
         "StoppedAt": _rfc3339(stopped_at),
     }
-    return {
-        "Source": SOURCE,
-        "DetailType": DETAIL_TYPE,
-        "Time": stopped_at,
-        "EventBusName": bus_name,
-        "Detail": json.dumps(detail),
-    }
+    return _entry(STOPPED, stopped_at, json.dumps(detail), bus_name)
+
+
+def segment_stop_failed(detail: str, bus_name: str) -> PutEventsRequestEntryTypeDef:
+    """Make the event for a dead letter.
+
+    Parameters
+    ----------
+    detail
+        The event's detail, as the stop function wrote it.
+    """
+    return _entry(STOP_FAILED, datetime.fromisoformat(json.loads(detail)["FailedAt"]), detail, bus_name)
+
+
+def _entry(detail_type: str, time: datetime, detail: str, bus_name: str) -> PutEventsRequestEntryTypeDef:
+    return {"Source": SOURCE, "DetailType": detail_type, "Time": time, "EventBusName": bus_name, "Detail": detail}
 
 
 def _stop_of(item: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -31,8 +31,12 @@ class EventType(StrEnum):
     MODERATION_VIOLATION = "ModerationViolation"
     SEGMENT_STARTED = "SegmentStarted"
     SEGMENT_REAL_TIME_DATA = "SegmentRealTimeData"
+    HEARTBEAT = "Heartbeat"
 
 
+# What a heartbeat asks to stop, whatever it names: a task that nobody has.
+HEARTBEAT_ROOM_ID = "rtc-segment-stopper"
+HEARTBEAT_TASK_ID = "heartbeat"
 _OF_ONE_TASK = (EventType.SEGMENT_STARTED, EventType.SEGMENT_REAL_TIME_DATA)
 
 
@@ -126,11 +130,12 @@ def parse_event(
         times_ms.append(redriven_ms(redriven_time))
         is_second_try = True
     event_type = EventType(content["EventType"])
+    is_heartbeat = event_type is EventType.HEARTBEAT
     return Event(
         type=event_type,
-        room=Room(content["AppId"], content["RoomId"]),
+        room=Room(content["AppId"], HEARTBEAT_ROOM_ID if is_heartbeat else content["RoomId"]),
         time_ms=min(times_ms),
-        task_ids=_task_ids(event_type, content),
+        task_ids=(HEARTBEAT_TASK_ID,) if is_heartbeat else _task_ids(event_type, content),
         event_id=content.get("EventId"),
         business_id=content.get("BusinessId"),
         is_second_try=is_second_try,

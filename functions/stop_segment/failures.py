@@ -11,10 +11,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from stop_segment.errors import FunctionFailed, InvalidMessage, NoTimeLeft, Rejected, StopError
 from stop_segment.events import FIRST_SENT_AT
+from stop_segment.notices import notice
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.type_defs import MessageAttributeValueTypeDef, SendMessageBatchRequestEntryTypeDef
+
+    from stop_segment.events import Event
 
 BACK_OFF_BASE_SECONDS = 5
 BACK_OFF_CAP_SECONDS = 120
@@ -37,6 +40,8 @@ class Failure:
         When it was sent, or the first message that it is a copy of.
     group
         Its AppId, where it names one: SQS serves the quiet ones first while one floods the queue.
+    event
+        What it says, where that can be read.
     log_fields
         What a log line about it holds.
     """
@@ -49,6 +54,7 @@ class Failure:
     first_sent_ms: int
     error: StopError
     group: str | None = None
+    event: Event | None = None
     log_fields: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -118,12 +124,17 @@ class Queues:
     ----------
     client
         A boto3 SQS client.
+    failed_stop_queue_url
+        What takes notices of dead letters; empty where nobody is told.
     """
 
-    def __init__(self, client: SQSClient, event_queue_url: str, dead_letter_queue_url: str) -> None:
+    def __init__(
+        self, client: SQSClient, event_queue_url: str, dead_letter_queue_url: str, failed_stop_queue_url: str = ""
+    ) -> None:
         self._client = client
         self._event_queue_url = event_queue_url
         self._dead_letter_queue_url = dead_letter_queue_url
+        self._failed_stop_queue_url = failed_stop_queue_url
 
     def send_dead_letters(self, letters: Sequence[tuple[Failure, str]], now_ms: int) -> set[str]:
         """Send failures, each with its ErrorKind, to the dead-letter queue.
@@ -136,6 +147,19 @@ class Queues:
         return self._send(
             self._dead_letter_queue_url,
             [_Letter(failure, _attributes(failure, kind, now_ms)) for failure, kind in letters],
+        )
+
+    def send_notices(self, letters: Sequence[tuple[Failure, str]], now_ms: int) -> set[str]:
+        """Have workflows told of dead letters, each with its ErrorKind.
+
+        Returns
+        -------
+        set
+            The ids of the messages of which they will be told.
+        """
+        return self._send(
+            self._failed_stop_queue_url,
+            [_Letter(failure, {}, body=notice(failure, kind, now_ms)) for failure, kind in letters],
         )
 
     def send_copies(self, failures: Sequence[Failure], now_ms: int, jitter: Callable[[], float]) -> set[str]:
@@ -230,13 +254,18 @@ class _Letter:
     attributes: dict[str, MessageAttributeValueTypeDef]
     delay_seconds: int = 0
     group: str | None = None
+    body: str | None = None
+
+    @property
+    def text(self) -> str:
+        return self.failure.body if self.body is None else self.body
 
 
 def _size(letter: _Letter) -> int:
     """Count a letter's bytes as SQS does: the body, and every attribute's name, type and value."""
     attributes = letter.attributes.items()
     texts = [text for name, value in attributes for text in (name, value["DataType"], value["StringValue"])]
-    return len(letter.failure.body.encode()) + sum(len(text.encode()) for text in texts)
+    return len(letter.text.encode()) + sum(len(text.encode()) for text in texts)
 
 
 def _attributes(failure: Failure, kind: str, now_ms: int) -> dict[str, MessageAttributeValueTypeDef]:
@@ -259,7 +288,7 @@ def _attributes(failure: Failure, kind: str, now_ms: int) -> dict[str, MessageAt
 def _entry(number: int, letter: _Letter) -> SendMessageBatchRequestEntryTypeDef:
     entry: SendMessageBatchRequestEntryTypeDef = {
         "Id": str(number),
-        "MessageBody": letter.failure.body,
+        "MessageBody": letter.text,
         "MessageAttributes": letter.attributes,
         "DelaySeconds": letter.delay_seconds,
     }

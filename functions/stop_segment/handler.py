@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from stop_segment.arrivals import Arrival, arrive, waves
 from stop_segment.errors import FunctionFailed, InvalidMessage, StopError
+from stop_segment.events import Event
 from stop_segment.failures import End, Failure, end_of
-from stop_segment.report import log_failure, log_outcome, log_served, logger, metrics, tracer
+from stop_segment.notices import is_told
+from stop_segment.report import log_failure, log_outcome, log_served, log_untold, logger, metrics, tracer
 from stop_segment.rules import Outcome
 from stop_segment.service import make_service, now_ms
 from stop_segment.stopper import Batch
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 SETTLING_SECONDS = 5.0
 
 service = make_service(os.environ)
+logger.append_keys(mode="observe" if service.settings.observes else "stop")
 jitter = random.SystemRandom().random  # environments restored from one snapshot would share a generator's state
 
 
@@ -89,6 +92,7 @@ def _failure(arrival: Arrival, error: StopError) -> Failure:
         first_sent_ms=arrival.first_sent_ms,
         error=error,
         group=arrival.app_id,
+        event=arrival.content if isinstance(arrival.content, Event) else None,
         log_fields=arrival.log_fields,
     )
 
@@ -105,8 +109,19 @@ def _settle(failures: list[Failure]) -> list[str]:
     letters = [(failure, end.value) for failure in failures if (end := ends[failure.message_id]).is_dead_letter]
     copies = [failure for failure in failures if ends[failure.message_id] is End.REQUEUED]
     sent = queues.send_dead_letters(letters, time_ms) | queues.send_copies(copies, time_ms, jitter)
+    # After the letters: whoever is told of one finds it.
+    _tell([(failure, kind) for failure, kind in letters if failure.message_id in sent and is_told(failure)], time_ms)
     kept = [failure for failure in failures if failure.message_id not in sent]
     queues.postpone(kept, jitter)
     for failure in failures:
         log_failure(failure, ends[failure.message_id], sent=failure.message_id in sent)
     return [failure.message_id for failure in kept]
+
+
+def _tell(letters: list[tuple[Failure, str]], time_ms: int) -> None:
+    """Have workflows told of dead letters. A letter of which that fails lies on its queue all the same."""
+    if letters and service.settings.failed_stop_queue_url:
+        told = service.queues.send_notices(letters, time_ms)
+        for failure, _ in letters:
+            if failure.message_id not in told:
+                log_untold(failure)

@@ -155,6 +155,24 @@ class SegmentTable:
                     ]
                     self._update(task, answer, when=[not_restarted, *unchanged])
 
+    def note_over(self, task: Task, open_since_ms: int, now_ms: int) -> None:
+        """Close a task that the API calls over: no stop was answered, so nothing else of it is remembered.
+
+        Parameters
+        ----------
+        open_since_ms
+            Since when the task was open as the API was asked: one that was opened since then stays open.
+        """
+        with contextlib.suppress(_Refused):
+            self._update(
+                task,
+                {},
+                set_once={"expires_at": self._expires_at(now_ms)},
+                # Without these it does not count as open, as a record of version 0.1 would.
+                remove=["open_since", "seen_at", "started_at"],
+                when=[("open_since", "=", open_since_ms)],
+            )
+
     def note_room_end(self, event: Event, closed: Collection[str], now_ms: int) -> Record:
         """Remember that every task that started in the room until the event's time is to be stopped.
 

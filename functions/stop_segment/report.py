@@ -62,6 +62,12 @@ def log_failure(failure: Failure, end: End, *, sent: bool) -> None:
         metrics.add_metric("CredentialsRefused", MetricUnit.Count, 1)
 
 
+def log_untold(failure: Failure) -> None:
+    """Tell that workflows will not hear of a dead letter."""
+    logger.warning("failed stop not told", **_error_fields(failure.error), **failure.log_fields)
+    metrics.add_metric("FailuresNotTold", MetricUnit.Count, 1)
+
+
 def measure(name: str, value: float) -> None:
     """Emit a measured metric: a count for ApiThrottled, else ms."""
     metrics.add_metric(name, MetricUnit.Count if name == "ApiThrottled" else MetricUnit.Milliseconds, value)

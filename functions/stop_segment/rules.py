@@ -27,6 +27,8 @@ class Outcome(StrEnum):
     NO_TASKS = "no_tasks"
     NO_OPEN_TASKS = "no_open_tasks"
     KNOWN = "known"
+    WOULD_STOP = "would_stop"
+    HEARTBEAT = "heartbeat"
     IGNORED = "ignored"
 
 

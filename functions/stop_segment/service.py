@@ -104,7 +104,9 @@ def make_service(environment: Mapping[str, str]) -> Service:
         now_ms=now_ms,
         measure=measure,
     )
-    queues = Queues(clients.sqs, settings.event_queue_url, settings.dead_letter_queue_url)
+    queues = Queues(
+        clients.sqs, settings.event_queue_url, settings.dead_letter_queue_url, settings.failed_stop_queue_url
+    )
     return Service(settings, stopper, queues, (stops, queries), asyncio.Runner())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -59,6 +59,8 @@ class Settings(SharedSettings):
     duplicate_window_ms: int
     stale_after_ms: int
     give_up_after_ms: int
+    failed_stop_queue_url: str
+    observes: bool
 
 
 # GetSegmentTask takes 60 requests a second over the account, whatever StopSegment takes (its page of the API). A third
@@ -92,6 +94,8 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         duplicate_window_ms=1000 * read.number("DUPLICATE_WINDOW_SECONDS"),
         stale_after_ms=1000 * read.number("STALE_AFTER_SECONDS", least=1),
         give_up_after_ms=60_000 * read.number("GIVE_UP_AFTER_MINUTES"),
+        failed_stop_queue_url=environment.get("FAILED_STOP_QUEUE_URL", ""),
+        observes=read.choice("MODE", ("stop", "observe")) == "observe",
     )
 
 
@@ -104,9 +108,7 @@ def read_shared(environment: Mapping[str, str]) -> dict[str, Any]:
         As `read_settings` does.
     """
     read = Reader(environment)
-    platform = PLATFORMS.get(read.text("RTC_PLATFORM"))
-    if platform is None:
-        raise SettingsError(f"RTC_PLATFORM must be one of {', '.join(PLATFORMS)}")
+    platform = PLATFORMS[read.choice("RTC_PLATFORM", tuple(PLATFORMS))]
     return {
         "event_queue_url": read.text("EVENT_QUEUE_URL"),
         "segment_table_name": read.text("SEGMENT_TABLE_NAME"),
@@ -124,7 +126,7 @@ def read_shared(environment: Mapping[str, str]) -> dict[str, Any]:
 class Reader:
     """Reads settings that must be there.
 
-    Both methods raise `SettingsError`.
+    Every method raises `SettingsError`.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -136,6 +138,13 @@ class Reader:
         if not value:
             raise SettingsError(f"{name} is missing")
         return value
+
+    def choice(self, name: str, choices: Sequence[str]) -> str:
+        """Read one of a few words."""
+        word = self.text(name)
+        if word not in choices:
+            raise SettingsError(f"{name} must be one of {', '.join(choices)}")
+        return word
 
     def number(self, name: str, *, least: int = 0) -> int:
         """Read a whole number of at least `least`."""

@@ -17,6 +17,15 @@ from stop_segment.settings import Settings
 
 _MOST_REMEMBERED = 10_000
 _REMEMBERED_MS = 60_000
+# The sweeper asks about what may have begun unseen right after a stop; and no heartbeat is another one's duplicate.
+_WITHOUT_WINDOW = (EventType.ROOM_GONE, EventType.HEARTBEAT)
+_BEATS = dict.fromkeys((Outcome.STOPPED, Outcome.ALREADY_STOPPED, Outcome.SUPERSEDED), Outcome.HEARTBEAT)
+_OBSERVED = {
+    Verdict.DUPLICATE: Outcome.DUPLICATE,
+    Verdict.SUPERSEDED: Outcome.SUPERSEDED,
+    Verdict.ALREADY_STOPPED: Outcome.ALREADY_STOPPED,
+    Verdict.STOP: Outcome.WOULD_STOP,
+}
 
 
 @dataclass(frozen=True)
@@ -133,9 +142,17 @@ class Batch:
             return await self._start(event)
         if event.type is EventType.SEGMENT_REAL_TIME_DATA:
             return await self._see(event)
+        if event.type is EventType.HEARTBEAT:
+            return await self._beat(event)
         if event.task_ids:
             return await self._stop_all(event, dict.fromkeys(event.tasks))
         return await self._end_room(event)
+
+    async def _beat(self, event: Event) -> Served:
+        served = await self._stop_all(event, dict.fromkeys(event.tasks))
+        # A heartbeat is no stop: it has come all the way, and that is all that there is to tell.
+        beats = [replace(done, outcome=_BEATS.get(done.outcome, done.outcome)) for done in served.done]
+        return Served(beats, served.failed)
 
     async def _start(self, event: Event) -> Served:
         (task,) = event.tasks
@@ -266,16 +283,22 @@ class Batch:
                 raise
 
     async def _decide_and_stop(self, task: Task, event: Event, record: Record) -> Done:
+        is_heartbeat = event.type is EventType.HEARTBEAT
         verdict = decide(
             event.time_ms,
             record,
             is_late=is_late(event, self._now_ms(), self._settings.stale_after_ms),
-            # The sweeper asks about what may have begun unseen right after a stop.
-            duplicate_window_ms=0 if event.type is EventType.ROOM_GONE else self._settings.duplicate_window_ms,
+            duplicate_window_ms=0 if event.type in _WITHOUT_WINDOW else self._settings.duplicate_window_ms,
         )
         request_id = None
         if verdict is Verdict.ASK:
             verdict, request_id = await self._ask(task, event, record)
+        elif verdict is Verdict.STOP and self._settings.observes:
+            verdict, request_id = await self._look(task)
+        if self._settings.observes:
+            if not is_heartbeat:
+                return await self._observe(task, record, Done(task.task_id, _OBSERVED[verdict], request_id))
+            verdict = Verdict.ALREADY_STOPPED if verdict is Verdict.STOP else verdict  # it has come far enough
         if verdict is Verdict.DUPLICATE:
             return Done(task.task_id, Outcome.DUPLICATE)
         if verdict is Verdict.SUPERSEDED:
@@ -287,7 +310,8 @@ class Batch:
                 self._stopper.api.stop_segment, task, business_id, seconds_left=self._seconds_left
             )
             # CloudWatch gives no percentiles of a metric with a negative value, and SQS's clock may be ahead of ours.
-            self._stopper.measure("TimeToStop", max(0, self._now_ms() - event.time_ms))
+            if not is_heartbeat:
+                self._stopper.measure("TimeToStop", max(0, self._now_ms() - event.time_ms))
         else:
             stopped = Stopped(Outcome.ALREADY_STOPPED, request_id)
         # After the call: a crash between the two costs one more call, never a lost stop.
@@ -296,16 +320,31 @@ class Batch:
         self._stopper.forget(task)
         return Done(task.task_id, stopped.outcome, stopped.request_id)
 
-    async def _ask(self, task: Task, event: Event, record: Record) -> tuple[Verdict, str | None]:
-        found: RunningTask | None
-        found, request_id = await self._stopper.queries.make(
+    async def _look(self, task: Task) -> tuple[Verdict, str | None]:
+        """Find out what StopSegment would answer, without asking for it."""
+        found, request_id = await self._get_segment_task(task)
+        return Verdict.STOP if found and not found.is_over else Verdict.ALREADY_STOPPED, request_id
+
+    async def _observe(self, task: Task, record: Record, done: Done) -> Done:
+        """End a stop that is only observed: nothing is answered, but a task that is over need not be looked after."""
+        if done.outcome is Outcome.ALREADY_STOPPED and record.open_since_ms is not None:
+            await self._in_thread(self._table.note_over, task, record.open_since_ms, self._now_ms())
+            self._stopper.forget(task)
+        return done
+
+    async def _get_segment_task(self, task: Task) -> tuple[RunningTask | None, str | None]:
+        answer: tuple[RunningTask | None, str | None] = await self._stopper.queries.make(
             self._stopper.api.get_segment_task, task, seconds_left=self._seconds_left
         )
+        return answer
+
+    async def _ask(self, task: Task, event: Event, record: Record) -> tuple[Verdict, str | None]:
+        found, request_id = await self._get_segment_task(task)
         verdict = decide_from_api(event.time_ms, found, record, self._now_ms())
         if verdict is Verdict.ASK:
             raise Retryable("TaskUnclear", "GetSegmentTask does not say when the task started", request_id)
-        began_later = verdict is Verdict.SUPERSEDED and found and found.started_at_ms > event.time_ms
-        if began_later and await self._in_thread(self._table.note_start, task, found.started_at_ms):
+        began_ms = found.started_at_ms if found and verdict is Verdict.SUPERSEDED else 0
+        if began_ms > event.time_ms and await self._in_thread(self._table.note_start, task, began_ms):
             await self._watched(task)
         return verdict, request_id
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -96,11 +96,21 @@ class Alarm:
         periods: int = self.description["EvaluationPeriods"]
         needed = self.description.get("DatapointsToAlarm", periods)
         breaching = self.breaching_periods()
-        # A period without data is not breaching: test_operations.py holds every alarm to that.
+        # A period without data is not breaching: test_operations.py holds every alarm but the heartbeat's to that.
         return any(sum(last - n in breaching for n in range(periods)) >= needed for last in breaching)
+
+    def rings_after(self, period: int) -> bool:
+        """Whether CloudWatch has it ring at the end of a numbered period, where a period without data is breaching."""
+        assert self.description["TreatMissingData"] == "breaching"
+        periods: int = self.description["EvaluationPeriods"]
+        return not {period - n for n in range(periods)} & (self._periods() - self.breaching_periods())
 
     def breaching_periods(self) -> set[int]:
         """Return the periods of the last two hours that were past its threshold, numbered since 1970."""
+        breaches = COMPARISONS[self.description["ComparisonOperator"]]
+        return self._periods(lambda value: breaches(value, self.threshold))
+
+    def _periods(self, which: Callable[[float], bool] = lambda _: True) -> set[int]:
         percentile = self.description.get("ExtendedStatistic")
         statistic: str = percentile or self.description["Statistic"]
         now = datetime.now(UTC)
@@ -112,11 +122,10 @@ class Alarm:
             EndTime=now + timedelta(minutes=1),
             **{"ExtendedStatistics" if percentile else "Statistics": [statistic]},
         )
-        breaches = COMPARISONS[self.description["ComparisonOperator"]]
         return {
             int(point["Timestamp"].timestamp()) // self.period_seconds
             for point in answer["Datapoints"]
-            if breaches((point["ExtendedStatistics"] if percentile else point)[statistic], self.threshold)
+            if which((point["ExtendedStatistics"] if percentile else point)[statistic])
         }
 
     def set_state(self, state: str) -> None:

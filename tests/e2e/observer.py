@@ -21,7 +21,7 @@ from tests.contracts import assert_kept
 
 APP_ID = "661e"
 ROOM_ITEM = "#room"
-CONTRACTS_OF_EVENTS = {"SegmentStopped": "segment-stopped"}
+CONTRACTS_OF_EVENTS = {"SegmentStopped": "segment-stopped", "SegmentStopFailed": "segment-stop-failed"}
 
 
 def now_ms() -> int:
@@ -268,7 +268,7 @@ class Room:
         """Wait until so many outcome events of the room have come, and return them."""
 
         def come() -> list[dict[str, Any]]:
-            events = [event for event in self._observer.outcome_events() if event["detail"]["RoomId"] == self.id]
+            events = [event for event in self._observer.outcome_events() if event["detail"].get("RoomId") == self.id]
             return events if len(events) >= count else []
 
         return wait_for(come, f"{count} outcome events")

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from sandbox.stack import Sandbox, wait_for
+from sandbox.stack import ROOT, Sandbox, wait_for
 from tests.e2e.observer import APP_ID, Observer, Room, now_ms, rfc3339
 
 
@@ -94,10 +94,82 @@ def test_stop_that_the_bus_does_not_take_is_asked_for_again_and_arrives_in_the_e
     with observer.without_permission("PublishOutcomeRole", "Publish"):
         assert room.end_of("SegmentStarted", TaskId="audio") == ["known"]
         assert room.end_of("RoomEnded", TaskId="audio") == ["stopped"]
-        start, stop = changes_of(box, room)
+        start, stop = [
+            change for change in changes_of(box, room) if change["dynamodb"]["Keys"]["task_id"]["S"] == "audio"
+        ]
         wait_for(lambda: "outcome events not published" in observer.all_logs(), "the function to try it")
         assert deliver([start, stop]) == [stop["dynamodb"]["SequenceNumber"]]
 
     assert deliver([stop]) == []
     (event,) = room.outcome_events(1)
     assert event["detail"]["TaskId"] == "audio"
+
+
+DETAIL = json.loads((ROOT / "contracts" / "samples" / "segment-stop-failed.json").read_text())["detail"]
+
+
+def told_of(observer: Observer, message_id: str) -> list[dict[str, Any]]:
+    """Return the SegmentStopFailed events so far of a message."""
+    return [one for one in observer.outcome_events() if one["detail"].get("SourceMessageId") == message_id]
+
+
+def test_dead_letter_is_told_after_it_lies_on_its_queue(box: Sandbox, observer: Observer, room: Room) -> None:
+    values = {"TaskId": "audio", "EventId": "evt-1", "BusinessId": "biz-1", "EventTime": rfc3339(now_ms() - 2_000)}
+    body = json.dumps({**json.loads(room.event("RoomEnded", **values)), "AppId": "nobody"})
+    (message_id,) = box.send([body])
+    assert observer.ends([message_id]) == {message_id: ["rejected"]}
+    letter = observer.letter(message_id)
+    (event,) = wait_for(lambda: told_of(observer, message_id), "the event of a dead letter")
+    detail = event["detail"]
+    assert event["detail-type"] == "SegmentStopFailed"
+    assert {name: detail[name] for name in ("AppId", "RoomId", "TaskIds", "BusinessId", "EventType", "EventId")} == {
+        "AppId": "nobody",
+        "RoomId": room.id,
+        "TaskIds": ["audio"],
+        "BusinessId": "biz-1",
+        "EventType": "RoomEnded",
+        "EventId": "evt-1",
+    }
+    for name in ("ErrorKind", "ErrorCode", "ErrorMessage", "RequestId"):
+        assert detail[name] == letter.attributes[name]
+    assert detail["EventTime"] == values["EventTime"]
+    assert detail["FailedAt"] == rfc3339(int(letter.attributes["FailedAt"]))
+
+
+def test_message_that_cannot_be_read_is_told_without_ids(box: Sandbox, observer: Observer) -> None:
+    (message_id,) = box.send(["not JSON"])
+    (event,) = wait_for(lambda: told_of(observer, message_id), "the event of a dead letter")
+    assert event["detail"]["ErrorCode"] == "NotJson"
+    assert not event["detail"].keys() & {"AppId", "RoomId", "TaskIds", "EventType"}
+
+
+def test_dead_letter_that_the_bus_does_not_take_is_told_once_it_does(box: Sandbox, observer: Observer) -> None:
+    """Its message shows up again after six minutes, which nobody waits for here."""
+    sqs, queue = box.client("sqs"), observer.resource("FailedStopQueue")
+    with observer.without_permission("PublishOutcomeRole", "Publish"):
+        (message_id,) = box.send(["not JSON"])
+        observer.letter(message_id)
+        wait_for(lambda: hidden_on(sqs, queue), "the function to have tried")
+    assert told_of(observer, message_id) == []
+    function = observer.resource("PublishOutcomeFunction")
+    record = {"messageId": "1", "body": json.dumps(DETAIL | {"SourceMessageId": message_id}), "eventSource": "aws:sqs"}
+    box.client("lambda").invoke(FunctionName=function, Payload=json.dumps({"Records": [record]}))
+    assert wait_for(lambda: told_of(observer, message_id), "the event of a dead letter")
+    sqs.purge_queue(QueueUrl=queue)
+
+
+def hidden_on(sqs: Any, queue: str) -> int:
+    name = "ApproximateNumberOfMessagesNotVisible"
+    return int(sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=[name])["Attributes"][name])
+
+
+def test_dead_letter_is_sent_though_nobody_can_be_told(box: Sandbox, observer: Observer) -> None:
+    with observer.without_permission("StopSegmentRole", "TellOfFailures"):
+        (message_id,) = box.send(["not JSON"])
+        assert observer.ends([message_id]) == {message_id: ["invalid_message"]}
+        assert observer.letter(message_id).body == "not JSON"
+        wait_for(
+            lambda: [line for line in observer.lines(message_id) if line["message"] == "failed stop not told"],
+            "its line",
+        )
+    assert told_of(observer, message_id) == []

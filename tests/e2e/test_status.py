@@ -3,22 +3,26 @@
 import contextlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 
 from sandbox.callbacks import local
-from sandbox.stack import Sandbox, sandbox
+from sandbox.faults import SERVICE_UNAVAILABLE
+from sandbox.stack import Sandbox, sandbox, wait_for
 from tests.e2e.deployed_alarm import Alarm
-from tests.e2e.observer import APP_ID, Observer
+from tests.e2e.observer import APP_ID, Observer, Room, now_ms, rfc3339
 from tests.e2e.operator import run_tool
+
+HEARTBEAT_ROOM = f"{APP_ID}#rtc-segment-stopper"
 
 
 @pytest.fixture(scope="module")
 def box() -> Iterator[Sandbox]:
     """Deploy a stack whose pieces are broken, one after the other."""
-    with sandbox(app_ids={APP_ID}) as running:
+    with sandbox({"HeartbeatAppId": APP_ID}, app_ids={APP_ID}) as running:
         yield running
 
 
@@ -138,3 +142,142 @@ class TestCallbacks:
         assert code == 1
         assert "signed   429: throttled" in told
         assert "forged   429, not 401" in told
+
+
+class TestHeartbeat:
+    @pytest.fixture
+    def beat(self, box: Sandbox, observer: Observer) -> Callable[[], str]:
+        """Send what the deployed schedule sends; give the message's id."""
+        events = box.client("events")
+        (target,) = events.list_targets_by_rule(Rule=observer.resource("HeartbeatSchedule"))["Targets"]
+        assert target["Arn"] == box.outputs["EventQueueArn"]
+        return lambda: box.send([target["Input"]])[0]
+
+    def test_it_goes_all_the_way_and_leaves_one_record_and_no_other_trace(
+        self, box: Sandbox, observer: Observer, beat: Callable[[], str]
+    ) -> None:
+        first = beat()
+        assert observer.ends([first]) == {first: ["heartbeat"]}
+        last = beat()
+        assert observer.ends([last]) == {last: ["heartbeat"]}
+        assert [key for key in box.records() if key[0] == HEARTBEAT_ROOM] == [(HEARTBEAT_ROOM, "heartbeat")]
+        assert len(box.rtc.requests_for(APP_ID, "rtc-segment-stopper", "heartbeat")) == 2
+        assert status(box)["heartbeat"][0] == "well"
+        # A stop is told of after it: so by then a heartbeat would have been.
+        assert observer.end_of(Room(observer, "room-after").event("RoomEnded", TaskId="audio")) == ["already_stopped"]
+        told = wait_for(lambda: [one["detail"].get("RoomId") for one in observer.outcome_events()], "the stop's event")
+        assert "rtc-segment-stopper" not in told
+
+    def test_where_none_arrives_any_more_it_is_told_since_when(
+        self, box: Sandbox, observer: Observer, beat: Callable[[], str]
+    ) -> None:
+        observer.ends([beat()])
+        with denied(box):
+            with pytest.raises(ClientError, match="AccessDenied"):
+                beat()
+            put_back_the_last_heartbeat(box, minutes=16)
+            checks = status(box)
+        word = "the last came out well 16 min ago, and no later one arrived"
+        assert checks["heartbeat"] == ("wrong", word)
+        observer.ends([beat()])
+        assert status(box)["heartbeat"][0] == "well"
+
+    @pytest.mark.parametrize("trouble", ["wrong key", "no table", "API down"])
+    def test_what_breaks_it_is_told_by_its_name(
+        self, box: Sandbox, observer: Observer, beat: Callable[[], str], trouble: str
+    ) -> None:
+        with TROUBLES[trouble](box, observer):
+            message_id = beat()
+            observer.retried(message_id)
+            checks = status(box)
+        assert checks["heartbeat"][0] == "wrong"
+        assert WORDS[trouble] in checks["heartbeat"][1]
+        wait_for(lambda: observer.ends([beat()]) and status(box)["heartbeat"][0] == "well", "a heartbeat that is well")
+
+
+@contextlib.contextmanager
+def wrong_key(box: Sandbox, _: Observer) -> Iterator[None]:
+    known, box.rtc.secrets = box.rtc.secrets, {}
+    try:
+        yield
+    finally:
+        box.rtc.secrets = known
+
+
+@contextlib.contextmanager
+def api_down(box: Sandbox, _: Observer) -> Iterator[None]:
+    box.rtc.fail(SERVICE_UNAVAILABLE)
+    try:
+        yield
+    finally:
+        box.rtc.heal()
+
+
+def no_table(_: Sandbox, observer: Observer) -> contextlib.AbstractContextManager[None]:
+    return observer.without_permission("StopSegmentRole", "RememberTasks")
+
+
+TROUBLES: dict[str, Callable[[Sandbox, Observer], contextlib.AbstractContextManager[None]]] = {
+    "wrong key": wrong_key,
+    "no table": no_table,
+    "API down": api_down,
+}
+WORDS = {"wrong key": "InvalidAccessKey", "no table": "TableAccessDenied", "API down": "ServiceUnavailable"}
+
+
+@contextlib.contextmanager
+def denied(box: Sandbox) -> Iterator[None]:
+    """Forbid everybody to send to the event queue."""
+    sqs, queue = box.client("sqs"), box.outputs["EventQueueUrl"]
+    before = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["Policy"])["Attributes"]["Policy"]
+    policy = json.loads(before)
+    policy["Statement"].append(
+        {"Effect": "Deny", "Principal": "*", "Action": "sqs:SendMessage", "Resource": box.outputs["EventQueueArn"]}
+    )
+    sqs.set_queue_attributes(QueueUrl=queue, Attributes={"Policy": json.dumps(policy)})
+    try:
+        yield
+    finally:
+        sqs.set_queue_attributes(QueueUrl=queue, Attributes={"Policy": before})
+
+
+def put_back_the_last_heartbeat(box: Sandbox, *, minutes: int) -> None:
+    """Let the last heartbeat have been so long ago, instead of waiting."""
+    box.client("dynamodb").update_item(
+        TableName=box.outputs["SegmentTableName"],
+        Key={"room": {"S": HEARTBEAT_ROOM}, "task_id": {"S": "heartbeat"}},
+        UpdateExpression="SET stopped_at = :then",
+        ExpressionAttributeValues={":then": {"N": str(now_ms() - minutes * 60_000)}},
+    )
+
+
+class TestObserving:
+    def test_of_1000_events_none_stops_anything_until_the_mode_is_stop(self, box: Sandbox, observer: Observer) -> None:
+        rooms = [Room(observer, f"observed-{number}") for number in range(250)]
+        starts = [room.event("SegmentStarted", TaskId="audio") for room in rooms]
+        sightings = [room.event("SegmentRealTimeData", TaskId="screen") for room in rooms]
+        for room in rooms:
+            room.start("audio", "screen")
+        observer.renew_function("StopSegmentFunction", MODE="observe")
+        try:
+            box.send(starts + sightings)
+            wait_for(lambda: box.undone() == 0, "the tasks to be known")
+            stops = [room.event("ModerationViolation", TaskId="audio", EventTime=rfc3339(now_ms())) for room in rooms]
+            ends = [room.event("RoomEnded", EventTime=rfc3339(now_ms())) for room in rooms]
+            message_ids = box.send(stops + ends)
+            outcomes = observer.ends(message_ids)
+        finally:
+            observer.renew_function("StopSegmentFunction", MODE="stop")
+        assert {outcome for ended in outcomes.values() for outcome in ended} == {"would_stop"}
+        assert [len(outcomes[message_id]) for message_id in message_ids] == [1] * 250 + [2] * 250
+        assert box.rtc.requests_for(APP_ID, action="StopSegment") == [
+            request for request in box.rtc.requests_for(APP_ID) if not request.task[1].startswith("observed-")
+        ]
+        (mode,) = {line["mode"] for line in box.log_lines() if line.get("message_id") in message_ids}
+        assert mode == "observe"
+        observed = {key: item for key, item in box.records().items() if key[0].startswith(f"{APP_ID}#observed-")}
+        assert not [key for key, item in observed.items() if "outcome" in item or "stopped_at" in item]
+
+        box.send(stops + ends)
+        wait_for(lambda: box.undone() == 0, "the same events to be served in earnest", seconds=120)
+        assert [room.id for room in rooms if room.is_running("audio") or room.is_running("screen")] == []

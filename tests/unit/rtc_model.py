@@ -53,6 +53,7 @@ _ENVIRONMENT = {
     "SWEEP_MINUTES": "5",
     "MAX_TASK_HOURS": "0",
     "GIVE_UP_AFTER_MINUTES": "60",
+    "MODE": "stop",
 }
 SETTINGS: Settings = read_settings(_ENVIRONMENT)
 SWEEP_SETTINGS: SweepSettings = read_sweep_settings(_ENVIRONMENT)
@@ -366,7 +367,8 @@ def _calls(in_thread: InThread, now_ms: Callable[[], int]) -> Calls:
     def clock_seconds() -> float:
         return now_ms() / 1000
 
-    turns = Turns(SETTINGS.requests_per_second, clock_seconds, lambda _: asyncio.sleep(0))
+    # Virtual time stands still within an invocation, and a turn would never come: here every look is a second later.
+    turns = Turns(SETTINGS.requests_per_second, count().__next__, lambda _: asyncio.sleep(0))
     return Calls(turns, Circuit(clock_seconds), in_thread, clock_seconds, _measure)
 
 

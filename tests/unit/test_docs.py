@@ -195,7 +195,10 @@ def test_every_example_of_the_contract_is_what_it_says(text: str) -> None:
     if "Statement" in example:  # the sender's policy: tests/e2e/test_ways_in.py sends with it
         return
     if example.get("source") == "rtc-segment-stopper":
-        assert_kept(example, "segment-stopped")
+        assert_kept(
+            example,
+            {"SegmentStopped": "segment-stopped", "SegmentStopFailed": "segment-stop-failed"}[example["detail-type"]],
+        )
     else:
         assert parse_event(text, sent_ms=0) is not None
 

@@ -27,6 +27,8 @@ def test_every_setting_is_read() -> None:
         duplicate_window_ms=5_000,
         stale_after_ms=30_000,
         give_up_after_ms=3_600_000,
+        failed_stop_queue_url="",
+        observes=False,
         sweep_every_ms=300_000,
         record_retention_seconds=604_800,
     )
@@ -181,3 +183,9 @@ class TestEndpoint:
     def test_what_is_no_url_of_a_host_is_refused(self, url: str) -> None:
         with pytest.raises(SettingsError, match=r"^RTC_ENDPOINT must be a URL"):
             settings(RTC_ENDPOINT=url)
+
+
+def test_the_mode_is_stop_or_observe_and_nothing_else() -> None:
+    assert settings(MODE="observe").observes
+    with pytest.raises(SettingsError, match="MODE must be one of stop, observe"):
+        settings(MODE="watch")

@@ -48,8 +48,18 @@ def test_a_rule_says_what_it_allows() -> None:
         assert re.fullmatch(rf"With an RtcQpsLimit of \d+ to {qps}, MaxConcurrency must be at most {most}: .+", why)
 
 
+def told_by(part: Any) -> list[str]:
+    """Give the parameters that a part of the version's description tells of."""
+    match part:
+        case {"Fn::If": [condition, str(), str()]}:
+            return named_in(TEMPLATE["Conditions"][condition])
+    return named_in(part)
+
+
 def test_a_parameter_that_changes_the_stop_function_replaces_its_version() -> None:
     variables = STOP_SEGMENT["Environment"]["Variables"]
     globally = TEMPLATE["Globals"]["Function"]
     uses = {name for name in named_in([variables, globally]) if name in PARAMETERS}
-    assert uses | {"EnableSnapStart"} <= set(named_in(STOP_SEGMENT["VersionDescription"]))
+    _, parts = STOP_SEGMENT["VersionDescription"]["Fn::Join"]
+    told = {name for part in parts for name in told_by(part)}
+    assert uses | {"EnableSnapStart", "OutcomeEventBusName"} <= told

@@ -1,0 +1,59 @@
+"""What workflows are told of a dead letter: the detail of a `SegmentStopFailed` event."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from stop_segment.events import EventType
+
+if TYPE_CHECKING:
+    from stop_segment.failures import Failure
+
+# An event of EventBridge has at most 256 KB, and a message may name more tasks than would fit.
+MOST_TASKS = 1_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def is_told(failure: Failure) -> bool:
+    """Tell whether workflows hear of a failure: no heartbeat is anything that they wait for."""
+    return failure.event is None or failure.event.type is not EventType.HEARTBEAT
+
+
+def notice(failure: Failure, kind: str, now_ms: int) -> str:
+    """Write the detail, in JSON; what is not known is left out.
+
+    Parameters
+    ----------
+    kind
+        Its ErrorKind.
+    now_ms
+        When it was given up, Unix ms.
+    """
+    event, error = failure.event, failure.error
+    values: dict[str, Any] = {}
+    if event is not None:
+        values = {
+            "AppId": event.room.app_id,
+            "RoomId": event.room.room_id,
+            "TaskIds": list(event.task_ids[:MOST_TASKS]) or None,
+            "BusinessId": event.business_id,
+            "EventType": event.type.value,
+            "EventId": event.event_id,
+        }
+    values |= {
+        "ErrorKind": kind,
+        "ErrorCode": error.code,
+        "ErrorMessage": error.message,
+        "RequestId": error.request_id,
+        "SourceMessageId": failure.message_id,
+        "EventTime": _rfc3339(failure.event_time_ms),
+        "FailedAt": _rfc3339(now_ms),
+    }
+    return json.dumps({name: value for name, value in values.items() if value is not None})
+
+
+def _rfc3339(unix_ms: int) -> str:
+    moment = _EPOCH + timedelta(milliseconds=unix_ms)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
