@@ -159,7 +159,7 @@ def lambda_variables(function: str, artifact: Path) -> dict[str, str]:
         "AWS_REGION": REGION,
         "AWS_DEFAULT_REGION": REGION,
         "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
-        "AWS_SECRET_ACCESS_KEY": "example",
+        "AWS_SECRET_ACCESS_KEY": "example",  # nosec B105 (made up: embedded AWS takes any)
         "AWS_EXECUTION_ENV": f"AWS_Lambda_python{PYTHON}",
         "AWS_LAMBDA_FUNCTION_NAME": function,
         "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",

@@ -213,8 +213,10 @@ class TestRegions:
     # Lambda Developer Guide, "SnapStart": in all commercial regions but New Zealand and Taipei; and as above.
     @pytest.mark.parametrize(
         ("region", "exists"),
-        {"us-east-1": True, "ap-southeast-1": True, "ap-southeast-6": False, "ap-east-2": False}.items()
-        | {"cn-north-1": False, "cn-northwest-1": False, "us-gov-east-1": False, "us-gov-west-1": False}.items(),
+        [
+            *(("us-east-1", True), ("ap-southeast-1", True), ("ap-southeast-6", False), ("ap-east-2", False)),
+            *(("cn-north-1", False), ("cn-northwest-1", False), ("us-gov-east-1", False), ("us-gov-west-1", False)),
+        ],
     )
     def test_snap_start_is_refused_with_a_sentence_where_it_does_not_exist(self, region: str, exists: bool) -> None:
         values = {name: longest(name) for name in PARAMETERS}
