@@ -77,6 +77,7 @@ STOP_SEGMENT = Function(
         "MAX_RECEIVE_COUNT": "6",
         "DUPLICATE_WINDOW_SECONDS": "5",
         "STALE_AFTER_SECONDS": "30",
+        "MODE": "stop",
         "GIVE_UP_AFTER_MINUTES": "60",
         "SWEEP_MINUTES": "5",
         "RECORD_RETENTION_DAYS": "7",

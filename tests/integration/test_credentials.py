@@ -15,6 +15,7 @@ from stop_segment.errors import CredentialsRefused
 from stop_segment.events import Room, Task
 from stop_segment.rtc import RtcApi
 from stop_segment.settings import Settings, read_settings
+from tests.environments import STOP_SETTINGS
 
 OLD = {"AccessKeyId": "AKLT-old", "SecretAccessKey": "s3cr3t-old"}
 NEW = {"AccessKeyId": "AKLT-new", "SecretAccessKey": "s3cr3t-new"}
@@ -121,12 +122,7 @@ def test_a_secret_that_no_header_can_carry_makes_no_request(secret: Secret, valu
 
 
 def rtc_settings(url: str) -> Settings:
-    numbers = ["MAX_RECEIVE_COUNT", "DUPLICATE_WINDOW_SECONDS", "STALE_AFTER_SECONDS", "RECORD_RETENTION_DAYS"]
-    numbers += ["GIVE_UP_AFTER_MINUTES", "SWEEP_MINUTES"]
-    numbers += ["RTC_CONNECT_TIMEOUT_SECONDS", "RTC_READ_TIMEOUT_SECONDS", "MAX_CONCURRENCY", "RTC_QPS_LIMIT"]
-    unused = ["EVENT_QUEUE_URL", "DEAD_LETTER_QUEUE_URL", "SEGMENT_TABLE_NAME", "RTC_CREDENTIALS_SECRET_ARN"]
-    environment = dict.fromkeys(numbers, "5") | dict.fromkeys(unused, "unused")
-    return read_settings(environment | {"RTC_PLATFORM": "volcengine", "RTC_ENDPOINT": url})
+    return read_settings(STOP_SETTINGS | {"RTC_ENDPOINT": url})
 
 
 def test_a_missing_secret_is_trouble_that_may_pass(secret: Secret) -> None:

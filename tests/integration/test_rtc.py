@@ -34,6 +34,7 @@ from stop_segment.events import Room, Task
 from stop_segment.rtc import RtcApi, Stopped
 from stop_segment.rules import Outcome, RunningTask
 from stop_segment.settings import Settings, read_settings
+from tests.environments import STOP_SETTINGS
 
 KEY = {"AccessKeyId": "AKLT-one", "SecretAccessKey": "s3cr3t-one"}
 NEW_KEY = {"AccessKeyId": "AKLT-two", "SecretAccessKey": "s3cr3t-two"}
@@ -95,12 +96,7 @@ def connect(url: str, secret: Secret, platform: str = "volcengine", read_timeout
 
 
 def settings(url: str, platform: str, read_timeout_seconds: float) -> Settings:
-    unused = ["EVENT_QUEUE_URL", "DEAD_LETTER_QUEUE_URL", "SEGMENT_TABLE_NAME", "RTC_CREDENTIALS_SECRET_ARN"]
-    numbers = ["RTC_CONNECT_TIMEOUT_SECONDS", "RTC_READ_TIMEOUT_SECONDS", "MAX_RECEIVE_COUNT"]
-    numbers += ["DUPLICATE_WINDOW_SECONDS", "STALE_AFTER_SECONDS", "RECORD_RETENTION_DAYS", "MAX_CONCURRENCY"]
-    numbers += ["GIVE_UP_AFTER_MINUTES", "SWEEP_MINUTES"]
-    environment = dict.fromkeys(unused, "unused") | dict.fromkeys(numbers, "5")
-    environment |= {"RTC_PLATFORM": platform, "RTC_ENDPOINT": url, "RTC_QPS_LIMIT": "150"}
+    environment = STOP_SETTINGS | {"RTC_PLATFORM": platform, "RTC_ENDPOINT": url}
     return replace(read_settings(environment), rtc_read_timeout_seconds=read_timeout_seconds)
 
 
