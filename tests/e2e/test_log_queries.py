@@ -347,6 +347,11 @@ def trouble(box: Sandbox, observer: Observer) -> Trouble:
         UpdateExpression="SET check_at = :due",
         ExpressionAttributeValues={":due": {"N": "1"}},
     )
+    observer.renew_function("StopSegmentFunction", MODE="observe")
+    observed = room("observed")
+    observed.start("audio")
+    assert observed.end_of("RoomEnded", TaskId="audio") == ["would_stop"]
+    observer.renew_function("StopSegmentFunction", MODE="stop")
     denied = Fault("error", status=403, code="AccessDenied")
     box.rtc.fail(denied, next_requests=2, task=(APP_ID, unswept.id, None))  # type: ignore[arg-type] # it names no task
     box.client("lambda").invoke(FunctionName=observer.resource("SweepRoomsFunction"), Payload=b"{}")
@@ -441,14 +446,16 @@ def run_in_shell(box: Sandbox, command: str) -> subprocess.CompletedProcess[str]
 @pytest.mark.parametrize("command", looked_at_first())
 def test_what_to_look_at_first_can_be_looked_at(box: Sandbox, command: str) -> None:
     done = run_in_shell(box, command)
-    assert done.returncode == 0, done.stderr
+    # `status` says by 1 that something is wrong, as here something is.
+    assert done.returncode in ((0, 1) if "tools status" in command else (0,)), done.stderr
     assert "None" not in done.stderr
 
 
 def test_alarm_can_be_heard(box: Sandbox, observer: Observer) -> None:
     (command,) = [block for block in shell_blocks(PAGE) if "set-alarm-state" in block]
     done = run_in_shell(box, command)
-    assert done.returncode == 0, done.stderr
+    # `status` says by 1 that something is wrong, as here something is.
+    assert done.returncode in ((0, 1) if "tools status" in command else (0,)), done.stderr
     name = observer.resource("DeadLettersAlarm")
     (alarm,) = box.client("cloudwatch").describe_alarms(AlarmNames=[name])["MetricAlarms"]
     assert (alarm["StateValue"], alarm["StateReason"]) == ("ALARM", "a drill")
@@ -469,7 +476,8 @@ def test_undelivered_events_are_sent_to_the_event_queue_and_stop_their_tasks(
 
     done = run_in_shell(box, script)
 
-    assert done.returncode == 0, done.stderr
+    # `status` says by 1 that something is wrong, as here something is.
+    assert done.returncode in ((0, 1) if "tools status" in command else (0,)), done.stderr
     assert room.outcomes(1) == ["stopped"]
     assert "Messages" not in box.client("sqs").receive_message(QueueUrl=queue)
 
