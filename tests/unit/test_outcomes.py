@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from publish_outcome.outcomes import segment_stopped
+from publish_outcome.outcomes import segment_stop_failed, segment_stopped
 
 TASK = {"room": "661e#room-1", "task_id": "audio", "expires_at": Decimal(1_795_932_730)}
 SEEN = TASK | {"seen_at": Decimal(1_795_327_910_000)}
@@ -90,6 +90,7 @@ def test_every_stop_is_an_event(old: dict[str, Any], new: dict[str, Any]) -> Non
     ("old", "new"),
     [
         pytest.param({}, STARTED, id="a start"),
+        pytest.param({}, STOPPED | {"event_type": "Heartbeat"}, id="a heartbeat"),
         pytest.param({}, SEEN, id="a sighting"),
         pytest.param(SEEN, SEEN | STARTED, id="a start of a task that had been seen"),
         pytest.param(STOPPED, STOPPED | STARTED, id="a start after a stop"),
@@ -119,3 +120,14 @@ def test_times_are_told_to_the_millisecond(unix_ms: int, text: str) -> None:
     said = detail({}, STOPPED | {"stop_event_time": Decimal(unix_ms)})
     assert said is not None
     assert said["EventTime"] == text
+
+
+def test_a_failed_stop_is_told_as_it_was_written() -> None:
+    written = json.dumps({"AppId": "661e", "FailedAt": "2026-11-22T06:12:01.456Z"})
+    assert segment_stop_failed(written, "outcomes") == {
+        "Source": "rtc-segment-stopper",
+        "DetailType": "SegmentStopFailed",
+        "Time": datetime(2026, 11, 22, 6, 12, 1, 456_000, tzinfo=UTC),
+        "EventBusName": "outcomes",
+        "Detail": written,
+    }

@@ -1,6 +1,7 @@
 """What is done with one event, step by step; test_time_decides.py tells what holds of whole histories."""
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 
 from stop_segment.calls import Calls
 from stop_segment.errors import InvalidMessage, NoAnswer, Rejected, Retryable, StopError
-from stop_segment.events import Event, EventType, Room, Task
+from stop_segment.events import Event, EventType, Room, Task, parse_event
 from stop_segment.records import SegmentTable, room_item
 from stop_segment.rtc import RtcApi, Stopped
 from stop_segment.rules import Outcome, Record, RunningTask
@@ -317,6 +318,38 @@ def test_a_stale_event_does_what_the_api_says(
         return
     assert served == Served([Done("audio", outcome, request_id)])
     assert record.outcome == (None if outcome is Outcome.SUPERSEDED else outcome.value)
+
+
+class TestHeartbeats:
+    @staticmethod
+    def beat(time_ms: int) -> Event:
+        body = {"EventType": "Heartbeat", "AppId": "661e", "RoomId": "room-1", "TaskId": "audio"}
+        event = parse_event(json.dumps(body), time_ms)
+        assert event
+        return event
+
+    def test_it_stops_the_task_that_nobody_has_whatever_it_names(self, environment: Environment) -> None:
+        assert environment.serve(self.beat(T)) == [Served([Done("heartbeat", Outcome.HEARTBEAT, "stop-1")])]
+        assert environment.rtc.stops == [("heartbeat", None)]
+        assert environment.record() is None
+        assert environment.measured == []
+
+    def test_the_next_one_is_not_its_duplicate_and_the_same_one_is(self, environment: Environment) -> None:
+        environment.serve(self.beat(T))
+        assert environment.serve(self.beat(T))[0].done[0].outcome is Outcome.DUPLICATE
+        environment.now_ms = T + SETTINGS.duplicate_window_ms
+        assert environment.serve(self.beat(T + 1))[0].done[0].outcome is Outcome.HEARTBEAT
+        assert len(environment.rtc.stops) == 2
+
+    @pytest.mark.parametrize("found", [None, RunningTask(T - 1, 0, RUNNING), RunningTask(T - 1, T, ENDED)])
+    def test_while_only_observing_it_asks_and_stops_nothing(
+        self, environment: Environment, found: RunningTask | None
+    ) -> None:
+        environment.rtc.found = found
+        environment.settings = replace(environment.settings, observes=True)
+        environment.restart()
+        assert environment.serve(self.beat(T)) == [Served([Done("heartbeat", Outcome.HEARTBEAT, "query-1")])]
+        assert environment.rtc.stops == []
 
 
 class TestStops:

@@ -1,0 +1,63 @@
+"""What workflows are told of a dead letter."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from stop_segment.errors import InvalidMessage, Rejected
+from stop_segment.events import Event, EventType, Room
+from stop_segment.failures import Failure
+from stop_segment.notices import MOST_TASKS, is_told, notice
+from tests.contracts import closed, schema
+
+T = 1_795_327_920_123
+EVENT = Event(EventType.ROOM_ENDED, Room("661e", "room-1"), T, ("audio", "screen"), "evt-1", "biz-1")
+FAILURE = Failure("m-1", "handle", "{}", 1, T, T, Rejected("NoApp", "the API answered HTTP 400", "R-1"), event=EVENT)
+
+
+def test_it_says_all_that_is_known() -> None:
+    assert json.loads(notice(FAILURE, "rejected", T + 1_000)) == {
+        "AppId": "661e",
+        "RoomId": "room-1",
+        "TaskIds": ["audio", "screen"],
+        "BusinessId": "biz-1",
+        "EventType": "RoomEnded",
+        "EventId": "evt-1",
+        "ErrorKind": "rejected",
+        "ErrorCode": "NoApp",
+        "ErrorMessage": "the API answered HTTP 400",
+        "RequestId": "R-1",
+        "SourceMessageId": "m-1",
+        "EventTime": "2026-11-22T06:12:00.123Z",
+        "FailedAt": "2026-11-22T06:12:01.123Z",
+    }
+
+
+def test_it_names_nothing_that_the_contract_does_not() -> None:
+    detail = closed(schema("segment-stop-failed"))["properties"]["detail"]["properties"]
+    assert set(json.loads(notice(FAILURE, "rejected", T))) == set(detail)
+
+
+def test_what_is_not_known_is_left_out() -> None:
+    unread = replace(FAILURE, event=None, error=InvalidMessage("NotJson", "the body is not JSON"))
+    assert set(json.loads(notice(unread, "invalid_message", T))) == {
+        *("ErrorKind", "ErrorCode", "ErrorMessage", "SourceMessageId", "EventTime", "FailedAt")
+    }
+    whole_room = replace(FAILURE, event=Event(EventType.ROOM_ENDED, Room("661e", "room-1"), T))
+    assert not json.loads(notice(whole_room, "rejected", T)).keys() & {"TaskIds", "EventId", "BusinessId"}
+
+
+# EventBridge User Guide, "Calculating PutEvents event entry size": an entry has at most 256 KB.
+def test_it_is_no_longer_than_an_event_may_be() -> None:
+    many = replace(FAILURE, event=replace(EVENT, task_ids=tuple(f"{n:0128}" for n in range(MOST_TASKS + 1))))
+    text = notice(many, "rejected", T)
+    assert len(json.loads(text)["TaskIds"]) == MOST_TASKS
+    assert len(text.encode()) < 256_000
+
+
+@pytest.mark.parametrize(("event", "told"), [(None, True), (EVENT, True), (EventType.HEARTBEAT, False)])
+def test_nobody_is_told_of_a_heartbeat(event: Event | EventType | None, told: bool) -> None:
+    if isinstance(event, EventType):
+        event = replace(EVENT, type=event)
+    assert is_told(replace(FAILURE, event=event)) is told
