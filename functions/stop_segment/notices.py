@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stop_segment.events import EventType
-
-if TYPE_CHECKING:
-    from stop_segment.failures import Failure
+from stop_segment.failures import Failure
 
 # An event of EventBridge has at most 256 KB, and a message may name more tasks than would fit.
 MOST_TASKS = 1_000

@@ -15,7 +15,7 @@ from botocore.config import Config
 from stop_segment.calls import Calls, InThread
 from stop_segment.circuit import Circuit
 from stop_segment.credentials import Credentials
-from stop_segment.failures import Queues
+from stop_segment.queues import Queues
 from stop_segment.records import SegmentTable
 from stop_segment.report import measure, traced
 from stop_segment.rtc import RtcApi

@@ -16,7 +16,8 @@ import pytest
 from sandbox.faults import INTERNAL_ERROR
 from sandbox.stack import ROOT, STACK_NAME, Sandbox, number_the_concurrency, sandbox, wait_for
 from stop_segment.errors import InvalidMessage, Rejected, Retryable, StopError
-from stop_segment.failures import Failure, Queues
+from stop_segment.failures import Failure
+from stop_segment.queues import Queues
 from tests.e2e.operator import command, environment, run_tool
 
 APP_ID = "661e"

@@ -8,7 +8,8 @@ from botocore.exceptions import EndpointConnectionError
 
 from sandbox.embedded_aws import EmbeddedAws
 from stop_segment.errors import InvalidMessage, NoTimeLeft, Rejected, Retryable, StopError
-from stop_segment.failures import Failure, Queues
+from stop_segment.failures import Failure
+from stop_segment.queues import Queues
 from tests.second_opinion import moto_client
 
 NOW_MS = 1_795_327_930_000

@@ -1,0 +1,207 @@
+"""The event queue, the dead-letter queue and the failed stops' queue, as far as failures need them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from stop_segment.errors import NoTimeLeft
+from stop_segment.events import FIRST_SENT_AT
+from stop_segment.failures import Failure, back_off_seconds, delay_seconds
+from stop_segment.notices import notice
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.type_defs import MessageAttributeValueTypeDef, SendMessageBatchRequestEntryTypeDef
+
+ENTRIES_A_CALL = 10
+_BYTES_A_CALL = 1_048_576
+
+T = TypeVar("T")
+
+
+class Queues:
+    """The event queue and the dead-letter queue, as far as failures need them. It knows SQS.
+
+    Parameters
+    ----------
+    client
+        A boto3 SQS client.
+    failed_stop_queue_url
+        What takes notices of dead letters; empty where nobody is told.
+    """
+
+    def __init__(
+        self, client: SQSClient, event_queue_url: str, dead_letter_queue_url: str, failed_stop_queue_url: str = ""
+    ) -> None:
+        self._client = client
+        self._event_queue_url = event_queue_url
+        self._dead_letter_queue_url = dead_letter_queue_url
+        self._failed_stop_queue_url = failed_stop_queue_url
+
+    def send_dead_letters(self, letters: Sequence[tuple[Failure, str]], now_ms: int) -> set[str]:
+        """Send failures, each with its ErrorKind, to the dead-letter queue.
+
+        Returns
+        -------
+        set
+            The ids of the messages whose letters SQS has taken. Only those may be acknowledged.
+        """
+        return self._send(
+            self._dead_letter_queue_url,
+            [_Letter(failure, _attributes(failure, kind, now_ms)) for failure, kind in letters],
+        )
+
+    def send_notices(self, letters: Sequence[tuple[Failure, str]], now_ms: int) -> set[str]:
+        """Have workflows told of dead letters, each with its ErrorKind.
+
+        Returns
+        -------
+        set
+            The ids of the messages of which they will be told.
+        """
+        return self._send(
+            self._failed_stop_queue_url,
+            [_Letter(failure, {}, body=notice(failure, kind, now_ms)) for failure, kind in letters],
+        )
+
+    def send_copies(self, failures: Sequence[Failure], now_ms: int, jitter: Callable[[], float]) -> set[str]:
+        """Send copies of messages to the event queue, to be served later, with the times of the original.
+
+        Parameters
+        ----------
+        jitter
+            Gives random numbers from 0 to 1.
+
+        Returns
+        -------
+        set
+            The ids of the messages whose copies SQS has taken. Only those may be acknowledged.
+        """
+        return self._send(
+            self._event_queue_url,
+            [
+                _Letter(
+                    failure,
+                    _numbers({"EventTime": failure.event_time_ms, FIRST_SENT_AT: failure.first_sent_ms}),
+                    delay_seconds(now_ms - failure.first_sent_ms, jitter()),
+                    failure.group,
+                )
+                for failure in failures
+            ],
+        )
+
+    def _send(self, queue_url: str, letters: Sequence[_Letter]) -> set[str]:
+        sent: set[str] = set()
+        for part in parts(letters, _size):
+            try:
+                answer = self._client.send_message_batch(
+                    QueueUrl=queue_url,
+                    Entries=[_entry(number, letter) for number, letter in enumerate(part)],
+                )
+            except (ClientError, BotoCoreError):
+                continue
+            sent.update(part[int(entry["Id"])].failure.message_id for entry in answer.get("Successful", []))
+        return sent
+
+    def postpone(self, failures: Sequence[Failure], jitter: Callable[[], float]) -> None:
+        """Set when each message is tried again. Where that fails, the queue's own visibility time-out says when.
+
+        Parameters
+        ----------
+        jitter
+            Gives random numbers from 0 to 1.
+        """
+        for part in parts(failures):
+            try:
+                self._client.change_message_visibility_batch(
+                    QueueUrl=self._event_queue_url,
+                    Entries=[
+                        {
+                            "Id": str(number),
+                            "ReceiptHandle": failure.receipt_handle,
+                            "VisibilityTimeout": _back_off_seconds(failure, jitter()),
+                        }
+                        for number, failure in enumerate(part)
+                    ],
+                )
+            except (ClientError, BotoCoreError):
+                continue
+
+
+def _back_off_seconds(failure: Failure, jitter: float) -> int:
+    # Nobody has failed a message whose turn did not come: it need not wait longer each time.
+    return back_off_seconds(1 if isinstance(failure.error, NoTimeLeft) else failure.receive_count, jitter)
+
+
+def parts(
+    items: Sequence[T], bytes_of: Callable[[T], int] = lambda _: 0, most: int = ENTRIES_A_CALL
+) -> Iterator[list[T]]:
+    """Split what is to be done into what SQS takes in one call, and at most `most` of it."""
+    part: list[T] = []
+    part_bytes = 0
+    for item in items:
+        item_bytes = bytes_of(item)
+        if part and (len(part) == most or part_bytes + item_bytes > _BYTES_A_CALL):
+            yield part
+            part, part_bytes = [], 0
+        part.append(item)
+        part_bytes += item_bytes
+    if part:
+        yield part
+
+
+@dataclass(frozen=True)
+class _Letter:
+    failure: Failure
+    attributes: dict[str, MessageAttributeValueTypeDef]
+    delay_seconds: int = 0
+    group: str | None = None
+    body: str | None = None
+
+    @property
+    def text(self) -> str:
+        return self.failure.body if self.body is None else self.body
+
+
+def _size(letter: _Letter) -> int:
+    """Count a letter's bytes as SQS does: the body, and every attribute's name, type and value."""
+    attributes = letter.attributes.items()
+    texts = [text for name, value in attributes for text in (name, value["DataType"], value["StringValue"])]
+    return len(letter.text.encode()) + sum(len(text.encode()) for text in texts)
+
+
+def _attributes(failure: Failure, kind: str, now_ms: int) -> dict[str, MessageAttributeValueTypeDef]:
+    error = failure.error
+    texts = {
+        "ErrorKind": kind,
+        "ErrorCode": error.code,
+        "ErrorMessage": error.message,
+        "RequestId": error.request_id,
+        "SourceMessageId": failure.message_id,
+    }
+    numbers = {"FailedAt": now_ms, "ReceiveCount": failure.receive_count, "EventTime": failure.event_time_ms}
+    # SQS refuses an empty value: an error without an answer has no RequestId.
+    strings: dict[str, MessageAttributeValueTypeDef] = {
+        name: {"DataType": "String", "StringValue": text} for name, text in texts.items() if text
+    }
+    return strings | _numbers(numbers)
+
+
+def _entry(number: int, letter: _Letter) -> SendMessageBatchRequestEntryTypeDef:
+    entry: SendMessageBatchRequestEntryTypeDef = {
+        "Id": str(number),
+        "MessageBody": letter.text,
+        "MessageAttributes": letter.attributes,
+        "DelaySeconds": letter.delay_seconds,
+    }
+    if letter.group:
+        entry["MessageGroupId"] = letter.group
+    return entry
+
+
+def _numbers(values: Mapping[str, int]) -> dict[str, MessageAttributeValueTypeDef]:
+    return {name: {"DataType": "Number", "StringValue": str(number)} for name, number in values.items()}
