@@ -53,15 +53,20 @@ The same from the event bus, and from the RTC server itself:
   python -m sandbox.callbacks RoomDestroy {room_4} | curl -s -w '\\n' --cacert "$AWS_CA_BUNDLE" "$CALLBACK_URL" -d @-
   python -m tools callback test
 
-Let the API fail for a task, wait for the dead letter, heal the API, and send the event again:
+Let the API fail for a task, and heal it: the event is tried until it is served.
 
   curl -s "$RTC_API/_control/tasks" -d {task_2}
   curl -s "$RTC_API/_control/fail" -d {fault_2}
   aws sqs send-message --queue-url "$(output EventQueueUrl)" --message-body {ended_2}
-  until python -m tools letters show --room-id room-2; do sleep 1; done
+  until curl -s "$RTC_API/_control/requests" | grep room-2 > /dev/null; do sleep 1; done
   curl -s -X POST "$RTC_API/_control/heal"
-  python -m tools letters redrive --room-id room-2 --yes
   until python -m tools room {app_id} room-2; do sleep 1; done
+
+Send what can never work, read why on the dead-letter queue, and throw it away:
+
+  aws sqs send-message --queue-url "$(output EventQueueUrl)" --message-body {typo_5}
+  until python -m tools letters show --room-id room-5; do sleep 1; done
+  python -m tools letters purge --room-id room-5 --save {purged} --yes
 
 See what has been stopped, and what the outcome bus was told:
 
@@ -101,6 +106,7 @@ def instructions(box: Sandbox, settings_file: Path) -> str:
         stack=STACK_NAME,
         outputs="\n".join(f"           {name:<24}{value}" for name, value in box.outputs.items()),
         settings=shlex.quote(str(settings_file)),
+        purged=shlex.quote(str(settings_file.with_name("purged.jsonl"))),
         task_1=_quoted(_task("room-1")),
         ended_1=_quoted(_ended("room-1")),
         bus_entries=_quoted(
@@ -117,6 +123,7 @@ def instructions(box: Sandbox, settings_file: Path) -> str:
         task_2=_quoted(_task("room-2")),
         fault_2=_quoted({"kind": "error", "status": 500, "task": [APP_ID, "room-2", "audio"]}),
         ended_2=_quoted(_ended("room-2")),
+        typo_5=_quoted(_ended("room-5") | {"EventType": "RoomEnd"}),
     )
 
 

@@ -44,13 +44,13 @@ def handler(event: dict[str, Any], context: object) -> dict[str, list[dict[str, 
     """
     entries = {}
     for record in event["Records"]:
-        if "dynamodb" in record:
-            change = record["dynamodb"]
-            entry = segment_stopped(_values(change.get("OldImage", {})), _values(change.get("NewImage", {})), _bus_name)
-            if entry is not None:
-                entries[change["SequenceNumber"]] = entry
-        else:
+        if record["eventSource"] == "aws:sqs":
             entries[record["messageId"]] = segment_stop_failed(record["body"], _bus_name)
+            continue
+        change = record.get("dynamodb", {})
+        entry = segment_stopped(_values(change.get("OldImage", {})), _values(change.get("NewImage", {})), _bus_name)
+        if entry is not None:
+            entries[change["SequenceNumber"]] = entry
     return {"batchItemFailures": [{"itemIdentifier": identifier} for identifier in _publish(entries)]}
 
 

@@ -33,8 +33,8 @@ KINDS: dict[str, StopError] = {
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Sandbox]:
-    """Deploy a stack whose dead-letter queue nobody else uses."""
-    with sandbox() as running:
+    """Deploy a stack whose dead-letter queue nobody else uses, and which gives up at once."""
+    with sandbox({"GiveUpAfterMinutes": "0"}) as running:
         yield running
 
 
@@ -305,7 +305,7 @@ def test_a_room_is_told_with_all_that_the_table_knows(stack: Sandbox, room_id: s
     wait_until_served(stack)
     (listed,) = (one for one in answer(stack, "open")["tasks"] if one["room_id"] == room_id)
     assert (listed["app_id"], listed["task_id"], listed["open_since"]) == (APP_ID, "audio", 1_793_527_200_000)
-    assert re.search(rf"\d+ d +{APP_ID} +{room_id} +audio +open: started", run_tool(stack, "open").stdout)
+    assert re.search(rf"\d+ d +{APP_ID} +\S+ +audio +open: started", run_tool(stack, "open").stdout)
     ended = {"EventType": "RoomEnded", "AppId": APP_ID, "RoomId": room_id, "EventId": "evt-1"}
     stack.send([json.dumps(ended)])
     wait_until_served(stack)

@@ -60,8 +60,8 @@ def test_what_is_printed_works_when_it_is_pasted(running: tuple[subprocess.Popen
     assert told.count("task audio: stopped") == 2
     assert '"action": "StopSegment"' in told
     assert '{"result":"queued"}' in told.replace(" ", "")
-    assert "exhausted  InternalError" in told
-    assert "1 of 1 letter redriven." in told
+    assert "invalid_message" in told
+    assert "1 of 1 letter purged." in told
     assert "SegmentStopped" in told
 
     wrong = f"""{commands[0]}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from sandbox.faults import INTERNAL_ERROR, Fault
-from sandbox.stack import ACCESS_KEY_ID, PARAMETERS, SECRET_ACCESS_KEY, Sandbox
+from sandbox.stack import ACCESS_KEY_ID, PARAMETERS, SECRET_ACCESS_KEY, Sandbox, wait_for
 from tests.e2e.observer import APP_ID, Letter, Observer, Room, now_ms, rfc3339
 
 NO_SUCH_APP = Fault("error", status=400, code="InvalidParameter.NotExistAppId")
@@ -183,9 +183,14 @@ def test_failed_task_is_retried_and_the_stopped_one_is_not_called_again(observer
     assert trouble.message_ids["half"] not in observer.letters()
 
 
-def test_nothing_is_left_on_the_event_queue(observer: Observer, trouble: Trouble) -> None:
+def test_once_the_api_is_back_the_copy_stops_the_task_and_nothing_is_left_on_the_event_queue(
+    observer: Observer, trouble: Trouble
+) -> None:
     assert "retried" not in {outcome for outcomes in trouble.ends.values() for outcome in outcomes}
-    assert observer.box.undone() == 0
+    observer.box.rtc.heal()
+    wait_for(lambda: not trouble.rooms["down"].is_running("audio"), "the copy to stop its task")
+    wait_for(lambda: observer.box.undone() == 0, "an empty queue")
+    assert not [letter for letter in observer.letters().values() if letter.body == trouble.bodies["down"]]
 
 
 def test_redriven_dead_letter_cannot_stop_a_task_that_started_after_its_event(

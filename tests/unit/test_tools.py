@@ -447,6 +447,8 @@ class TestInterruption:
         assert signal.getsignal(number) is before
 
     def test_the_second_one_ends_the_program_as_ever(self) -> None:
+        # As a program begins: one that a shell has put into the background ignores it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         with interruptible():
             os.kill(os.getpid(), signal.SIGINT)
             with pytest.raises(KeyboardInterrupt):
