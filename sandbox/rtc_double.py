@@ -78,10 +78,13 @@ class RtcDouble:
     def __enter__(self) -> Self:
         listener = socket.create_server(("127.0.0.1", self._port))
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        self._loop = asyncio.new_event_loop()
-        self._stopping = asyncio.Event()
-        self._thread = threading.Thread(target=self._run, args=(listener,), name="rtc-double", daemon=True)
+        # The loop is made by its own thread: Ctrl-C interrupts the main one, and would leave half a loop.
+        serving = threading.Event()
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._serve(listener, serving)), name="rtc-double", daemon=True
+        )
         self._thread.start()
+        serving.wait()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -169,11 +172,9 @@ class RtcDouble:
             self._gateway.arrivals.clear()
             self.heal()
 
-    def _run(self, listener: socket.socket) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._serve(listener))
-
-    async def _serve(self, listener: socket.socket) -> None:
+    async def _serve(self, listener: socket.socket, serving: threading.Event) -> None:
+        self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
+        serving.set()
         app = web.Application()
         app.router.add_route("*", "/_control/{command}", Control(self).handle)
         app.router.add_route("*", "/{path:.*}", self._handle)

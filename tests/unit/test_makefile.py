@@ -1,5 +1,6 @@
 """make tells in a sentence what it cannot work with, before it does anything."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ ROOT = Path(__file__).parents[2]
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = ["make", *arguments]  # whichever make the reader has
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    # As a reader's shell calls it: by itself, and not as a part of the `make test` that this may run in.
+    own = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    return subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("config", ["typo", "", "default.deploy", "sandbox"])
