@@ -6,7 +6,9 @@ import inspect
 import json
 import re
 import tomllib
+from collections import Counter
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import jsonschema
@@ -53,13 +55,13 @@ def section(text: str, heading: str) -> str:
 
 
 def blocks(text: str, language: str) -> list[str]:
-    found: list[str] = re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return found
+    found = re.finditer(rf"^( *)```{language}\n(.*?)^\1```$", text, re.MULTILINE | re.DOTALL)
+    return [dedent(match[2]) for match in found]
 
 
-def anchors(page: Path) -> set[str]:
+def anchors(page: Path) -> list[str]:
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
 def sample_record(name: str) -> SQSRecord:
@@ -67,25 +69,39 @@ def sample_record(name: str) -> SQSRecord:
     return record
 
 
-def form(text: str) -> dict[str, Any]:
+def destinations(page: Path, text: str) -> Counter[tuple[str, int]]:
+    """Count where a text's links lead, whatever the language: the page, and which of its headings."""
+    found: Counter[tuple[str, int]] = Counter()
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, anchor = link.partition("#")
+        linked = page.parent / path if path else page
+        place = anchors(linked).index(anchor) if anchor else -1
+        found[str(linked).replace(".zh-CN.md", ".md"), place] += 1
+    return found
+
+
+def form(page: Path) -> dict[str, Any]:
     """Give what a page and its translation must have in common: each may lead to a page in its own language."""
-    text = text.replace(".zh-CN.md", ".md")
+    text = page.read_text()
+    prose = re.sub(r"^( *)```.*?^\1```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    rows = re.findall(r"^(\| *(`[^`]+`)?.*)$", prose, re.MULTILINE)
     return {
         "headings": [len(marks) for marks in re.findall(r"^(#+) ", text, re.MULTILINE)],
         "commands": [re.sub(r" *#.*|<[^>]+>", "", block) for block in blocks(text, "sh")],
         "programs": blocks(text, "python"),
         "outputs": blocks(text, "text"),
         "documents": blocks(text, "json"),
+        "queries": blocks(text, "insights"),
         "arrows": [block.count("-->") for block in blocks(text, "mermaid")],
-        "rows": re.findall(r"^\| *(`[^`]+`|\[[^|]+\))?", text, re.MULTILINE),
-        "links": set(re.findall(r"\]\(([^)\s]+)\)", text)),
+        "rows": [(name, destinations(page, row)) for row, name in rows],
+        "links": destinations(page, prose),
+        "names": {" ".join(name.split()) for name in re.findall(r"`([^`]+)`", prose)},
     }
 
 
 @pytest.mark.parametrize("page", PAGES_IN_TWO_LANGUAGES, ids=lambda page: page.name)
 def test_a_translated_page_has_the_form_of_its_twin(page: Path) -> None:
-    translation = page.with_suffix(".zh-CN.md")
-    expected, found = form(page.read_text()), form(translation.read_text())
+    expected, found = form(page), form(page.with_suffix(".zh-CN.md"))
     for part, value in expected.items():
         assert found[part] == value, part
 

@@ -20,6 +20,7 @@ from stop_segment.rules import Outcome
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "operations.md").read_text()
+CHINESE_PAGE = (ROOT / "docs" / "operations.zh-CN.md").read_text()
 TEMPLATE: dict[str, Any] = cfn_yaml.load(str(ROOT / "template.yaml"))
 RESOURCES: dict[str, Any] = TEMPLATE["Resources"]
 NAMESPACE = "RtcSegmentStopper"
@@ -60,6 +61,11 @@ def test_an_alarm_has_its_section(alarm: str) -> None:
     assert -1 not in places, heading
     assert places == sorted(places)
     assert re.search(rf"^\|.*`{alarm}`.*\| \[{heading}\]", PAGE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("alarm", ALARMS)
+def test_the_name_in_an_alarm_leads_to_its_chinese_section_too(alarm: str) -> None:
+    assert re.search(rf"^### .+\W{runbook_of(alarm)}\W$", CHINESE_PAGE, re.MULTILINE)
 
 
 def test_every_section_has_its_alarm() -> None:
