@@ -137,7 +137,8 @@ def start_up(repeats: int) -> dict[str, Any]:
     results: dict[str, Any] = {mode: {} for mode in modes}
     for (mode, name), taken in runs.items():
         results[mode][name] = {key: statistics.median(run[key] for run in taken) for key in taken[0]}
-    version = subprocess.check_output([_python(), "-V"], text=True)  # noqa: S603 # nosec B603 # our own command
+    command = [_python(), "-V"]
+    version = subprocess.check_output(command, text=True)  # noqa: S603 # nosec B603 # our own command
     return {"python": version.strip(), **results}
 
 

