@@ -42,7 +42,7 @@ faults: $(INSTALLED) $(BUILT) ## Break everything on purpose, under load, and co
 mutants: $(MUTANTS)/.installed ## Change the code in small ways, and see whether the tests notice
 	@$(MUTANTS)/bin/python -m tests.mutants
 
-pictures: $(INSTALLED) $(BUILT) ## Draw docs/demo.svg, from a run of the demo, and docs/dashboard.svg, from template.yaml
+pictures: $(INSTALLED) $(BUILT) ## Draw docs/demo.svg, from a run of the demo, and docs/dashboard.svg, from a run under load
 	@python -m sandbox.pictures
 
 bench: $(INSTALLED) $(BUILT) ## Measure speed and cost beside a peer, and draw the charts in docs/

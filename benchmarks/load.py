@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from benchmarks.deployments import Deployment, message
-from benchmarks.meters import Cost, measured, percentile, windows
+from benchmarks.meters import Cost, measured, windows
+from sandbox.metrics import percentile
 
 Task = tuple[str, str, str]
 _COUNTED_STOPS = 100

@@ -203,12 +203,6 @@ def windows(times: Sequence[float], step_seconds: float = 0.1) -> list[tuple[flo
     return counts
 
 
-def percentile(values: Sequence[float], share: float) -> float:
-    """Return the value that this share of all values does not exceed."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
-
-
 def _processor_seconds() -> tuple[float, float] | None:
     """Return what all processors together have spent on work and in all; None where the system does not tell."""
     try:

@@ -9,7 +9,7 @@ import os
 import subprocess  # nosec B404 # runs SAM CLI
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -119,6 +119,27 @@ class Sandbox:
                 items[plain["room"], plain["task_id"]] = plain
         return items
 
+    def resource(self, logical_id: str) -> str:
+        """Return the physical id of what template.yaml calls so."""
+        return _resource(self.aws, logical_id)
+
+    def sweep(self, room_ids: Iterable[str]) -> dict[str, Any]:
+        """Let the time of these rooms have come, where they are watched, and sweep once; return what Lambda answers."""
+        dynamodb = self.client("dynamodb")
+        for room_id in room_ids:
+            with contextlib.suppress(dynamodb.exceptions.ConditionalCheckFailedException):
+                dynamodb.update_item(
+                    TableName=self.outputs["SegmentTableName"],
+                    Key={"room": {"S": f"{APP_ID}#{room_id}"}, "task_id": {"S": "#room"}},
+                    UpdateExpression="SET check_at = :long_ago",
+                    ConditionExpression="attribute_exists(check_at)",
+                    ExpressionAttributeValues={":long_ago": {"N": "0"}},
+                )
+        answer: dict[str, Any] = self.client("lambda").invoke(
+            FunctionName=self.resource("SweepRoomsFunction"), Payload=b"{}"
+        )
+        return answer
+
     def log_lines(self, log_group: str = "StopSegmentLogGroup", *, since_ms: int = 0) -> list[dict[str, Any]]:
         """Read what a function has logged so far, as JSON lines.
 
@@ -137,8 +158,13 @@ def _plain(attribute: Mapping[str, Any]) -> Any:
 
 @functools.cache
 def _log_reader(aws: EmbeddedAws, log_group: str) -> LogReader:
-    answer = _client(aws, "cloudformation").describe_stack_resource(StackName=STACK_NAME, LogicalResourceId=log_group)
-    return LogReader(_client(aws, "logs"), answer["StackResourceDetail"]["PhysicalResourceId"])
+    return LogReader(_client(aws, "logs"), _resource(aws, log_group))
+
+
+def _resource(aws: EmbeddedAws, logical_id: str) -> str:
+    answer = _client(aws, "cloudformation").describe_stack_resource(StackName=STACK_NAME, LogicalResourceId=logical_id)
+    physical_id: str = answer["StackResourceDetail"]["PhysicalResourceId"]
+    return physical_id
 
 
 @functools.cache

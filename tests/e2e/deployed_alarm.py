@@ -1,14 +1,14 @@
-"""A deployed alarm, and the metrics that it may watch."""
+"""A deployed alarm."""
 
 from __future__ import annotations
 
 import operator
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from sandbox.metrics import Metric, Values
 from sandbox.stack import Sandbox
 
 COMPARISONS = {
@@ -17,51 +17,6 @@ COMPARISONS = {
     "LessThanOrEqualToThreshold": operator.le,
     "LessThanThreshold": operator.lt,
 }
-
-# What a metric gets within one of its alarm's periods.
-Values = Sequence[float]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """What CloudWatch tells metrics apart by."""
-
-    namespace: str
-    name: str
-    dimensions: frozenset[tuple[str, str]]
-
-    @classmethod
-    def of_queue(cls, name: str, queue: str) -> Metric:
-        """Name the metric that AWS publishes of a queue, given by its URL or ARN."""
-        return cls("AWS/SQS", name, frozenset({("QueueName", queue.replace("/", ":").rpartition(":")[2])}))
-
-    @classmethod
-    def of_function(cls, name: str, function: str) -> Metric:
-        """Name the metric that AWS publishes of a function."""
-        return cls("AWS/Lambda", name, frozenset({("FunctionName", function)}))
-
-    @classmethod
-    def of_api(cls, name: str, api_id: str) -> Metric:
-        """Name the metric that AWS publishes of an HTTP API."""
-        return cls("AWS/ApiGateway", name, frozenset({("ApiId", api_id)}))
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        dimensions = [{"Name": name, "Value": value} for name, value in sorted(self.dimensions)]
-        return {"MetricName": self.name, "Dimensions": dimensions}
-
-
-def metrics_in(line: Mapping[str, Any]) -> Iterator[tuple[Metric, Values]]:
-    """Read a log line as CloudWatch reads the embedded metric format; a line that is not in it has no metrics."""
-    for directive in line.get("_aws", {}).get("CloudWatchMetrics", []):
-        for names in directive["Dimensions"]:
-            dimensions = frozenset((name, line[name]) for name in names)
-            for metric in directive["Metrics"]:
-                values = line[metric["Name"]]
-                yield (
-                    Metric(directive["Namespace"], metric["Name"], dimensions),
-                    values if isinstance(values, list) else [values],
-                )
 
 
 class Alarm:

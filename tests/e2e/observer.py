@@ -16,7 +16,7 @@ import boto3
 
 from sandbox.embedded_aws import REGION
 from sandbox.rtc_gateway import ApiRequest
-from sandbox.stack import STACK_NAME, Sandbox, wait_for
+from sandbox.stack import Sandbox, wait_for
 from tests.contracts import assert_kept
 
 APP_ID = "661e"
@@ -51,11 +51,7 @@ class Observer:
 
     def resource(self, logical_id: str) -> str:
         """Return the physical id of one of the stack's resources."""
-        answer = self.box.client("cloudformation").describe_stack_resource(
-            StackName=STACK_NAME, LogicalResourceId=logical_id
-        )
-        physical_id: str = answer["StackResourceDetail"]["PhysicalResourceId"]
-        return physical_id
+        return self.box.resource(logical_id)
 
     def lines(self, message_id: str) -> list[dict[str, Any]]:
         """Return what the stop function logged about a message."""

@@ -22,8 +22,9 @@ from cfnlint.decode import cfn_yaml
 
 from sandbox.callbacks import callback
 from sandbox.embedded_aws import REGION
+from sandbox.metrics import Metric, Values, metrics_in
 from sandbox.stack import EVENT_BUS, ROOT, STACK_NAME, Sandbox, sandbox, wait_for
-from tests.e2e.deployed_alarm import Alarm, Metric, Values, metrics_in
+from tests.e2e.deployed_alarm import Alarm
 from tests.e2e.observer import APP_ID, ROOM_ITEM, Observer, Room, now_ms, rfc3339
 
 TOPIC_ARN = f"arn:aws:sns:{REGION}:000000000000:on-call"

@@ -11,27 +11,20 @@ from typing import Any
 
 import pytest
 
+from sandbox.metrics import metrics_in
 from sandbox.stack import Sandbox, wait_for
-from tests.e2e.deployed_alarm import metrics_in
-from tests.e2e.observer import APP_ID, ROOM_ITEM, Observer, Room, now_ms
+from tests.e2e.observer import APP_ID, ROOM_ITEM, Observer, Room
 
 Sweep = Callable[[Room], dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def sweep(box: Sandbox, observer: Observer) -> Sweep:
+def sweep(box: Sandbox) -> Sweep:
     """Give a function that sweeps once, when the time of a room has come."""
-    client, name = box.client("lambda"), observer.resource("SweepRoomsFunction")
 
     def sweep_once(room: Room) -> dict[str, Any]:
-        box.client("dynamodb").update_item(
-            TableName=box.outputs["SegmentTableName"],
-            Key={"room": {"S": f"{APP_ID}#{room.id}"}, "task_id": {"S": ROOM_ITEM}},
-            UpdateExpression="SET check_at = :now",
-            ConditionExpression="watch = :watched",
-            ExpressionAttributeValues={":now": {"N": str(now_ms() - 1)}, ":watched": {"S": "1"}},
-        )
-        answer = client.invoke(FunctionName=name, Payload=b"{}")
+        assert room.records[ROOM_ITEM]["watch"] == "1"
+        answer = box.sweep([room.id])
         counts: dict[str, Any] = json.load(answer["Payload"])
         assert "FunctionError" not in answer, counts
         return counts

@@ -150,17 +150,7 @@ class Stage:
 
     def _sweep_once(self, rooms: Sequence[str]) -> None:
         """Let so much time pass that rooms are to be looked at again, and look."""
-        for room_id in rooms:
-            with contextlib.suppress(self._box.client("dynamodb").exceptions.ConditionalCheckFailedException):
-                self._box.client("dynamodb").update_item(
-                    TableName=self._box.outputs["SegmentTableName"],
-                    Key={"room": {"S": f"{APP_ID}#{room_id}"}, "task_id": {"S": "#room"}},
-                    UpdateExpression="SET check_at = :long_ago",
-                    ConditionExpression="attribute_exists(check_at)",
-                    ExpressionAttributeValues={":long_ago": {"N": "0"}},
-                )
-        # One that is killed answers with an error.
-        self._box.client("lambda").invoke(FunctionName=self._observer.resource("SweepRoomsFunction"), Payload=b"{}")
+        self._box.sweep(rooms)  # one that is killed answers with an error
         self._wait_until_empty(QUEUE_DEADLINE_SECONDS)
 
     def _send(self, messages: Sequence[Message], sent: dict[str, Message]) -> None:
