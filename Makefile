@@ -61,7 +61,7 @@ lint: style $(CHECKOV_INSTALLED) $(BUILT) ## Check style, types, layers, contrac
 	sam validate --lint
 	$(CHECKOV)/bin/checkov --file template.yaml --framework cloudformation --skip-download --quiet --compact
 	bandit --quiet --recursive functions sandbox tools benchmarks release
-	python -m tests.audit functions/requirements.txt tests/requirements.txt
+	python -m tests.audit functions/requirements.txt locks/dev.txt
 
 style: $(INSTALLED)
 	ruff format --check .
@@ -89,14 +89,14 @@ known-config:
 
 lock: ## Lock the dependencies of pyproject.toml again (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-		--group dev pyproject.toml --output-file tests/requirements.txt
+		--group dev pyproject.toml --output-file locks/dev.txt
 	uv pip compile --quiet --python-version 3.13 --generate-hashes --no-header \
-		--constraint tests/requirements.txt --group functions pyproject.toml --output-file functions/requirements.txt
+		--constraint locks/dev.txt --group functions pyproject.toml --output-file functions/requirements.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-		--group checkov pyproject.toml --output-file tests/checkov-requirements.txt
-	grep -oE '^[^ ]+==[^ ]+' tests/requirements.txt | grep -v '^click==' | \
+		--group checkov pyproject.toml --output-file locks/checkov.txt
+	grep -oE '^[^ ]+==[^ ]+' locks/dev.txt | grep -v '^click==' | \
 		uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-		--constraint /dev/stdin --group mutants pyproject.toml --output-file tests/mutants/requirements.txt
+		--constraint /dev/stdin --group mutants pyproject.toml --output-file locks/mutants.txt
 
 clean: ## Remove what was installed and built
 	rm -rf $(VENV) .aws-sam .sandbox .mutants .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -105,8 +105,8 @@ clean: ## Remove what was installed and built
 # are for who installs.
 PIP_INSTALL := install -qq --disable-pip-version-check --no-deps --require-hashes
 
-$(INSTALLED): tests/requirements.txt
-$(MUTANTS)/.installed: tests/mutants/requirements.txt
+$(INSTALLED): locks/dev.txt
+$(MUTANTS)/.installed: locks/mutants.txt
 %/.installed:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "This needs Python 3.11 or newer, and $(PYTHON) \
 	is %d.%d. Name another one, for example: make PYTHON=python3.13 demo" % sys.version_info[:2])'
@@ -115,7 +115,7 @@ $(MUTANTS)/.installed: tests/mutants/requirements.txt
 	@$*/bin/python -m pip $(PIP_INSTALL) -r $<
 	@touch $@
 
-$(CHECKOV_INSTALLED): tests/checkov-requirements.txt | $(INSTALLED)
+$(CHECKOV_INSTALLED): locks/checkov.txt | $(INSTALLED)
 	@echo "Installing checkov into $(CHECKOV): a minute, once"
 	@$(PYTHON) -m venv --without-pip $(CHECKOV)
 	@$(BIN)/python -m pip --python $(CHECKOV)/bin/python $(PIP_INSTALL) --no-compile -r $<

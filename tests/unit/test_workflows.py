@@ -42,6 +42,18 @@ def test_checks_run_on_every_python_that_is_promised_and_on_the_runtime_s() -> N
     )
 
 
+def test_every_lock_is_looked_at_for_newer_versions() -> None:
+    locks = re.findall(r"--output-file (\S+)", (ROOT / "Makefile").read_text())
+    assert locks
+    assert all((ROOT / lock).exists() for lock in locks)
+    (pip,) = (
+        update
+        for update in yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())["updates"]
+        if update["package-ecosystem"] == "pip"
+    )
+    assert set(pip["directories"]) == {f"/{Path(lock).parent}" for lock in locks}
+
+
 def test_hooks_before_a_commit_run_make_and_nothing_else() -> None:
     (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     assert local["repo"] == "local"
