@@ -236,8 +236,8 @@ class Room:
         """Send a message about the room, wait until it is done with, and return its outcomes."""
         return self._observer.end_of(self.event(event_type, **values))
 
-    def requests(self, action: str = "StopSegment") -> list[ApiRequest]:
-        """Return the requests about the room that the RTC API got."""
+    def requests(self, action: str | None = "StopSegment") -> list[ApiRequest]:
+        """Return the requests about the room that the RTC API got; None is of every action."""
         return self._box.rtc.requests_for(APP_ID, self.id, action=action)
 
     @property

@@ -111,18 +111,19 @@ class TestQueues:
             }
             assert {policies[queue] for queue in targets} <= set(RESOURCES[logical_id]["DependsOn"])
 
-    def test_a_queue_policy_admits_the_rule_and_no_other(self) -> None:
+    def test_a_queue_policy_admits_the_rule_and_that_of_version_0_1_and_no_other(self) -> None:
         for _, stack, rule in found("AWS::Events::Rule"):
             if "ScheduleExpression" in rule:
                 continue
             arn = f"arn:{stack.place.partition}:events:{stack.place.region}:111122223333:rule/"
             bus = rule["EventBusName"]
+            policies = [stack.properties(name) or {"Queues": []} for name in of_type("AWS::SQS::QueuePolicy")]
             for target in rule["Targets"]:
-                policy = stack.properties(target["Arn"].strip("<>").partition(".")[0] + "Policy")
-                assert policy
+                (policy,) = [one for one in policies if target["Arn"].replace(".Arn", "") in one["Queues"]]
                 (admits,) = [s for s in policy["PolicyDocument"]["Statement"] if s["Sid"] == "TakeBusEvents"]
                 sources = admits["Condition"]["ArnEquals"]["aws:SourceArn"]
-                assert sources == [f"{arn}{bus}/{rule['Name']}", f"{arn}{rule['Name']}"]
+                names = (rule["Name"], f"{stack.name}-EventRule-*")
+                assert sources == [f"{arn}{path}{name}" for name in names for path in (f"{bus}/", "")]
 
 
 # CloudWatch User Guide, "Dashboards": they are global. IAM User Guide, "IAM and quotas": so are its names.
