@@ -12,6 +12,7 @@ from tests.e2e.observer import APP_ID, Letter, Observer, Room, now_ms, rfc3339
 
 NO_SUCH_APP = Fault("error", status=400, code="InvalidParameter.NotExistAppId")
 MAX_RECEIVES = int(PARAMETERS["MaxReceiveCount"])
+GIVE_UP_AFTER_MINUTES = 60  # the template's own
 
 
 def test_room_ended_stops_its_task_with_one_request_as_the_official_page_has_it(room: Room) -> None:
@@ -191,6 +192,23 @@ def test_once_the_api_is_back_the_copy_stops_the_task_and_nothing_is_left_on_the
     wait_for(lambda: not trouble.rooms["down"].is_running("audio"), "the copy to stop its task")
     wait_for(lambda: observer.box.undone() == 0, "an empty queue")
     assert not [letter for letter in observer.letters().values() if letter.body == trouble.bodies["down"]]
+
+
+def test_message_that_is_older_than_give_up_after_minutes_becomes_a_dead_letter_with_its_reason(
+    observer: Observer, room: Room
+) -> None:
+    room.start("audio")
+    observer.box.rtc.fail(INTERNAL_ERROR, task=(APP_ID, room.id, "audio"))
+    first_sent_ms = now_ms() - 60_000 * GIVE_UP_AFTER_MINUTES
+    sent = observer.box.client("sqs").send_message(
+        QueueUrl=observer.box.outputs["EventQueueUrl"],
+        MessageBody=(body := room.event("RoomEnded", TaskId="audio")),
+        MessageAttributes={"FirstSentAt": {"DataType": "Number", "StringValue": str(first_sent_ms)}},
+    )
+    letter = observer.letter(sent["MessageId"])
+    assert letter.body == body
+    assert (letter.attributes["ErrorKind"], letter.attributes["ErrorCode"]) == ("exhausted", INTERNAL_ERROR.code)
+    assert letter.attributes["ReceiveCount"] == str(MAX_RECEIVES)
 
 
 def test_redriven_dead_letter_cannot_stop_a_task_that_started_after_its_event(

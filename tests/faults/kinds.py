@@ -54,7 +54,7 @@ class Kind:
     settings
         The function's settings, where the fault needs others.
     is_requeued
-        Whether messages may end as later copies of themselves.
+        Whether messages are given up for nothing that passes, but end as later copies of themselves.
     dies
         Whether a message may be served without being acknowledged, so that it is served again, or ends on the
         dead-letter queue by the event queue's own redrive.
@@ -235,8 +235,8 @@ KINDS = (
     Kind(
         "API: down",
         _down,
-        seconds=40,
-        settings={"MAX_RECEIVE_COUNT": "2", "GIVE_UP_AFTER_MINUTES": "60"},
+        seconds=100,
+        settings={"MAX_RECEIVE_COUNT": "4", "GIVE_UP_AFTER_MINUTES": "60"},
         is_requeued=True,
     ),
     Kind("sweeper killed", happen_to_sweeps=_sweeper_killed, ends_are_lost=True),

@@ -51,7 +51,7 @@ class Evidence:
     dies
         Whether the function may have died over a message, or the queue handed it out twice.
     is_requeued
-        Whether messages may have ended as later copies of themselves.
+        Whether messages were given up for nothing that passes, but ended as later copies of themselves.
     """
 
     stories: Sequence[Story]
@@ -89,6 +89,15 @@ class Evidence:
             if "outcome" in line:
                 receives[line["receive_count"]].append(line)
         return [lines for lines in receives.values() if all(line["outcome"] != "retried" for line in lines)]
+
+    @cached_property
+    def requeued(self) -> dict[str, Message]:
+        """The messages of which later copies were sent, by their bodies: a copy has another id."""
+        return {
+            self.sent[message_id].body: self.sent[message_id]
+            for message_id, lines in self.lines_of.items()
+            if any(line.get("outcome") == "requeued" for line in lines)
+        }
 
     @property
     def unaccounted(self) -> list[str]:
@@ -189,7 +198,7 @@ def _wrong_ends(evidence: Evidence) -> list[str]:
 
 
 def _may_end(evidence: Evidence, message: Message) -> frozenset[str]:
-    may_end = message.may_end | {"exhausted"} | ({"requeued"} if evidence.is_requeued else set())
+    may_end = message.may_end | {"requeued" if evidence.is_requeued else "exhausted"}
     if message.late_for and not evidence.start_was_known(message, (message.room_id, message.late_for)):
         may_end |= {"stopped", "already_stopped"}
     if message.late_for and not message.named and (message.room_id, message.late_for) not in evidence.known_starts:
@@ -201,7 +210,7 @@ def _wrong_letters(evidence: Evidence) -> list[str]:
     """Find the letters that are not the message that was sent, or do not say why it failed."""
     wrong = []
     for letter in evidence.letters:
-        message = evidence.sent.get(letter.message_id)
+        message = evidence.sent.get(letter.message_id) or evidence.requeued.get(letter.body)
         if message is None and letter.is_from_sweeper:
             continue
         if message is None:

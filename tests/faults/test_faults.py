@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -15,7 +16,7 @@ from tests.e2e.observer import APP_ID, now_ms
 from tests.faults.kinds import KINDS
 from tests.faults.promises import Evidence, Letter, judge
 from tests.faults.runs import Stage, stage
-from tests.faults.stories import Story
+from tests.faults.stories import Message, Story
 
 # Left out: the late API, each of whose answers takes longer than the function waits, and the one that is down for long.
 API = [kind.name for kind in KINDS if kind.name.startswith("API") and kind.name not in ("API: late", "API: down")]
@@ -67,6 +68,11 @@ def evidence_of(story: Story, *ends: str, stopped: bool = False, letters: Sequen
     return Evidence([story], sent, lines, letters, rtc, {("room", "audio")}, dies=False)
 
 
+def letter_of(message: Message, message_id: str, kind: str) -> Letter:
+    reason = dict.fromkeys(("ErrorCode", "ErrorMessage", "ReceiveCount"), "1")
+    return Letter(message_id, message.body, {"ErrorKind": kind, "EventTime": str(message.time_ms), **reason})
+
+
 def test_run_that_keeps_the_promises_is_found_to(restart: Story) -> None:
     assert judge(evidence_of(restart, "known", "superseded")).broken == []
 
@@ -94,6 +100,26 @@ def test_letter_without_a_reason_is_found(restart: Story) -> None:
     letter = Letter("2", restart.messages[1].body, {})
     (sentence,) = judge(evidence_of(restart, "known", letters=[letter])).broken
     assert "nobody says why" in sentence
+
+
+def test_message_that_an_outage_makes_a_letter_is_found(restart: Story) -> None:
+    letter = letter_of(restart.messages[1], "2", "exhausted")
+    given_up = evidence_of(restart, "known", "exhausted", letters=[letter])
+    assert judge(given_up).broken == []
+    found = judge(replace(given_up, is_requeued=True)).broken
+    assert len(found) == 2
+    assert "ended as {'exhausted'}" in found[0]
+    assert "should have ended as" in found[1]
+
+
+def test_letter_of_a_later_copy_is_one_of_its_message(restart: Story) -> None:
+    restart.messages.pop()
+    restart.tell_nonsense("{}", "rejected")
+    letters = [letter_of(restart.messages[1], "the copy", "rejected")]
+    requeued = replace(evidence_of(restart, "known", "requeued", letters=letters), is_requeued=True)
+    assert judge(requeued).broken == []
+    (sentence,) = judge(evidence_of(restart, "known", "rejected", letters=letters)).broken[1:]
+    assert "nobody sent" in sentence
 
 
 def test_task_that_is_never_stopped_is_found(restart: Story) -> None:
