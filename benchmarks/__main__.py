@@ -14,9 +14,9 @@ from typing import Any
 import click
 from rich.console import Console
 
-from benchmarks import functions, load
+from benchmarks import functions, load, outage, sweeps
 from benchmarks.charts import draw_cost, draw_drain
-from benchmarks.deployments import BOTH, Deployment, build_peer
+from benchmarks.deployments import BOTH, Deployment, build_peer, product
 from benchmarks.environments import environments
 from benchmarks.report import print_report
 from sandbox.stack import ROOT
@@ -30,6 +30,7 @@ EVENTS = {"product": 5_000, "peer": 500}
 RATES = (10, 50, 100)
 PACES = ((0.02, {"product": 2_000, "peer": 300}), (2.0, {"product": 500, "peer": 30}))
 START_UPS = 7
+LATE_STOPS = (1_000, 4_000)
 MOST_MESSAGES = {"product": 100_000, "peer": 10_000}
 
 Load = Callable[[Deployment], Any]
@@ -44,7 +45,15 @@ LOADS: dict[str, Load] = {
     "latency": lambda deployment: [load.latency(deployment, rate, seconds=4) for rate in RATES],
     "paces": lambda deployment: [_pace(deployment, *pace) for pace in PACES],
 }
-NAMES = (*LOADS, "environments", "in_process", "start_up", "slices")
+# What the peer does not do.
+OUR_LOADS: dict[str, Load] = {
+    "room_ends": lambda deployment: load.room_ends(deployment, (1, 10, 100)),
+    "late": lambda deployment: [load.late(deployment, stops) for stops in LATE_STOPS],
+    "outage": outage.outage,
+    "sweep": sweeps.sweeps,
+    "sweep_gone": sweeps.sweep_gone,
+}
+NAMES = (*LOADS, *OUR_LOADS, "environments", "in_process", "start_up", "slices")
 
 
 @click.command()
@@ -56,7 +65,8 @@ def main(measurements: tuple[str, ...], output: Path, charts: Path) -> None:
     wanted = measurements or NAMES
     results = _earlier(output) if measurements else {}
     results["machine"] = _machine()
-    build_peer()
+    if not OUR_LOADS.keys() >= set(wanted):
+        build_peer()
     for found in _measure([name for name in NAMES if name in wanted]):
         results |= found
         output.write_text(json.dumps(results, indent=1) + "\n")
@@ -69,6 +79,12 @@ def main(measurements: tuple[str, ...], output: Path, charts: Path) -> None:
 
 def _measure(names: Sequence[str]) -> Iterator[dict[str, Any]]:
     yield _loads([name for name in names if name in LOADS])
+    for name in names:
+        if name in OUR_LOADS:
+            with product(ANSWER_AFTER_SECONDS, **(outage.PARAMETERS if name == "outage" else {})) as deployment:
+                _say(f"{name}, product")
+                found = OUR_LOADS[name](deployment)
+            yield {name: {"answer_after_seconds": ANSWER_AFTER_SECONDS, "product": found}}
     if "environments" in names:
         _say("environments that take turns, product")
         yield {"environments": environments()}

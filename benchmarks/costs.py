@@ -1,11 +1,11 @@
-"""What a million stops and a million duplicates cost on AWS, from what was measured of a few.
+"""What a million stops, duplicates, slices or room sessions cost on AWS, from what was measured of a few.
 
 List prices in us-east-1, US dollars, without free tiers. The pages of Lambda, SQS, DynamoDB and CloudWatch tell them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 MEMORY_GB = 0.5
@@ -85,4 +85,40 @@ def per_million_slices(
         * _SAMPLED
         * (batches + traced * _MILLION)
         / _MILLION,
+    }
+
+
+CHECKS_A_SESSION = 12  # of an hour, every five minutes
+_SWEEPS_A_MONTH = 12 * 24 * 30
+
+
+def per_million_sessions(sweeps: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Price the sweeper's part of a million room sessions of an hour, whose ends are told.
+
+    Parameters
+    ----------
+    sweeps
+        What the sweeper spent on rooms that live and on those that told of their end, by what was swept.
+    """
+    alive, ended = sweeps["all alive"], sweeps["ends told"]
+    return _swept(
+        lambda name: _MILLION * (CHECKS_A_SESSION * alive[name] / alive["rooms"] + ended[name] / ended["rooms"])
+    )
+
+
+def standing_still(sweeps: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Price a month of a sweeper for which nothing is watched."""
+    idle = sweeps["nothing watched"]
+    return _swept(lambda name: _SWEEPS_A_MONTH * idle[name] / idle["sweeps"])
+
+
+def _swept(spent: Callable[[str], float]) -> dict[str, float]:
+    log_bytes = spent("log_bytes") + spent("invocations") * _REPORT_BYTES
+    return {
+        "Lambda requests, $0.20 a million": 0.20 * spent("invocations") / _MILLION,
+        "Lambda duration on arm64, $0.0000133334 a GB-second": 0.0000133334 * MEMORY_GB * spent("function_seconds"),
+        "DynamoDB writes on demand, $0.625 a million": 0.625 * spent("write_units") / _MILLION,
+        "DynamoDB reads on demand, $0.125 a million": 0.125 * spent("read_units") / _MILLION,
+        "CloudWatch Logs, $0.50 a GB": 0.50 * log_bytes / _GIGABYTE,
+        "X-Ray, $5.00 a million traces, if all are sampled": 5.00 * spent("invocations") / _MILLION,
     }

@@ -57,6 +57,11 @@ class Deployment:
         return self.aws.client("sqs")
 
     @cached_property
+    def logs(self) -> Any:
+        """A client, kept: many that are thrown away hold up this process when the garbage is collected."""
+        return self.aws.client("logs")
+
+    @cached_property
     def log_group(self) -> str:
         """Where the function logs."""
         configuration = self.aws.client("lambda").get_function_configuration(FunctionName=self.function_name)
@@ -143,20 +148,25 @@ class Deployment:
 
 
 def message(
-    app_id: str, room_id: str, task_id: str, event_type: str = "RoomEnded", event_id: str = "", event_time: str = ""
+    app_id: str,
+    room_id: str,
+    task_id: str = "",
+    event_type: str = "RoomEnded",
+    event_id: str = "",
+    event_time: str = "",
 ) -> str:
-    """Make a stop event's message body; without `event_time` its time is that of sending."""
-    ids = {"AppId": app_id, "RoomId": room_id, "TaskId": task_id}
+    """Make an event's message body; without `event_time` its time is that of sending, without a task it names none."""
+    ids = {"AppId": app_id, "RoomId": room_id, **({"TaskId": task_id} if task_id else {})}
     time_of_event = {"EventTime": event_time} if event_time else {}
     return json.dumps({"EventType": event_type, "EventId": event_id or f"evt-{room_id}", **time_of_event, **ids})
 
 
 @contextlib.contextmanager
-def product(answer_after_seconds: float) -> Iterator[Deployment]:
-    """Deploy the product and warm it up."""
+def product(answer_after_seconds: float, **parameters: str) -> Iterator[Deployment]:
+    """Deploy the product, with `parameters` of its own if need be, and warm it up."""
     with (
         mock.patch.dict(os.environ, _RECORD_SIZE),
-        sandbox(_PARAMETERS, answer_after_seconds=answer_after_seconds) as box,
+        sandbox(_PARAMETERS | parameters, answer_after_seconds=answer_after_seconds) as box,
     ):
         yield _ready(
             Deployment(

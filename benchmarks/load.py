@@ -11,13 +11,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from benchmarks.deployments import Deployment, message
-from benchmarks.meters import Cost, measured, windows
+from benchmarks.meters import Cost, measured, table_units, windows
 from sandbox.metrics import percentile
+from sandbox.stack import wait_for
 
 Task = tuple[str, str, str]
 _COUNTED_STOPS = 100
 _SINGLES_A_SECOND = 10
 _SECONDS = 120.0  # what is not done by then is told as left
+_LATE_MS = 60_000  # StaleAfterSeconds is 30
+_SLOWEST_PER_SECOND = 20
 _numbers = itertools.count()
 
 
@@ -44,13 +47,13 @@ def drain(deployment: Deployment, stops: int, *, table: bool) -> dict[str, Any]:
 
 
 def _stops(deployment: Deployment, stops: int, *, closely: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    tasks = _running_tasks(deployment, stops)
+    tasks = running_tasks(deployment, stops)
     return _let_loose(deployment, tasks, [message(*task) for task in tasks], _SECONDS, closely=closely)
 
 
 def spending(deployment: Deployment) -> dict[str, dict[str, float]]:
     """Count what is charged, far below the limit: for stops, for stops sent one by one, and for duplicates."""
-    tasks = _running_tasks(deployment, _COUNTED_STOPS)
+    tasks = running_tasks(deployment, _COUNTED_STOPS)
     event_time = datetime.now(UTC).isoformat(timespec="milliseconds")
     bodies = [message(*task, event_time=event_time) for task in tasks]
     _, stops = _let_loose(deployment, tasks, bodies, _SECONDS)
@@ -58,16 +61,16 @@ def spending(deployment: Deployment) -> dict[str, dict[str, float]]:
     ends, again = _let_loose(deployment, tasks, bodies, _SECONDS)
     if ends["api_requests"]:
         raise RuntimeError(f"{deployment.name} made {ends['api_requests']} requests for duplicates")
-    singles = _running_tasks(deployment, _COUNTED_STOPS)
+    singles = running_tasks(deployment, _COUNTED_STOPS)
     with measured(deployment, closely=True) as cost:
-        _send_steadily(deployment, singles, _SINGLES_A_SECOND)
+        send_steadily(deployment, singles, _SINGLES_A_SECOND)
         deployment.settle(_SECONDS)
     return {"stops": stops, "stops, one at a time": _per_1000(cost, len(singles)), "duplicates": again}
 
 
 def duplicates(deployment: Deployment, events: int) -> dict[str, Any]:
     """Let a queue loose where each of five events tells of the same stop."""
-    tasks = _running_tasks(deployment, events // 5)
+    tasks = running_tasks(deployment, events // 5)
     bodies = [message(*task) for task in tasks for _ in range(5)]
     random.Random(0).shuffle(bodies)  # noqa: S311 # nosec B311 # the same order each time
     ends, costs = _let_loose(deployment, tasks, bodies, _SECONDS)
@@ -76,7 +79,7 @@ def duplicates(deployment: Deployment, events: int) -> dict[str, Any]:
 
 def storm(deployment: Deployment, rooms: int, events_a_room: int) -> dict[str, Any]:
     """Let moderation loose: many events for the one task of each room, the rooms side by side."""
-    tasks = _running_tasks(deployment, rooms)
+    tasks = running_tasks(deployment, rooms)
     bodies = [
         message(*task, "ModerationViolation", f"evt-{task[1]}-{number}")
         for number in range(events_a_room)
@@ -86,10 +89,52 @@ def storm(deployment: Deployment, rooms: int, events_a_room: int) -> dict[str, A
     return ends | costs
 
 
+def room_ends(deployment: Deployment, marks: Sequence[int]) -> list[dict[str, Any]]:
+    """Let one room be used again and again, each time with a new TaskId, and count what some of its ends cost."""
+    app_id, room_id = "661e", f"room-{next(_numbers)}"
+    found = []
+    deployment.rtc.forget()
+    with deployment.recorded():
+        for number in range(1, max(marks) + 1):
+            task = app_id, room_id, f"audio-{number}"
+            deployment.rtc.start_task(*task)
+            _serve_alone(deployment, message(*task, "SegmentStarted"))
+            before, began = len(deployment.rtc.requests), time.time()
+            _serve_alone(deployment, message(app_id, room_id))
+            if deployment.rtc.is_running(*task):
+                raise RuntimeError(f"end {number} of the room did not stop its task")
+            if number in marks:
+                writes, reads = table_units(deployment, began)
+                requests = len(deployment.rtc.requests) - before
+                found.append({"end": number, "api_requests": requests, "write_units": writes, "read_units": reads})
+    return found
+
+
+def _serve_alone(deployment: Deployment, body: str) -> None:
+    deployment.send([body])
+    wait_for(lambda: not sum(deployment.waiting()), "a message to be served")
+
+
+def late(deployment: Deployment, stops: int) -> dict[str, Any]:
+    """Let a full queue of late stops loose: each asks about its task before it stops it."""
+    time_ms = round(1000 * time.time()) - _LATE_MS
+    tasks = running_tasks(deployment, stops, start_time_ms=time_ms - _LATE_MS)
+    event_time = datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    bodies = [message(*task, event_time=event_time) for task in tasks]
+    ends, costs = _let_loose(deployment, tasks, bodies, seconds=stops / _SLOWEST_PER_SECOND, closely=False)
+    times = [request.received_at for request in deployment.rtc.requests]
+    return {
+        **ends,
+        **costs,
+        "busiest_second": deployment.rtc.busiest_second("GetSegmentTask"),
+        "drained_seconds": max(times) - min(times),
+    }
+
+
 def latency(deployment: Deployment, messages_per_second: int, seconds: float) -> dict[str, Any]:
     """Send messages at a steady rate, and see how long each takes from there to the API."""
-    tasks = _running_tasks(deployment, round(messages_per_second * seconds))
-    sent = _send_steadily(deployment, tasks, messages_per_second)
+    tasks = running_tasks(deployment, round(messages_per_second * seconds))
+    sent = send_steadily(deployment, tasks, messages_per_second)
     emptied = deployment.settle(60)
     arrived: dict[Task, float] = {}
     for request in deployment.rtc.requests:
@@ -104,7 +149,7 @@ def latency(deployment: Deployment, messages_per_second: int, seconds: float) ->
     }
 
 
-def _send_steadily(deployment: Deployment, tasks: Sequence[Task], messages_per_second: int) -> dict[Task, float]:
+def send_steadily(deployment: Deployment, tasks: Sequence[Task], messages_per_second: int) -> dict[Task, float]:
     """Send a message for each task, at a steady rate; give when each was sent, in Unix seconds."""
     sent: dict[Task, float] = {}
     began = time.time() + 0.1
@@ -119,12 +164,13 @@ def _send_steadily(deployment: Deployment, tasks: Sequence[Task], messages_per_s
     return sent
 
 
-def _running_tasks(deployment: Deployment, count: int) -> list[Task]:
+def running_tasks(deployment: Deployment, count: int, start_time_ms: int | None = None) -> list[Task]:
+    """Let so many tasks run, each in a room of its own, and forget what was before."""
     deployment.rtc.forget()
     load = next(_numbers)
     tasks = [("661e", f"room-{load}-{number}", "audio") for number in range(count)]
     for task in tasks:
-        deployment.rtc.start_task(*task)
+        deployment.rtc.start_task(*task, start_time_ms=start_time_ms)
     return tasks
 
 

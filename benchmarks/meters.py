@@ -26,6 +26,7 @@ from sandbox.rtc_double import RtcDouble
 _BILLED = re.compile(r"Billed Duration: (\d+) ms")
 _BEAT_SECONDS = 0.005
 _LARGEST_ITEM_BYTES = 1024  # up to here a write costs one unit
+_READ_UNIT_BYTES = 4096
 
 
 @dataclass
@@ -61,8 +62,8 @@ def measured(deployment: Deployment, *, closely: bool) -> Iterator[Cost]:
         with deployment.recorded() if closely else nullcontext():
             yield cost
     finally:
-        gc.enable()
         cost.double_late_ms = late.stop()
+        gc.enable()
     cost.seconds = time.monotonic() - clock
     cost.processors_busy = _busy_share(busy, _processor_seconds())
     cost.function_seconds, cost.invocations = function_seconds(deployment, began)
@@ -102,8 +103,14 @@ def log_bytes(deployment: Deployment, since: float) -> int:
     return sum(len(message.encode()) + 26 for message in _log(deployment, since, ""))
 
 
+def log_lines(deployment: Deployment, since: float, pattern: str) -> list[dict[str, Any]]:
+    """Give the lines in JSON that the function has logged since then, among them all that have the pattern."""
+    lines = [line for message in _log(deployment, since, pattern) for line in message.splitlines()]
+    return [json.loads(line) for line in lines if line.startswith("{")]
+
+
 def _log(deployment: Deployment, since: float, pattern: str) -> list[str]:
-    answer = deployment.aws.client("logs").filter_log_events(
+    answer = deployment.logs.filter_log_events(
         logGroupName=deployment.log_group, startTime=int(since * 1000), filterPattern=pattern
     )
     if len(answer["events"]) >= 10_000:
@@ -115,7 +122,8 @@ def table_units(deployment: Deployment, since: float) -> tuple[float, float]:
     """Count the table's write units and read units, from the embedded AWS's record of all calls.
 
     Every item is smaller than 1 KB, which is checked, so an item written is one write unit, also where the write's
-    condition fails, as DynamoDB charges it; an item read is one read unit, half of one without strong consistency.
+    condition fails, as DynamoDB charges it; an item read is one read unit, half of one without strong consistency. What
+    a write changes in the index comes on top. A page of the index is small, but counting all of it reads all of it.
     """
     writes = reads = 0.0
     for event in _recorded(deployment, since):
@@ -123,11 +131,15 @@ def table_units(deployment: Deployment, since: float) -> tuple[float, float]:
         if not _concerns(parameters, deployment.table_name):
             continue
         match name:
-            case "PutItem" | "UpdateItem" | "DeleteItem":
+            case "UpdateItem":
+                writes += 1 + _index_writes(parameters)
+            case "PutItem" | "DeleteItem":
                 writes += 1
             case "BatchGetItem":
                 request = parameters["RequestItems"][deployment.table_name]
                 reads += len(request["Keys"]) * _read_unit(request)
+            case "Query" if parameters.get("Select") == "COUNT":
+                reads += _units_to_read_index(deployment, parameters["IndexName"])
             case "GetItem" | "Query":
                 reads += _read_unit(parameters)
             case _:
@@ -142,6 +154,26 @@ def _concerns(parameters: dict[str, Any], table_name: str) -> bool:
 
 def _read_unit(request: dict[str, Any]) -> float:
     return 1.0 if request.get("ConsistentRead") else 0.5
+
+
+def _index_writes(update: dict[str, Any]) -> int:
+    """Say what an update writes to the index of watched rooms: a room comes, goes, or goes and comes elsewhere.
+
+    Where a room is watched already, its coming is counted too much.
+    """
+    expression = update["UpdateExpression"]
+    if "#check_at" not in expression:
+        return 0
+    comes_or_goes = "if_not_exists(#check_at" in expression or "#check_at" in expression.partition("REMOVE ")[2]
+    return 1 if comes_or_goes else 2
+
+
+def _units_to_read_index(deployment: Deployment, index_name: str) -> float:
+    client = deployment.aws.client("dynamodb")
+    pages = client.get_paginator("scan").paginate(TableName=deployment.table_name, IndexName=index_name)
+    items = [item for page in pages for item in page["Items"]]
+    size = sum(len(name) + len(value) for item in items for name, typed in item.items() for value in typed.values())
+    return 0.5 * max(1, math.ceil(size / _READ_UNIT_BYTES))
 
 
 def _check_item_sizes(deployment: Deployment) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.costs import per_million, per_million_slices
+from benchmarks.costs import CHECKS_A_SESSION, per_million, per_million_sessions, per_million_slices, standing_still
 
 Results = dict[str, Any]
 Row = tuple[str, Callable[[Results], float], str]
@@ -206,6 +206,80 @@ def _slices(load: Results) -> Iterator[Table]:
     yield table
 
 
+def _room_ends(load: Results) -> Iterator[Table]:
+    table = _table("Ends of one room, each with a new TaskId (asked: flat)", "the end", "requests", "writes", "reads")
+    for run in load["product"]:
+        table.add_row(*(number(run[key]) for key in ("end", "api_requests", "write_units", "read_units")))
+    yield table
+
+
+def _late(load: Results) -> Iterator[Table]:
+    table = _table(
+        "Draining a full queue of late stops",
+        *("stops", "seconds", "stops a second", "most questions in any second", "asked"),
+        "still running, refused or dead",
+    )
+    for run in load["product"]:
+        seconds = run["drained_seconds"]
+        figures = (run["stops"], seconds, run["stops"] / seconds, run["busiest_second"])
+        table.add_row(*map(number, figures), "<= 40", number(_LOST[1](run)))
+    pace = run["stops"] / run["drained_seconds"]
+    table.add_row("20,000, at that pace", number(20_000 / pace))
+    yield table
+
+
+def _outage(load: Results) -> Iterator[Table]:
+    outage = load["product"]
+    table = _table(
+        f"The API down for {outage['down_seconds']} s; dead letters {outage['dead_letters']}, still running "
+        f"{outage['still_running']} (asked: 0)",
+        *("", "messages", "of them requeued", "seconds to the stop, p50", "p99", "longest"),
+    )
+    for label, key in (("backlog, since the API is back", "backlog"), ("fresh, since they were sent", "fresh")):
+        run = outage[key]
+        table.add_row(label, *(number(run[name]) for name in ("messages", "requeued", "p50", "p99", "longest")))
+    yield table
+
+
+def _sweep_gone(load: Results) -> Iterator[Table]:
+    mixes = load["product"]
+    table = _table("Sweeping rooms whose tasks may be running", "", *mixes, "asked")
+    for label, key, asked in _SWEPT:
+        table.add_row(label, *(number(mix[key]) for mix in mixes.values()), asked)
+    yield table
+
+
+_SWEPT = (
+    ("rooms", "rooms", ""),
+    ("of them gone, untold", "gone", ""),
+    ("sweeps", "sweeps", ""),
+    ("the longest, seconds", "longest_seconds", "<= 290"),
+    ("seconds, all sweeps", "function_seconds", ""),
+    ("questions", "questions", ""),
+    ("most questions in any second", "busiest_second", "<= 30"),
+    ("messages sent", "messages", "as many as are gone"),
+    ("stops", "stops", "as many as are gone"),
+    ("still running of what is gone", "still_running", "0"),
+    ("write units, the index's and those of the stops included", "write_units", ""),
+    ("read units", "read_units", ""),
+    ("bytes of log", "log_bytes", ""),
+    ("the API double late by at most, ms", "double_late_ms", ""),
+)
+
+
+def _sweep(load: Results) -> Iterator[Table]:
+    yield from _sweep_gone(load)
+    prices = {
+        f"a million room sessions, looked at {CHECKS_A_SESSION} times": per_million_sessions(load["product"]),
+        "standing still, a month": standing_still(load["product"]),
+    }
+    table = _table("What the sweeper costs on AWS, US dollars", "", *prices)
+    for label in next(iter(prices.values())):
+        table.add_row(label, *(f"{price[label]:.2f}" for price in prices.values()))
+    table.add_row("together, at most", *(f"{sum(price.values()):.2f}" for price in prices.values()))
+    yield table
+
+
 def _start_up(load: Results) -> Iterator[Table]:
     titles = {
         "as_shipped": "as shipped",
@@ -243,4 +317,9 @@ _TABLES: dict[str, Callable[[Any], Iterator[Table]]] = {
     "in_process": _in_process,
     "start_up": _start_up,
     "slices": _slices,
+    "room_ends": _room_ends,
+    "late": _late,
+    "outage": _outage,
+    "sweep": _sweep,
+    "sweep_gone": _sweep_gone,
 }
