@@ -148,12 +148,14 @@ class SegmentTable:
                 if not found.covers(event.time_ms):
                     self._update(task, stop, when=[newest])
                 elif done and found.outcome == Outcome.ALREADY_STOPPED.value:
-                    # A newer event found gone what this one has stopped.
+                    # A newer event, or another copy of this one, found gone what this one has stopped.
                     unchanged: list[_Condition] = [
                         ("stop_event_time", "=", found.stop_event_time_ms),
                         ("outcome", "=", found.outcome),
                     ]
-                    self._update(task, answer, when=[not_restarted, *unchanged])
+                    # What a newer event found gone may be a later session; what a copy did cannot.
+                    is_newer = found.stop_event_time_ms != event.time_ms
+                    self._update(task, answer, when=[*unchanged, *([not_restarted] if is_newer else [])])
 
     def note_over(self, task: Task, open_since_ms: int, now_ms: int) -> None:
         """Close a task that the API calls over: no stop was answered, so nothing else of it is remembered.

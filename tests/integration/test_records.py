@@ -162,6 +162,17 @@ class TestStops:
         found = item(client, name, task)
         assert (found["outcome"], found["request_id"]) == ("stopped", "of stopped")
 
+    def test_of_two_copies_the_one_that_stopped_the_task_is_remembered_though_the_task_has_started_again(
+        self, table: SegmentTable, client: Any, name: str, task: Task
+    ) -> None:
+        table.note_stop(task, event(task), Outcome.ALREADY_STOPPED, "gone", NOW_MS)
+        table.note_start(task, T + 1)
+        table.note_stop(task, event(task), Outcome.STOPPED, "done", LATER_MS)
+        found = item(client, name, task)
+        assert (found["outcome"], found["request_id"]) == ("stopped", "done")
+        assert found["open_since"] == str(T + 1)
+        assert "expires_at" not in found
+
     def test_a_stop_whose_record_comes_second_is_told_of_with_the_newer_event(
         self, table: SegmentTable, client: Any, name: str, task: Task
     ) -> None:
