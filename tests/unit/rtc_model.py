@@ -558,11 +558,19 @@ class World:
         return environment
 
 
+def _closes(event: Event, task: Task) -> bool:
+    return event.is_stop and (task in event.tasks or (not event.task_ids and event.room == task.room))
+
+
 def is_to_be_stopped(session: Session, event: Event, events: Sequence[Event]) -> bool:
     """Whether a stop event covers a session that runs at its time, and that the table can know of."""
     of_task = [one for one in events if not one.is_stop and session.task in one.tasks]
+    heard_ms = max((one.time_ms for one in of_task if one.time_ms <= event.time_ms), default=None)
     known = session.task in event.tasks or (
-        not event.task_ids and event.room == session.task.room and any(one.time_ms <= event.time_ms for one in of_task)
+        not event.task_ids
+        and event.room == session.task.room
+        and heard_ms is not None
+        and not any(_closes(one, session.task) and heard_ms <= one.time_ms < session.started_ms for one in events)
     )
     started_later = any(one.type is EventType.SEGMENT_STARTED and one.time_ms > event.time_ms for one in of_task)
     return event.is_stop and session.was_to_run_at(event.time_ms) and known and not started_later

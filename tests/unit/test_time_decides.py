@@ -254,6 +254,7 @@ def test_every_task_that_ran_when_its_room_ended_is_stopped(history: History) ->
 
     - no start is told with a time after the event's: such a start, late and told by a clock that runs ahead, is
       taken for that of a later session;
+    - something was heard since a stop that came before the session: see the next test;
     - no session starts within the duplicate window after a stop event's time. There a second stop event is taken for
       the first one's duplicate, unless the session's start is told before it is served.
     """
@@ -265,6 +266,18 @@ def test_every_task_that_ran_when_its_room_ended_is_stopped(history: History) ->
         if is_to_be_stopped(session, event, history.events)
     ]
     assert lost == []
+
+
+def test_a_room_s_end_does_not_find_an_untold_session_of_a_task_that_was_stopped() -> None:
+    """As docs/design.md says: it costs what is open, not what ever was."""
+    history = History(
+        lives=(Life("audio", starts=0, ends=12), Life("audio", starts=20)),
+        messages=(Message(SIGHTING, 0, ("audio",)), Message(ROOM_ENDED, 10), Message(ROOM_ENDED, 30)),
+        invocations=(Invocation(0, (0,)), Invocation(10, (1,)), Invocation(30, (2,))),
+    )
+    world = World(history).live()
+    assert [request.decision.time_ms for request in world.rtc.requests] == [ms(10)]
+    assert [session.started_ms for session in world.running] == [ms(20)]
 
 
 @thorough(50)
