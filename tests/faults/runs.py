@@ -28,6 +28,8 @@ LIVING_ROOMS = 20
 MOST_RECEIVES = "4"
 # What fails for ever is given up at once: nobody waits an hour for it.
 USUAL_SETTINGS = {"MAX_RECEIVE_COUNT": "3", "GIVE_UP_AFTER_MINUTES": "0"}
+# The function's time-out, and a little: the embedded AWS loses a batch now and then, which comes back after that.
+VISIBILITY_SECONDS = 70
 
 
 @dataclass(frozen=True)

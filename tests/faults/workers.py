@@ -53,7 +53,7 @@ class Killer:
             thread.join()
 
     def _work(self) -> None:
-        while not self._done.wait(self._rng.uniform(0.05, 0.6)):
+        while not self._done.wait(self._rng.uniform(0.2, 2.5)):  # some die before they have started, and some at work
             if pids := worker_pids(self._aws, self._function_name):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self._rng.choice(pids), signal.SIGKILL)
