@@ -48,10 +48,11 @@ pictures: $(INSTALLED) $(BUILT) ## Draw docs/demo.svg, from a run of the demo, a
 bench: $(INSTALLED) $(BUILT) ## Measure speed and cost beside a peer, and draw the charts in docs/
 	@python -m benchmarks
 
-lint: style $(CHECKOV_INSTALLED) $(BUILT) ## Check style, types, layers, contracts, workflows, the template and security
+lint: style $(CHECKOV_INSTALLED) $(BUILT) ## Check style, types, layers, contracts, twins, workflows, the template and security
 	mypy
 	PYTHONPATH=functions:. lint-imports --no-logo --no-cache
 	check-jsonschema --check-metaschema contracts/*.schema.json contracts/earlier/*/*.schema.json
+	pytest --quiet --no-header --no-summary tests/unit/test_docs.py -k translated
 	actionlint
 	zizmor --offline --quiet --strict-collection .github
 	check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml

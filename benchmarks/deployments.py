@@ -26,8 +26,11 @@ CONCURRENCY = 5
 PEER = Path(__file__).parent / "peer"
 PEER_BUILD = ROOT / ".aws-sam" / "peer"
 _PEER_STACK = "peer"
-# The peer publishes no outcome events, so the product does not either.
+# The peer publishes no outcome events, so the product does not either. Nor does it ask about what has waited long: a
+# full queue is to show the pace of the stops, and `late` that of the questions.
+STALE_AFTER_SECONDS = 600
 _PARAMETERS = {
+    "StaleAfterSeconds": str(STALE_AFTER_SECONDS),
     "MaxConcurrency": str(CONCURRENCY),
     "MaxReceiveCount": "6",
     "EventBusName": '""',

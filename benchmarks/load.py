@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
-from benchmarks.deployments import Deployment, message
+from benchmarks.deployments import STALE_AFTER_SECONDS, Deployment, message
 from benchmarks.meters import Cost, measured, table_units, windows
 from sandbox.metrics import percentile
 from sandbox.stack import wait_for
@@ -19,7 +19,7 @@ Task = tuple[str, str, str]
 _COUNTED_STOPS = 100
 _SINGLES_A_SECOND = 10
 _SECONDS = 120.0  # what is not done by then is told as left
-_LATE_MS = 60_000  # StaleAfterSeconds is 30
+_LATE_MS = 2_000 * STALE_AFTER_SECONDS
 _SLOWEST_PER_SECOND = 20
 _numbers = itertools.count()
 
