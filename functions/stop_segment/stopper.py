@@ -163,7 +163,8 @@ class Batch:
     async def _see(self, event: Event) -> Served:
         (task,) = event.tasks
         known = Served([Done(task.task_id, Outcome.KNOWN)])
-        if self._stopper.remembers(task, event.time_ms):
+        # One that was tried before has opened the task perhaps, after a room's end that found it closed.
+        if not event.is_second_try and self._stopper.remembers(task, event.time_ms):
             return known
         record = await self._reads.read(task) or Record()
         if record.covers(event.time_ms):

@@ -64,6 +64,11 @@ async def record_first(self: Batch, task: Task, event: Event, record: Record) ->
 
 
 _decide_and_stop = Batch._decide_and_stop
+_see = Batch._see
+
+
+async def see_as_if_for_the_first_time(self: Batch, event: Event) -> Served:
+    return await _see(self, replace(event, is_second_try=False))
 
 
 async def read_tasks_before_the_end_is_written(self: Batch, event: Event) -> Served:
@@ -170,6 +175,13 @@ BREAKS = [
         in_batch("_see", read_room_before_the_sighting_is_written),
         "a slice and a room's end",
         PREEMPTION,
+        "lost",
+    ),
+    Break(
+        "a sighting whose stop failed is taken for one that says nothing new",
+        in_batch("_see", see_as_if_for_the_first_time),
+        "two sessions and their slices",
+        FAULT,
         "lost",
     ),
     Break(

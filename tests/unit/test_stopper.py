@@ -152,6 +152,11 @@ class TestSightings:
             assert environment.serve(sighting(T + later_ms)) == [KNOWN]
             assert not environment.did
 
+    def test_one_that_was_tried_before_looks_whether_the_room_is_over(self, environment: Environment) -> None:
+        environment.serve(sighting())
+        assert environment.serve(replace(sighting(T + 1), is_second_try=True)) == [KNOWN]
+        assert environment.did["read"]
+
     def test_an_older_sighting_looks_whether_the_room_is_over(self, environment: Environment) -> None:
         environment.serve(sighting())
         assert environment.serve(sighting(T - 1)) == [KNOWN]
