@@ -38,7 +38,10 @@ WINDOW_SECONDS = 1.005
 # As long as a call takes whose answer comes after 200 ms: then a message alone costs no more than without a gap.
 GAP_SECONDS = 0.21
 # The part of the gap at the beginning of an invocation: it reads the table first anyway.
-LEAD_SECONDS = 0.005
+LEAD_SECONDS = 0.012
+# How far the requests of a burst are apart: as long as a record takes to be written, so that the last one of a batch
+# finds no queue before the table.
+STEP_SECONDS = 0.004
 RECOVERY_SECONDS = 10
 MOST_SLOWED = 4
 _BATCH = 10
@@ -56,29 +59,33 @@ class Pace:
     train
         How many make a train, at most.
     burst
-        How many of these leave at once.
+        How many of these leave right behind each other.
+    step_seconds
+        How far the requests of a burst are apart.
     pause_seconds
-        How far the bursts of a train are apart.
+        How far the last request of a burst and the first one of the next are apart.
     gap_seconds
         How far a train is behind the last request of the one before.
     """
 
     train: int
     burst: int
+    step_seconds: float
     pause_seconds: float
     gap_seconds: float
 
     def length_seconds(self, requests: int) -> float:
         """Say how far the first and the last of so many requests of a train are apart."""
-        return (requests - 1) // self.burst * self.pause_seconds
+        pauses = (requests - 1) // self.burst
+        return pauses * self.pause_seconds + (requests - 1 - pauses) * self.step_seconds
 
 
 def pace(per_second: int) -> Pace:
     """Find a pace that lets at most so many requests arrive in any second, however they are divided into trains.
 
     Let a second hold one more than `trains` full ones. They are of `trains + 1` trains at least, with gaps between
-    them, and fill so many bursts that there are `bursts - 1` pauses for each gap: the pause is chosen so that this
-    takes WINDOW_SECONDS. Every further train saves a pause at most and costs a gap, which is no shorter. So more and
+    them, and fill so many bursts that there are `bursts - 1` pauses for each gap: the pause, with the steps, is chosen so
+    that this takes WINDOW_SECONDS. Every further train saves a pause at most and costs a gap, which is no shorter. So more and
     shorter trains take no less. The largest burst for which this holds is taken.
     """
     trains = math.ceil(per_second / _BATCH)
@@ -90,7 +97,10 @@ def pace(per_second: int) -> Pace:
     )
     burst = next(fits, 1)
     pauses = max(1, train // burst - 1)
-    return Pace(train, burst, (period_seconds - gap_seconds) / pauses, gap_seconds)
+    spare_seconds = period_seconds - gap_seconds
+    step_seconds = min(STEP_SECONDS, spare_seconds / max(1, train - 1))
+    pause_seconds = (spare_seconds - (train - 1 - pauses) * step_seconds) / pauses
+    return Pace(train, burst, step_seconds, pause_seconds, gap_seconds)
 
 
 class Turn:
