@@ -38,7 +38,7 @@ WINDOW_SECONDS = 1.005
 # As long as a call takes whose answer comes after 200 ms: then a message alone costs no more than without a gap.
 GAP_SECONDS = 0.21
 # The part of the gap at the beginning of an invocation: it reads the table first anyway.
-LEAD_SECONDS = 0.012
+LEAD_SECONDS = 0.008
 # How far the requests of a burst are apart: as long as a record takes to be written, so that the last one of a batch
 # finds no queue before the table.
 STEP_SECONDS = 0.004
