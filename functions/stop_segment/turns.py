@@ -84,9 +84,9 @@ def pace(per_second: int) -> Pace:
     """Find a pace that lets at most so many requests arrive in any second, however they are divided into trains.
 
     Let a second hold one more than `trains` full ones. They are of `trains + 1` trains at least, with gaps between
-    them, and fill so many bursts that there are `bursts - 1` pauses for each gap: the pause, with the steps, is chosen so
-    that this takes WINDOW_SECONDS. Every further train saves a pause at most and costs a gap, which is no shorter. So more and
-    shorter trains take no less. The largest burst for which this holds is taken.
+    them, and fill so many bursts that there are `bursts - 1` pauses for each gap: the pause, with the steps, is chosen
+    so that this takes WINDOW_SECONDS. Every further train saves a pause at most and costs a gap, which is no shorter.
+    So more and shorter trains take no less. The largest burst for which this holds is taken.
     """
     trains = math.ceil(per_second / _BATCH)
     train = per_second // trains
