@@ -39,8 +39,8 @@ explore: $(INSTALLED) ## Walk every history of small worlds: each order, and eac
 faults: $(INSTALLED) $(BUILT) ## Break everything on purpose, under load, and count what is lost; SEED=1
 	@python -m tests.faults --seed $(or $(SEED),1)
 
-mutants: $(MUTANTS)/.installed ## Change the code in small ways, and see whether the tests notice
-	@$(MUTANTS)/bin/python -m tests.mutants
+mutants: $(MUTANTS)/.installed ## Change the code in small ways, and see whether the tests notice; ONLY="turns calls"
+	@$(MUTANTS)/bin/python -m tests.mutants $(ONLY)
 
 pictures: $(INSTALLED) $(BUILT) ## Draw docs/demo.svg, from a run of the demo, and docs/dashboard.svg, from a run under load
 	@python -m sandbox.pictures

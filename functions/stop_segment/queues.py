@@ -35,7 +35,7 @@ class Queues:
     """
 
     def __init__(
-        self, client: SQSClient, event_queue_url: str, dead_letter_queue_url: str, failed_stop_queue_url: str = ""
+        self, client: SQSClient, event_queue_url: str, dead_letter_queue_url: str, failed_stop_queue_url: str
     ) -> None:
         self._client = client
         self._event_queue_url = event_queue_url

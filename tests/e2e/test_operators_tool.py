@@ -69,7 +69,7 @@ def write_letters(
     stack: Sandbox, bodies: list[str], *, kind: str = "exhausted", event_time_ms: int | None = None
 ) -> None:
     """Write dead letters as the function does."""
-    queues = Queues(stack.aws.client("sqs"), stack.outputs["EventQueueUrl"], stack.outputs["DeadLetterQueueUrl"])
+    queues = Queues(stack.aws.client("sqs"), stack.outputs["EventQueueUrl"], stack.outputs["DeadLetterQueueUrl"], "")
     time_ms = now_ms() if event_time_ms is None else event_time_ms
     failures = [
         Failure(f"source-{n}", "handle", body, 3, time_ms, time_ms, KINDS[kind]) for n, body in enumerate(bodies)

@@ -9,6 +9,7 @@ from botocore.exceptions import EndpointConnectionError
 from sandbox.embedded_aws import EmbeddedAws
 from stop_segment.errors import InvalidMessage, NoTimeLeft, Rejected, Retryable, StopError
 from stop_segment.failures import Failure
+from stop_segment.notices import notice
 from stop_segment.queues import Queues
 from tests.second_opinion import moto_client
 
@@ -19,12 +20,13 @@ REJECTED = Rejected("InvalidParameter.NotExistAppId", "the API answered HTTP 400
 
 
 class Sqs:
-    """Two queues and what is asked of SQS about them."""
+    """The queues and what is asked of SQS about them."""
 
     def __init__(self, client: Any) -> None:
         self.client = client
-        self.event_queue, self.dead_letter_queue = (
-            self.client.create_queue(QueueName=f"{name}-{uuid4().hex}")["QueueUrl"] for name in ("events", "letters")
+        self.event_queue, self.dead_letter_queue, self.failed_stop_queue = (
+            self.client.create_queue(QueueName=f"{name}-{uuid4().hex}")["QueueUrl"]
+            for name in ("events", "letters", "failed-stops")
         )
         self.asked: list[dict[str, Any]] = []
 
@@ -32,7 +34,7 @@ class Sqs:
         self.asked.append(params)
 
     def queues(self) -> Queues:
-        return Queues(self.client, self.event_queue, self.dead_letter_queue)
+        return Queues(self.client, self.event_queue, self.dead_letter_queue, self.failed_stop_queue)
 
     def receive(self, queue: str, count: int) -> list[dict[str, Any]]:
         """Receive so many messages; they stay invisible."""
@@ -84,6 +86,15 @@ def failure(
 
 def attributes(letter: dict[str, Any]) -> dict[str, tuple[str, str]]:
     return {name: (value["DataType"], value["StringValue"]) for name, value in letter["MessageAttributes"].items()}
+
+
+def test_a_notice_is_all_that_workflows_are_told(sqs: Sqs) -> None:
+    letters = [(failure("m-1"), "rejected"), (failure("m-2", error=InvalidMessage("NotJson", "no")), "invalid_message")]
+    assert sqs.queues().send_notices(letters, NOW_MS) == {"m-1", "m-2"}
+    told = sqs.receive(sqs.failed_stop_queue, 2)
+    assert sorted(one["Body"] for one in told) == sorted(notice(one, kind, NOW_MS) for one, kind in letters)
+    assert not any(attributes(one) for one in told if "MessageAttributes" in one)
+    assert sqs.receive(sqs.dead_letter_queue, 0) == []
 
 
 class TestDeadLetters:
@@ -164,11 +175,11 @@ class TestDeadLetters:
             sqs.client.meta.events.unregister("after-call.sqs.SendMessageBatch", leave_out)
 
     def test_without_the_queue_no_letter_counts_as_sent(self, sqs: Sqs) -> None:
-        queues = Queues(sqs.client, sqs.event_queue, sqs.dead_letter_queue + "-gone")
+        queues = Queues(sqs.client, sqs.event_queue, sqs.dead_letter_queue + "-gone", sqs.failed_stop_queue)
         assert queues.send_dead_letters([(failure(), "rejected")], NOW_MS) == set()
 
     def test_while_sqs_is_away_no_letter_counts_as_sent(self, sqs: Sqs, aws_away: EmbeddedAws) -> None:
-        queues = Queues(aws_away.client("sqs"), sqs.event_queue, sqs.dead_letter_queue)
+        queues = Queues(aws_away.client("sqs"), sqs.event_queue, sqs.dead_letter_queue, sqs.failed_stop_queue)
         assert queues.send_dead_letters([(failure(), "rejected")], NOW_MS) == set()
 
     def test_no_letters_are_no_call(self, sqs: Sqs) -> None:
@@ -246,7 +257,7 @@ class TestPostpone:
         assert {message["Body"] for message in sqs.receive(sqs.event_queue, 2)} == {one.body for one in failures[10:]}
 
     def test_without_the_queue_its_own_visibility_time_out_applies(self, sqs: Sqs) -> None:
-        queues = Queues(sqs.client, sqs.event_queue + "-gone", sqs.dead_letter_queue)
+        queues = Queues(sqs.client, sqs.event_queue + "-gone", sqs.dead_letter_queue, sqs.failed_stop_queue)
         queues.postpone([failure(error=Retryable("Timeout", "too late"))], lambda: 1.0)
 
 

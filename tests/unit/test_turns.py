@@ -141,6 +141,25 @@ class TestPaces:
         assert usual.length_seconds(5) <= 0.016
         assert usual.length_seconds(10) == pytest.approx(0.125)
 
+    @pytest.mark.parametrize(
+        ("per_second", "train", "burst", "length_seconds", "gap_seconds"),
+        [
+            (1, 1, 1, 0, WINDOW_SECONDS),
+            (2, 2, 1, WINDOW_SECONDS / 2, WINDOW_SECONDS / 2),
+            (8, 8, 1, WINDOW_SECONDS - GAP_SECONDS, GAP_SECONDS),
+            (12, 6, 2, WINDOW_SECONDS / 2 - GAP_SECONDS, GAP_SECONDS),
+            (30, 10, 5, WINDOW_SECONDS / 3 - GAP_SECONDS, GAP_SECONDS),
+            (75, 9, 9, 0, WINDOW_SECONDS / 8),
+        ],
+    )
+    def test_bursts_are_as_long_as_may_be(
+        self, per_second: int, train: int, burst: int, length_seconds: float, gap_seconds: float
+    ) -> None:
+        chosen = pace(per_second)
+        assert (chosen.train, chosen.burst) == (train, burst)
+        assert chosen.length_seconds(train) == pytest.approx(length_seconds)
+        assert chosen.gap_seconds == pytest.approx(gap_seconds)
+
 
 class TestAnyArrivals:
     @given(st.integers(1, 12), VISITS, FREEZES)
@@ -225,8 +244,12 @@ def test_whoever_has_no_time_left_is_told_at_once() -> None:
 
 def test_an_invocation_without_time_gets_no_turn_though_one_is_free() -> None:
     async def main(loop: VirtualLoop) -> None:
-        visitors = await visit_all(loop, Turns(1, loop.time), [(0.0, -0.001)])
-        assert not visitors.given
+        turns = Turns(1, loop.time)
+        with pytest.raises(NoTimeLeft) as refused:
+            await turns.take(lambda: -0.001)
+        assert refused.value.code == "NoTimeLeft"
+        assert refused.value.message == "the invocation ends before this call's turn; it is tried again"
+        assert await turns.take(lambda: 0.0)
 
     run(main)
 
@@ -471,16 +494,22 @@ class TestFromWhenATurnCounts:
 
         run(main)
 
-    def test_one_fast_answer_of_long_ago_slows_nothing_down(self) -> None:
+    @pytest.mark.parametrize(
+        ("per_second", "slower_ones", "lost_seconds"), [(1, 6, 0.4), (1, 7, 0.0), (2, 13, 0.4), (2, 15, 0.0)]
+    )
+    def test_one_fast_answer_of_long_ago_slows_nothing_down(
+        self, per_second: int, slower_ones: int, lost_seconds: float
+    ) -> None:
         async def main(loop: VirtualLoop) -> None:
-            turns = Turns(1, loop.time)
-            for seconds in [0.1] + [0.5] * 8:
+            turns = Turns(per_second, loop.time)
+            for seconds in [0.1] + [0.5] * slower_ones:
                 await taken(turns, seconds)
             await asyncio.sleep(10)
             began = loop.time()
-            await taken(turns, 0.5)
+            for _ in range(per_second):
+                await taken(turns, 0.5)
             await turns.take(lambda: FOREVER)
-            assert loop.time() - began == pytest.approx(WINDOW_SECONDS)
+            assert loop.time() - began == pytest.approx(lost_seconds + WINDOW_SECONDS)
 
         run(main)
 
