@@ -164,6 +164,11 @@ def send_steadily(deployment: Deployment, tasks: Sequence[Task], messages_per_se
     return sent
 
 
+def running(deployment: Deployment, tasks: Sequence[Task]) -> int:
+    """Count the tasks that run."""
+    return sum(deployment.rtc.is_running(*task) for task in tasks)
+
+
 def running_tasks(deployment: Deployment, count: int, start_time_ms: int | None = None) -> list[Task]:
     """Let so many tasks run, each in a room of its own, and forget what was before."""
     deployment.rtc.forget()
@@ -189,7 +194,7 @@ def _let_loose(
         "stops": len(tasks),
         "api_requests": len(requests),
         "api_refusals": sum(1 for request in requests if request.http_status == 429),
-        "still_running": sum(1 for task in tasks if deployment.rtc.is_running(*task)),
+        "still_running": running(deployment, tasks),
         "not_done": 0 if emptied else sum(deployment.waiting()),
         "dead_letters": deployment.dead_letters(),
     }

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.deployments import Deployment, message
-from benchmarks.load import Task, running_tasks, send_steadily
+from benchmarks.load import running, running_tasks, send_steadily
 from benchmarks.meters import log_lines
 from sandbox.faults import SERVICE_UNAVAILABLE
 from sandbox.metrics import percentile
@@ -35,7 +35,7 @@ def outage(deployment: Deployment) -> dict[str, Any]:
     for task in fresh:
         deployment.rtc.start_task(*task)
     sent = send_steadily(deployment, fresh, _FRESH_A_SECOND)
-    while (left := _running(deployment, backlog) + _running(deployment, fresh)) and time.time() < back + _SECONDS:
+    while (left := running(deployment, [*backlog, *fresh])) and time.time() < back + _SECONDS:
         time.sleep(_POLL_SECONDS)
     stopped = {
         request.task: request.received_at
@@ -57,10 +57,6 @@ def outage(deployment: Deployment) -> dict[str, Any]:
             **_times([stopped[task] - sent[task] for task in fresh if task in stopped]),
         },
     }
-
-
-def _running(deployment: Deployment, tasks: Sequence[Task]) -> int:
-    return sum(deployment.rtc.is_running(*task) for task in tasks)
 
 
 def _requeued(deployment: Deployment, since: float) -> int:

@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from benchmarks.deployments import Deployment, message
-from benchmarks.load import Task, running_tasks
+from benchmarks.load import Task, running, running_tasks
 from benchmarks.meters import Cost, function_seconds, log_lines, measured
-from sandbox.stack import STACK_NAME
+from sandbox.stack import make_due, resource
 
 ROOMS = 5_000
 GONE = 0.05
@@ -51,20 +51,13 @@ def sweep_gone(deployment: Deployment) -> dict[str, dict[str, Any]]:
 
 def _sweeper(deployment: Deployment) -> Deployment:
     """Give the deployment as seen from the sweeper: its log and its time are those that are measured."""
-    return replace(deployment, function_name=_resource(deployment, "SweepRoomsFunction"))
-
-
-def _resource(deployment: Deployment, logical_id: str) -> str:
-    client = deployment.aws.client("cloudformation")
-    found = client.describe_stack_resource(StackName=STACK_NAME, LogicalResourceId=logical_id)
-    physical_id: str = found["StackResourceDetail"]["PhysicalResourceId"]
-    return physical_id
+    return replace(deployment, function_name=resource(deployment.aws, "SweepRoomsFunction"))
 
 
 @contextlib.contextmanager
 def _unscheduled(deployment: Deployment) -> Iterator[None]:
     """Keep the schedule from sweeping, too."""
-    client, rule = deployment.aws.client("events"), _resource(deployment, "SweepSchedule").rpartition("/")[2]
+    client, rule = deployment.aws.client("events"), resource(deployment.aws, "SweepSchedule").rpartition("/")[2]
     client.disable_rule(Name=rule)
     yield
     client.enable_rule(Name=rule)
@@ -86,7 +79,7 @@ def _settle(deployment: Deployment) -> None:
 def _sweep(sweeper: Deployment, tasks: Sequence[Task], gone: Sequence[Task] = (), *, sweeps: int = 1) -> dict[str, Any]:
     """Sweep so often, and then until the tasks of the rooms that are gone are stopped."""
     began, runs = time.time(), list[Cost]()
-    while len(runs) < sweeps or (_running(sweeper, gone) and len(runs) < _MOST_SWEEPS):
+    while len(runs) < sweeps or (running(sweeper, gone) and len(runs) < _MOST_SWEEPS):
         _make_due(sweeper, gone if runs else tasks)
         with measured(sweeper, closely=True) as cost:
             _invoke(sweeper)
@@ -102,32 +95,18 @@ def _sweep(sweeper: Deployment, tasks: Sequence[Task], gone: Sequence[Task] = ()
         "busiest_second": sweeper.rtc.busiest_second(_QUESTION),
         "messages": sum(line["message"] == "room gone" for line in log_lines(sweeper, began, '"room gone"')),
         "stops": sum(1 for request in requests if request.action == "StopSegment"),
-        "still_running": _running(sweeper, gone),
+        "still_running": running(sweeper, gone),
         **{name: sum(getattr(run, name) for run in runs) for name in _SPENT},
         "double_late_ms": max(run.double_late_ms for run in runs),
     }
-
-
-def _running(deployment: Deployment, tasks: Sequence[Task]) -> int:
-    return sum(deployment.rtc.is_running(*task) for task in tasks)
 
 
 def _make_due(deployment: Deployment, tasks: Sequence[Task]) -> None:
     """Let so much time pass that the rooms are to be looked at."""
     client = deployment.aws.client("dynamodb")
 
-    def make_due(task: Task) -> None:
-        with contextlib.suppress(client.exceptions.ConditionalCheckFailedException):
-            client.update_item(
-                TableName=deployment.table_name,
-                Key={"room": {"S": f"{task[0]}#{task[1]}"}, "task_id": {"S": "#room"}},
-                UpdateExpression="SET check_at = :long_ago",
-                ConditionExpression="attribute_exists(check_at)",
-                ExpressionAttributeValues={":long_ago": {"N": "0"}},
-            )
-
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(make_due, tasks))
+        list(threads.map(lambda task: make_due(client, deployment.table_name, task[0], task[1]), tasks))
 
 
 def _invoke(sweeper: Deployment) -> None:

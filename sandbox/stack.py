@@ -121,20 +121,12 @@ class Sandbox:
 
     def resource(self, logical_id: str) -> str:
         """Return the physical id of what template.yaml calls so."""
-        return _resource(self.aws, logical_id)
+        return resource(self.aws, logical_id)
 
     def sweep(self, room_ids: Iterable[str]) -> dict[str, Any]:
         """Let the time of these rooms have come, where they are watched, and sweep once; return what Lambda answers."""
-        dynamodb = self.client("dynamodb")
         for room_id in room_ids:
-            with contextlib.suppress(dynamodb.exceptions.ConditionalCheckFailedException):
-                dynamodb.update_item(
-                    TableName=self.outputs["SegmentTableName"],
-                    Key={"room": {"S": f"{APP_ID}#{room_id}"}, "task_id": {"S": "#room"}},
-                    UpdateExpression="SET check_at = :long_ago",
-                    ConditionExpression="attribute_exists(check_at)",
-                    ExpressionAttributeValues={":long_ago": {"N": "0"}},
-                )
+            make_due(self.client("dynamodb"), self.outputs["SegmentTableName"], APP_ID, room_id)
         answer: dict[str, Any] = self.client("lambda").invoke(
             FunctionName=self.resource("SweepRoomsFunction"), Payload=b"{}"
         )
@@ -158,13 +150,26 @@ def _plain(attribute: Mapping[str, Any]) -> Any:
 
 @functools.cache
 def _log_reader(aws: EmbeddedAws, log_group: str) -> LogReader:
-    return LogReader(_client(aws, "logs"), _resource(aws, log_group))
+    return LogReader(_client(aws, "logs"), resource(aws, log_group))
 
 
-def _resource(aws: EmbeddedAws, logical_id: str) -> str:
+def resource(aws: EmbeddedAws, logical_id: str) -> str:
+    """Return the physical id of what template.yaml calls so."""
     answer = _client(aws, "cloudformation").describe_stack_resource(StackName=STACK_NAME, LogicalResourceId=logical_id)
     physical_id: str = answer["StackResourceDetail"]["PhysicalResourceId"]
     return physical_id
+
+
+def make_due(dynamodb: Any, table_name: str, app_id: str, room_id: str) -> None:
+    """Let the time have come when the sweeper looks at a room, if it is watched."""
+    with contextlib.suppress(dynamodb.exceptions.ConditionalCheckFailedException):
+        dynamodb.update_item(
+            TableName=table_name,
+            Key={"room": {"S": f"{app_id}#{room_id}"}, "task_id": {"S": "#room"}},
+            UpdateExpression="SET check_at = :long_ago",
+            ConditionExpression="attribute_exists(check_at)",
+            ExpressionAttributeValues={":long_ago": {"N": "0"}},
+        )
 
 
 @functools.cache
