@@ -29,7 +29,7 @@ MOST_RECEIVES = "4"
 # What fails for ever is given up at once: nobody waits an hour for it.
 USUAL_SETTINGS = {"MAX_RECEIVE_COUNT": "3", "GIVE_UP_AFTER_MINUTES": "0"}
 # The function's time-out, and a little: the embedded AWS loses a batch now and then, which comes back after that.
-VISIBILITY_SECONDS = 70
+VISIBILITY_SECONDS = "70"
 
 
 @dataclass(frozen=True)
@@ -228,4 +228,6 @@ def _waves(stories: Sequence[Story], most_copies: int, rng: Random) -> tuple[lis
 def stage() -> Iterator[Stage]:
     """Deploy the stack, with a proxy in which AWS calls may fail."""
     with sandbox({"MaxReceiveCount": MOST_RECEIVES}, app_ids={APP_ID}) as box, aws_faults(box.aws) as proxy:
+        attributes = {"VisibilityTimeout": VISIBILITY_SECONDS}
+        box.client("sqs").set_queue_attributes(QueueUrl=box.outputs["EventQueueUrl"], Attributes=attributes)
         yield Stage(box, proxy)
