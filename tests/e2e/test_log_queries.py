@@ -387,11 +387,13 @@ def test_the_slowest_stop_is_the_first_and_took_as_long_as_its_metric_says(troub
     times = [row["ms_to_stop"] for row in rows]
     assert times == sorted(times, reverse=True)
     (stop,) = [row for row in rows if row["room_id"] == trouble.room.id]
-    metrics = [line for line in trouble.logs[query.log_group] if "TimeToStop.0" in line]
-    (measured,) = [
-        m["TimeToStop.0"] for m in metrics if 0 <= m["@timestamp"] - stop["@timestamp"] < 5 and "Stopped" in m
-    ][:1]
-    assert measured <= stop["ms_to_stop"] < measured + 5000
+    # Metrics are told at the end of an invocation, and name no room: others' may be among those of the next seconds.
+    measured = [
+        line["TimeToStop.0"]
+        for line in trouble.logs[query.log_group]
+        if "TimeToStop.0" in line and 0 <= line["@timestamp"] - stop["@timestamp"] < 5_000
+    ]
+    assert any(ms <= stop["ms_to_stop"] < ms + 2_000 for ms in measured)
 
 
 @pytest.mark.parametrize(
