@@ -5,6 +5,7 @@
     asked: exists    gone          gone, a minute later    exists
     ---------|---------|----------------------|---------------|-----> time
                     gone_at            RoomGone, T = gone_at     gone_at is forgotten
+                                       gone_at is now
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Check:
     check_at_ms
         When to look at it again, Unix ms.
     gone_at_ms
-        Since when it is gone, Unix ms; None: it is there.
+        When it was last found gone, Unix ms; None: it is there.
     to_stop
         The tasks to be stopped.
     stop_time_ms
@@ -66,7 +67,8 @@ def decide_check(
         # Gone for the first time, or for the first time since something was heard of it. Once is not enough: a room
         # is away for a moment when its last user's connection breaks.
         return Check(asked_at_ms + GONE_AGAIN_MS, asked_at_ms, (), asked_at_ms)
-    return Check(next_sweep_ms, gone_at_ms, tuple(sorted(open_tasks)), gone_at_ms)
+    # From now on this is the first of two: a session that began between them, untold, is stopped by the next sweep.
+    return Check(next_sweep_ms, asked_at_ms, tuple(sorted(open_tasks)), gone_at_ms)
 
 
 def _told_since(record: Record, time_ms: int) -> bool:

@@ -458,7 +458,7 @@ class World:
         return [session for session in self.rtc.sessions if session.runs_at(self._now_ms)]
 
     def live(self, sweeps: int = 0) -> World:
-        """Deliver everything, until all of it is done; then sweep so often, and serve what the sweeper sends."""
+        """Deliver everything, until all of it is done; when the rooms are gone, sweep so often, and serve that."""
         asyncio.run(self._live(sweeps))
         return self
 
@@ -472,6 +472,7 @@ class World:
     async def _live(self, sweeps: int) -> None:
         await self._deliver(self._history.invocations)
         await self._serve_the_rest()
+        self._now_ms = max(self._now_ms, *(ms(room.ends) for room in self._history.rooms))
         for _ in range(sweeps):
             at = (self._now_ms - _EPOCH_MS) // 1000 + _SWEEPS_SECONDS
             await self._deliver([Invocation(at, (), sweeps=True)])

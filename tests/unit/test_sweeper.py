@@ -189,6 +189,12 @@ class TestGone:
         world.sweep(GONE_AGAIN_MS)
         assert world.sent == [(ROOM, ["audio"], T + GONE_AGAIN_MS)]
 
+    def test_what_began_untold_after_the_first_answer_is_stopped_by_the_next_sweep(self, world: World) -> None:
+        world.open(AUDIO)
+        for after_ms in (0, GONE_AGAIN_MS, SWEEP_MS):
+            world.sweep(after_ms)
+        assert world.sent == [(ROOM, ["audio"], T), (ROOM, ["audio"], T + GONE_AGAIN_MS)]
+
     def test_what_the_queue_does_not_take_is_sent_by_the_next_sweep(self, world: World) -> None:
         world.open(AUDIO)
         world.queue_takes = False
@@ -196,7 +202,7 @@ class TestGone:
         world.sweep(GONE_AGAIN_MS)
         world.queue_takes = True
         world.sweep(SWEEP_MS)
-        assert world.sent == [(ROOM, ["audio"], T)]
+        assert world.sent == [(ROOM, ["audio"], T + GONE_AGAIN_MS)]
 
     def test_a_task_that_began_after_the_room_was_gone_goes_on(self, world: World) -> None:
         world.open(AUDIO)

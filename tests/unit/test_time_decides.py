@@ -12,15 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from receive_callback.slices import QueuedSlices, Slice
 from stop_segment.events import Event, EventType
 from stop_segment.rules import Outcome
 from tests.unit.memory_dynamo import Item
 from tests.unit.rtc_model import (
+    EPOCH,
     SETTINGS,
     History,
     Invocation,
@@ -392,27 +395,45 @@ class Day:
 
 
 def messages_of(draw: Draw, day: Day) -> list[Message]:
-    slices = range(day.starts + SLICE_SECONDS, day.starts + day.lasts + SLICE_SECONDS, SLICE_SECONDS)
-    some = draw(st.sets(st.sampled_from(list(slices)[-3:]), max_size=2))
-    told = [
-        Message(SIGHTING, at, ("audio",), ahead=draw(st.sampled_from((0, None))), lag=draw(LAGS)) for at in sorted(some)
-    ]
+    slices = list(range(day.starts + SLICE_SECONDS, day.starts + day.lasts + SLICE_SECONDS, SLICE_SECONDS))
+    some = draw(st.sets(st.sampled_from(slices[:2] + slices[-3:]), max_size=3))
+    told = [Message(SIGHTING, at, ("audio",), lag=draw(LAGS)) for at in sorted(some)]
     if draw(st.booleans()):
         told.append(Message(ROOM_DESTROY, day.starts + day.lasts, lag=draw(LAGS)))
     return told
 
 
+def queued_of(draw: Draw, callbacks: Sequence[Message]) -> list[Message]:
+    """Give them to two environments of the callback function, each with a memory of its own; return what they queue."""
+    now = 0
+    memories = [QueuedSlices(10_000, lambda: now) for _ in range(2)]
+    queued = []
+    for callback in sorted(callbacks, key=lambda callback: callback.sent):
+        now, memory = callback.sent, draw(st.sampled_from(memories))
+        if callback.type is SIGHTING:
+            found = Slice("app", callback.room_id, callback.task_ids[0], EPOCH + timedelta(seconds=callback.at))
+            if found in memory:
+                continue
+            memory.add(found)
+        else:
+            memory.forget(("app", callback.room_id))
+        queued.append(callback)
+    return queued
+
+
 @st.composite
-def days_without_starts(draw: Draw) -> History:
+def days_without_starts(draw: Draw) -> tuple[History, list[Event]]:
+    """Make days of callbacks alone; return what is queued of them as a history, and all that they tell."""
     days: list[Day] = []
     at = 0
     for _ in range(draw(st.integers(1, 3))):
         day = Day(at, draw(st.sampled_from((5, 25, 70, 400))), draw(st.sampled_from((3, 40, 200, HOUR, 86_400))))
         days.append(day)
         at = day.starts + day.lasts + day.pause
-    messages = [message for day in days for message in messages_of(draw, day)]
+    callbacks = [callback for day in days for callback in messages_of(draw, day)]
+    messages = queued_of(draw, callbacks)
     invocations = [*invocations_of(draw, messages), *sweeps_of(draw, at)]
-    return History(
+    history = History(
         # A session that nobody stops runs until the next one begins.
         lives=tuple(
             Life("audio", day.starts, later.starts - 1 if later else None)
@@ -424,6 +445,7 @@ def days_without_starts(draw: Draw) -> History:
         items=draw(st.sampled_from(((), (), *ITEMS_OF_VERSION_0_1))),
         retry_seconds=draw(st.sampled_from((5, 30, 400, HOUR))),
     )
+    return history, [callback.event for callback in callbacks]
 
 
 def sweeps_of(draw: Draw, until: int) -> list[Invocation]:
@@ -470,23 +492,24 @@ def is_heard_of(session: Session, events: Sequence[Event]) -> bool:
 
 @thorough(100)
 @given(days_without_starts())
-def test_no_session_outlives_its_room_by_more_than_two_sweeps(history: History) -> None:
-    """Holds for every session of which a message tells that is not older than its start.
+def test_no_session_outlives_its_room_by_more_than_two_sweeps(told: tuple[History, list[Event]]) -> None:
+    """Holds for every session of which a callback tells that is not older than its start, be it queued or not.
 
     Whatever else is lost, and where nobody ever sends SegmentStarted.
     """
+    history, events = told
     world = World(history).live(sweeps=2)
-    assert [session for session in world.running if is_heard_of(session, history.events)] == []
+    assert [session for session in world.running if is_heard_of(session, events)] == []
 
 
 @thorough(100)
 @given(days_without_starts())
-def test_no_session_is_stopped_by_an_event_older_than_its_start(history: History) -> None:
+def test_no_session_is_stopped_by_an_event_older_than_its_start(told: tuple[History, list[Event]]) -> None:
     """Holds but for events that are first received while they are younger than StaleAfterSeconds.
 
     Or whose request is under way while the session begins.
     """
-    world = World(history).live(sweeps=2)
+    world = World(told[0]).live(sweeps=2)
     for request in world.rtc.requests:
         session, decision = request.ended, request.decision
         if session and decision.time_ms < session.started_ms <= decision.looked_ms:
