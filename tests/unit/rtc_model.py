@@ -472,7 +472,7 @@ class World:
     async def _live(self, sweeps: int) -> None:
         await self._deliver(self._history.invocations)
         await self._serve_the_rest()
-        self._now_ms = max(self._now_ms, *(ms(room.ends) for room in self._history.rooms))
+        self._now_ms = max([self._now_ms, *(ms(room.ends) for room in self._history.rooms)])
         for _ in range(sweeps):
             at = (self._now_ms - _EPOCH_MS) // 1000 + _SWEEPS_SECONDS
             await self._deliver([Invocation(at, (), sweeps=True)])
