@@ -138,10 +138,10 @@ class _Raw:
         return [self._content]
 
 
-def batch(first: int) -> dict[str, Any]:
-    """Make an SQS event of ten distinct stops."""
+def batch(first: int, messages: int = _MESSAGES_A_BATCH) -> dict[str, Any]:
+    """Make an SQS event of distinct stops."""
     sent = str(time.time_ns() // 1_000_000)
-    return {"Records": [_record(number, sent) for number in range(first, first + _MESSAGES_A_BATCH)]}
+    return {"Records": [_record(number, sent) for number in range(first, first + messages)]}
 
 
 def _record(number: int, sent_ms: str) -> dict[str, Any]:

@@ -155,14 +155,23 @@ def _latency(load: Results) -> Iterator[Table]:
 
 def _environments(load: list[Results]) -> Iterator[Table]:
     table = _table(
-        "Five slots, full batches, environments that take turns",
-        *("environments a slot", "API answers after, ms", "requests", "refused", "most in any second", "asked"),
+        "Slots whose environments take turns, full batches",
+        *(
+            "slots",
+            "messages a batch",
+            "environments a slot",
+            "API answers after, ms",
+            "requests",
+            "refused",
+            "most in any second",
+            "asked",
+        ),
         "a second",
     )
     for run in load:
         figures = [run["api_requests"], run["api_refusals"], run["busiest_second"]]
         table.add_row(
-            str(run["environments_a_slot"]),
+            *(str(run[key]) for key in ("slots", "messages_a_batch", "environments_a_slot")),
             *map(number, (1000 * run["answer_after_seconds"], *figures)),
             "<= 150",
             number(run["requests_per_second"]),

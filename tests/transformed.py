@@ -206,5 +206,7 @@ def _decided_by(node: object) -> set[str]:
 
 
 def _compared(parameter: str) -> list[str]:
-    """Give the values that conditions compare a parameter with."""
-    return re.findall(rf'\[{{"Ref": "{parameter}"}}, "([^"]*)"\]', json.dumps(template()["Conditions"]))
+    """Give the values that conditions compare a parameter with: of each condition the first, which makes it hold."""
+    pattern = rf'\[{{"Ref": "{parameter}"}}, "([^"]*)"\]'
+    found = [re.search(pattern, json.dumps(condition)) for condition in template()["Conditions"].values()]
+    return [comparison[1] for comparison in found if comparison]

@@ -40,7 +40,7 @@ Exit codes:
         "letters redrive --kind exhausted --newer-than 2h --yes",
         "room 661e room-1",
         "open",
-        "set MaxConcurrency=10",
+        "set MaxConcurrency=20",
     )
     + EXIT_CODES,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -143,7 +143,7 @@ def _switch(stack_name: str, output_format: str, *, on: bool) -> None:
         click.get_current_context().exit(NOT_ALL)
 
 
-@main.command("set", epilog=examples("set MaxConcurrency=10", "set MaxConcurrency=10 RtcQpsLimit=100 --yes"))
+@main.command("set", epilog=examples("set MaxConcurrency=20", "set MaxConcurrency=20 RtcQpsLimit=100 --yes"))
 @click.argument("assignments", nargs=-1, required=True, metavar="PARAMETER=VALUE...")
 @click.option("--yes", is_flag=True, help="Do it. Without this, only say what would be done.")
 @common_options

@@ -5,10 +5,11 @@ many slots, and in each of them one invocation follows another, wherever it runs
 it. That is why requests go in trains, and why an invocation ends no sooner than a gap after its last train::
 
     an invocation                                  the next one in this slot, in whatever environment
-    |  |||||   pause   |||||           gap            |  |||||   pause
-                              |<--------------------->|
+    |  | | | | |               gap            |  | | | | |
+             |<--------------------------------->|
 
-A second with more than a share would hold more bursts than the pauses and gaps between them allow: `pace` says why. The
+Of as many distances between requests as a full train has requests, one is a gap: so they are no shorter than a full
+train with its gap, however many trains there are, and `pace` makes these so long that a second holds a share. The
 API counts a request when it arrives, and that is not known here::
 
     sent ------------- arrived ------------- answered
@@ -35,17 +36,16 @@ from stop_segment.errors import NoTimeLeft
 
 # A second, and what even the fastest answer may have lost on its way.
 WINDOW_SECONDS = 1.005
-# As long as a call takes whose answer comes after 200 ms: then a message alone costs no more than without a gap.
-GAP_SECONDS = 0.21
+# As long as a stop takes whose answer comes after 200 ms, the table's part in it included: then a message alone costs
+# no more than without a gap.
+GAP_SECONDS = 0.22
 # The part of the gap at the beginning of an invocation: it reads the table first anyway.
-LEAD_SECONDS = 0.008
-# How far the requests of a burst are apart: as long as a record takes to be written, so that the last one of a batch
-# finds no queue before the table.
-STEP_SECONDS = 0.004
+LEAD_SECONDS = 0.01
 RECOVERY_SECONDS = 10
 MOST_SLOWED = 4
+# What SQS gives at once, at most.
 _BATCH = 10
-_LOOK_AGAIN_SECONDS = 0.02
+_LOOK_AGAIN_SECONDS = 0.005
 
 T = TypeVar("T")
 
@@ -58,49 +58,48 @@ class Pace:
     ----------
     train
         How many make a train, at most.
-    burst
-        How many of these leave right behind each other.
-    step_seconds
-        How far the requests of a burst are apart.
     pause_seconds
-        How far the last request of a burst and the first one of the next are apart.
+        How far the requests of a train are apart.
     gap_seconds
         How far a train is behind the last request of the one before.
     """
 
     train: int
-    burst: int
-    step_seconds: float
     pause_seconds: float
     gap_seconds: float
 
     def length_seconds(self, requests: int) -> float:
         """Say how far the first and the last of so many requests of a train are apart."""
-        pauses = (requests - 1) // self.burst
-        return pauses * self.pause_seconds + (requests - 1 - pauses) * self.step_seconds
+        return (requests - 1) * self.pause_seconds
+
+    @property
+    def per_second(self) -> float:
+        """How many requests a second full trains make."""
+        return self.train / (self.length_seconds(self.train) + self.gap_seconds)
 
 
 def pace(per_second: int) -> Pace:
-    """Find a pace that lets at most so many requests arrive in any second, however they are divided into trains.
+    """Find the pace that lets at most so many requests arrive in any second, and is the fastest one for a batch.
 
-    Let a second hold one more than `trains` full ones. They are of `trains + 1` trains at least, with gaps between
-    them, and fill so many bursts that there are `bursts - 1` pauses for each gap: the pause, with the steps, is chosen
-    so that this takes WINDOW_SECONDS. Every further train saves a pause at most and costs a gap, which is no shorter.
-    So more and shorter trains take no less. The largest burst for which this holds is taken.
+    Among those that are as fast it is the one that leaves least of the limit unused, in the longest trains.
     """
-    trains = math.ceil(per_second / _BATCH)
+    paces = (_pace(per_second, per_second // train) for train in range(min(per_second, 3 * _BATCH), 0, -1))
+    return min(paces, key=lambda found: (round(_batch_seconds(found), 6), -found.per_second))
+
+
+def _pace(per_second: int, trains: int) -> Pace:
+    """Divide a second into equal trains, each with a gap behind it that is no shorter than a pause."""
     train = per_second // trains
     period_seconds = WINDOW_SECONDS / trains
     gap_seconds = min(max(GAP_SECONDS, period_seconds / train), period_seconds)
-    fits = (
-        burst for burst in range(train, 1, -1) if not train % burst and train // burst * gap_seconds >= period_seconds
-    )
-    burst = next(fits, 1)
-    pauses = max(1, train // burst - 1)
-    spare_seconds = period_seconds - gap_seconds
-    step_seconds = min(STEP_SECONDS, spare_seconds / max(1, train - 1))
-    pause_seconds = (spare_seconds - (train - 1 - pauses) * step_seconds) / pauses
-    return Pace(train, burst, step_seconds, pause_seconds, gap_seconds)
+    return Pace(train, (period_seconds - gap_seconds) / max(1, train - 1), gap_seconds)
+
+
+def _batch_seconds(found: Pace) -> float:
+    """Say how long a batch takes at this pace, its last answer included."""
+    trains, rest = divmod(_BATCH - 1, found.train)
+    before_seconds = trains * (found.length_seconds(found.train) + found.gap_seconds)
+    return before_seconds + found.length_seconds(rest + 1) + max(found.gap_seconds, GAP_SECONDS)
 
 
 class Turn:

@@ -517,7 +517,7 @@ class TestFaultsOfOurs:
 
 class TestTimeLeft:
     ENOUGH_MS = 1000 * (CALL_SECONDS + SETTLING_SECONDS)
-    LEAD_MS = 10  # within that comes the first turn, which waits a little where the table has been read already
+    LEAD_MS = 20  # the first turn waits for `turns.LEAD_SECONDS`, where the table has been read already
 
     def test_a_call_that_may_not_end_in_time_is_not_made(
         self, function: Function, room: Room, told: Callable[[], Told]

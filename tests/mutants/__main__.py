@@ -19,7 +19,7 @@ from tests.mutants.survivors import explained, mutant, place
 
 ROOT = Path(__file__).parents[2]
 COPY = ROOT / ".mutants" / "copy"
-FUNCTIONS = ("functions/stop_segment", "functions/sweep_rooms")
+FUNCTIONS = ("functions/receive_callback", "functions/stop_segment", "functions/sweep_rooms")
 COPIED = (*FUNCTIONS, "contracts", "sandbox", "tests", "tools", "pyproject.toml")
 CHILDREN = 2
 NOTICED = ("killed", "timeout")

@@ -135,28 +135,22 @@ class TestPaces:
         rate = chosen.train / (chosen.length_seconds(chosen.train) + chosen.gap_seconds)
         assert least * per_second <= rate <= per_second
 
-    def test_half_a_batch_leaves_in_a_burst_and_the_other_half_soon(self) -> None:
-        usual = pace(150 // 5)
-        assert (usual.train, usual.burst, usual.gap_seconds) == (10, 5, GAP_SECONDS)
-        assert usual.length_seconds(5) <= 0.016
-        assert usual.length_seconds(10) == pytest.approx(0.125)
-
     @pytest.mark.parametrize(
-        ("per_second", "train", "burst", "length_seconds", "gap_seconds"),
+        ("per_second", "train", "length_seconds", "gap_seconds"),
         [
-            (1, 1, 1, 0, WINDOW_SECONDS),
-            (2, 2, 1, WINDOW_SECONDS / 2, WINDOW_SECONDS / 2),
-            (8, 8, 1, WINDOW_SECONDS - GAP_SECONDS, GAP_SECONDS),
-            (12, 6, 2, WINDOW_SECONDS / 2 - GAP_SECONDS, GAP_SECONDS),
-            (30, 10, 5, WINDOW_SECONDS / 3 - GAP_SECONDS, GAP_SECONDS),
-            (75, 9, 9, 0, WINDOW_SECONDS / 8),
+            pytest.param(1, 1, 0, WINDOW_SECONDS, id="one"),
+            pytest.param(4, 4, 3 / 4 * WINDOW_SECONDS, WINDOW_SECONDS / 4, id="the questions of one of ten slots"),
+            pytest.param(15, 5, WINDOW_SECONDS / 3 - GAP_SECONDS, GAP_SECONDS, id="ten slots"),
+            pytest.param(30, 10, WINDOW_SECONDS / 3 - GAP_SECONDS, GAP_SECONDS, id="five slots"),
+            pytest.param(75, 15, 0, WINDOW_SECONDS / 5, id="two slots"),
+            pytest.param(100_000, 25, 0, WINDOW_SECONDS / 4_000, id="no limit to speak of"),
         ],
     )
-    def test_bursts_are_as_long_as_may_be(
-        self, per_second: int, train: int, burst: int, length_seconds: float, gap_seconds: float
+    def test_the_fastest_pace_for_a_batch_is_taken(
+        self, per_second: int, train: int, length_seconds: float, gap_seconds: float
     ) -> None:
         chosen = pace(per_second)
-        assert (chosen.train, chosen.burst) == (train, burst)
+        assert chosen.train == train
         assert chosen.length_seconds(train) == pytest.approx(length_seconds)
         assert chosen.gap_seconds == pytest.approx(gap_seconds)
 
