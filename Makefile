@@ -19,7 +19,7 @@ export SAM_CLI_TELEMETRY := 0
 lint $(BUILT): export AWS_DEFAULT_REGION ?= us-east-1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo sandbox test explore faults mutants pictures bench lint style format build release deploy status known-config lock clean
+.PHONY: help demo sandbox test coverage explore faults mutants pictures bench lint style format build release deploy status known-config lock clean
 
 help: ## Show the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
@@ -31,7 +31,10 @@ sandbox: $(INSTALLED) $(BUILT) ## Keep the stack running on this machine, to pla
 	@python -m sandbox
 
 test: $(INSTALLED) $(BUILT) ## Run all tests, the end-to-end ones in the sandbox included
-	pytest -n 2 --dist loadfile --cov --cov-report=term
+	pytest -n 2 --dist loadfile
+
+coverage: $(INSTALLED) $(BUILT) ## See which lines of the functions no test runs that imports them
+	pytest -n 2 --dist loadfile --cov --cov-report=term tests/unit tests/integration tests/explorer
 
 explore: $(INSTALLED) ## Walk every history of small worlds: each order, and each fault
 	@PYTHONPATH=functions:. python -m tests.explorer

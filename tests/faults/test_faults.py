@@ -34,16 +34,16 @@ def running() -> Iterator[Stage]:
 @pytest.mark.parametrize(
     "names",
     [
-        pytest.param(API, id="API"),
         pytest.param(["worker killed", "queue: again, out of order"], id="deliveries"),
         pytest.param(["sweeper killed", "rooms: odd answers"], id="sweeps"),
-        pytest.param(["table: throttled", "dead letters refused", "secret unavailable"], id="AWS"),
+        pytest.param([*API, "table: throttled", "dead letters refused", "secret unavailable"], id="API and AWS"),
     ],
 )
 def test_promises_hold_while_things_fail(running: Stage, names: list[str]) -> None:
     kinds = [replace(kind, seconds=min(kind.seconds, SECONDS)) for kind in KINDS if kind.name in names]
     run = running.run(kinds, events=EVENTS, seed=SEED)
-    assert any(run.faults)  # `python -m tests.faults` asks that each kind happens: here few events may miss one
+    # `python -m tests.faults` asks that each kind happens: here few events may miss one.
+    assert sum(map(bool, run.faults)) > len(kinds) / 2
     assert run.verdict.broken == []
     assert run.left == 0
 
