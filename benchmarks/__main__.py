@@ -7,7 +7,6 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -91,16 +90,15 @@ def _measure(names: Sequence[str]) -> Iterator[dict[str, Any]]:
     if "slices" in names:
         _say("slices, product")
         yield {"slices": functions.slices()}
-    # Side by side: each has a processor to itself, and the longest takes minutes.
+    # One by one: beside another a start takes longer, and not each one by as much.
     alone: dict[str, Callable[[], Any]] = {
         "in_process": lambda: functions.in_process(MOST_MESSAGES),
         "start_up": lambda: functions.start_up(START_UPS),
     }
-    with ThreadPoolExecutor(len(alone)) as threads:
-        waiting = {name: threads.submit(alone[name]) for name in alone if name in names}
-        if waiting:
-            _say("the functions alone")
-        yield {name: future.result() for name, future in waiting.items()}
+    for name in alone:
+        if name in names:
+            _say(f"{name}, the functions alone")
+            yield {name: alone[name]()}
 
 
 def _loads(names: Sequence[str]) -> dict[str, Any]:
