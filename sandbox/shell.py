@@ -80,6 +80,8 @@ Ctrl-C here stops everything.
 def settings(box: Sandbox) -> str:
     """Write the file that a shell sources. It works in any POSIX shell, and does not mind what was set before."""
     variables = box.aws.environment | {
+        "AWS_REGION": box.aws.environment["AWS_DEFAULT_REGION"],  # the SDKs of Node and Java read no other
+        "NODE_EXTRA_CA_CERTS": str(box.aws.ca_bundle),
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "STACK": STACK_NAME,

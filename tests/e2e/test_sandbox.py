@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -68,6 +69,14 @@ def test_what_is_printed_works_when_it_is_pasted(running: tuple[subprocess.Popen
         aws sqs send-message --queue-url "$(output EventQueueUrl)" --message-body '{WRONG_APP}'
         until python -m tools letters list --kind rejected | grep NotExistAppId; do sleep 1; done"""
     assert "rejected" in paste([wrong])
+
+
+def test_other_sdks_find_it_too(running: tuple[subprocess.Popen[str], list[str]]) -> None:
+    _, printed = running
+    (sourced,) = [line for line in printed if line.startswith("  . ")]
+    region, certificate = paste([sourced, 'echo "$AWS_REGION"; echo "$NODE_EXTRA_CA_CERTS"']).splitlines()
+    assert region == "us-east-1"  # the SDKs of Node and Java read no AWS_DEFAULT_REGION
+    assert Path(certificate).exists()
 
 
 def test_ctrl_c_ends_it_with_a_sentence(running: tuple[subprocess.Popen[str], list[str]]) -> None:
