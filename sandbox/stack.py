@@ -28,8 +28,13 @@ SECRET_ACCESS_KEY = "sandbox-secret-key"  # noqa: S105 # nosec B105 # the double
 EVENT_BUS = "rooms"
 SOURCE_TOPIC = "rooms"
 OUTCOME_BUS = "outcomes"
-# Few receives, so that nobody waits minutes for a message to be given up.
-PARAMETERS = {"MaxReceiveCount": "3", "EventBusName": EVENT_BUS, "OutcomeEventBusName": OUTCOME_BUS}
+# Few receives, so that nobody waits minutes for a message to be given up. Few functions: each is a process here.
+PARAMETERS = {
+    "MaxConcurrency": "4",
+    "MaxReceiveCount": "3",
+    "EventBusName": EVENT_BUS,
+    "OutcomeEventBusName": OUTCOME_BUS,
+}
 
 T = TypeVar("T")
 

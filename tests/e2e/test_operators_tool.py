@@ -350,7 +350,7 @@ class TestSet:
         assert answer(stack, "set", "MaxConcurrency=7")["after"] == {"MaxConcurrency": "7"}
         assert self.deployed(stack) == before
 
-        assert answer(stack, "set", "MaxConcurrency=7", "--yes")["before"] == {"MaxConcurrency": "10"}
+        assert answer(stack, "set", "MaxConcurrency=7", "--yes")["before"] == {"MaxConcurrency": "4"}
 
         assert self.deployed(stack) == before | {"MAX_CONCURRENCY": "7"}
         assert answer(stack, "set", "MaxConcurrency=7", "--yes")["after"] == {}
