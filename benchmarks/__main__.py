@@ -52,7 +52,14 @@ OUR_LOADS: dict[str, Load] = {
     "sweep": sweeps.sweeps,
     "sweep_gone": sweeps.sweep_gone,
 }
-NAMES = (*LOADS, *OUR_LOADS, "environments", "in_process", "start_up", "slices")
+# The functions without SQS. One after the other: beside another a start takes longer, and not each by as much.
+ALONE: dict[str, Callable[[], Any]] = {
+    "environments": environments,
+    "slices": functions.slices,
+    "in_process": lambda: functions.in_process(MOST_MESSAGES),
+    "start_up": lambda: functions.start_up(START_UPS),
+}
+NAMES = (*LOADS, *OUR_LOADS, *ALONE)
 
 
 @click.command()
@@ -84,21 +91,9 @@ def _measure(names: Sequence[str]) -> Iterator[dict[str, Any]]:
                 _say(f"{name}, product")
                 found = OUR_LOADS[name](deployment)
             yield {name: {"answer_after_seconds": ANSWER_AFTER_SECONDS, "product": found}}
-    if "environments" in names:
-        _say("environments that take turns, product")
-        yield {"environments": environments()}
-    if "slices" in names:
-        _say("slices, product")
-        yield {"slices": functions.slices()}
-    # One by one: beside another a start takes longer, and not each one by as much.
-    alone: dict[str, Callable[[], Any]] = {
-        "in_process": lambda: functions.in_process(MOST_MESSAGES),
-        "start_up": lambda: functions.start_up(START_UPS),
-    }
-    for name in alone:
-        if name in names:
-            _say(f"{name}, the functions alone")
-            yield {name: alone[name]()}
+        elif name in ALONE:
+            _say(name)
+            yield {name: ALONE[name]()}
 
 
 def _loads(names: Sequence[str]) -> dict[str, Any]:

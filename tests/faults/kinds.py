@@ -118,7 +118,7 @@ def _without_permission(sid: str, is_sign: Callable[[Line], bool]) -> Any:
 @contextlib.contextmanager
 def _killed(scene: Scene) -> Iterator[Count]:
     killer = Killer(scene.box.aws, scene.box.outputs["StopSegmentFunctionName"], scene.rng)
-    with _visibility(scene, 15), killer.at_work():
+    with visibility(scene.box, 15), killer.at_work():
         yield lambda _: killer.kills
 
 
@@ -162,14 +162,14 @@ def _delivered_again(scene: Scene) -> Iterator[Count]:
     slow = Fault("delay", delay_seconds=3)
     for task in scene.rng.sample(scene.tasks, min(10, len(scene.tasks))):
         scene.box.rtc.fail(slow, next_requests=1, task=(APP_ID, *task))
-    with _visibility(scene, 2):
+    with visibility(scene.box, 2):
         yield lambda lines: sum(line.get("receive_count", 1) > 1 for line in lines)
 
 
 @contextlib.contextmanager
-def _visibility(scene: Scene, seconds: int) -> Iterator[None]:
+def visibility(box: Sandbox, seconds: int) -> Iterator[None]:
     """Set for how long the queue waits for an answer about what it has handed out."""
-    sqs, url = scene.box.client("sqs"), scene.box.outputs["EventQueueUrl"]
+    sqs, url = box.client("sqs"), box.outputs["EventQueueUrl"]
     name = "VisibilityTimeout"
     usual = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"][name]
     sqs.set_queue_attributes(QueueUrl=url, Attributes={name: str(seconds)})

@@ -13,7 +13,7 @@ from random import Random
 from sandbox.stack import Sandbox, sandbox
 from tests.e2e.observer import APP_ID, Observer, now_ms
 from tests.faults.aws_faults import AwsFaults, aws_faults
-from tests.faults.kinds import Count, Kind, Scene
+from tests.faults.kinds import Count, Kind, Scene, visibility
 from tests.faults.promises import Evidence, Letter, Verdict, judge
 from tests.faults.stories import Message, Story, Task, running_tasks, tell_stories
 from tests.faults.workers import kill_workers
@@ -29,7 +29,7 @@ MOST_RECEIVES = "4"
 # What fails for ever is given up at once: nobody waits an hour for it.
 USUAL_SETTINGS = {"MAX_RECEIVE_COUNT": "3", "GIVE_UP_AFTER_MINUTES": "0"}
 # The function's time-out, and a little: the embedded AWS loses a batch now and then, which comes back after that.
-VISIBILITY_SECONDS = "70"
+VISIBILITY_SECONDS = 70
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,9 @@ def _waves(stories: Sequence[Story], most_copies: int, rng: Random) -> tuple[lis
 @contextlib.contextmanager
 def stage() -> Iterator[Stage]:
     """Deploy the stack, with a proxy in which AWS calls may fail."""
-    with sandbox({"MaxReceiveCount": MOST_RECEIVES}, app_ids={APP_ID}) as box, aws_faults(box.aws) as proxy:
-        attributes = {"VisibilityTimeout": VISIBILITY_SECONDS}
-        box.client("sqs").set_queue_attributes(QueueUrl=box.outputs["EventQueueUrl"], Attributes=attributes)
+    with (
+        sandbox({"MaxReceiveCount": MOST_RECEIVES}, app_ids={APP_ID}) as box,
+        aws_faults(box.aws) as proxy,
+        visibility(box, VISIBILITY_SECONDS),
+    ):
         yield Stage(box, proxy)
