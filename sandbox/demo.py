@@ -17,7 +17,7 @@ from sandbox.program import progress, run
 from sandbox.room_life import ROOM_ID, life_table, live
 from sandbox.stack import APP_ID, ROOT, Sandbox, sandbox, wait_for
 from sandbox.tables import FOR_PEOPLE, colored, known, new_table
-from stop_segment.events import Room
+from segments.events import Room
 from tools.rooms import Item, read_room
 
 EARLIER_MS = 1_795_327_000_000  # before the times in the samples, which are of 2026-11-22

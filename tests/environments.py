@@ -57,8 +57,8 @@ def import_handler(package: str, also: tuple[str, ...], variables: Mapping[str, 
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (untraced | dict(variables)).items():
             patch.setenv(name, value)
-        for module in ("handler", *also):
-            patch.delitem(sys.modules, f"{package}.{module}", raising=False)
+        for module in (f"{package}.handler", *also):
+            patch.delitem(sys.modules, module, raising=False)
         return importlib.import_module(f"{package}.handler")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from stop_segment.events import Room
+from segments.events import Room
 from tools import display, parameters, rooms
 from tools.callback_commands import callback_group
 from tools.cli import NOT_ALL, Commands, client, common_options, examples, now_ms, tell

@@ -14,8 +14,8 @@ import certifi
 import urllib3
 
 from receive_callback.signature import sign
-from stop_segment.events import Room
-from stop_segment.records import ROOM_ITEM
+from segments.events import Room
+from segments.ledger import ROOM_ITEM
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from stop_segment.events import Room
+from segments.events import Room
 from tools.event_queue import Depth
 from tools.event_source import EventSource
 from tools.letters import Group, Letter

@@ -10,8 +10,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from stop_segment.credentials import Credentials
-from stop_segment.errors import CredentialsRefused
+from segments.credentials import Credentials
+from segments.errors import CredentialsRefused
 from tools.deployment import Deployment
 from tools.event_queue import read_depth
 from tools.event_source import EventSource, NoEventSource, find_event_source

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from stop_segment.envelopes import ID, unwrap
-from stop_segment.errors import InvalidMessage
-from stop_segment.events import Room, parse_event
+from segments.envelopes import ID, unwrap
+from segments.errors import InvalidMessage
+from segments.events import Room, parse_event
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageAttributeValueOutputTypeDef, MessageTypeDef

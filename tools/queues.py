@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Self
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from stop_segment.queues import ENTRIES_A_CALL, parts
+from segments.batches import ENTRIES_A_CALL, parts
 from tools.letters import Letter, Message, read_letter, redriven
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stop_segment.events import Room
-from stop_segment.records import ROOM_ITEM, WATCHED, WATCHED_ROOMS
-from stop_segment.rules import Record
+from segments.events import Room
+from segments.ledger import ROOM_ITEM, WATCHED, WATCHED_ROOMS
+from segments.rules import Record
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

@@ -13,12 +13,11 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from publish_outcome.outcomes import segment_stop_failed, segment_stopped
+from segments.batches import parts
 
 if TYPE_CHECKING:
     from mypy_boto3_events.client import EventBridgeClient
     from mypy_boto3_events.type_defs import PutEventsRequestEntryTypeDef
-
-_ENTRIES_A_CALL = 10
 
 logger = Logger()
 metrics = Metrics()
@@ -63,8 +62,7 @@ def _publish(entries: Mapping[str, PutEventsRequestEntryTypeDef]) -> dict[str, s
     """Put the events on the bus; give why each that was not taken was not, by its record's identifier."""
     failures: dict[str, str] = {}
     identifiers = list(entries)
-    for start in range(0, len(identifiers), _ENTRIES_A_CALL):
-        part = identifiers[start : start + _ENTRIES_A_CALL]
+    for part in parts(identifiers):
         failures |= _put(part, [entries[identifier] for identifier in part])
     metrics.add_metric("OutcomesPublished", MetricUnit.Count, len(entries) - len(failures))
     if failures:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+
+from segments.times import from_rfc3339, to_rfc3339, utc
 
 if TYPE_CHECKING:
     from mypy_boto3_events.type_defs import PutEventsRequestEntryTypeDef
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 SOURCE = "rtc-segment-stopper"
 STOPPED = "SegmentStopped"
 STOP_FAILED = "SegmentStopFailed"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DETAILS = {
     "BusinessId": "business_id",
     "Outcome": "outcome",
@@ -42,16 +42,16 @@ def segment_stopped(
     if "stopped_at" not in new or new.get("event_type") == "Heartbeat" or _stop_of(new) == _stop_of(old):
         return None
     app_id, _, room_id = new["room"].partition("#")
-    stopped_at = _time(new["stopped_at"])
+    stopped_at_ms = int(new["stopped_at"])
     detail = {
         "AppId": app_id,
         "RoomId": room_id,
         "TaskId": new["task_id"],
         **{name: new[attribute] for name, attribute in _DETAILS.items() if attribute in new},
-        "EventTime": _rfc3339(_time(new["stop_event_time"])),
-        "StoppedAt": _rfc3339(stopped_at),
+        "EventTime": to_rfc3339(int(new["stop_event_time"])),
+        "StoppedAt": to_rfc3339(stopped_at_ms),
     }
-    return _entry(STOPPED, stopped_at, json.dumps(detail), bus_name)
+    return _entry(STOPPED, stopped_at_ms, json.dumps(detail), bus_name)
 
 
 def segment_stop_failed(detail: str, bus_name: str) -> PutEventsRequestEntryTypeDef:
@@ -62,20 +62,18 @@ def segment_stop_failed(detail: str, bus_name: str) -> PutEventsRequestEntryType
     detail
         The event's detail, as the stop function wrote it.
     """
-    return _entry(STOP_FAILED, datetime.fromisoformat(json.loads(detail)["FailedAt"]), detail, bus_name)
+    return _entry(STOP_FAILED, from_rfc3339(json.loads(detail)["FailedAt"]), detail, bus_name)
 
 
-def _entry(detail_type: str, time: datetime, detail: str, bus_name: str) -> PutEventsRequestEntryTypeDef:
-    return {"Source": SOURCE, "DetailType": detail_type, "Time": time, "EventBusName": bus_name, "Detail": detail}
+def _entry(detail_type: str, time_ms: int, detail: str, bus_name: str) -> PutEventsRequestEntryTypeDef:
+    return {
+        "Source": SOURCE,
+        "DetailType": detail_type,
+        "Time": utc(time_ms),
+        "EventBusName": bus_name,
+        "Detail": detail,
+    }
 
 
 def _stop_of(item: Mapping[str, Any]) -> tuple[Any, ...]:
     return item.get("stop_event_time"), item.get("stopped_at"), item.get("request_id")
-
-
-def _time(unix_ms: Any) -> datetime:
-    return _EPOCH + timedelta(milliseconds=int(unix_ms))
-
-
-def _rfc3339(time: datetime) -> str:
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stop_segment.errors import InvalidMessage
-from stop_segment.events import FIRST_SENT_AT, Event, parse_event, redriven_ms
+from segments.errors import InvalidMessage
+from segments.events import FIRST_SENT_AT, Event, parse_event, redriven_ms
 
 
 @dataclass(frozen=True)

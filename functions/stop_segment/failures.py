@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from stop_segment.errors import FunctionFailed, InvalidMessage, Rejected, StopError
-from stop_segment.events import Event
+from segments.errors import FunctionFailed, InvalidMessage, Rejected, StopError
+from segments.events import Event
 
 BACK_OFF_BASE_SECONDS = 5
 BACK_OFF_CAP_SECONDS = 120

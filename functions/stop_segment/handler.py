@@ -7,15 +7,17 @@ import os
 import random
 from typing import TYPE_CHECKING, Any
 
+from segments.errors import FunctionFailed, InvalidMessage, StopError
+from segments.events import Event
+from segments.rules import Outcome
+from segments.telemetry import logger, metrics, tracer
+from segments.times import now_ms
 from stop_segment.arrivals import Arrival, arrive, waves
-from stop_segment.errors import FunctionFailed, InvalidMessage, StopError
-from stop_segment.events import Event
 from stop_segment.failures import End, Failure, end_of
+from stop_segment.logs import log_failure, log_outcome, log_served, log_untold
 from stop_segment.notices import is_told
-from stop_segment.report import log_failure, log_outcome, log_served, log_untold, logger, metrics, tracer
-from stop_segment.rules import Outcome
-from stop_segment.service import make_service, now_ms
 from stop_segment.stopper import Batch
+from stop_segment.wiring import make_wiring
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
 # What must still fit in when the last call has ended: its record, and the letters and back-offs of what failed.
 SETTLING_SECONDS = 5.0
 
-service = make_service(os.environ)
-logger.append_keys(mode="observe" if service.settings.observes else "stop")
+wiring = make_wiring(os.environ)
+logger.append_keys(mode="observe" if wiring.settings.observes else "stop")
 jitter = random.SystemRandom().random  # environments restored from one snapshot would share a generator's state
 
 
@@ -40,19 +42,19 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, list[dic
         ``{"batchItemFailures": [{"itemIdentifier": <message id>}, ...]}``: the messages that SQS is to keep. Every
         other one has ended in an outcome or on the dead-letter queue.
     """
-    settings = service.settings
+    settings = wiring.settings
     call_seconds = settings.rtc_connect_timeout_seconds + settings.rtc_read_timeout_seconds
 
     def seconds_left() -> float:
         return context.get_remaining_time_in_millis() / 1000 - call_seconds - SETTLING_SECONDS
 
     arrivals = [arrive(record) for record in event["Records"]]
-    kept = service.loop.run(_serve_in_turns(arrivals, service.stopper.batch(seconds_left)))
+    kept = wiring.loop.run(_serve_in_turns(arrivals, wiring.stopper.batch(seconds_left)))
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in kept]}
 
 
 async def _serve_in_turns(arrivals: list[Arrival], batch: Batch) -> list[str]:
-    stops, queries = service.turns
+    stops, queries = wiring.turns
     async with stops.invocation(), queries.invocation():
         return _settle(await _serve(arrivals, batch))
 
@@ -99,7 +101,7 @@ def _failure(arrival: Arrival, error: StopError) -> Failure:
 
 def _settle(failures: list[Failure]) -> list[str]:
     """Send dead letters and later copies, set the back-offs; give the ids of the messages that SQS must keep."""
-    settings, queues, time_ms = service.settings, service.queues, now_ms()
+    settings, queues, time_ms = wiring.settings, wiring.queues, now_ms()
     ends = {
         failure.message_id: end_of(
             failure, time_ms, max_receive_count=settings.max_receive_count, give_up_after_ms=settings.give_up_after_ms
@@ -120,8 +122,8 @@ def _settle(failures: list[Failure]) -> list[str]:
 
 def _tell(letters: list[tuple[Failure, str]], time_ms: int) -> None:
     """Have workflows told of dead letters. A letter of which that fails lies on its queue all the same."""
-    if letters and service.settings.failed_stop_queue_url:
-        told = service.queues.send_notices(letters, time_ms)
+    if letters and wiring.settings.failed_stop_queue_url:
+        told = wiring.queues.send_notices(letters, time_ms)
         for failure, _ in letters:
             if failure.message_id not in told:
                 log_untold(failure)

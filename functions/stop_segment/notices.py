@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from stop_segment.events import EventType
+from segments.events import EventType
+from segments.times import to_rfc3339
 from stop_segment.failures import Failure
 
 # An event of EventBridge has at most 256 KB, and a message may name more tasks than would fit.
 MOST_TASKS = 1_000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def is_told(failure: Failure) -> bool:
@@ -46,12 +45,7 @@ def notice(failure: Failure, kind: str, now_ms: int) -> str:
         "ErrorMessage": error.message,
         "RequestId": error.request_id,
         "SourceMessageId": failure.message_id,
-        "EventTime": _rfc3339(failure.event_time_ms),
-        "FailedAt": _rfc3339(now_ms),
+        "EventTime": to_rfc3339(failure.event_time_ms),
+        "FailedAt": to_rfc3339(now_ms),
     }
     return json.dumps({name: value for name, value in values.items() if value is not None})
-
-
-def _rfc3339(unix_ms: int) -> str:
-    moment = _EPOCH + timedelta(milliseconds=unix_ms)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from stop_segment.errors import NoTimeLeft
-from stop_segment.events import FIRST_SENT_AT
+from segments.batches import parts
+from segments.errors import NoTimeLeft
+from segments.events import FIRST_SENT_AT
 from stop_segment.failures import Failure, back_off_seconds, delay_seconds
 from stop_segment.notices import notice
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.type_defs import MessageAttributeValueTypeDef, SendMessageBatchRequestEntryTypeDef
-
-ENTRIES_A_CALL = 10
-_BYTES_A_CALL = 1_048_576
-
-T = TypeVar("T")
 
 
 class Queues:
@@ -135,23 +131,6 @@ class Queues:
 def _back_off_seconds(failure: Failure, jitter: float) -> int:
     # Nobody has failed a message whose turn did not come: it need not wait longer each time.
     return back_off_seconds(1 if isinstance(failure.error, NoTimeLeft) else failure.receive_count, jitter)
-
-
-def parts(
-    items: Sequence[T], bytes_of: Callable[[T], int] = lambda _: 0, most: int = ENTRIES_A_CALL
-) -> Iterator[list[T]]:
-    """Split what is to be done into what SQS takes in one call, and at most `most` of it."""
-    part: list[T] = []
-    part_bytes = 0
-    for item in items:
-        item_bytes = bytes_of(item)
-        if part and (len(part) == most or part_bytes + item_bytes > _BYTES_A_CALL):
-            yield part
-            part, part_bytes = [], 0
-        part.append(item)
-        part_bytes += item_bytes
-    if part:
-        yield part
 
 
 @dataclass(frozen=True)

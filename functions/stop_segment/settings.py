@@ -1,51 +1,15 @@
-"""The function's settings: read from the environment once, at start-up, and checked there."""
+"""The stop function's settings: read from the environment once, at start-up, and checked there."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import urlsplit
 
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+from segments.settings import Reader, SettingsError, SharedSettings, read_shared
 
-
-class SettingsError(Exception):
-    """A setting is missing or makes no sense. The message names it."""
-
-
-@dataclass(frozen=True)
-class Platform:
-    """Where the RTC API lives."""
-
-    endpoint: str
-    region: str
-    version: str
-
-
-PLATFORMS = {
-    "volcengine": Platform("https://rtc.volcengineapi.com", "cn-north-1", "2020-12-01"),
-    "volcengine-ap-singapore": Platform(
-        "https://open-ap-singapore-1.volcengineapi.com", "ap-singapore-1", "2020-12-01"
-    ),
-    "byteplus": Platform("https://open.byteplusapi.com", "ap-singapore-1", "2022-06-01"),
-}
-
-
-@dataclass(frozen=True)
-class SharedSettings:
-    """What every function that calls the RTC API and uses the table needs. template.yaml describes each parameter."""
-
-    event_queue_url: str
-    segment_table_name: str
-    record_retention_seconds: int
-    sweep_every_ms: int
-    rtc_endpoint: str
-    rtc_region: str
-    rtc_version: str
-    rtc_credentials_secret_arn: str
-    rtc_connect_timeout_seconds: float
-    rtc_read_timeout_seconds: float
+# GetSegmentTask takes 60 requests a second over the account, whatever StopSegment takes (its page of the API). A third
+# is left to others.
+_QUERIES_PER_SECOND = 40
 
 
 @dataclass(frozen=True)
@@ -61,12 +25,6 @@ class Settings(SharedSettings):
     give_up_after_ms: int
     failed_stop_queue_url: str
     observes: bool
-
-
-# GetSegmentTask takes 60 requests a second over the account, whatever StopSegment takes (its page of the API). A third
-# is left to others.
-_QUERIES_PER_SECOND = 40
-_DAY_SECONDS = 86_400
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
@@ -97,71 +55,3 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         failed_stop_queue_url=environment.get("FAILED_STOP_QUEUE_URL", ""),
         observes=read.choice("MODE", ("stop", "observe")) == "observe",
     )
-
-
-def read_shared(environment: Mapping[str, str]) -> dict[str, Any]:
-    """Read the fields of `SharedSettings`.
-
-    Raises
-    ------
-    SettingsError
-        As `read_settings` does.
-    """
-    read = Reader(environment)
-    platform = PLATFORMS[read.choice("RTC_PLATFORM", tuple(PLATFORMS))]
-    return {
-        "event_queue_url": read.text("EVENT_QUEUE_URL"),
-        "segment_table_name": read.text("SEGMENT_TABLE_NAME"),
-        "record_retention_seconds": _DAY_SECONDS * read.number("RECORD_RETENTION_DAYS", least=2),
-        "sweep_every_ms": 60_000 * read.number("SWEEP_MINUTES"),
-        "rtc_endpoint": _checked_endpoint(environment.get("RTC_ENDPOINT") or platform.endpoint),
-        "rtc_region": platform.region,
-        "rtc_version": environment.get("RTC_API_VERSION") or platform.version,
-        "rtc_credentials_secret_arn": read.text("RTC_CREDENTIALS_SECRET_ARN"),
-        "rtc_connect_timeout_seconds": read.number("RTC_CONNECT_TIMEOUT_SECONDS", least=1),
-        "rtc_read_timeout_seconds": read.number("RTC_READ_TIMEOUT_SECONDS", least=1),
-    }
-
-
-class Reader:
-    """Reads settings that must be there.
-
-    Every method raises `SettingsError`.
-    """
-
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._environment = environment
-
-    def text(self, name: str) -> str:
-        """Read a text that is not empty."""
-        value = self._environment.get(name, "")
-        if not value:
-            raise SettingsError(f"{name} is missing")
-        return value
-
-    def choice(self, name: str, choices: Sequence[str]) -> str:
-        """Read one of a few words."""
-        word = self.text(name)
-        if word not in choices:
-            raise SettingsError(f"{name} must be one of {', '.join(choices)}")
-        return word
-
-    def number(self, name: str, *, least: int = 0) -> int:
-        """Read a whole number of at least `least`."""
-        text = self.text(name)
-        if not (text.isascii() and text.isdigit()) or int(text) < least:
-            raise SettingsError(f"{name} must be a whole number of at least {least}")
-        return int(text)
-
-
-def _checked_endpoint(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        host, parts = None, urlsplit("")
-    if not host or parts.scheme not in ("https", "http") or parts.path not in ("", "/") or parts.query:
-        raise SettingsError("RTC_ENDPOINT must be a URL of scheme, host and, if need be, port")
-    if parts.scheme == "http" and host not in _LOOPBACK:
-        raise SettingsError("RTC_ENDPOINT must be https: plain http is for a loopback address only")
-    return f"{parts.scheme}://{parts.netloc}"

@@ -7,12 +7,12 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-from stop_segment.calls import Calls, InThread
-from stop_segment.errors import Retryable, StopError
-from stop_segment.events import Event, EventType, Room, Task
-from stop_segment.records import SegmentTable, room_item
-from stop_segment.rtc import RtcApi, Stopped
-from stop_segment.rules import Outcome, Record, RunningTask, Verdict, decide, decide_from_api, is_late
+from segments.calls import Calls, InThread
+from segments.errors import Retryable, StopError
+from segments.events import Event, EventType, Room, Task
+from segments.ledger import SegmentTable, room_item
+from segments.rtc import RtcApi, Stopped
+from segments.rules import Outcome, Record, RunningTask, Verdict, decide, decide_from_api, is_late
 from stop_segment.settings import Settings
 
 _MOST_REMEMBERED = 10_000

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from stop_segment.events import Task
-from stop_segment.rules import Record
+from segments.events import Task
+from segments.rules import Record
 
 GONE_AGAIN_MS = 60_000
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools.metrics import MetricUnit
 
-from stop_segment.report import logger, metrics, tracer
-from sweep_rooms.service import make_service
+from segments.telemetry import logger, metrics, tracer
 from sweep_rooms.sweeper import Sweep
+from sweep_rooms.wiring import make_wiring
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -21,7 +21,7 @@ SETTLING_SECONDS = 10.0
 # Two sweeps at once would ask twice as fast as the API allows: one ends before the next begins.
 BETWEEN_SWEEPS_SECONDS = 15.0
 
-service = make_service(os.environ)
+wiring = make_wiring(os.environ)
 
 
 @logger.inject_lambda_context
@@ -35,7 +35,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:  #
     dict
         What the log line says: how many rooms were swept, found gone and not answered for.
     """
-    settings = service.settings
+    settings = wiring.settings
     ends_at = time.monotonic() + settings.sweep_every_ms / 1000 - BETWEEN_SWEEPS_SECONDS
     call_seconds = settings.rtc_connect_timeout_seconds + settings.rtc_read_timeout_seconds
 
@@ -43,12 +43,12 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:  #
         ours = context.get_remaining_time_in_millis() / 1000 - SETTLING_SECONDS
         return min(ours, ends_at - time.monotonic()) - call_seconds
 
-    sweep = service.loop.run(_sweep(seconds_left))
+    sweep = wiring.loop.run(_sweep(seconds_left))
     counts: dict[str, Any] = {
         "rooms_swept": sweep.rooms_swept,
         "rooms_gone": sweep.rooms_gone,
         "rooms_unanswered": sweep.rooms_unanswered,
-        "rooms_watched": service.table.count_watched(),
+        "rooms_watched": wiring.table.count_watched(),
     }
     if sweep.refused:
         logger.warning("the key may not ask whether rooms exist", error_code=sweep.refused.code, **counts)
@@ -61,5 +61,5 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:  #
 
 
 async def _sweep(seconds_left: Callable[[], float]) -> Sweep:
-    async with service.turns.invocation():
-        return await service.sweeper.sweep(seconds_left)
+    async with wiring.turns.invocation():
+        return await wiring.sweeper.sweep(seconds_left)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from stop_segment.settings import Reader, SharedSettings, read_shared
+from segments.settings import Reader, SharedSettings, read_shared
 
 _HOUR_MS = 3_600_000
 

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from stop_segment.calls import Calls, InThread
-from stop_segment.errors import CredentialsRefused, Rejected, Retryable
-from stop_segment.events import Room, Task
-from stop_segment.records import SegmentTable
-from stop_segment.rtc import RtcApi
-from stop_segment.rules import Record
+from segments.calls import Calls, InThread
+from segments.errors import CredentialsRefused, Rejected, Retryable
+from segments.events import Room, Task
+from segments.ledger import SegmentTable
+from segments.rtc import RtcApi
+from segments.rules import Record
 from sweep_rooms.checks import Check, decide_check
 from sweep_rooms.settings import SweepSettings
 

@@ -15,7 +15,7 @@ import pytest
 
 from sandbox.faults import INTERNAL_ERROR
 from sandbox.stack import ROOT, STACK_NAME, Sandbox, number_the_concurrency, sandbox, wait_for
-from stop_segment.errors import InvalidMessage, Rejected, Retryable, StopError
+from segments.errors import InvalidMessage, Rejected, Retryable, StopError
 from stop_segment.failures import Failure
 from stop_segment.queues import Queues
 from tests.e2e.operator import command, environment, run_tool

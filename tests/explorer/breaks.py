@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
-from stop_segment import rules, stopper
-from stop_segment.events import Event, Task
-from stop_segment.records import SegmentTable, room_item
-from stop_segment.rules import Outcome, Record, Verdict
+from segments import rules
+from segments.events import Event, Task
+from segments.ledger import SegmentTable, room_item
+from segments.rules import Outcome, Record, Verdict
+from stop_segment import stopper
 from stop_segment.stopper import Batch, Done, Served
 from sweep_rooms import sweeper
 from sweep_rooms.checks import Check, decide_check

@@ -14,12 +14,12 @@ from enum import Enum, auto
 from functools import lru_cache, partial
 from typing import Any
 
+from segments.errors import Retryable
+from segments.events import Event, Room, Task
+from segments.rules import Record
 from stop_segment.arrivals import arrive
-from stop_segment.errors import Retryable
-from stop_segment.events import Event, Room, Task
-from stop_segment.rules import Record
 from stop_segment.stopper import Batch, Done, Stopper
-from sweep_rooms.service import room_gone
+from sweep_rooms.wiring import room_gone
 from tests.explorer.scheduler import FAULT, FREE, PREEMPTION, Choice, Loop
 from tests.explorer.worlds import World
 from tests.unit.rtc_model import Message, Request, RtcService, Session, WatchedTable, make_stopper, make_sweeper, ms

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from publish_outcome.outcomes import segment_stopped
-from stop_segment.events import EventType, Room, Task
-from stop_segment.records import ROOM_ITEM, room_item
-from stop_segment.rules import Outcome, Record
+from segments.events import EventType, Room, Task
+from segments.ledger import ROOM_ITEM, room_item
+from segments.rules import Outcome, Record
 from tests.explorer.play import Mark, Played, Report
 from tests.unit.memory_dynamo import Item
 from tests.unit.rtc_model import SETTINGS, Request, Session, is_to_be_stopped

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stop_segment.events import EventType
+from segments.events import EventType
 from tests.unit.rtc_model import SETTINGS, Life, Message, RoomLife
 
 STALE = SETTINGS.stale_after_ms // 1000

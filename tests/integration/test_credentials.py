@@ -10,10 +10,10 @@ import pytest
 
 from sandbox.embedded_aws import EmbeddedAws
 from sandbox.rtc_double import RtcDouble
-from stop_segment.credentials import Credentials, Key
-from stop_segment.errors import CredentialsRefused
-from stop_segment.events import Room, Task
-from stop_segment.rtc import RtcApi
+from segments.credentials import Credentials, Key
+from segments.errors import CredentialsRefused
+from segments.events import Room, Task
+from segments.rtc import RtcApi
 from stop_segment.settings import Settings, read_settings
 from tests.environments import STOP_SETTINGS
 

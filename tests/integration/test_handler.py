@@ -163,12 +163,16 @@ def environment(aws: EmbeddedAws, double: RtcDouble, secrets_manager: Any) -> It
         "POWERTOOLS_SERVICE_NAME": SERVICE,
         "POWERTOOLS_METRICS_NAMESPACE": NAMESPACE,
     }
-    module = import_handler("stop_segment", ("service", "report"), aws.environment | variables)
+    module = import_handler(
+        "stop_segment",
+        ("segments.telemetry", "segments.clients", "stop_segment.logs", "stop_segment.wiring"),
+        aws.environment | variables,
+    )
     made = Function(module, double, sqs, event_queue, dead_letter_queue)
-    for client in (module.service.stopper.table._client, module.service.queues._client):
+    for client in (module.wiring.stopper.table._client, module.wiring.queues._client):
         client.meta.events.register("before-call", made.note_call)
     yield made
-    module.service.loop.close()
+    module.wiring.loop.close()
     for client in (sqs, dynamodb):
         client.close()
 
@@ -409,7 +413,7 @@ class TestOutages:
 
         delays: list[int] = []
         monkeypatch.setattr(function.module, "jitter", lambda: 0.5)
-        events = function.module.service.queues._client.meta.events
+        events = function.module.wiring.queues._client.meta.events
         events.register("provide-client-params.sqs.SendMessageBatch", note)
         try:
             assert function.invoke(self.failed(room, seconds_ago=600)) == []
@@ -420,7 +424,7 @@ class TestOutages:
     def test_where_the_copy_cannot_be_sent_the_message_is_kept(
         self, function: Function, room: Room, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(function.module.service.queues, "_event_queue_url", function.event_queue + "-gone")
+        monkeypatch.setattr(function.module.wiring.queues, "_event_queue_url", function.event_queue + "-gone")
         message = self.failed(room)
         assert function.invoke(message) == kept_of([message], 0)
         assert function.letters(message) == {}
@@ -473,7 +477,7 @@ class TestFaultsOfOurs:
         good, bad = new_room(), new_room()
         good.start("audio")
         bad.start("audio")
-        table = function.module.service.stopper.table
+        table = function.module.wiring.stopper.table
         note_stop = table.note_stop
 
         def fail_for_one(task: Any, *rest: object) -> None:
@@ -497,7 +501,7 @@ class TestFaultsOfOurs:
         def fail(*_: object) -> None:
             raise ValueError("p4yload")
 
-        monkeypatch.setattr(function.module.service.stopper.table, "read", fail)
+        monkeypatch.setattr(function.module.wiring.stopper.table, "read", fail)
         message = room.message(TaskId="audio", receive_count=MAX_RECEIVE_COUNT)
         assert function.invoke(message) == []
         letter = function.letters(message)[message["messageId"]]
@@ -507,7 +511,7 @@ class TestFaultsOfOurs:
     def test_a_table_that_is_away_keeps_the_message(
         self, function: Function, room: Room, monkeypatch: pytest.MonkeyPatch, told: Callable[[], Told]
     ) -> None:
-        monkeypatch.setattr(function.module.service.stopper.table, "_name", "gone")
+        monkeypatch.setattr(function.module.wiring.stopper.table, "_name", "gone")
         records = [room.message(TaskId="audio"), room.message("SegmentStarted", TaskId="audio"), record(NOT_JSON)]
         assert sorted(function.invoke(*records)) == sorted(kept_of(records, 0, 1))
         codes = {line["error_code"] for line in told().logs if line.get("outcome") == "retried"}
@@ -744,7 +748,7 @@ class TestMetrics:
         self, function: Function, room: Room, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         slowed: list[bool] = []
-        turns = function.module.service.stopper.stops._turns
+        turns = function.module.wiring.stopper.stops._turns
         monkeypatch.setattr(turns, "slow_down", lambda: slowed.append(True))
         room.fail("audio", QPS_OVER_LIMIT)
         message = room.message(TaskId="audio")

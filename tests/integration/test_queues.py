@@ -7,7 +7,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from sandbox.embedded_aws import EmbeddedAws
-from stop_segment.errors import InvalidMessage, NoTimeLeft, Rejected, Retryable, StopError
+from segments.errors import InvalidMessage, NoTimeLeft, Rejected, Retryable, StopError
 from stop_segment.failures import Failure
 from stop_segment.notices import notice
 from stop_segment.queues import Queues

@@ -116,7 +116,9 @@ def function(
         "POWERTOOLS_SERVICE_NAME": SERVICE,
         "POWERTOOLS_METRICS_NAMESPACE": NAMESPACE,
     }
-    module = import_handler("receive_callback", ("keys", "aws"), aws.environment | variables)
+    module = import_handler(
+        "receive_callback", ("receive_callback.keys", "receive_callback.aws"), aws.environment | variables
+    )
     # How long the function waits for AWS says nothing here: the machine may be busy.
     monkeypatch.setitem(sys.modules[module.Service.__module__]._pool.connection_pool_kw, "timeout", urllib3.Timeout(60))
     made = Function(module, io.StringIO(), sqs, queue, secrets_manager, secret)

@@ -19,8 +19,8 @@ import pytest
 from sandbox.faults import Fault, FaultKind
 from sandbox.rtc_double import RtcDouble
 from sandbox.rtc_gateway import ApiRequest
-from stop_segment.credentials import Credentials
-from stop_segment.errors import (
+from segments.credentials import Credentials
+from segments.errors import (
     ConnectionLost,
     CredentialsRefused,
     KeyRenewed,
@@ -30,9 +30,9 @@ from stop_segment.errors import (
     StopError,
     TooManyRequests,
 )
-from stop_segment.events import Room, Task
-from stop_segment.rtc import RtcApi, Stopped
-from stop_segment.rules import Outcome, RunningTask
+from segments.events import Room, Task
+from segments.rtc import RtcApi, Stopped
+from segments.rules import Outcome, RunningTask
 from stop_segment.settings import Settings, read_settings
 from tests.environments import STOP_SETTINGS
 

@@ -15,11 +15,11 @@ FUNCTIONS = Path(__file__).parents[2] / "functions"
 CALL = """
 import asyncio, json, os, sys
 from concurrent.futures import ThreadPoolExecutor
-from stop_segment.credentials import Key
-from stop_segment.errors import StopError
-from stop_segment.events import Room, Task
-from stop_segment.report import traced
-from stop_segment.rtc import RtcApi
+from segments.credentials import Key
+from segments.errors import StopError
+from segments.events import Room, Task
+from segments.telemetry import traced
+from segments.rtc import RtcApi
 from stop_segment.settings import read_settings
 
 class Credentials:

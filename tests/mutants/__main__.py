@@ -19,8 +19,9 @@ from tests.mutants.survivors import explained, mutant, place
 
 ROOT = Path(__file__).parents[2]
 COPY = ROOT / ".mutants" / "copy"
-FUNCTIONS = ("functions/receive_callback", "functions/stop_segment", "functions/sweep_rooms")
+FUNCTIONS = [path.name for path in (ROOT / "functions").glob("*/")]
 COPIED = (*FUNCTIONS, "contracts", "sandbox", "tests", "tools", "pyproject.toml")
+PACKAGES = ("segments", "stop_segment")
 CHILDREN = 2
 NOTICED = ("killed", "timeout")
 
@@ -43,7 +44,7 @@ def main(modules: Sequence[str]) -> None:
         return not modules or _module(place) in modules
 
     _copy()
-    names = [f"stop_segment.{module}.*" for module in modules]
+    names = [f"{package}.{module}.*" for module in modules for package in PACKAGES]
     subprocess.run([_MUTMUT, "run", "--max-children", str(CHILDREN), *names], cwd=COPY, check=True)
     results = {name: result for name, result in _results().items() if is_asked_for(place(name))}
     known = {one for one in explained() if is_asked_for(one.place)}
@@ -67,8 +68,10 @@ def main(modules: Sequence[str]) -> None:
 def _copy() -> None:
     shutil.rmtree(COPY, ignore_errors=True)
     COPY.mkdir(parents=True)
-    for name in COPIED:
-        source, target = ROOT / name, COPY / Path(name).name
+    for source in (
+        next(found for found in (ROOT / name, ROOT / "functions" / name) if found.exists()) for name in COPIED
+    ):
+        target = COPY / source.name
         if source.is_dir():
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:

@@ -44,9 +44,9 @@ def place(name: str) -> str:
     """Say in which function a mutant is that mutmut calls so.
 
     Its names are like ``stop_segment.failures.x_parts__mutmut_1`` and
-    ``stop_segment.circuit.xǁCircuitǁnote__mutmut_7``.
+    ``segments.circuit.xǁCircuitǁnote__mutmut_7``.
     """
-    module, _, function = name.partition("__mutmut_")[0].removeprefix("stop_segment.").rpartition(".")
+    module, _, function = name.partition("__mutmut_")[0].partition(".")[2].rpartition(".")
     return f"{module}.{function[2:].replace('ǁ', '.')}"
 
 

@@ -19,21 +19,22 @@ from itertools import count
 from typing import Any, cast
 from unittest.mock import patch
 
-from stop_segment import rules, stopper
-from stop_segment.calls import Calls, InThread
-from stop_segment.circuit import Circuit
-from stop_segment.errors import Retryable
-from stop_segment.events import Event, EventType, Room, Task, parse_event
-from stop_segment.records import SegmentTable, room_item
-from stop_segment.rtc import RtcApi, Stopped
-from stop_segment.rules import Outcome, Record, RunningTask, Verdict
+from segments import rules
+from segments.calls import Calls, InThread
+from segments.circuit import Circuit
+from segments.errors import Retryable
+from segments.events import Event, EventType, Room, Task, parse_event
+from segments.ledger import SegmentTable, room_item
+from segments.pace import Turns
+from segments.rtc import RtcApi, Stopped
+from segments.rules import Outcome, Record, RunningTask, Verdict
+from stop_segment import stopper
 from stop_segment.settings import Settings, read_settings
 from stop_segment.stopper import Batch, Stopper
-from stop_segment.turns import Turns
-from sweep_rooms.service import room_gone
 from sweep_rooms.settings import SweepSettings
 from sweep_rooms.settings import read_settings as read_sweep_settings
 from sweep_rooms.sweeper import SendRoomGone, Sweeper
+from sweep_rooms.wiring import room_gone
 from tests.unit.memory_dynamo import Item, MemoryDynamo
 
 _ENVIRONMENT = {

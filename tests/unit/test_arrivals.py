@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segments.errors import InvalidMessage
+from segments.events import Event
 from stop_segment.arrivals import Arrival, arrive, waves
-from stop_segment.errors import InvalidMessage
-from stop_segment.events import Event
 
 SENT_MS = 1_795_327_930_000
 STOP_TYPES = ("RoomEnded", "RoomDestroy", "ModerationViolation")

@@ -5,9 +5,9 @@ from typing import cast
 
 import pytest
 
-from stop_segment.calls import Calls
-from stop_segment.circuit import MOST_SILENCES, OPEN_SECONDS, Circuit
-from stop_segment.errors import (
+from segments.calls import Calls
+from segments.circuit import MOST_SILENCES, OPEN_SECONDS, Circuit
+from segments.errors import (
     CircuitOpen,
     ConnectionLost,
     CredentialsRefused,
@@ -20,8 +20,8 @@ from stop_segment.errors import (
     StopError,
     TooManyRequests,
 )
-from stop_segment.turns import WINDOW_SECONDS, Turns
-from tests.unit.test_turns import FOREVER, VirtualLoop, run
+from segments.pace import WINDOW_SECONDS, Turns
+from tests.unit.test_pace import FOREVER, VirtualLoop, run
 
 OK = "the answer"
 ANSWER_SECONDS = 0.25

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stop_segment.circuit import MOST_SILENCES, OPEN_SECONDS, Circuit
-from stop_segment.errors import CircuitOpen, Retryable
+from segments.circuit import MOST_SILENCES, OPEN_SECONDS, Circuit
+from segments.errors import CircuitOpen, Retryable
 
 
 @dataclass

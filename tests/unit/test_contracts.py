@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from stop_segment.events import Event, parse_event
+from segments.events import Event, parse_event
 from tests.contracts import CONTRACTS, EARLIER_VERSIONS, breaks, closed, has, schema, variants
 
 ROOT = Path(__file__).parents[2]

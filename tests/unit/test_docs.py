@@ -1,7 +1,7 @@
 """The documentation says what is: parameters, outputs, commands, samples, links and the event contract."""
 
 import hashlib
-import importlib
+import importlib.util
 import inspect
 import json
 import re
@@ -17,11 +17,12 @@ from aws_lambda_powertools.utilities.data_classes import SQSEvent
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from cfnlint.decode import cfn_yaml
 
-from stop_segment.envelopes import unwrap
-from stop_segment.errors import InvalidMessage
-from stop_segment.events import parse_event
+from segments.envelopes import unwrap
+from segments.errors import InvalidMessage
+from segments.events import parse_event
 from stop_segment.failures import End
 from tests.contracts import assert_kept, breaks, schema
+from tests.mutants.__main__ import PACKAGES
 from tests.mutants.survivors import Mutant, explained
 
 ROOT = Path(__file__).parents[2]
@@ -182,7 +183,8 @@ def test_every_test_that_a_page_names_exists(page: Path) -> None:
 @pytest.mark.parametrize("mutant", sorted(explained()), ids=lambda mutant: mutant.place)
 def test_every_mutant_that_is_explained_is_of_code_that_exists(mutant: Mutant) -> None:
     module, *names = mutant.place.split(".")
-    found: Any = importlib.import_module(f"stop_segment.{module}")
+    package = next(package for package in PACKAGES if importlib.util.find_spec(f"{package}.{module}"))
+    found: Any = importlib.import_module(f"{package}.{module}")
     for name in names:
         found = getattr(found, name)
     assert mutant.before in " ".join(inspect.getsource(found).split())

@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
-from stop_segment.envelopes import unwrap
-from stop_segment.errors import InvalidMessage
-from stop_segment.events import Event, EventType, Room, parse_event
+from segments.envelopes import unwrap
+from segments.errors import InvalidMessage
+from segments.events import Event, EventType, Room, parse_event
 
 EVENT = {"EventType": "RoomEnded", "EventTime": "2026-11-22T06:12:00.123Z", "AppId": "661e", "RoomId": "room-1"}
 EVENT_MS = 1_795_327_920_123

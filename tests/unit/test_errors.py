@@ -1,6 +1,6 @@
 import pytest
 
-from stop_segment import errors
+from segments import errors
 
 
 @pytest.mark.parametrize("kind", [errors.StopError, errors.InvalidMessage, errors.Rejected, errors.Retryable])

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stop_segment.errors import InvalidMessage
-from stop_segment.events import Event, EventType, Room, Task, parse_event
+from segments.errors import InvalidMessage
+from segments.events import Event, EventType, Room, Task, parse_event
 
 EVENT_TIME = "2026-11-22T06:12:00.123Z"
 EVENT_MS = 1_795_327_920_123

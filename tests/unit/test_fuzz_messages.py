@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from segments.errors import InvalidMessage
+from segments.events import Event
 from stop_segment.arrivals import Arrival, arrive, waves
-from stop_segment.errors import InvalidMessage
-from stop_segment.events import Event
 
 BODIES_A_SEED = 5_000
 SENT_MS = 1_795_327_930_000

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from stop_segment.errors import InvalidMessage, Rejected
-from stop_segment.events import Event, EventType, Room
+from segments.errors import InvalidMessage, Rejected
+from segments.events import Event, EventType, Room
 from stop_segment.failures import Failure
 from stop_segment.notices import MOST_TASKS, is_told, notice
 from tests.contracts import closed, schema

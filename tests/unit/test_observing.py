@@ -10,8 +10,8 @@ from unittest.mock import patch
 import pytest
 from hypothesis import example, given
 
-from stop_segment.events import EventType
-from stop_segment.rules import Outcome
+from segments.events import EventType
+from segments.rules import Outcome
 from tests.unit import rtc_model
 from tests.unit.rtc_model import SETTINGS, History, Invocation, Life, Message, World, is_to_be_stopped
 from tests.unit.test_time_decides import (

@@ -11,12 +11,13 @@ import pytest
 from aws_lambda_powertools.metrics import EphemeralMetrics
 from cfnlint.decode import cfn_yaml
 
-from stop_segment import report
+from segments import telemetry
+from segments.errors import CredentialsRefused, InvalidMessage
+from segments.events import Event, EventType, Room
+from segments.rules import Outcome
+from stop_segment import logs
 from stop_segment.arrivals import Arrival, Message
-from stop_segment.errors import CredentialsRefused, InvalidMessage
-from stop_segment.events import Event, EventType, Room
 from stop_segment.failures import End, Failure
-from stop_segment.rules import Outcome
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "operations.md").read_text()
@@ -97,18 +98,19 @@ class TestMetrics:
     def reported(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         """Let the stop function's reports report everything, and give the metrics with their units."""
         metrics = EphemeralMetrics(namespace=NAMESPACE, service="stack")
-        monkeypatch.setattr(report, "metrics", metrics)
+        for module in (logs, telemetry):
+            monkeypatch.setattr(module, "metrics", metrics)
         arrival = Arrival(Message("1", "", "", 0), InvalidMessage("NotJson", "the body is not JSON"))
         for outcome in Outcome:
-            report.log_outcome(arrival, "audio", outcome)
+            logs.log_outcome(arrival, "audio", outcome)
         gone = Event(EventType.ROOM_GONE, Room("661e", "room-1"), 0, ("audio",))
-        report.log_outcome(Arrival(arrival.message, gone), "audio", Outcome.STOPPED)
+        logs.log_outcome(Arrival(arrival.message, gone), "audio", Outcome.STOPPED)
         failure = Failure("1", "", "", 1, 0, 0, CredentialsRefused("InvalidAccessKey", "the API refuses the key"))
         for end in End:
-            report.log_failure(failure, end, sent=True)
-        report.log_untold(failure)
-        for name in TestMetrics.literals("stop_segment", "measure"):
-            report.measure(name, 1)
+            logs.log_failure(failure, end, sent=True)
+        logs.log_untold(failure)
+        for name in (*TestMetrics.literals("stop_segment", "measure"), *TestMetrics.literals("segments", "measure")):
+            telemetry.measure(name, 1)
         emitted = metrics.serialize_metric_set()
         (directive,) = emitted["_aws"]["CloudWatchMetrics"]
         assert directive["Namespace"] == NAMESPACE

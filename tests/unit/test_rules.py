@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stop_segment.events import Event, EventType, Room
-from stop_segment.rules import API_REMEMBERS_MS, Record, RunningTask, Verdict, decide, decide_from_api, is_late
+from segments.events import Event, EventType, Room
+from segments.rules import API_REMEMBERS_MS, Record, RunningTask, Verdict, decide, decide_from_api, is_late
 
 WINDOW_MS = 5_000
 STALE_MS = 30_000

@@ -1,6 +1,7 @@
 import pytest
 
-from stop_segment.settings import Settings, SettingsError, read_settings
+from segments.settings import SettingsError
+from stop_segment.settings import Settings, read_settings
 from tests.environments import STOP_SETTINGS
 
 OPTIONAL = {"RTC_API_VERSION", "RTC_ENDPOINT"}

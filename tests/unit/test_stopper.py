@@ -10,12 +10,12 @@ from unittest.mock import patch
 
 import pytest
 
-from stop_segment.calls import Calls
-from stop_segment.errors import InvalidMessage, NoAnswer, Rejected, Retryable, StopError
-from stop_segment.events import Event, EventType, Room, Task, parse_event
-from stop_segment.records import SegmentTable, room_item
-from stop_segment.rtc import RtcApi, Stopped
-from stop_segment.rules import Outcome, Record, RunningTask
+from segments.calls import Calls
+from segments.errors import InvalidMessage, NoAnswer, Rejected, Retryable, StopError
+from segments.events import Event, EventType, Room, Task, parse_event
+from segments.ledger import SegmentTable, room_item
+from segments.rtc import RtcApi, Stopped
+from segments.rules import Outcome, Record, RunningTask
 from stop_segment.stopper import Done, Served, Stopper
 from tests.unit.memory_dynamo import MemoryDynamo
 from tests.unit.rtc_model import SETTINGS

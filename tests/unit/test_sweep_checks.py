@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stop_segment.events import Room, Task
-from stop_segment.rules import Record
+from segments.events import Room, Task
+from segments.rules import Record
 from sweep_rooms.checks import GONE_AGAIN_MS, Check, decide_check
 
 T = 1_795_327_920_000

@@ -9,12 +9,12 @@ from typing import Any, TypeVar, cast
 
 import pytest
 
-from stop_segment.calls import Calls
-from stop_segment.errors import CredentialsRefused, NoAnswer, Rejected, Retryable
-from stop_segment.events import Event, EventType, Room, Task
-from stop_segment.records import SegmentTable, room_item
-from stop_segment.rtc import RtcApi, Stopped
-from stop_segment.rules import Outcome, Record, RunningTask
+from segments.calls import Calls
+from segments.errors import CredentialsRefused, NoAnswer, Rejected, Retryable
+from segments.events import Event, EventType, Room, Task
+from segments.ledger import SegmentTable, room_item
+from segments.rtc import RtcApi, Stopped
+from segments.rules import Outcome, Record, RunningTask
 from stop_segment.stopper import Stopper
 from sweep_rooms.checks import GONE_AGAIN_MS
 from sweep_rooms.sweeper import REJECTED_AGAIN_MS, ROOMS_A_PAGE, Sweep, Sweeper

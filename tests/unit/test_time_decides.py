@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from receive_callback.slices import QueuedSlices, Slice
-from stop_segment.events import Event, EventType
-from stop_segment.rules import Outcome
+from segments.events import Event, EventType
+from segments.rules import Outcome
 from tests.unit.memory_dynamo import Item
 from tests.unit.rtc_model import (
     EPOCH,

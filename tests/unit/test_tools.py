@@ -12,8 +12,8 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stop_segment.errors import InvalidMessage
-from stop_segment.events import Room, parse_event
+from segments.errors import InvalidMessage
+from segments.events import Room, parse_event
 from tools import letters
 from tools.deployment import Deployment, NotDeployed, find_deployment
 from tools.display import letter_text, printable, room_text, switch_text

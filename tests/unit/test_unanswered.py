@@ -11,10 +11,10 @@ import urllib3
 from urllib3 import exceptions as of_urllib3
 from volcenginesdkcore.rest import ApiException
 
-from stop_segment.credentials import Credentials, Key
-from stop_segment.errors import ConnectionLost, NoAnswer, Retryable, StopError
-from stop_segment.events import Room, Task
-from stop_segment.rtc import RtcApi
+from segments.credentials import Credentials, Key
+from segments.errors import ConnectionLost, NoAnswer, Retryable, StopError
+from segments.events import Room, Task
+from segments.rtc import RtcApi
 from stop_segment.settings import read_settings
 from tests.environments import STOP_SETTINGS
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stop_segment.errors import NoTimeLeft
-from stop_segment.turns import (
+from segments.errors import NoTimeLeft
+from segments.pace import (
     GAP_SECONDS,
     LEAD_SECONDS,
     MOST_SLOWED,

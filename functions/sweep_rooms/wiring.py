@@ -7,16 +7,16 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from stop_segment.events import EventType, Room, Task
-from stop_segment.records import SegmentTable
-from stop_segment.report import logger
-from stop_segment.service import make_clients, now_ms
-from stop_segment.turns import Turns
+from segments.clients import make_clients
+from segments.events import EventType, Room, Task
+from segments.ledger import SegmentTable
+from segments.pace import Turns
+from segments.telemetry import logger
+from segments.times import now_ms, to_rfc3339
 from sweep_rooms.settings import SweepSettings, read_settings
 from sweep_rooms.sweeper import SendRoomGone, Sweeper
 
@@ -25,11 +25,10 @@ if TYPE_CHECKING:
 
 QUESTIONS_PER_SECOND = 30  # GetRoomOnlineUsers has 40 over the account (document 1188355); others may ask too
 TASKS_A_MESSAGE = 100
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
-class SweepService:
+class SweepWiring:
     """What a sweep works with."""
 
     settings: SweepSettings
@@ -39,7 +38,7 @@ class SweepService:
     loop: asyncio.Runner
 
 
-def make_service(environment: Mapping[str, str]) -> SweepService:
+def make_wiring(environment: Mapping[str, str]) -> SweepWiring:
     """Make the clients.
 
     Raises
@@ -59,7 +58,7 @@ def make_service(environment: Mapping[str, str]) -> SweepService:
         _to_queue(clients.sqs, settings.event_queue_url),
         now_ms,
     )
-    return SweepService(settings, clients.table, sweeper, turns, asyncio.Runner())
+    return SweepWiring(settings, clients.table, sweeper, turns, asyncio.Runner())
 
 
 def room_gone(room: Room, tasks: Sequence[Task], time_ms: int) -> str:
@@ -67,7 +66,7 @@ def room_gone(room: Room, tasks: Sequence[Task], time_ms: int) -> str:
     return json.dumps(
         {
             "EventType": EventType.ROOM_GONE.value,
-            "EventTime": (_EPOCH + timedelta(milliseconds=time_ms)).isoformat(timespec="milliseconds"),
+            "EventTime": to_rfc3339(time_ms),
             "AppId": room.app_id,
             "RoomId": room.room_id,
             "TaskIds": [task.task_id for task in tasks],

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 
-from stop_segment.events import Event, EventType
+from segments.events import Event, EventType
 
 
 class Outcome(StrEnum):

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
 from typing import Any
 
-from aws_lambda_powertools import Logger, Metrics, Tracer
 from aws_lambda_powertools.metrics import MetricUnit
 
+from segments.errors import CredentialsRefused, StopError
+from segments.events import Event, EventType
+from segments.rules import Outcome
+from segments.telemetry import logger, metrics
 from stop_segment.arrivals import Arrival
-from stop_segment.errors import CredentialsRefused, StopError
-from stop_segment.events import Event, EventType
 from stop_segment.failures import End, Failure
-from stop_segment.rules import Outcome
 from stop_segment.stopper import Served
-
-logger = Logger()
-metrics = Metrics()
-tracer = Tracer(patch_modules=["botocore"])
 
 
 def log_served(arrival: Arrival, served: Served) -> None:
@@ -66,21 +60,6 @@ def log_untold(failure: Failure) -> None:
     """Tell that workflows will not hear of a dead letter."""
     logger.warning("failed stop not told", **_error_fields(failure.error), **failure.log_fields)
     metrics.add_metric("FailuresNotTold", MetricUnit.Count, 1)
-
-
-def measure(name: str, value: float) -> None:
-    """Emit a measured metric: a count for ApiThrottled, else ms."""
-    metrics.add_metric(name, MetricUnit.Count if name == "ApiThrottled" else MetricUnit.Milliseconds, value)
-
-
-@contextlib.contextmanager
-def traced(action: str, ids: Mapping[str, str]) -> Iterator[None]:
-    """Make what happens inside a subsegment of the trace, to be found by its ids. It must not raise."""
-    with tracer.provider.in_subsegment(f"## {action}") as subsegment:
-        if subsegment is not None:
-            for name, value in ids.items():
-                subsegment.put_annotation(name, value)
-        yield
 
 
 def _error_fields(error: StopError) -> dict[str, Any]:

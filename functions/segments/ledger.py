@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from stop_segment.errors import Retryable
-from stop_segment.events import Event, Room, Task
-from stop_segment.rules import Outcome, Record
+from segments.errors import Retryable
+from segments.events import Event, Room, Task
+from segments.rules import Outcome, Record
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

@@ -6,10 +6,10 @@ from uuid import uuid4
 import pytest
 
 from sandbox.embedded_aws import EmbeddedAws
-from stop_segment.errors import Retryable
-from stop_segment.events import Event, EventType, Room, Task
-from stop_segment.records import ROOM_ITEM, SegmentTable, room_item
-from stop_segment.rules import Outcome, Record
+from segments.errors import Retryable
+from segments.events import Event, EventType, Room, Task
+from segments.ledger import ROOM_ITEM, SegmentTable, room_item
+from segments.rules import Outcome, Record
 from tests.second_opinion import moto_client
 from tests.unit.memory_dynamo import MemoryDynamo
 from tools.rooms import read_open_tasks

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from stop_segment.errors import InvalidMessage
+from segments.errors import InvalidMessage
 
 MOST_ENVELOPES = 4
 _CALLBACKS = {

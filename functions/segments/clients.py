@@ -1,10 +1,10 @@
-"""What a function environment makes once: the clients, and what remembers from one invocation to the next."""
+"""What every function that calls the RTC API and uses the table works with: its AWS clients, the API and the table."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,32 +12,19 @@ from typing import TYPE_CHECKING, Any
 import botocore.session
 from botocore.config import Config
 
-from stop_segment.calls import Calls, InThread
-from stop_segment.circuit import Circuit
-from stop_segment.credentials import Credentials
-from stop_segment.queues import Queues
-from stop_segment.records import SegmentTable
-from stop_segment.report import measure, traced
-from stop_segment.rtc import RtcApi
-from stop_segment.settings import Settings, SharedSettings, read_settings
-from stop_segment.stopper import Stopper
-from stop_segment.turns import Turns
+from segments.calls import Calls, InThread
+from segments.circuit import Circuit
+from segments.credentials import Credentials
+from segments.ledger import SegmentTable
+from segments.pace import Turns
+from segments.rtc import RtcApi
+from segments.settings import SharedSettings
+from segments.telemetry import measure, traced
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
 THREADS = 64
-
-
-@dataclass(frozen=True)
-class Service:
-    """What an invocation works with."""
-
-    settings: Settings
-    stopper: Stopper
-    queues: Queues
-    turns: tuple[Turns, Turns]
-    loop: asyncio.Runner
 
 
 @dataclass(frozen=True)
@@ -80,37 +67,3 @@ def make_clients(settings: SharedSettings) -> Clients:
     table = SegmentTable(client("dynamodb"), settings.segment_table_name, settings.record_retention_seconds)
     api = RtcApi(settings, credentials, connections=THREADS, traced=traced)
     return Clients(table, api, client("sqs"), in_thread, calls)
-
-
-def make_service(environment: Mapping[str, str]) -> Service:
-    """Make what the stop function works with.
-
-    Raises
-    ------
-    SettingsError
-        A setting is missing or makes no sense.
-    """
-    settings = read_settings(environment)
-    clients = make_clients(settings)
-    stops, queries = (
-        Turns(share, time.monotonic) for share in (settings.requests_per_second, settings.queries_per_second)
-    )
-    stopper = Stopper(
-        settings,
-        clients.table,
-        clients.api,
-        stops=clients.calls(stops),
-        queries=clients.calls(queries),
-        in_thread=clients.in_thread,
-        now_ms=now_ms,
-        measure=measure,
-    )
-    queues = Queues(
-        clients.sqs, settings.event_queue_url, settings.dead_letter_queue_url, settings.failed_stop_queue_url
-    )
-    return Service(settings, stopper, queues, (stops, queries), asyncio.Runner())
-
-
-def now_ms() -> int:
-    """Return the time of day, Unix ms."""
-    return time.time_ns() // 1_000_000

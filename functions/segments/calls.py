@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from stop_segment.circuit import Circuit
-from stop_segment.errors import NoAnswer, TooManyRequests, TryAtOnce
-from stop_segment.turns import Turns
+from segments.circuit import Circuit
+from segments.errors import NoAnswer, TooManyRequests, TryAtOnce
+from segments.pace import Turns
 
 # Runs a blocking function with its arguments, without holding up the other messages, and gives what it returns.
 InThread = Callable[..., Awaitable[Any]]

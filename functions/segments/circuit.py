@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from stop_segment.errors import CircuitOpen
+from segments.errors import CircuitOpen
 
 MOST_SILENCES = 10
 OPEN_SECONDS = 10.0

@@ -6,19 +6,18 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import fastjsonschema
 
-from stop_segment.envelopes import unwrap
-from stop_segment.errors import InvalidMessage
+from segments.envelopes import unwrap
+from segments.errors import InvalidMessage
+from segments.times import from_rfc3339
 
 FIRST_SENT_AT = "FirstSentAt"  # the attribute of a later copy: when the first message was sent, Unix ms
 _UNIX_MS = re.compile(r"-?[0-9]{1,15}")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _validate = fastjsonschema.compile(json.loads(Path(__file__).with_name("event.schema.json").read_text()))
 
 
@@ -162,6 +161,6 @@ def _task_ids(event_type: EventType, content: Mapping[str, Any]) -> tuple[str, .
 
 def _to_ms(text: str, name: str) -> int:
     try:
-        return (datetime.fromisoformat(text) - _EPOCH) // timedelta(milliseconds=1)
-    except (ValueError, TypeError, OverflowError):
+        return from_rfc3339(text)
+    except ValueError:
         raise InvalidMessage("InvalidField", f"{name} must be a date and time that exists, with its offset") from None

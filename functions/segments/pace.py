@@ -32,7 +32,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from stop_segment.errors import NoTimeLeft
+from segments.errors import NoTimeLeft
 
 # A second, and what even the fastest answer may have lost on its way.
 WINDOW_SECONDS = 1.005

@@ -21,8 +21,8 @@ from volcenginesdkcore.auth.providers.provider import CredentialValue, Provider
 from volcenginesdkcore.interceptor import InterceptorContext, RequestInterceptor, ResponseInterceptor
 from volcenginesdkcore.rest import ApiException
 
-from stop_segment.credentials import Credentials, Key
-from stop_segment.errors import (
+from segments.credentials import Credentials, Key
+from segments.errors import (
     ConnectionLost,
     CredentialsRefused,
     KeyRenewed,
@@ -32,9 +32,9 @@ from stop_segment.errors import (
     StopError,
     TooManyRequests,
 )
-from stop_segment.events import Room, Task
-from stop_segment.rules import Outcome, RunningTask
-from stop_segment.settings import SharedSettings
+from segments.events import Room, Task
+from segments.rules import Outcome, RunningTask
+from segments.settings import SharedSettings
 
 QUERY_VERSION = "2022-06-01"  # GetSegmentTask has this version on every platform
 ROOM_QUERY_VERSION = "2023-11-01"  # and GetRoomOnlineUsers this one
