@@ -36,10 +36,12 @@ def place(region: str) -> Place:
     """Give a region its partition."""
     if region.startswith("cn-"):
         return Place(region, "aws-cn", "amazonaws.com.cn")
+    if region.startswith("eusc-"):
+        return Place(region, "aws-eusc", "amazonaws.eu")
     return Place(region, "aws-us-gov" if region.startswith("us-gov-") else "aws", "amazonaws.com")
 
 
-PLACES = [place(region) for region in REGIONS]
+PLACES = [place(region) for region in [*REGIONS, "eusc-de-east-1"]]  # which cfn-lint does not know
 
 
 def longest(name: str, partition: str = "aws") -> str:

@@ -70,8 +70,7 @@ class Service:
         self._target = target
         self._content_type = f"application/x-amz-json-{json_version}"
         region = environment["AWS_REGION"]
-        suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
-        self._url = environment.get("AWS_ENDPOINT_URL") or f"https://{name}.{region}.{suffix}"
+        self.url = environment.get("AWS_ENDPOINT_URL") or f"https://{name}.{region}.{environment['URL_SUFFIX']}"
         key = _Key(
             environment["AWS_ACCESS_KEY_ID"],
             environment["AWS_SECRET_ACCESS_KEY"],
@@ -88,7 +87,7 @@ class Service:
             It was refused, or there was no answer.
         """
         headers = {"Content-Type": self._content_type, "X-Amz-Target": f"{self._target}.{action}"}
-        url, body = self._url + "/", json.dumps(content).encode()
+        url, body = self.url + "/", json.dumps(content).encode()
         request = AWSRequest("POST", url, headers, body)
         self._signer.add_auth(request)
         try:

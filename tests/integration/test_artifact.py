@@ -18,6 +18,7 @@ SETTINGS = {
     "ReceiveCallbackFunction": {
         "EVENT_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/events",
         "CALLBACK_SECRET_ARN": "arn:aws:secretsmanager:us-east-1:123456789012:secret:callback",
+        "URL_SUFFIX": "amazonaws.com",
     },
     "PublishOutcomeFunction": {"OUTCOME_EVENT_BUS_NAME": "outcomes"},
     "SweepRoomsFunction": STOP_SETTINGS | {"MAX_TASK_HOURS": "0"},

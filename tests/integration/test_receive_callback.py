@@ -113,6 +113,7 @@ def function(
         "AWS_REGION": aws.environment["AWS_DEFAULT_REGION"],
         "EVENT_QUEUE_URL": queue,
         "CALLBACK_SECRET_ARN": secret,
+        "URL_SUFFIX": "amazonaws.com",
         "POWERTOOLS_SERVICE_NAME": SERVICE,
         "POWERTOOLS_METRICS_NAMESPACE": NAMESPACE,
     }
@@ -239,7 +240,7 @@ class TestAnswers:
     def test_503_while_the_queue_is_away(
         self, function: Function, aws_away: EmbeddedAws, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(function.module._sqs, "_url", aws_away.endpoint)
+        monkeypatch.setattr(function.module._sqs, "url", aws_away.endpoint)
         assert function.answer(json.dumps(signed())) == (503, "not queued, send it again")
         assert function.queued() == []
 
@@ -282,7 +283,7 @@ class TestReplays:
     ) -> None:
         content = signed()
         with monkeypatch.context() as patch:
-            patch.setattr(function.module._sqs, "_url", aws_away.endpoint)
+            patch.setattr(function.module._sqs, "url", aws_away.endpoint)
             assert function.status(content) == 503
         assert function.answer(json.dumps(content)) == (200, "queued")
 
@@ -358,7 +359,7 @@ class TestSlices:
         self, function: Function, aws_away: EmbeddedAws, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(function.module._sqs, "_url", aws_away.endpoint)
+            patch.setattr(function.module._sqs, "url", aws_away.endpoint)
             assert function.status(slice_of()) == 503
         assert function.answer(json.dumps(slice_of(second=1))) == (200, "queued")
 
@@ -471,7 +472,7 @@ class TestKeys:
         self, function: Function, aws_away: EmbeddedAws, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(function.module._keys._secrets_manager, "_url", aws_away.endpoint)
+            patch.setattr(function.module._keys._secrets_manager, "url", aws_away.endpoint)
             assert function.status(signed()) == 503
         assert function.status(signed()) == 200
 

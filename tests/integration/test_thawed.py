@@ -65,6 +65,7 @@ def receiving(aws: EmbeddedAws, key: str) -> Iterator[Receiver]:
             "AWS_ENDPOINT_URL": url,
             "EVENT_QUEUE_URL": queue,
             "CALLBACK_SECRET_ARN": secret,
+            "URL_SUFFIX": "amazonaws.com",
         }
         with environment("ReceiveCallbackFunction", variables) as made:
             yield Receiver(made, way, aws, secret, queue)

@@ -13,6 +13,7 @@ import pytest
 from cfnlint.schema import ResourceNotFoundError
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 
+from receive_callback.aws import Service
 from tests.transformed import PARAMETERS, PLACES, REGIONS, Properties, Stack, longest, of_type, place, stacks, template
 
 RESOURCES = template()["Resources"]
@@ -208,7 +209,7 @@ class TestRegions:
             for _, stack, function in found("AWS::Lambda::Function")
             if "POWERTOOLS_TRACE_DISABLED" in (variables := function["Environment"]["Variables"])
         }
-        traced = {(partition, "false", "Active") for partition in ("aws", "aws-us-gov")}
+        traced = {(partition, "false", "Active") for partition in ("aws", "aws-us-gov", "aws-eusc")}
         assert modes == traced | {("aws-cn", "true", "PassThrough")}
 
     # Lambda Developer Guide, "SnapStart": in all commercial regions but New Zealand and Taipei; and as above.
@@ -236,13 +237,23 @@ class TestRegions:
             for text in strings(properties):
                 assert set(re.findall(r"\barn:([^:]+):", text)) <= {stack.place.partition}
                 if not re.fullmatch(r"[a-z]+\.amazonaws\.com", text):
-                    assert set(re.findall(r"amazonaws\.com(?:\.cn)?", text)) <= {stack.place.suffix}
+                    assert set(re.findall(r"amazonaws\.[a-z]+(?:\.cn)?", text)) <= {stack.place.suffix}
 
     @pytest.mark.parametrize("somewhere", PLACES)
     def test_the_callback_url_is_of_its_region(self, somewhere: Any) -> None:
         stack = Stack({name: longest(name) for name in PARAMETERS}, somewhere)
         url = stack.evaluate(template()["Outputs"]["CallbackUrl"]["Value"])
         assert url == f"https://<CallbackApi>.execute-api.{somewhere.region}.{somewhere.suffix}/"
+
+    @pytest.mark.parametrize("somewhere", PLACES)
+    def test_the_callback_function_calls_hosts_of_its_region(self, somewhere: Any) -> None:
+        stack = Stack({name: longest(name) for name in PARAMETERS}, somewhere)
+        function = stack.properties("ReceiveCallbackFunction") or {}
+        variables = function["Environment"]["Variables"]
+        key = {"AWS_REGION": somewhere.region, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+        assert Service("sqs", "AmazonSQS", "1.0", variables | key).url == (
+            f"https://sqs.{somewhere.region}.{somewhere.suffix}"
+        )
 
 
 MOST_OF_A_NAME = 256  # of what CloudFormation names itself: more than any queue's URL or table's ARN has
