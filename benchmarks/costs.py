@@ -37,7 +37,6 @@ def per_million(spent: Mapping[str, Any]) -> dict[str, float]:
         "DynamoDB writes on demand, $0.625 a million": 0.625 * 1000 * spent["write_units_per_1000"] / _MILLION,
         "DynamoDB reads on demand, $0.125 a million": 0.125 * 1000 * spent["read_units_per_1000"] / _MILLION,
         "CloudWatch Logs, $0.50 a GB": 0.50 * 1000 * spent["log_bytes_per_1000"] / _GIGABYTE,
-        "X-Ray, $5.00 a million traces, if all are sampled": 5.00 * invocations / _MILLION,
     }
 
 
@@ -49,12 +48,9 @@ _REPORT = (
     "Memory Size: 512 MB\tMax Memory Used: 100 MB\t",
 )
 _REPORT_BYTES = sum(len(line) + 1 + 26 for line in _REPORT)
-_SAMPLED = 0.05  # by X-Ray's own rule, beside one a second
 
 
-def per_million_slices(
-    called: Mapping[str, float], served: Mapping[str, float] | None, *, traced: bool = False
-) -> dict[str, float]:
+def per_million_slices(called: Mapping[str, float], served: Mapping[str, float] | None) -> dict[str, float]:
     """Price a million slices, behind API Gateway's own dollar.
 
     Parameters
@@ -63,8 +59,6 @@ def per_million_slices(
         What the callback function spent on some slices.
     served
         What the stop function spent on those that were queued; None where none was.
-    traced
-        Whether the callback function is traced, too.
     """
     share = _MILLION / called["messages"]
 
@@ -81,10 +75,6 @@ def per_million_slices(
         "DynamoDB writes on demand, $0.625 a million": 0.625 * spent("write_units") / _MILLION,
         "DynamoDB reads on demand, $0.125 a million": 0.125 * spent("read_units") / _MILLION,
         "CloudWatch Logs, $0.50 a GB": 0.50 * log_bytes / _GIGABYTE,
-        "X-Ray, $5.00 a million traces, for 5 % of the invocations": 5.00
-        * _SAMPLED
-        * (batches + traced * _MILLION)
-        / _MILLION,
     }
 
 
@@ -120,5 +110,4 @@ def _swept(spent: Callable[[str], float]) -> dict[str, float]:
         "DynamoDB writes on demand, $0.625 a million": 0.625 * spent("write_units") / _MILLION,
         "DynamoDB reads on demand, $0.125 a million": 0.125 * spent("read_units") / _MILLION,
         "CloudWatch Logs, $0.50 a GB": 0.50 * log_bytes / _GIGABYTE,
-        "X-Ray, $5.00 a million traces, if all are sampled": 5.00 * spent("invocations") / _MILLION,
     }

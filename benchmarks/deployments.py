@@ -22,7 +22,7 @@ from sandbox.embedded_aws import EmbeddedAws, embedded_aws
 from sandbox.rtc_double import RtcDouble
 from sandbox.stack import ACCESS_KEY_ID, ROOT, SECRET_ACCESS_KEY, DeployError, sandbox
 
-CONCURRENCY = 10
+CONCURRENCY = 5
 PEER = Path(__file__).parent / "peer"
 PEER_BUILD = ROOT / ".aws-sam" / "peer"
 _PEER_STACK = "peer"

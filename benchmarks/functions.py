@@ -198,7 +198,6 @@ def _probe(function: Function, flags: tuple[str, ...], **order: Any) -> Any:
         "secret": function.secret,
         "event": function.event,
     }
-    # LAMBDA_TASK_ROOT: without it Powertools' tracer stays off, and imports less.
     environment = {"PATH": os.environ["PATH"], "LAMBDA_TASK_ROOT": str(function.artifact)}
     done = subprocess.run(  # noqa: S603 # nosec B603 # our own command, no shell
         [_python(), "-I", "-S", *flags, str(PROBE)],

@@ -24,9 +24,9 @@ from typing import Any
 
 BARE = """
 import boto3, volcenginesdkcore
-from aws_lambda_powertools import Logger, Metrics, Tracer
+from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType
-Logger(), Metrics(), Tracer(), BatchProcessor(EventType.SQS)
+Logger(), Metrics(), BatchProcessor(EventType.SQS)
 boto3.session.Session().client("sqs")
 """
 _STOPPED = json.dumps({"Result": "ok", "ResponseMetadata": {"RequestId": "0", "Action": "StopSegment"}}).encode()
@@ -138,10 +138,10 @@ class _Raw:
         return [self._content]
 
 
-def batch(first: int, messages: int = _MESSAGES_A_BATCH) -> dict[str, Any]:
+def batch(first: int) -> dict[str, Any]:
     """Make an SQS event of distinct stops."""
     sent = str(time.time_ns() // 1_000_000)
-    return {"Records": [_record(number, sent) for number in range(first, first + messages)]}
+    return {"Records": [_record(number, sent) for number in range(first, first + _MESSAGES_A_BATCH)]}
 
 
 def _record(number: int, sent_ms: str) -> dict[str, Any]:
@@ -318,7 +318,7 @@ def _time_lapse() -> Any:
 
 
 def _begin_trace(number: int) -> None:
-    # As Lambda does for each invocation; without it the X-Ray SDK logs a complaint about every call.
+    # As Lambda does for each invocation: log lines name it.
     os.environ["_X_AMZN_TRACE_ID"] = f"Root=1-{number + 1:08x}-{number + 1:024x};Parent={number + 1:016x};Sampled=1"
 
 

@@ -156,22 +156,13 @@ def _latency(load: Results) -> Iterator[Table]:
 def _environments(load: list[Results]) -> Iterator[Table]:
     table = _table(
         "Slots whose environments take turns, full batches",
-        *(
-            "slots",
-            "messages a batch",
-            "environments a slot",
-            "API answers after, ms",
-            "requests",
-            "refused",
-            "most in any second",
-            "asked",
-        ),
+        *("environments a slot", "API answers after, ms", "requests", "refused", "most in any second", "asked"),
         "a second",
     )
     for run in load:
         figures = [run["api_requests"], run["api_refusals"], run["busiest_second"]]
         table.add_row(
-            *(str(run[key]) for key in ("slots", "messages_a_batch", "environments_a_slot")),
+            str(run["environments_a_slot"]),
             *map(number, (1000 * run["answer_after_seconds"], *figures)),
             "<= 150",
             number(run["requests_per_second"]),
@@ -198,7 +189,7 @@ def _in_process(load: Results) -> Iterator[Table]:
 def _slices(load: Results) -> Iterator[Table]:
     before, now = load["before"], load["now"]
     prices = {
-        "every slice queued and traced": per_million_slices(before["queued"], before["served"], traced=True),
+        "every slice queued": per_million_slices(before["queued"], before["served"]),
         "news": per_million_slices(now["queued"], now["served"]),
         "no news": per_million_slices(now["known"], None),
     }
@@ -211,7 +202,7 @@ def _slices(load: Results) -> Iterator[Table]:
         table.add_row(label, *(f"{price[label]:.2f}" for price in prices.values()))
     sums = {name: sum(price.values()) for name, price in prices.items()}
     table.add_row("together", *(f"{total:.2f}" for total in sums.values()))
-    table.add_row("of the first", *(f"{total / sums['every slice queued and traced']:.2f}" for total in sums.values()))
+    table.add_row("of the first", *(f"{total / sums['every slice queued']:.2f}" for total in sums.values()))
     yield table
 
 

@@ -167,7 +167,6 @@ def lambda_variables(function: str, artifact: Path) -> dict[str, str]:
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512",
         "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
         "AWS_LAMBDA_LOG_STREAM_NAME": f"[$LATEST]{uuid.uuid4().hex}",
-        # By it the X-Ray SDK knows that it needs no client of its own; without it Powertools' tracer stays off.
         "LAMBDA_TASK_ROOT": str(artifact),
         "POWERTOOLS_SERVICE_NAME": "environment",
         "POWERTOOLS_METRICS_NAMESPACE": "RtcSegmentStopper",

@@ -50,9 +50,8 @@ def _answer(function: Any, invocation: dict[str, Any]) -> dict[str, Any]:
     global _frozen_seconds
     _frozen_seconds += invocation["frozen_seconds"]
     request_id = invocation["request_id"]
-    # Lambda sets it for each invocation; without it the X-Ray SDK logs a complaint about every call.
     root = request_id.replace("-", "")
-    os.environ["_X_AMZN_TRACE_ID"] = f"Root=1-{root[:8]}-{root[8:]};Parent={root[:16]};Sampled=1"
+    os.environ["_X_AMZN_TRACE_ID"] = f"Root=1-{root[:8]}-{root[8:]};Parent={root[:16]};Sampled=1"  # as Lambda does
     try:
         answer = function(invocation["event"], Context(request_id, invocation["remaining_ms"]))
         return {"answer": json.loads(json.dumps(answer))}

@@ -19,7 +19,6 @@ STOP_SETTINGS = {
     "DEAD_LETTER_QUEUE_URL": "https://sqs.example/letters",
     "SEGMENT_TABLE_NAME": "segments",
     "RTC_PLATFORM": "volcengine",
-    "RTC_API_VERSION": "",
     "RTC_ENDPOINT": "",
     "RTC_CREDENTIALS_SECRET_ARN": "arn:aws:secretsmanager:us-east-1:111122223333:secret:rtc",
     "RTC_CONNECT_TIMEOUT_SECONDS": "2",
@@ -53,9 +52,8 @@ def import_handler(package: str, also: tuple[str, ...], variables: Mapping[str, 
 
     `also` names the other modules that read them when they are imported; the rest may be shared with other tests.
     """
-    untraced = {"POWERTOOLS_TRACE_DISABLED": "1"}
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (untraced | dict(variables)).items():
+        for name, value in variables.items():
             patch.setenv(name, value)
         for module in (f"{package}.handler", *also):
             patch.delitem(sys.modules, module, raising=False)

@@ -48,7 +48,6 @@ def longest(name: str, partition: str = "aws") -> str:
     """Give the longest value that a parameter takes."""
     arn = f"arn:{partition}:{{}}:ap-southeast-1:111122223333:"
     free = {
-        "RtcApiVersion": "2020-12-01",
         "RtcEndpoint": "https://" + "h" * 40,
         "RtcCredentialsSecretArn": arn.format("secretsmanager") + "secret:" + "n" * 66 + "-sUffix",
         "EventBusName": "b" * 256,
@@ -109,16 +108,6 @@ class Stack:
         properties: Properties = self.evaluate(resource.get("Properties", {}))
         return properties
 
-    def refusals(self) -> list[str]:
-        """Give the sentences of the template's Rules that refuse these parameters."""
-        return [
-            assertion["AssertDescription"]
-            for rule in template()["Rules"].values()
-            if self.evaluate(rule.get("RuleCondition", True))
-            for assertion in rule["Assertions"]
-            if not self.evaluate(assertion["Assert"])
-        ]
-
     def _pseudo(self) -> Mapping[str, object]:
         return {
             "AWS::NoValue": _NO_VALUE,
@@ -167,8 +156,6 @@ class Stack:
             case {"Fn::Equals": pair}:
                 left, right = self.evaluate(pair)
                 return left == right
-            case {"Fn::Contains": [texts, text]}:
-                return self.evaluate(text) in self.evaluate(texts)
             case {"Fn::Not": [condition]}:
                 return not self.evaluate(condition)
             case {"Fn::Or": conditions}:

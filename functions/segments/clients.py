@@ -19,7 +19,7 @@ from segments.ledger import SegmentTable
 from segments.pace import Turns
 from segments.rtc import RtcApi
 from segments.settings import SharedSettings
-from segments.telemetry import measure, traced
+from segments.telemetry import measure
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -65,5 +65,5 @@ def make_clients(settings: SharedSettings) -> Clients:
         return Calls(turns, circuit, in_thread, time.monotonic, measure)
 
     table = SegmentTable(client("dynamodb"), settings.segment_table_name, settings.record_retention_seconds)
-    api = RtcApi(settings, credentials, connections=THREADS, traced=traced)
+    api = RtcApi(settings, credentials, connections=THREADS)
     return Clients(table, api, client("sqs"), in_thread, calls)

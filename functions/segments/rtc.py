@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import ssl
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,8 +42,6 @@ _KEY_TROUBLE = {"InvalidAccessKey", "SignatureDoesNotMatch", "100009", "100010"}
 _LONGEST_MESSAGE = 500
 _LONGEST_NAME = 128
 
-Traced = Callable[[str, Mapping[str, str]], AbstractContextManager[None]]
-
 
 @dataclass(frozen=True)
 class Stopped:
@@ -65,13 +62,10 @@ class RtcApi:
         The key to sign with.
     connections
         How many calls may be under way at once.
-    traced
-        Takes an action's name and ids, and makes the call inside a part of the trace.
     """
 
-    def __init__(self, settings: SharedSettings, credentials: Credentials, connections: int, traced: Traced) -> None:
+    def __init__(self, settings: SharedSettings, credentials: Credentials, connections: int) -> None:
         self._credentials = credentials
-        self._traced = traced
         self._version = settings.rtc_version
         self._exchange = _Exchange()
         configuration = Configuration()
@@ -173,10 +167,7 @@ class RtcApi:
         info = UniversalInfo(
             method=method, service="rtc", version=version, action=action, content_type="application/json"
         )
-        names = {"AppId": "app_id", "RoomId": "room_id", "TaskId": "task_id"}
-        ids = {names[name]: value for name, value in content.items() if name in names}
-        with self._traced(action, ids):
-            error = self._do_call(info, content)
+        error = self._do_call(info, content)
         answer = self._exchange.answer or _answer_in(error)
         if answer.refuses_key:
             raise self._refusal(key, answer)

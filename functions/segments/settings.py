@@ -66,7 +66,7 @@ def read_shared(environment: Mapping[str, str]) -> dict[str, Any]:
         "sweep_every_ms": 60_000 * read.number("SWEEP_MINUTES"),
         "rtc_endpoint": _checked_endpoint(environment.get("RTC_ENDPOINT") or platform.endpoint),
         "rtc_region": platform.region,
-        "rtc_version": environment.get("RTC_API_VERSION") or platform.version,
+        "rtc_version": platform.version,
         "rtc_credentials_secret_arn": read.text("RTC_CREDENTIALS_SECRET_ARN"),
         "rtc_connect_timeout_seconds": read.number("RTC_CONNECT_TIMEOUT_SECONDS", least=1),
         "rtc_read_timeout_seconds": read.number("RTC_READ_TIMEOUT_SECONDS", least=1),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from segments.errors import FunctionFailed, InvalidMessage, StopError
 from segments.events import Event
 from segments.rules import Outcome
-from segments.telemetry import logger, metrics, tracer
+from segments.telemetry import logger, metrics
 from segments.times import now_ms
 from stop_segment.arrivals import Arrival, arrive, waves
 from stop_segment.failures import End, Failure, end_of
@@ -27,12 +27,11 @@ SETTLING_SECONDS = 5.0
 
 wiring = make_wiring(os.environ)
 logger.append_keys(mode="observe" if wiring.settings.observes else "stop")
-jitter = random.SystemRandom().random  # environments restored from one snapshot would share a generator's state
+jitter = random.random
 
 
 @logger.inject_lambda_context
 @metrics.log_metrics(capture_cold_start_metric=True)
-@tracer.capture_lambda_handler(capture_response=False)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, list[dict[str, str]]]:
     """Serve a batch of messages.
 

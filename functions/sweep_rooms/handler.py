@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools.metrics import MetricUnit
 
-from segments.telemetry import logger, metrics, tracer
+from segments.telemetry import logger, metrics
 from sweep_rooms.sweeper import Sweep
 from sweep_rooms.wiring import make_wiring
 
@@ -26,7 +26,6 @@ wiring = make_wiring(os.environ)
 
 @logger.inject_lambda_context
 @metrics.log_metrics
-@tracer.capture_lambda_handler(capture_response=False)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:  # noqa: ARG001 - the schedule's
     """Sweep once.
 

@@ -180,10 +180,6 @@ class Observer:
         environment = {"Variables": {**current, "RENEWED": uuid4().hex, **variables}}
         client.update_function_configuration(FunctionName=name, Environment=environment)
         client.get_waiter("function_updated_v2").wait(FunctionName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
-        if aliases := client.list_aliases(FunctionName=name)["Aliases"]:
-            version = client.publish_version(FunctionName=name)["Version"]
-            for alias in aliases:
-                client.update_alias(FunctionName=name, Name=alias["Name"], FunctionVersion=version)
 
 
 class Role:

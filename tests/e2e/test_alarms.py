@@ -271,12 +271,6 @@ def key_that_may_not_ask_whether_rooms_exist(stack: Stack, alarm: Alarm) -> None
     alarm.put_until_it_rings(metric, [], values)
 
 
-@rings("NoTasksAlarm")
-def rooms_without_known_tasks(stack: Stack, alarm: Alarm) -> None:
-    metric, values = stack.logged(alarm, "StopSegmentLogGroup", lambda: stack.room().end_of("RoomEnded"))
-    alarm.put_until_it_rings(metric, values, [], values, values, values)
-
-
 def fail(stack: Stack, alarm: Alarm, function: str, reason: str) -> None:
     """Let a function fail as a whole: what it is given is no event."""
     name = stack.observer.resource(function)

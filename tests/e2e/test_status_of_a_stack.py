@@ -93,11 +93,11 @@ def test_dead_letters_turn_it_red_by_their_reasons_and_stay_where_they_are(box: 
 
 
 def test_an_alarm_that_rings_turns_it_red(box: Sandbox, observer: Observer) -> None:
-    alarm = Alarm(box, observer.resource("NoTasksAlarm"))
+    alarm = Alarm(box, observer.resource("OrphansAlarm"))
     alarm.set_state("ALARM")
     checks = status(box)
     alarm.set_state("OK")
-    assert checks["alarms"] == ("wrong", "NoTasksAlarm: a test wants it so")
+    assert checks["alarms"] == ("wrong", "OrphansAlarm: a test wants it so")
     assert wrong(checks) == ["alarms"]
 
 

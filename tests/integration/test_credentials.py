@@ -1,4 +1,3 @@
-import contextlib
 import json
 import threading
 import traceback
@@ -114,7 +113,7 @@ def test_a_secret_without_a_key_is_named_and_not_shown(secret: Secret, content: 
 def test_a_secret_that_no_header_can_carry_makes_no_request(secret: Secret, value: str) -> None:
     secret.put(OLD | {"SecretAccessKey": value})
     with RtcDouble(secrets={OLD["AccessKeyId"]: value}) as double:
-        api = RtcApi(rtc_settings(double.url), secret.credentials, 1, lambda *_: contextlib.nullcontext())
+        api = RtcApi(rtc_settings(double.url), secret.credentials, 1)
         with pytest.raises(CredentialsRefused) as raised:
             api.stop_segment(Task(Room("661e", "room-1"), "audio"), None)
         assert raised.value.code == "SecretInvalid"

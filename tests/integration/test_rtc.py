@@ -1,6 +1,5 @@
 """The client against the RTC API's double, over a real socket."""
 
-import contextlib
 import json
 import logging
 import socket
@@ -91,7 +90,6 @@ def connect(url: str, secret: Secret, platform: str = "volcengine", read_timeout
         settings(url, platform, read_timeout_seconds),
         secret.credentials(),
         connections=32,
-        traced=lambda *_: contextlib.nullcontext(),
     )
 
 

@@ -140,6 +140,7 @@ class TestPaces:
         [
             pytest.param(1, 1, 0, WINDOW_SECONDS, id="one"),
             pytest.param(4, 4, 3 / 4 * WINDOW_SECONDS, WINDOW_SECONDS / 4, id="the questions of one of ten slots"),
+            pytest.param(8, 2, WINDOW_SECONDS / 4 - GAP_SECONDS, GAP_SECONDS, id="the questions of one of five slots"),
             pytest.param(15, 5, WINDOW_SECONDS / 3 - GAP_SECONDS, GAP_SECONDS, id="ten slots"),
             pytest.param(30, 10, WINDOW_SECONDS / 3 - GAP_SECONDS, GAP_SECONDS, id="five slots"),
             pytest.param(75, 15, 0, WINDOW_SECONDS / 5, id="two slots"),

@@ -4,7 +4,7 @@ from segments.settings import SettingsError
 from stop_segment.settings import Settings, read_settings
 from tests.environments import STOP_SETTINGS
 
-OPTIONAL = {"RTC_API_VERSION", "RTC_ENDPOINT"}
+OPTIONAL = {"RTC_ENDPOINT"}
 
 
 def settings(**changes: str) -> Settings:
@@ -55,13 +55,9 @@ def test_a_platform_knows_its_endpoint_region_and_version(
     assert (read.rtc_endpoint, read.rtc_region, read.rtc_version) == (endpoint, region, version)
 
 
-def test_endpoint_and_version_can_be_set_apart_from_the_platform() -> None:
-    read = settings(RTC_ENDPOINT="https://rtc.example:8443", RTC_API_VERSION="2023-11-01")
-    assert (read.rtc_endpoint, read.rtc_region, read.rtc_version) == (
-        "https://rtc.example:8443",
-        "cn-north-1",
-        "2023-11-01",
-    )
+def test_the_endpoint_can_be_set_apart_from_the_platform() -> None:
+    read = settings(RTC_ENDPOINT="https://rtc.example:8443")
+    assert (read.rtc_endpoint, read.rtc_region) == ("https://rtc.example:8443", "cn-north-1")
 
 
 @pytest.mark.parametrize("name", sorted(OPTIONAL))

@@ -6,7 +6,7 @@ import json
 import os
 from typing import Any
 
-from aws_lambda_powertools import Logger, Metrics, Tracer
+from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities import parameters
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
@@ -21,7 +21,6 @@ ALREADY_STOPPED = "InvalidParameter.ErrorActiveTaskNotFound"
 
 logger = Logger()
 metrics = Metrics()
-tracer = Tracer()
 processor = BatchProcessor(event_type=EventType.SQS)
 persistence = DynamoDBPersistenceLayer(table_name=os.environ["IDEMPOTENCY_TABLE"])
 idempotency = IdempotencyConfig(event_key_jmespath="[AppId, RoomId, TaskId]")
@@ -57,7 +56,6 @@ def stop_segment(task: dict[str, str]) -> str:
         raise
 
 
-@tracer.capture_method
 def record_handler(record: SQSRecord) -> None:
     """Serve a message."""
     event = json.loads(record.body)
@@ -68,7 +66,6 @@ def record_handler(record: SQSRecord) -> None:
 
 
 @logger.inject_lambda_context
-@tracer.capture_lambda_handler
 @metrics.log_metrics(capture_cold_start_metric=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailureResponse:
     """Serve a batch of messages and report those that failed."""
