@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from segments.times import from_rfc3339, to_rfc3339, utc
+from segments.times import read_ms, to_rfc3339, utc
 
 if TYPE_CHECKING:
     from mypy_boto3_events.type_defs import PutEventsRequestEntryTypeDef
@@ -62,7 +62,7 @@ def segment_stop_failed(detail: str, bus_name: str) -> PutEventsRequestEntryType
     detail
         The event's detail, as the stop function wrote it.
     """
-    return _entry(STOP_FAILED, from_rfc3339(json.loads(detail)["FailedAt"]), detail, bus_name)
+    return _entry(STOP_FAILED, read_ms(json.loads(detail)["FailedAt"]), detail, bus_name)
 
 
 def _entry(detail_type: str, time_ms: int, detail: str, bus_name: str) -> PutEventsRequestEntryTypeDef:

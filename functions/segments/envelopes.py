@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from segments.errors import InvalidMessage
+from segments.times import read_callback_ms, to_rfc3339
 
 MOST_ENVELOPES = 4
 _CALLBACKS = {
@@ -35,10 +37,12 @@ def unwrap(body: str) -> dict[str, Any] | None:
         A body, or a string that should hold JSON inside it, does not hold a JSON object, or the nesting is too deep.
     """
     content = _json_object(body, "the body")
+    outer_time = None
     for _ in range(MOST_ENVELOPES):
         # First: else a key that no signature covers could turn a signed callback into another envelope.
         if "EventData" in content:
-            return _from_callback(content)
+            return _from_callback(content, outer_time)
+        outer_time = content.get("Timestamp", content.get("time"))
         if "detail-type" in content and "detail" in content:
             content = _from_event_bridge(content)
         elif content.get("Type") == "Notification" and "Message" in content:
@@ -52,18 +56,21 @@ def _from_event_bridge(envelope: dict[str, Any]) -> dict[str, Any]:
     detail = envelope["detail"]
     if not isinstance(detail, dict):
         raise InvalidMessage("InvalidEnvelope", "detail must be an object")
-    # What the detail says itself is nearer to the event: EventBridge's own time has whole seconds only.
-    outside = {"EventType": envelope["detail-type"], "EventTime": envelope.get("time")}
-    return {key: value for key, value in outside.items() if value is not None} | detail
+    # EventBridge's own time has whole seconds only.
+    return _nearer({"EventType": envelope["detail-type"], "EventTime": envelope.get("time")}, detail)
 
 
 def _from_notification(envelope: dict[str, Any]) -> dict[str, Any]:
     # SNS tries for days to deliver: without its time a late notification would pass for a new event.
-    outside = {"EventTime": envelope["Timestamp"]} if "Timestamp" in envelope else {}
-    return outside | _json_object(envelope["Message"], "Message")
+    return _nearer({"EventTime": envelope.get("Timestamp")}, _json_object(envelope["Message"], "Message"))
 
 
-def _from_callback(envelope: dict[str, Any]) -> dict[str, Any] | None:
+def _nearer(outside: Mapping[str, Any], inside: dict[str, Any]) -> dict[str, Any]:
+    """Take from around an event what it does not say itself."""
+    return inside | {key: value for key, value in outside.items() if value is not None and inside.get(key) is None}
+
+
+def _from_callback(envelope: dict[str, Any], outer_time: object) -> dict[str, Any] | None:
     event_type = envelope.get("EventType")
     if not isinstance(event_type, str):
         raise InvalidMessage("InvalidField", "message.EventType must be string")
@@ -74,8 +81,13 @@ def _from_callback(envelope: dict[str, Any]) -> dict[str, Any] | None:
     if not content.get("BusinessId"):
         # The RTC server leaves it empty where an application has none.
         content.pop("BusinessId", None)
-    content |= {key: envelope[key] for key in ("EventType", "EventTime") if key in envelope}
-    content["AppId"] = envelope.get("AppId", data.get("AppId"))
+    content["EventType"] = event_type
+    # A time that cannot be read is no reason to refuse a room's end: when the callback arrived is known.
+    times_ms = (read_callback_ms(envelope.get("EventTime")), read_callback_ms(outer_time))
+    if (time_ms := next((found for found in times_ms if found is not None), None)) is not None:
+        content["EventTime"] = to_rfc3339(time_ms)
+    app_id = envelope.get("AppId")
+    content["AppId"] = data.get("AppId") if app_id is None else app_id
     event_id = envelope.get("EventId")
     if isinstance(event_id, str) and ID.fullmatch(event_id):
         # The server's ids are only kept for people, so an unusual one is no reason to refuse a room's end.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -14,10 +13,9 @@ import fastjsonschema
 
 from segments.envelopes import unwrap
 from segments.errors import InvalidMessage
-from segments.times import from_rfc3339
+from segments.times import read_attribute_ms, read_ms
 
 FIRST_SENT_AT = "FirstSentAt"  # the attribute of a later copy: when the first message was sent, Unix ms
-_UNIX_MS = re.compile(r"-?[0-9]{1,15}")
 _validate = fastjsonschema.compile(json.loads(Path(__file__).with_name("event.schema.json").read_text()))
 
 
@@ -123,8 +121,8 @@ def parse_event(
     except fastjsonschema.JsonSchemaValueException as error:
         raise InvalidMessage("InvalidField", error.message) from None
     times_ms = [sent_ms]
-    if "EventTime" in content:
-        times_ms.append(_to_ms(content["EventTime"], "message.EventTime"))
+    if content.get("EventTime") is not None:
+        times_ms.append(_to_ms(read_ms, content["EventTime"], "message.EventTime"))
     if redriven_time is not None:
         times_ms.append(redriven_ms(redriven_time))
         is_second_try = True
@@ -147,20 +145,20 @@ def redriven_ms(text: str, name: str = "EventTime") -> int:
     Raises
     ------
     InvalidMessage
-        It is neither.
+        It is neither, or too early.
     """
-    return int(text) if _UNIX_MS.fullmatch(text) else _to_ms(text, f"the attribute {name}")
+    return _to_ms(read_attribute_ms, text, f"the attribute {name}")
 
 
 def _task_ids(event_type: EventType, content: Mapping[str, Any]) -> tuple[str, ...]:
     if event_type in _OF_ONE_TASK:
         return (content["TaskId"],)
-    named = [content["TaskId"]] if "TaskId" in content else []
-    return tuple(dict.fromkeys([*named, *content.get("TaskIds", [])]))
+    named = [content["TaskId"]] if content.get("TaskId") is not None else []
+    return tuple(dict.fromkeys([*named, *(content.get("TaskIds") or [])]))
 
 
-def _to_ms(text: str, name: str) -> int:
+def _to_ms(read: Callable[[str], int], text: str, name: str) -> int:
     try:
-        return from_rfc3339(text)
-    except ValueError:
-        raise InvalidMessage("InvalidField", f"{name} must be a date and time that exists, with its offset") from None
+        return read(text)
+    except ValueError as error:
+        raise InvalidMessage("InvalidField", f"{name} {error}") from None

@@ -1,11 +1,30 @@
-"""Times, as Unix ms and as text."""
+"""Times: Unix ms inside, RFC 3339 outside. Every function reads and writes its times here.
+
+What a reader accepts lies from `EARLIEST_MS` to `LATEST_MS`, and a writer never raises: no event of the RTC service is
+older, and no date is later. The year 1 and 1970 are how programs say "never set", and seconds that are read as
+milliseconds lie in 1970 too.
+"""
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import UTC, datetime, timedelta
 
+EARLIEST_MS = 1_514_764_800_000  # 2018-01-01: the RTC service did not exist before
+LATEST_MS = 253_402_300_799_999  # the last millisecond of the year 9999
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DATE = "(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})"
+# Newer versions of Python read an hour 24.
+_CLOCK = r"(?P<clock>(?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2})(?:[.](?P<fraction>[0-9]+))?"
+# The form of contracts/event.schema.json.
+_RFC3339 = re.compile(f"{_DATE}T{_CLOCK}(?:Z|(?P<sign>[+-])(?P<hours>[0-9]{{2}}):(?P<minutes>[0-9]{{2}}))")
+# ISO 8601 as the RTC servers write it: an offset without its colon or minutes, a blank after the T or in its place.
+_ISO8601 = re.compile(
+    rf"\s*{_DATE}(?:[Tt]\s*|\s+){_CLOCK}\s*(?:[Zz]|(?P<sign>[+-])(?P<hours>[0-9]{{2}})(?::?(?P<minutes>[0-9]{{2}}))?)\s*"
+)
+_MOST_CHARACTERS = 64
+_WHOLE_NUMBER = re.compile("-?[0-9]{1,15}")
 
 
 def now_ms() -> int:
@@ -13,25 +32,89 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def from_rfc3339(text: str) -> int:
-    """Read a date and time with its offset, as Unix ms.
+def read_ms(text: str) -> int:
+    """Read a date and time in RFC 3339, as Unix ms.
 
     Raises
     ------
     ValueError
-        It is no such thing.
+        The text breaks the rule that the error states.
     """
-    try:
-        return (datetime.fromisoformat(text) - _EPOCH) // timedelta(milliseconds=1)
-    except (TypeError, OverflowError) as error:
-        raise ValueError(str(error)) from None
+    found_ms = _find_ms(_RFC3339, text)
+    if found_ms is None:
+        raise ValueError("must be a date and time that exists, with its offset")
+    return _not_too_early(found_ms)
+
+
+def read_attribute_ms(text: str) -> int:
+    """Read a message attribute that holds a time, Unix ms or RFC 3339, as Unix ms.
+
+    Raises
+    ------
+    ValueError
+        As `read_ms` does.
+    """
+    found_ms = int(text) if _WHOLE_NUMBER.fullmatch(text) else _find_ms(_RFC3339, text)
+    if found_ms is None:
+        raise ValueError("must be Unix ms, or a date and time that exists, with its offset")
+    return _not_too_early(found_ms)
+
+
+def read_callback_ms(event_time: object) -> int | None:
+    """Read the EventTime of an RTC callback, as Unix ms.
+
+    Returns
+    -------
+    int | None
+        None: it cannot be read or is too early, so the time of arrival counts. A room's end is never lost for its time.
+    """
+    found_ms = _find_ms(_ISO8601, event_time) if isinstance(event_time, str) else None
+    return None if found_ms is None or found_ms < EARLIEST_MS else min(found_ms, LATEST_MS)
+
+
+def read_stored_ms(number: object) -> int | None:
+    """Read a number that the table holds, as DynamoDB writes it, as Unix ms.
+
+    Returns
+    -------
+    int | None
+        None: it is no time that a function could have written.
+    """
+    if not isinstance(number, str) or not _WHOLE_NUMBER.fullmatch(number):
+        return None
+    return int(number) if EARLIEST_MS <= int(number) <= LATEST_MS else None
 
 
 def utc(unix_ms: int) -> datetime:
-    """Return Unix ms as a date and time in UTC."""
-    return _EPOCH + timedelta(milliseconds=unix_ms)
+    """Return Unix ms as a date and time in UTC; what no reader accepts becomes the nearest time that they do accept."""
+    return _EPOCH + timedelta(milliseconds=max(EARLIEST_MS, min(unix_ms, LATEST_MS)))
 
 
 def to_rfc3339(unix_ms: int) -> str:
-    """Write Unix ms as a date and time in UTC."""
+    """Write Unix ms as a date and time in UTC, as `utc` does."""
     return utc(unix_ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _find_ms(form: re.Pattern[str], text: str) -> int | None:
+    """Read a text of a form; None where it has another one, or no such time exists."""
+    found = form.fullmatch(text[:_MOST_CHARACTERS])
+    if found is None or len(text) > _MOST_CHARACTERS:
+        return None
+    part = found.groupdict()
+    try:
+        moment = datetime.fromisoformat(f"{part['date']}T{part['clock']}+00:00")
+    except ValueError:
+        return None
+    hours, minutes = int(part["hours"] or 0), int(part["minutes"] or 0)
+    if hours > 23 or minutes > 59:
+        return None
+    fraction_ms = int(f"{part['fraction'] or ''}000"[:3])
+    # On integers, since a date near its limits bears no offset.
+    offset_ms = (-60_000 if part["sign"] == "-" else 60_000) * (60 * hours + minutes)
+    return (moment - _EPOCH) // timedelta(milliseconds=1) + fraction_ms - offset_ms
+
+
+def _not_too_early(unix_ms: int) -> int:
+    if unix_ms < EARLIEST_MS:
+        raise ValueError("must not lie before 2018, when the RTC service did not exist")
+    return min(unix_ms, LATEST_MS)

@@ -91,6 +91,8 @@ def arrive(record: Mapping[str, Any]) -> Arrival:
     )
     content: Event | InvalidMessage | None
     try:
+        if (first_sent_at := message.attributes.get(FIRST_SENT_AT)) is not None:
+            redriven_ms(first_sent_at, FIRST_SENT_AT)
         content = parse_event(
             message.body,
             message.sent_ms,

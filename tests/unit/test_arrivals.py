@@ -16,17 +16,27 @@ TASK_TYPES = ("SegmentStarted", "SegmentRealTimeData")
 
 
 def arrival(
-    content: object, message_id: str = "m-1", sent_ms: int = SENT_MS, event_time: Any = None, receive_count: int = 1
+    content: object,
+    message_id: str = "m-1",
+    sent_ms: int = SENT_MS,
+    event_time: Any = None,
+    receive_count: int = 1,
+    first_sent_at: Any = None,
 ) -> Arrival:
-    """Let a message arrive; `event_time` is its attribute EventTime."""
-    attribute = event_time if isinstance(event_time, dict) else {"stringValue": event_time, "dataType": "Number"}
+    """Let a message arrive; `event_time` and `first_sent_at` are attributes, an object or its stringValue."""
+    given = {"EventTime": event_time, "FirstSentAt": first_sent_at}
+    attributes = {
+        name: value if isinstance(value, dict) else {"stringValue": value, "dataType": "Number"}
+        for name, value in given.items()
+        if value is not None
+    }
     return arrive(
         {
             "messageId": message_id,
             "receiptHandle": "handle",
             "body": content if isinstance(content, str) else json.dumps(content),
             "attributes": {"SentTimestamp": str(sent_ms), "ApproximateReceiveCount": str(receive_count)},
-            "messageAttributes": {} if event_time is None else {"EventTime": attribute},
+            "messageAttributes": attributes,
         }
     )
 
@@ -88,8 +98,9 @@ class TestTime:
             (None, SENT_MS),
             (str(SENT_MS - 5), SENT_MS - 5),
             (str(SENT_MS + 5), SENT_MS),
-            ("-1000", -1000),
-            ("1970-01-01T00:00:01Z", 1000),
+            ("2026-11-22T06:12:00Z", 1_795_327_920_000),
+            ("-1000", SENT_MS),
+            ("1970-01-01T00:00:01Z", SENT_MS),
             ("", SENT_MS),
             ("nonsense", SENT_MS),
             ("1" * 16, SENT_MS),
@@ -103,7 +114,10 @@ class TestTime:
         assert one.time_ms == time_ms
 
     def test_an_event_has_its_own_time(self) -> None:
-        assert arrival(event("RoomEnded", EventTime="1970-01-01T00:00:02Z"), event_time="3000").time_ms == 2000
+        assert (
+            arrival(event("RoomEnded", EventTime="2026-11-22T06:12:00Z"), event_time=str(SENT_MS)).time_ms
+            == SENT_MS - 10_000
+        )
 
     def test_a_callback_that_does_not_concern_us_has_the_time_when_it_was_sent(self) -> None:
         one = arrival({"EventType": "UserJoinRoom", "EventData": "{}"})
@@ -116,14 +130,22 @@ class TestTime:
             {"dataType": "Binary", "binaryValue": "AAAA", "stringListValues": [], "binaryListValues": []},
             {"dataType": "Binary"},
             {"dataType": "String", "stringValue": "soon"},
+            {"dataType": "Number", "stringValue": "1795327920"},
         ],
     )
     def test_an_attribute_that_holds_no_time_makes_one_message_invalid_and_not_its_batch(
         self, attribute: dict[str, Any]
     ) -> None:
-        one = arrival(event("RoomEnded"), event_time=attribute)
-        assert isinstance(one.content, InvalidMessage)
-        assert one.time_ms == SENT_MS
+        for one in (
+            arrival(event("RoomEnded"), event_time=attribute),
+            arrival(event("RoomEnded"), first_sent_at=attribute),
+        ):
+            assert isinstance(one.content, InvalidMessage)
+            assert (one.time_ms, one.first_sent_ms) == (SENT_MS, SENT_MS)
+
+    def test_a_copy_is_as_old_as_the_first_message(self) -> None:
+        one = arrival(event("RoomEnded"), first_sent_at=str(SENT_MS - 5))
+        assert (one.time_ms, one.first_sent_ms) == (SENT_MS, SENT_MS - 5)
 
 
 def test_a_log_line_names_the_message_and_what_it_says() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from segments.errors import InvalidMessage
 from segments.events import Event, parse_event
 from tests.contracts import CONTRACTS, EARLIER_VERSIONS, breaks, closed, has, schema, variants
 
@@ -27,13 +28,24 @@ def earlier(names: list[str]) -> list[tuple[str, str]]:
     return [(version, name) for version in EARLIER_VERSIONS for name in names if has(name, version)]
 
 
-def kept_messages() -> list[Any]:
-    """List the messages that an earlier version took, each with its version and what it meant."""
-    return [
-        pytest.param(message, id=f"{version}: {message['what']}")
+NARROWED = {
+    (refused["version"], refused["what"]): refused for refused in json.loads((CONTRACTS / "narrowed.json").read_text())
+}
+
+
+def messages_of_earlier_versions() -> dict[tuple[str, str], dict[str, Any]]:
+    """Give the messages that an earlier version took, each with what it meant."""
+    return {
+        (version, message["what"]): message
         for version in EARLIER_VERSIONS
         for message in json.loads((CONTRACTS / "earlier" / version / "messages.json").read_text())
-    ]
+    }
+
+
+def kept_messages() -> list[Any]:
+    """List those that are still taken."""
+    messages = messages_of_earlier_versions()
+    return [pytest.param(messages[key], id=": ".join(key)) for key in messages if key not in NARROWED]
 
 
 def meaning(event: Event | None) -> dict[str, Any] | None:
@@ -84,6 +96,14 @@ def test_what_a_message_meant_to_an_earlier_version_it_means_today(message: dict
     if means and message["means"]["time_ms"] == SENT_MS:
         means["time_ms"] = max(means["time_ms"], SENT_MS)
     assert means == message["means"]
+
+
+@pytest.mark.parametrize("refused", NARROWED.values(), ids=lambda refused: refused["what"])
+def test_what_is_taken_no_longer_is_named_with_its_error(refused: dict[str, Any]) -> None:
+    message = messages_of_earlier_versions()[refused["version"], refused["what"]]
+    with pytest.raises(InvalidMessage) as raised:
+        parse_event(message["body"], SENT_MS, message.get("redriven"))
+    assert str(raised.value) == refused["error"]
 
 
 @pytest.mark.parametrize("version", EARLIER_VERSIONS)

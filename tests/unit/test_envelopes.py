@@ -104,6 +104,10 @@ class TestEventBridge:
         assert error.code == "InvalidField"
         assert "EventType" in error.message
 
+    def test_null_in_the_detail_hides_nothing_around_it(self) -> None:
+        nulls = {"EventType": None, "EventTime": None, "AppId": "661e", "RoomId": "room-1"}
+        assert unwrap(json.dumps(event_bridge(nulls, time=EVENT["EventTime"]))) == EVENT
+
     @pytest.mark.parametrize("detail", [json.dumps(EVENT), None, [EVENT], 5])
     def test_a_detail_that_is_no_object_is_refused(self, detail: object) -> None:
         error = refusal(event_bridge(detail))
@@ -232,6 +236,28 @@ class TestCallback:
         event = parse_event(json.dumps(callback("RoomDestroy", {"RoomId": "room-1"}, EventTime=None)), SENT_MS)
         assert event is not None
         assert event.time_ms == SENT_MS
+
+    @pytest.mark.parametrize(
+        ("event_time", "time_ms"),
+        [
+            ("2026-11-22T14:12:00.123456789+0800", EVENT_MS),
+            ("2026-11-22T 06:12:00.123Z", EVENT_MS),
+            ("0001-01-01T00:00:00Z", None),
+            ("2026-11-22T06:12:60Z", None),
+            ("soon", None),
+            (1_795_327_920, None),
+            ({}, None),
+        ],
+    )
+    def test_a_time_that_cannot_be_read_is_that_of_arrival(self, event_time: object, time_ms: int | None) -> None:
+        unread = callback("RoomDestroy", {"RoomId": "room-1"}, EventTime=event_time)
+        times = []
+        for wrapped in (unread, sns(unread), event_bridge(unread), sns(unread) | {"Timestamp": "never"}):
+            event = parse_event(json.dumps(wrapped), SENT_MS)
+            assert event is not None
+            times.append(event.time_ms)
+        arrived = [SENT_MS, 1_795_327_922_000, 1_795_327_921_000, SENT_MS]
+        assert times == ([time_ms] * 4 if time_ms else arrived)
 
     @pytest.mark.parametrize(
         ("data", "code", "message"),

@@ -108,20 +108,6 @@ def test_any_other_change_is_none(old: dict[str, Any], new: dict[str, Any]) -> N
     assert segment_stopped(old, new, "outcomes") is None
 
 
-@pytest.mark.parametrize(
-    ("unix_ms", "text"),
-    [
-        (0, "1970-01-01T00:00:00.000Z"),
-        (-1, "1969-12-31T23:59:59.999Z"),
-        (1_795_327_920_000, "2026-11-22T06:12:00.000Z"),
-    ],
-)
-def test_times_are_told_to_the_millisecond(unix_ms: int, text: str) -> None:
-    said = detail({}, STOPPED | {"stop_event_time": Decimal(unix_ms)})
-    assert said is not None
-    assert said["EventTime"] == text
-
-
 def test_a_failed_stop_is_told_as_it_was_written() -> None:
     written = json.dumps({"AppId": "661e", "FailedAt": "2026-11-22T06:12:01.456Z"})
     assert segment_stop_failed(written, "outcomes") == {
