@@ -84,7 +84,7 @@ deploy: known-config $(INSTALLED) $(BUILT) ## Deploy to the AWS account of your 
 	sam deploy --config-env $(CONFIG) $(SAM_FLAGS)
 
 status: known-config $(INSTALLED) ## Tell on one screen whether the deployed stack works; CONFIG=prod
-	@python -m tools status --stack-name "$$(sed -n '/^\[$(CONFIG)\.global\./,/^\[/s/^stack_name = "\(.*\)"/\1/p' samconfig.toml)"
+	@stopper status --stack-name "$$(sed -n '/^\[$(CONFIG)\.global\./,/^\[/s/^stack_name = "\(.*\)"/\1/p' samconfig.toml)"
 
 known-config:
 	@grep -qF '[$(CONFIG).global.' samconfig.toml || { \
@@ -117,6 +117,7 @@ $(MUTANTS)/.installed: locks/mutants.txt
 	@echo "Installing the tools into $*: a minute, once"
 	@$(PYTHON) -m venv $*
 	@$*/bin/python -m pip $(PIP_INSTALL) -r $<
+	@$(if $(filter $(VENV),$*),ln -sf ../../tools/stopper $*/bin/stopper)
 	@touch $@
 
 $(CHECKOV_INSTALLED): locks/checkov.txt | $(INSTALLED)

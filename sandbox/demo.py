@@ -46,11 +46,11 @@ class Scene:
 
 
 FIRST = (
+    Scene("late-room-ended", "superseded", 0, (("room-5", "audio"),), note="from yesterday; today's goes on"),
     Scene("room-ended", "stopped", 1, (("room-1", "audio"),), EARLIER_MS),
     Scene("room-ended-two-tasks", "stopped stopped", 2, (("room-2", "audio"), ("room-2", "screen"))),
     Scene("moderation-violation", "stopped", 1, (("room-3", "audio"),)),
     Scene("already-gone", "already_stopped", 1),
-    Scene("late-room-ended", "superseded", 0, (("room-5", "audio"),), note="from yesterday; today's goes on"),
     Scene("segment-started", "known", 0, (("room-6", "audio"),)),
     Scene("room-ended-no-tasks", "no_tasks"),
     Scene("rtc-callback-segment-real-time-data", "known", 0, (("room-8", "audio"),), EARLIER_MS),
@@ -69,6 +69,9 @@ THEN = (
     Scene("rtc-callback-room-destroy", "stopped", 1),
 )
 
+# What a front page shows: what the demo is about, in six rows.
+IN_SHORT = ("late-room-ended", "room-ended", "room-ended-all-tasks", "bad-event-type", "api-down")
+
 
 @dataclass(frozen=True)
 class Row:
@@ -86,13 +89,15 @@ class Row:
         return " ".join(self.ends) == self.scene.end and self.requests == self.scene.requests
 
 
-def main(picture: Console | None = None) -> int:
-    """Run the demo; return 0 where everything ended as it should.
+def main(picture: Console | None = None, short: Console | None = None) -> int:
+    """Run the demo; return 0 if everything ended as it should.
 
     Parameters
     ----------
     picture
         A console that is given the tables too, and nothing that is different at each run.
+    short
+        A console that is given the rows of `IN_SHORT`.
     """
     console = Console(highlight=False)
     with progress(console) as tell, sandbox(app_ids={APP_ID}, tell=tell) as box:
@@ -107,6 +112,8 @@ def main(picture: Console | None = None) -> int:
     console.print("", tables, "")
     if picture:
         picture.print(tables)
+    if short:
+        short.print(_table([row for row in rows if row.scene.sample in IN_SHORT]))
     console.print(f"The stack ran in the mode `{modes}`.")
     console.print(f"The outcome bus was told of each stop: {told} SegmentStopped events.\n")
     failed = [row.scene.sample for row in rows if not row.as_expected]
@@ -115,6 +122,7 @@ def main(picture: Console | None = None) -> int:
         console.print(f"[red]not as expected: {', '.join(failed)}[/red]")
     else:
         console.print("Everything ended as it should. Both servers are stopped.")
+        console.print("Next: make sandbox keeps the stack running, and prints commands to try.")
     return 1 if failed else 0
 
 
@@ -212,7 +220,7 @@ def _table(rows: Sequence[Row]) -> Table:
         sent = Text(row.scene.sample)
         if row.scene.note:
             sent.append(f"\n  {row.scene.note}", "dim")
-        table.add_row(sent, ends, str(row.requests), known(row.items))
+        table.add_row(sent, ends, str(row.requests), known(row.items), end_section=row.scene is FIRST[-1])
     return table
 
 

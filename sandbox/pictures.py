@@ -45,10 +45,11 @@ _SVG = """\
 
 def main() -> int:
     """Run the demo, measure, and draw; return 0 where everything ended as it should."""
-    picture = Console(record=True, file=io.StringIO(), width=COLUMNS, no_color=False)
-    if status := demo.main(picture):
+    whole, short = (Console(record=True, file=io.StringIO(), width=COLUMNS, no_color=False) for _ in range(2))
+    if status := demo.main(whole, short):
         return status
-    (ROOT / "docs" / "demo.svg").write_text(_export(picture))
+    (ROOT / "docs" / "demo.svg").write_text(_export(whole))
+    (ROOT / "docs" / "demo-short.svg").write_text(_export(short))
     with progress(Console(highlight=False)) as tell, sandbox(app_ids={APP_ID}, tell=tell) as box:
         tell(f"Measuring for the dashboard: {dashboard_run.SECONDS} seconds ...")
         run = dashboard_run.record(box, dashboard_picture.wanted(TEMPLATE))

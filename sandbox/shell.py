@@ -6,10 +6,11 @@ import json
 import os
 import shlex
 import sys
+import textwrap
 from pathlib import Path
 
 from sandbox.callbacks import SECRET_KEY, local
-from sandbox.stack import APP_ID, EVENT_BUS, OUTCOME_BUS, STACK_NAME, Sandbox
+from sandbox.stack import APP_ID, EVENT_BUS, OUTCOME_BUS, ROOT, STACK_NAME, Sandbox
 
 _SETTINGS = """\
 # Points a shell at the sandbox that `make sandbox` runs.
@@ -28,50 +29,61 @@ output() {{ # the value of one of the stack's outputs
 """
 
 _INSTRUCTIONS = """
-AWS        {aws}   (its log, and the functions': {log})
-RTC API    {rtc}   (it knows one application: {app_id})
-callbacks  {callback_url}
-           signed with the key {callback_key}
-buses      {event_bus}: its events go to the event queue; {outcome_bus}: is told of stops, and so is $OUTCOME_QUEUE_URL
-stack      {stack}
-{outputs}
-
-In another terminal, from this folder. It names the stack, and finds the AWS CLI and the tools:
+In another terminal, from this folder:
 
   . {settings}
 
-Start a task in the room, send an event that ends the room, and wait for what becomes of it:
+It names the stack, and finds the AWS CLI and the operators' command, stopper.
 
-  curl -s "$RTC_API/_control/tasks" -d {task_1}
-  aws sqs send-message --queue-url "$(output EventQueueUrl)" --message-body {ended_1}
-  until python -m tools room {app_id} room-1; do sleep 1; done
+Start a task in a room, send an event that ends the room, and wait for the
+record of the stop:
+
+  curl -s "$RTC_API/_control/tasks" \\
+      -d {task_1}
+  aws sqs send-message --queue-url "$(output EventQueueUrl)" --message-body \\
+      {ended_1}
+  until stopper room {app_id} room-1; do sleep 1; done
   curl -s "$RTC_API/_control/requests" | python -m json.tool
 
-The same from the event bus, and from the RTC server itself:
+The same from EventBridge, and from the RTC server itself:
 
-  aws events put-events --entries {bus_entries}
-  python -m sandbox.callbacks RoomDestroy {room_4} | curl -s -w '\\n' --cacert "$AWS_CA_BUNDLE" "$CALLBACK_URL" -d @-
-  python -m tools callback test
+  aws events put-events --entries \\
+      {bus_entries}
+  python -m sandbox.callbacks RoomDestroy {room_4} |
+      curl -s -w '\\n' --cacert "$AWS_CA_BUNDLE" "$CALLBACK_URL" -d @-
+  stopper callback test
 
-Let the API fail for a task, and heal it: the event is tried until it is served.
+Let the API fail for a task, and repair it. The event is retried until it
+succeeds.
 
-  curl -s "$RTC_API/_control/tasks" -d {task_2}
-  curl -s "$RTC_API/_control/fail" -d {fault_2}
-  aws sqs send-message --queue-url "$(output EventQueueUrl)" --message-body {ended_2}
-  until curl -s "$RTC_API/_control/requests" | grep room-2 > /dev/null; do sleep 1; done
+  curl -s "$RTC_API/_control/tasks" \\
+      -d {task_2}
+  curl -s "$RTC_API/_control/fail" -d \\
+      {fault_2}
+  aws sqs send-message --queue-url "$(output EventQueueUrl)" --message-body \\
+      {ended_2}
+  until curl -s "$RTC_API/_control/requests" | grep room-2 > /dev/null
+      do sleep 1; done
   curl -s -X POST "$RTC_API/_control/heal"
-  until python -m tools room {app_id} room-2; do sleep 1; done
+  until stopper room {app_id} room-2; do sleep 1; done
 
-Send what can never work, read why on the dead-letter queue, and throw it away:
+Send an event with a typing error, read the reason on the dead-letter queue,
+and delete it:
 
-  aws sqs send-message --queue-url "$(output EventQueueUrl)" --message-body {typo_5}
-  until python -m tools letters show --room-id room-5; do sleep 1; done
-  python -m tools letters purge --room-id room-5 --save {purged} --yes
+  aws sqs send-message --queue-url "$(output EventQueueUrl)" --message-body \\
+      {typo_5}
+  until stopper letters show --room-id room-5; do sleep 1; done
+  stopper letters purge --room-id room-5 --save {purged} --yes
 
-See what has been stopped, and what the outcome bus was told:
+See what was stopped, and what the outcome bus received:
 
   aws dynamodb scan --table-name "$(output SegmentTableName)"
   aws sqs receive-message --queue-url "$OUTCOME_QUEUE_URL"
+
+The RTC API knows one application, {app_id}. Events on the bus {event_bus}
+go to the event queue. The bus {outcome_bus} and the queue $OUTCOME_QUEUE_URL
+receive the outcomes. `env | grep AWS_` and `output NAME` show the rest; the
+log of the functions is {log}
 
 Ctrl-C here stops everything.
 """
@@ -97,18 +109,12 @@ def settings(box: Sandbox) -> str:
 def instructions(box: Sandbox, settings_file: Path) -> str:
     """Say what runs where, and give commands that can be pasted as they stand: the indented lines."""
     return _INSTRUCTIONS.format(
-        aws=box.aws.endpoint,
-        log=box.aws.log,
-        rtc=box.rtc.url,
+        log=_from_here(box.aws.log),
         app_id=APP_ID,
-        callback_url=_callback_url(box),
-        callback_key=SECRET_KEY,
         event_bus=EVENT_BUS,
         outcome_bus=OUTCOME_BUS,
-        stack=STACK_NAME,
-        outputs="\n".join(f"           {name:<24}{value}" for name, value in box.outputs.items()),
-        settings=shlex.quote(str(settings_file)),
-        purged=shlex.quote(str(settings_file.with_name("purged.jsonl"))),
+        settings=shlex.quote(_from_here(settings_file)),
+        purged=shlex.quote(_from_here(settings_file.with_name("purged.jsonl"))),
         task_1=_quoted(_task("room-1")),
         ended_1=_quoted(_ended("room-1")),
         bus_entries=_quoted(
@@ -117,7 +123,7 @@ def instructions(box: Sandbox, settings_file: Path) -> str:
                     "EventBusName": EVENT_BUS,
                     "Source": "me",
                     "DetailType": "RoomEnded",
-                    "Detail": json.dumps(_task("room-3")),
+                    "Detail": json.dumps(_task("room-3"), separators=(",", ":")),
                 }
             ]
         ),
@@ -127,6 +133,10 @@ def instructions(box: Sandbox, settings_file: Path) -> str:
         ended_2=_quoted(_ended("room-2")),
         typo_5=_quoted(_ended("room-5") | {"EventType": "RoomEnd"}),
     )
+
+
+def _from_here(path: Path) -> str:
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
 def _callback_url(box: Sandbox) -> str:
@@ -142,4 +152,6 @@ def _ended(room_id: str) -> dict[str, str]:
 
 
 def _quoted(value: object) -> str:
-    return shlex.quote(json.dumps(value))
+    """Write JSON for a shell, broken between values where a line would be too long."""
+    lines = textwrap.wrap(shlex.quote(json.dumps(value)), 72, break_long_words=False, break_on_hyphens=False)
+    return "\n      ".join(lines)

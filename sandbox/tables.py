@@ -12,7 +12,7 @@ from tools.rooms import Item
 
 STOPPED, LEFT_ALONE, FOR_PEOPLE = "green", "cyan", "yellow"
 _STYLES = {
-    **dict.fromkeys(("stopped", "already_stopped"), STOPPED),
+    "stopped": STOPPED,
     **dict.fromkeys(("no_tasks", "invalid_message", "rejected", "exhausted"), FOR_PEOPLE),
 }
 

@@ -1,4 +1,4 @@
-"""The commands: `python -m tools --help`."""
+"""The commands: `stopper --help`."""
 
 from __future__ import annotations
 
@@ -178,4 +178,4 @@ main.add_command(callback_group)
 main.add_command(letters_group)
 
 if __name__ == "__main__":
-    main(prog_name="python -m tools")
+    main(prog_name="stopper")

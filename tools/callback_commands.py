@@ -1,4 +1,4 @@
-"""The commands for callbacks: `python -m tools callback --help`."""
+"""The commands for callbacks: `stopper callback --help`."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ Command = Callable[..., None]
 
 def examples(*commands: str) -> str:
     """Write how a command is called, for the end of its help."""
-    lines = "".join(f"\n  python -m tools {command}" for command in commands)
+    lines = "".join(f"\n  stopper {command}" for command in commands)
     return f"\b\nExamples:{lines}"
 
 

@@ -134,7 +134,7 @@ def switch_text(event_source: EventSource, depth: Depth, *, on: bool, stack_name
     """Say what it means that the event source mapping was switched."""
     on_queue = f"{_count(depth.waiting, 'event waits', 'events wait')} on the queue, {depth.in_work} in work."
     if event_source.state != ("Enabled" if on else "Disabled"):
-        return f"Not yet: Lambda calls the mapping {event_source.state}. Ask `python -m tools status` again. {on_queue}"
+        return f"Not yet: Lambda calls the mapping {event_source.state}. Ask `stopper status` again. {on_queue}"
     if on:
         return (
             f"Resumed. {on_queue}\n"
@@ -145,7 +145,7 @@ def switch_text(event_source: EventSource, depth: Depth, *, on: bool, stack_name
         f"Paused: nothing is stopped from now on. {on_queue}\n"
         f"Events and callbacks go on arriving. SQS keeps each for {days:.3g} days from when it was sent, no longer.\n"
         "After two minutes the alarm for the oldest message rings, after fifteen the heartbeat's.\n"
-        f"To go on: python -m tools resume --stack-name {stack_name}"
+        f"To go on: stopper resume --stack-name {stack_name}"
     )
 
 

@@ -1,4 +1,4 @@
-"""The commands for dead letters: `python -m tools letters --help`."""
+"""The commands for dead letters: `stopper letters --help`."""
 
 from __future__ import annotations
 

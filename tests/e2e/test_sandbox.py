@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -56,7 +57,11 @@ def paste(commands: list[str]) -> str:
 
 def test_what_is_printed_works_when_it_is_pasted(running: tuple[subprocess.Popen[str], list[str]]) -> None:
     _, printed = running
-    commands = [line.removeprefix("  ") for line in printed if line.startswith("  ") and line[2] != " "]
+    (sourced,) = [line for line in printed if line.startswith("  . ")]
+    folder = Path(shlex.split(sourced)[1]).parent
+    shown = "".join(printed).replace(str(folder), ".sandbox")
+    assert max(map(len, shown.splitlines())) <= 80
+    commands = [line.removeprefix("  ") for line in printed if line.startswith("  ")]
     told = paste(commands)
     assert told.count("task audio: stopped") == 2
     assert '"action": "StopSegment"' in told
@@ -67,7 +72,7 @@ def test_what_is_printed_works_when_it_is_pasted(running: tuple[subprocess.Popen
 
     wrong = f"""{commands[0]}
         aws sqs send-message --queue-url "$(output EventQueueUrl)" --message-body '{WRONG_APP}'
-        until python -m tools letters list --kind rejected | grep NotExistAppId; do sleep 1; done"""
+        until stopper letters list --kind rejected | grep NotExistAppId; do sleep 1; done"""
     assert "rejected" in paste([wrong])
 
 

@@ -1,4 +1,4 @@
-"""`python -m tools status`: green where it works, and red with the right word where a piece is broken."""
+"""`stopper status`: green where it works, and red with the right word where a piece is broken."""
 
 import contextlib
 import json

@@ -433,7 +433,7 @@ class TestPausing:
         text = switch_text(EventSource("1", "Disabled"), Depth(1, 2, 345_600), on=False, stack_name="mine")
         assert text.startswith("Paused: nothing is stopped from now on. 1 event waits on the queue, 2 in work.\n")
         assert "for 4 days" in text
-        assert text.endswith("python -m tools resume --stack-name mine")
+        assert text.endswith("stopper resume --stack-name mine")
 
 
 class TestInterruption:
