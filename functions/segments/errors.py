@@ -7,6 +7,7 @@
     the dead-letter queue, as ``exhausted``.
     + FunctionFailed: a fault of ours.
     + CredentialsRefused: the API refuses our key, or there is none.
+    + SetupRefused: the API refuses the account, or the endpoint does not know the call.
     + NoTimeLeft: the invocation would end before the call does, so the call was not made.
     + CircuitOpen: the API has been silent for a while, so the call was not made.
     + TooManyRequests: the account's limit is used up.
@@ -60,6 +61,10 @@ class FunctionFailed(Retryable):
 
 class CredentialsRefused(Retryable):
     """The API refuses the key, or the secret holds none."""
+
+
+class SetupRefused(Retryable):
+    """The API refuses every call, whatever it asks for: the account is barred, or a setting is wrong."""
 
 
 class NoTimeLeft(Retryable):

@@ -1,17 +1,15 @@
 """The RTC API: the one module that knows the Volcengine SDK.
 
 The SDK loses the RequestId of a success and garbles some failures. So an answer is taken as it came, before the SDK
-interprets it, and judged here, by one function for every form that an answer can have.
+interprets it, and `answers` judges it, in every form that an answer can have.
 """
 
 from __future__ import annotations
 
-import json
 import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError, SSLError
 from urllib3.exceptions import TimeoutError as HttpTimeoutError
@@ -20,27 +18,15 @@ from volcenginesdkcore.auth.providers.provider import CredentialValue, Provider
 from volcenginesdkcore.interceptor import InterceptorContext, RequestInterceptor, ResponseInterceptor
 from volcenginesdkcore.rest import ApiException
 
+from segments.answers import TASK_NOT_FOUND, Answer, Whose
 from segments.credentials import Credentials, Key
-from segments.errors import (
-    ConnectionLost,
-    CredentialsRefused,
-    KeyRenewed,
-    NoAnswer,
-    Rejected,
-    Retryable,
-    StopError,
-    TooManyRequests,
-)
+from segments.errors import ConnectionLost, CredentialsRefused, KeyRenewed, NoAnswer, Retryable, StopError
 from segments.events import Room, Task
 from segments.rules import Outcome, RunningTask
 from segments.settings import SharedSettings
 
 QUERY_VERSION = "2022-06-01"  # GetSegmentTask has this version on every platform
 ROOM_QUERY_VERSION = "2023-11-01"  # and GetRoomOnlineUsers this one
-_GONE = "InvalidParameter.ErrorActiveTaskNotFound"
-_KEY_TROUBLE = {"InvalidAccessKey", "SignatureDoesNotMatch", "100009", "100010"}
-_LONGEST_MESSAGE = 500
-_LONGEST_NAME = 128
 
 
 @dataclass(frozen=True)
@@ -99,7 +85,7 @@ class RtcApi:
         if business_id:
             body["BusinessId"] = business_id
         answer = self._call("POST", "StopSegment", self._version, body, sending)
-        if answer.error_code == _GONE:
+        if answer.error_code == TASK_NOT_FOUND:
             return Stopped(Outcome.ALREADY_STOPPED, answer.request_id)
         if answer.result != "ok":
             raise answer.failure()
@@ -127,7 +113,7 @@ class RtcApi:
         """
         query = {"AppId": task.room.app_id, "RoomId": task.room.room_id, "TaskId": task.task_id}
         answer = self._call("GET", "GetSegmentTask", QUERY_VERSION, query, sending)
-        if answer.error_code == _GONE:
+        if answer.error_code == TASK_NOT_FOUND:
             return None, answer.request_id
         found = answer.result.get("SegmentTask") if isinstance(answer.result, dict) else None
         if not isinstance(found, dict):
@@ -169,7 +155,7 @@ class RtcApi:
         )
         error = self._do_call(info, content)
         answer = self._exchange.answer or _answer_in(error)
-        if answer.refuses_key:
+        if answer.whose is Whose.KEY:
             raise self._refusal(key, answer)
         return answer
 
@@ -188,89 +174,6 @@ class RtcApi:
         if renewed:
             return KeyRenewed("KeyRenewed", "the API refused a key that has been replaced", answer.request_id)
         return answer.failure()
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An HTTP answer of the API.
-
-    Parameters
-    ----------
-    status
-        The HTTP status.
-    content
-        The JSON object in the body; None where there is no such thing.
-    """
-
-    status: int
-    content: dict[str, Any] | None
-
-    @classmethod
-    def read(cls, status: int, text: str | None) -> Answer:
-        """Read an answer's body."""
-        try:
-            content = json.loads(text or "")
-        except (ValueError, RecursionError):
-            content = None
-        return cls(status, content if isinstance(content, dict) else None)
-
-    @property
-    def _metadata(self) -> dict[str, Any]:
-        return _dict((self.content or {}).get("ResponseMetadata"))
-
-    @property
-    def _error(self) -> dict[str, Any]:
-        return _dict(self._metadata.get("Error"))
-
-    @property
-    def error_code(self) -> str:
-        """The error's Code; empty where there is none."""
-        return _line(self._error.get("Code", ""))[:_LONGEST_NAME]
-
-    @property
-    def request_id(self) -> str | None:
-        """The RequestId, of success and failure alike."""
-        return _line(self._metadata.get("RequestId", ""))[:_LONGEST_NAME] or None
-
-    @property
-    def result(self) -> Any:
-        """The Result, where the answer is a success."""
-        return self.content.get("Result") if self.content and self._succeeded else None
-
-    @property
-    def _succeeded(self) -> bool:
-        return 200 <= self.status < 300 and bool(self._metadata) and not self._metadata.get("Error")
-
-    @property
-    def refuses_key(self) -> bool:
-        """Whether our key is the trouble (public error table, document 70426)."""
-        code_n = str(self._error.get("CodeN", ""))
-        trouble = self.status == 401 or {self.error_code, code_n} & _KEY_TROUBLE
-        return bool(trouble) or self.error_code.startswith("AccessDenied")
-
-    def failure(self) -> StopError:
-        """Say what is to become of the request (public error table, document 70426)."""
-        code, request_id = self.error_code, self.request_id
-        if self.refuses_key:
-            # The API's own message may quote the signature.
-            return CredentialsRefused(code or "Unauthorized", "the API refuses the key in the secret", request_id)
-        said = _line(self._error.get("Message", ""))[:_LONGEST_MESSAGE]
-        message = f"the API answered HTTP {self.status}" + (f": {said}" if said else "")
-        name = code or ("UnreadableAnswer" if 200 <= self.status < 300 else f"Http{self.status}")
-        if self.status == 429 or code.startswith("FlowLimitExceeded"):
-            return TooManyRequests(name, message, request_id)
-        if self._may_pass(code):
-            return Retryable(name, message, request_id)
-        if code.startswith("InvalidParameter") or 400 <= self.status < 500:
-            return Rejected(name, message, request_id)
-        return Retryable(name, message, request_id)
-
-    def _may_pass(self, code: str) -> bool:
-        return (
-            self.status == 408
-            or self.status >= 500
-            or code.startswith(("Internal", "InvalidTimestamp", "ServiceUnavailable"))
-        )
 
 
 class _Exchange(threading.local):
@@ -331,12 +234,3 @@ def _answer_in(error: Exception | None) -> Answer:
     kind = NoAnswer if isinstance(cause, HTTPError) else Retryable
     # From None: what the SDK says of a request that it could not send may quote its headers.
     raise kind("ApiUnreachable", f"no answer from the API: {type(cause or error).__name__}") from None
-
-
-def _dict(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _line(value: object) -> str:
-    """Make one printable line of what the API said: it goes into logs and into message attributes."""
-    return "".join(character if character.isprintable() else " " for character in str(value))

@@ -6,7 +6,7 @@ from typing import Any
 
 from aws_lambda_powertools.metrics import MetricUnit
 
-from segments.errors import CredentialsRefused, StopError
+from segments.errors import CredentialsRefused, SetupRefused, StopError
 from segments.events import Event, EventType
 from segments.rules import Outcome
 from segments.telemetry import logger, metrics
@@ -52,8 +52,9 @@ def log_failure(failure: Failure, end: End, *, sent: bool) -> None:
     metrics.add_metric(_metric_name(outcome.value), MetricUnit.Count, 1)
     if outcome.is_dead_letter:
         metrics.add_metric("DeadLettered", MetricUnit.Count, 1)
-    if isinstance(failure.error, CredentialsRefused):
-        metrics.add_metric("CredentialsRefused", MetricUnit.Count, 1)
+    for refusal in (CredentialsRefused, SetupRefused):
+        if isinstance(failure.error, refusal):
+            metrics.add_metric(refusal.__name__, MetricUnit.Count, 1)
 
 
 def log_untold(failure: Failure) -> None:

@@ -22,6 +22,7 @@ from cfnlint.decode import cfn_yaml
 
 from sandbox.callbacks import callback
 from sandbox.embedded_aws import REGION
+from sandbox.faults import Fault
 from sandbox.metrics import Metric, Values, metrics_in
 from sandbox.stack import EVENT_BUS, ROOT, STACK_NAME, Sandbox, sandbox, wait_for
 from tests.e2e.deployed_alarm import Alarm
@@ -230,6 +231,17 @@ def refused_key(stack: Stack, alarm: Alarm) -> None:
         metric, values = stack.logged(alarm, "StopSegmentLogGroup", lambda: stack.box.send([body]))
     finally:
         stack.box.rtc.secrets = known_keys
+    alarm.put_until_it_rings(metric, [], values)
+
+
+@rings("SetupRefusedAlarm")
+def account_in_arrears(stack: Stack, alarm: Alarm) -> None:
+    body = stack.room().event("RoomEnded", TaskId="audio")
+    stack.box.rtc.fail(Fault("error", status=403, code="OperationDenied.ServiceOverdue"))
+    try:
+        metric, values = stack.logged(alarm, "StopSegmentLogGroup", lambda: stack.box.send([body]))
+    finally:
+        stack.box.rtc.heal()
     alarm.put_until_it_rings(metric, [], values)
 
 

@@ -26,6 +26,7 @@ from segments.errors import (
     NoAnswer,
     Rejected,
     Retryable,
+    SetupRefused,
     StopError,
     TooManyRequests,
 )
@@ -324,44 +325,58 @@ Call = Callable[[RtcApi], object]
 
 @BOTH_ACTIONS
 class TestErrorTable:
-    """The public error table (document 70426), by the answer's HTTP status, Code and CodeN."""
+    """The API's error codes: the same table as docs/operations.md has."""
 
     @pytest.mark.parametrize(
         ("status", "code", "code_n", "kind"),
         [
-            # too many requests
+            # the limit
             (429, "FlowLimitExceeded.QPSOverLimit", None, TooManyRequests),
             (200, "FlowLimitExceeded.QPSOverLimit", None, TooManyRequests),
-            (400, "FlowLimitExceeded.QPSOverLimit", None, TooManyRequests),
+            (400, "AccountFlowLimitExceeded", None, TooManyRequests),
             (429, "SomethingElse", None, TooManyRequests),
-            # the service's trouble
+            # the service
             (500, "InternalError", None, Retryable),
-            (500, "InternalServiceError", 100014, Retryable),
             (400, "InternalError", None, Retryable),
-            (200, "InternalError.Timeout", None, Retryable),
-            (503, "ServiceUnavailable", None, Retryable),
             (200, "ServiceUnavailableTemporarily", 100015, Retryable),
+            (429, "FlowLimitExceeded.TaskNumberOverLimit", None, Retryable),
             (502, "BadGateway", None, Retryable),
-            (504, "InvalidParameter.NotExistAppId", None, Retryable),
             (408, "RequestTimeout", None, Retryable),
-            # our credentials
+            # the clock
+            (400, "InvalidTimestamp", 100006, Retryable),
+            (403, "InvalidTimestamp", None, Retryable),
+            # the key
             (401, "InvalidAccessKey", 100009, CredentialsRefused),
             (403, "SignatureDoesNotMatch", 100010, CredentialsRefused),
-            (200, "InvalidAccessKey", None, CredentialsRefused),
+            (403, "LackPolicy", 100012, CredentialsRefused),
+            (401, "LackProjectPolicy", None, CredentialsRefused),
+            (400, "InvalidAuthorization", None, CredentialsRefused),
+            (400, "InvalidCredential", None, CredentialsRefused),
+            (401, "InvalidSecretToken", None, CredentialsRefused),
             (400, "SomethingElse", 100009, CredentialsRefused),
-            (400, "SomethingElse", 100010, CredentialsRefused),
+            (400, "SomethingElse", 100012, CredentialsRefused),
             (403, "AccessDenied", 100013, CredentialsRefused),
             (403, "AccessDenied.RTC", None, CredentialsRefused),
             (401, "SomethingElse", None, CredentialsRefused),
-            # never
+            # that AppId
+            (403, "AccessDenied.NoPermissionForApp", None, Rejected),
+            (401, "AccessDenied.NoPermissionForApp", 100013, Rejected),
+            # the account
+            (403, "AccessDenied.ServiceNotEnabled", None, SetupRefused),
+            (403, "AccessDenied.RecordNotEnabled", 100013, SetupRefused),
+            (403, "OperationDenied.ServiceOverdue", None, SetupRefused),
+            (400, "AccountOverdueError", None, SetupRefused),
+            # the deployment
+            (404, "ServiceNotFound", 100007, SetupRefused),
+            (404, "InvalidActionOrVersion", 100008, SetupRefused),
+            # the message
             (400, "InvalidParameter.NotExistAppId", None, Rejected),
-            (400, "InvalidParameter.IllegalAppId", None, Rejected),
-            (400, "InvalidParameter.IllegalRoomID", None, Rejected),
             (200, "InvalidParameter.IllegalRoomID", None, Rejected),
+            (504, "InvalidParameter.NotExistAppId", None, Rejected),
             (400, "InvalidParameter", None, Rejected),
-            (404, "InvalidActionOrVersion", 100008, Rejected),
             (405, "MethodNotAllowed", None, Rejected),
             (400, "SomethingElse", None, Rejected),
+            (403, "SomethingElse", None, Retryable),
             # anything unknown
             (200, "SomethingElse", 123, Retryable),
         ],
@@ -408,20 +423,22 @@ class TestAnswerTable:
         [
             ("error", 200, Rejected, "InvalidParameter.X", True),
             ("error", 400, Rejected, "InvalidParameter.X", True),
-            ("error", 500, Retryable, "InvalidParameter.X", True),
+            ("error", 500, Rejected, "InvalidParameter.X", True),
             ("html", 502, Retryable, "Http502", False),
             ("html", 500, Retryable, "Http500", False),
             ("html", 429, TooManyRequests, "Http429", False),
             ("html", 408, Retryable, "Http408", False),
-            ("html", 404, Rejected, "Http404", False),
+            ("html", 400, Retryable, "Http400", False),
+            ("html", 403, Retryable, "Http403", False),
+            ("html", 404, Retryable, "Http404", False),
             ("html", 302, Retryable, "Http302", False),
-            ("html", 401, CredentialsRefused, "Unauthorized", False),
+            ("html", 401, Retryable, "Http401", False),
             ("html_ok", None, Retryable, "UnreadableAnswer", False),
             ("list", None, Retryable, "UnreadableAnswer", False),
             ("list", 500, Retryable, "Http500", False),
             ("null", None, Retryable, "UnreadableAnswer", False),
             ("empty", None, Retryable, "UnreadableAnswer", False),
-            ("empty", 400, Rejected, "Http400", False),
+            ("empty", 400, Retryable, "Http400", False),
             ("not_utf8", None, Retryable, "UnreadableAnswer", False),
             ("not_utf8", 500, Retryable, "UnreadableAnswer", False),
             ("no_metadata", None, Retryable, "UnreadableAnswer", False),
@@ -460,6 +477,7 @@ class TestAnswerTable:
             pytest.param(answer("ok", Error="all is lost"), id="an error that is a string"),
             pytest.param(error_answer(None), id="an error without a code"),
             pytest.param(error_answer(["InvalidParameter"]), id="a code that is a list"),
+            pytest.param(error_answer({"a": 1}, CodeN=[100009]), id="a number that is a list"),
         ],
     )
     def test_an_odd_answer_is_no_success(self, secret: Secret, call: Call, body: bytes) -> None:

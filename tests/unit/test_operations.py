@@ -4,6 +4,7 @@ import ast
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from aws_lambda_powertools.metrics import EphemeralMetrics
 from cfnlint.decode import cfn_yaml
 
 from segments import telemetry
-from segments.errors import CredentialsRefused, InvalidMessage
+from segments.errors import CredentialsRefused, InvalidMessage, SetupRefused
 from segments.events import Event, EventType, Room
 from segments.rules import Outcome
 from stop_segment import logs
@@ -106,8 +107,10 @@ class TestMetrics:
         gone = Event(EventType.ROOM_GONE, Room("661e", "room-1"), 0, ("audio",))
         logs.log_outcome(Arrival(arrival.message, gone), "audio", Outcome.STOPPED)
         failure = Failure("1", "", "", 1, 0, 0, CredentialsRefused("InvalidAccessKey", "the API refuses the key"))
+        barred = replace(failure, error=SetupRefused("ServiceNotFound", "the endpoint does not know the call"))
         for end in End:
             logs.log_failure(failure, end, sent=True)
+            logs.log_failure(barred, end, sent=True)
         logs.log_untold(failure)
         for name in (*TestMetrics.literals("stop_segment", "measure"), *TestMetrics.literals("segments", "measure")):
             telemetry.measure(name, 1)
