@@ -4,9 +4,6 @@ CONFIG ?= default
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# checkov pins libraries that nothing else here can share.
-CHECKOV := $(VENV)/checkov
-CHECKOV_INSTALLED := $(CHECKOV)/.installed
 MUTANTS := .mutants/venv
 BUILT := .aws-sam/build/template.yaml
 SOURCES := template.yaml $(shell find -L functions -type f -not -path '*/__pycache__/*')
@@ -14,9 +11,8 @@ SOURCES := template.yaml $(shell find -L functions -type f -not -path '*/__pycac
 export PATH := $(BIN):$(PATH)
 export SAM_CLI_TELEMETRY := 0
 
-# Building and checking ask for a region, whichever, and building needs no profile: deploying takes those of your
-# environment.
-lint $(BUILT): export AWS_DEFAULT_REGION ?= us-east-1
+# Building asks for a region, whichever, and needs no profile: deploying takes those of your environment.
+$(BUILT): export AWS_DEFAULT_REGION ?= us-east-1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo sandbox test coverage explore faults mutants pictures bench lint style format build release deploy status known-config lock clean
@@ -45,13 +41,13 @@ faults: $(INSTALLED) $(BUILT) ## Break everything on purpose, under load, and co
 mutants: $(MUTANTS)/.installed ## Change the code in small ways, and see whether the tests notice; ONLY="turns calls"
 	@$(MUTANTS)/bin/python -m tests.mutants $(ONLY)
 
-pictures: $(INSTALLED) $(BUILT) ## Draw docs/demo.svg, from a run of the demo, and docs/dashboard.svg, from a run under load
+pictures: $(INSTALLED) $(BUILT) ## Draw docs/demo.svg and docs/demo-short.svg, from a run of the demo
 	@python -m sandbox.pictures
 
 bench: $(INSTALLED) $(BUILT) ## Measure speed and cost beside a peer, and draw the charts in docs/
 	@python -m benchmarks
 
-lint: style $(CHECKOV_INSTALLED) $(BUILT) ## Check style, types, layers, contracts, twins, workflows, the template and security
+lint: style ## Check style, types, layers, contracts, twins, workflows, the template and security
 	mypy
 	PYTHONPATH=functions:. lint-imports --no-logo --no-cache
 	check-jsonschema --check-metaschema contracts/*.schema.json contracts/earlier/*/*.schema.json
@@ -62,10 +58,11 @@ lint: style $(CHECKOV_INSTALLED) $(BUILT) ## Check style, types, layers, contrac
 	check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/fault.yml .github/ISSUE_TEMPLATE/wish.yml
 	pre-commit validate-config
 	cfn-lint --append-rules cfn_lint_serverless.rules -- template.yaml
-	sam validate --lint
-	$(CHECKOV)/bin/checkov --file template.yaml --framework cloudformation --skip-download --quiet --compact
 	bandit --quiet --recursive functions sandbox tools benchmarks release
-	python -m tests.audit functions/requirements.txt locks/dev.txt
+
+audit: $(INSTALLED) ## Ask OSV for known vulnerabilities of the locked packages: it needs the internet
+	pip-audit --strict --require-hashes --disable-pip --vulnerability-service osv --progress-spinner off \
+		--requirement functions/requirements.txt --requirement locks/dev.txt
 
 style: $(INSTALLED)
 	ruff format --check .
@@ -96,8 +93,6 @@ lock: ## Lock the dependencies of pyproject.toml again (needs uv)
 		--group dev pyproject.toml --output-file locks/dev.txt
 	uv pip compile --quiet --python-version 3.13 --generate-hashes --no-header \
 		--constraint locks/dev.txt --group functions pyproject.toml --output-file functions/requirements.txt
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-		--group checkov pyproject.toml --output-file locks/checkov.txt
 	grep -oE '^[^ ]+==[^ ]+' locks/dev.txt | grep -v '^click==' | \
 		uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 		--constraint /dev/stdin --group mutants pyproject.toml --output-file locks/mutants.txt
@@ -118,12 +113,6 @@ $(MUTANTS)/.installed: locks/mutants.txt
 	@$(PYTHON) -m venv $*
 	@$*/bin/python -m pip $(PIP_INSTALL) -r $<
 	@$(if $(filter $(VENV),$*),ln -sf ../../tools/stopper $*/bin/stopper)
-	@touch $@
-
-$(CHECKOV_INSTALLED): locks/checkov.txt | $(INSTALLED)
-	@echo "Installing checkov into $(CHECKOV): a minute, once"
-	@$(PYTHON) -m venv --without-pip $(CHECKOV)
-	@$(BIN)/python -m pip --python $(CHECKOV)/bin/python $(PIP_INSTALL) --no-compile -r $<
 	@touch $@
 
 $(BUILT): $(SOURCES) | $(INSTALLED)

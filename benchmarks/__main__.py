@@ -1,10 +1,11 @@
-"""`python -m benchmarks`: measure, print the tables, write results.json and the charts."""
+"""`python -m benchmarks`: measure, print the tables, draw the charts, keep a summary in results.json."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -71,12 +72,14 @@ def main(measurements: tuple[str, ...], output: Path, charts: Path) -> None:
     wanted = measurements or NAMES
     results = _earlier(output) if measurements else {}
     results["machine"] = _machine()
+    commits = results.setdefault("commits", {})
     if not OUR_LOADS.keys() >= set(wanted):
         build_peer()
     for found in _measure([name for name in NAMES if name in wanted]):
         results |= found
-        output.write_text(json.dumps(results, indent=1) + "\n")
-    if "drain" in results:
+        commits |= dict.fromkeys(found, _commit())
+        output.write_text(_summary(results))
+    if "drain" in wanted:
         draw_drain(results["drain"], charts / "bench-drain.svg")
     if {"drain", "duplicates", "storm"} <= results.keys():
         draw_cost(results, charts / "bench-cost.svg")
@@ -117,6 +120,28 @@ def _pace(deployment: Deployment, answer_after_seconds: float, stops: dict[str, 
 
 def _earlier(output: Path) -> dict[str, Any]:
     return dict(json.loads(output.read_text())) if output.exists() else {}
+
+
+def _summary(results: dict[str, Any]) -> str:
+    """Write what is worth keeping, a line each measurement: without the windows, which only the chart needs."""
+    lines = (f"{json.dumps(name)}: {json.dumps(_short(result))}" for name, result in results.items())
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _short(value: Any) -> Any:
+    match value:
+        case dict():
+            return {name: _short(part) for name, part in value.items() if name != "windows"}
+        case list():
+            return [_short(part) for part in value]
+        case float():
+            return float(f"{value:.4g}")
+    return value
+
+
+def _commit() -> str:
+    found = subprocess.check_output(["git", "describe", "--always", "--dirty"], cwd=ROOT, text=True)  # noqa: S607 # nosec B603 B607 # our own command
+    return found.strip()
 
 
 def _say(what: str) -> None:

@@ -34,7 +34,6 @@ _COMMON: dict[str, Any] = {
     "js": (),
     "width": 900,
     "legend_at_bottom": True,
-    "pretty_print": True,
     "disable_xml_declaration": True,
 }
 

@@ -57,18 +57,6 @@ def metrics_in(line: Mapping[str, Any]) -> Iterator[tuple[Metric, Values]]:
                 )
 
 
-def statistic(values: Values, stat: str) -> float:
-    """Give CloudWatch's statistic of that name: ``Sum``, ``SampleCount``, ``Maximum``, or a percentile as ``p99``."""
-    match stat:
-        case "Sum":
-            return sum(values)
-        case "SampleCount":
-            return len(values)
-        case "Maximum":
-            return max(values)
-    return percentile(values, float(stat.removeprefix("p")) / 100)
-
-
 def percentile(values: Sequence[float], share: float) -> float:
     """Return the value that this share of all values does not exceed."""
     ordered = sorted(values)

@@ -1,21 +1,16 @@
-"""The pictures of the documentation: what the demo prints, and the dashboard with what a run measured."""
+"""The picture of the documentation: what the demo prints."""
 
 from __future__ import annotations
 
 import io
-import json
 import re
 import sys
-from pathlib import Path
 
 from rich.console import Console
 
-from sandbox import dashboard_picture, dashboard_run, demo
-from sandbox.program import progress
-from sandbox.stack import APP_ID, ROOT, sandbox
+from sandbox import demo
+from sandbox.stack import ROOT
 
-TEMPLATE = ROOT / "template.yaml"
-RUN = Path(__file__).with_name("dashboard_run.json")  # what was measured
 COLUMNS = 100  # a page shows so many in a size that can be read
 
 # Like rich's own, but it asks no server for a font.
@@ -44,23 +39,13 @@ _SVG = """\
 
 
 def main() -> int:
-    """Run the demo, measure, and draw; return 0 where everything ended as it should."""
+    """Run the demo and draw what it prints; return 0 where everything ended as it should."""
     whole, short = (Console(record=True, file=io.StringIO(), width=COLUMNS, no_color=False) for _ in range(2))
     if status := demo.main(whole, short):
         return status
     (ROOT / "docs" / "demo.svg").write_text(_export(whole))
     (ROOT / "docs" / "demo-short.svg").write_text(_export(short))
-    with progress(Console(highlight=False)) as tell, sandbox(app_ids={APP_ID}, tell=tell) as box:
-        tell(f"Measuring for the dashboard: {dashboard_run.SECONDS} seconds ...")
-        run = dashboard_run.record(box, dashboard_picture.wanted(TEMPLATE))
-    RUN.write_text(json.dumps(run) + "\n")
-    (ROOT / "docs" / "dashboard.svg").write_text(draw_dashboard())
     return 0
-
-
-def draw_dashboard() -> str:
-    """Draw what was measured last."""
-    return dashboard_picture.draw(TEMPLATE, json.loads(RUN.read_text()), dashboard_run.STORY)
 
 
 def _export(picture: Console) -> str:
