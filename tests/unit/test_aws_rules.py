@@ -169,6 +169,26 @@ class TestNames:
                 assert of_one & of_two <= {None}, logical_id
 
 
+def test_a_role_may_do_what_is_named_to_what_is_named() -> None:
+    listed = set()
+    for logical_id, _, role in found("AWS::IAM::Role"):
+        for statement in (s for policy in role["Policies"] for s in policy["PolicyDocument"]["Statement"]):
+            actions, resources = (
+                [a] if isinstance(a, str) else a for a in (statement["Action"], statement["Resource"])
+            )
+            for action in actions:
+                assert re.fullmatch(r"[a-z]+:[A-Z][A-Za-z]{4,}\*?", action), (logical_id, action)
+                listed |= {action for resource in resources if re.search(r"^\*|:\*", resource)}
+    assert listed == {"dynamodb:ListStreams"}
+
+
+def test_what_is_kept_can_be_restored_and_what_is_logged_ends() -> None:
+    for _, _, table in found("AWS::DynamoDB::Table"):
+        assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+    for logical_id, _, group in found("AWS::Logs::LogGroup"):
+        assert group["RetentionInDays"] == 30, logical_id
+
+
 # cfn-lint carries the schemas that CloudFormation publishes for each region; `make lint` asks them in depth.
 class TestRegions:
     def test_the_supported_regions_are_of_every_partition(self) -> None:
