@@ -1,21 +1,51 @@
-"""What `make release` makes is what is deployed, and it does the main job."""
+"""What `make release` makes is deployed, over the release before it, and does the main job."""
 
 import base64
 import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from sandbox.stack import BUILT_TEMPLATE, ROOT, Sandbox, sandbox
+from sandbox.stack import BUILT_TEMPLATE, ROOT, STACK_NAME, Sandbox, deploy, sandbox
 from tests.contracts import CONTRACTS
-from tests.e2e.observer import APP_ID, Observer, Room
+from tests.e2e.observer import APP_ID, ROOM_ITEM, Observer, Room
+from tests.e2e.operator import run_tool
+
+# The template of the last release, as `make release` wrote it. Until there is one, today's takes its place.
+LAST_RELEASE = Path(__file__).with_name("last_release.yaml")
+CHANGED = {"StaleAfterSeconds": "45"}
+HOLD_SOMETHING = ("SegmentTable", "EventQueue", "DeadLetterQueue", "RtcCredentialsSecret", "UndeliveredEventQueue")
+
+
+@dataclass(frozen=True)
+class Upgrade:
+    """A stack of the last release that became one of this release.
+
+    Parameters
+    ----------
+    box
+        As it is now.
+    waiting
+        The message that waited on the event queue meanwhile.
+    """
+
+    before: Sandbox
+    box: Sandbox
+    ids_before: dict[str, str]
+    parameters_before: dict[str, str]
+    waiting: str
+
+    def room(self, room_id: str) -> Room:
+        return Room(Observer(self.box), room_id)
 
 
 def release(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -36,24 +66,69 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def described(box: Sandbox) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the stack's physical ids and its parameters."""
+    client = box.client("cloudformation")
+    resources = client.describe_stack_resources(StackName=STACK_NAME)["StackResources"]
+    parameters = client.describe_stacks(StackName=STACK_NAME)["Stacks"][0]["Parameters"]
+    return (
+        {one["LogicalResourceId"]: one["PhysicalResourceId"] for one in resources},
+        {one["ParameterKey"]: one["ParameterValue"] for one in parameters},
+    )
+
+
 @pytest.fixture(scope="module")
-def released(dist: Path) -> Iterator[Sandbox]:
-    with sandbox(app_ids={APP_ID}, template=dist / "template.yaml") as running:
-        yield running
+def upgrade(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upgrade]:
+    """Deploy the last release over today's functions, pause it with something in it, and deploy this release."""
+    last = tmp_path_factory.mktemp("last") / "dist"
+    shutil.copytree(dist, last)
+    if LAST_RELEASE.exists():
+        shutil.copyfile(LAST_RELEASE, last / "template.yaml")
+    with sandbox(app_ids={APP_ID}, template=last / "template.yaml") as box:
+        room = Room(Observer(box), "open")
+        room.start("audio")
+        assert room.end_of("SegmentStarted", TaskId="audio") == ["known"]
+        assert run_tool(box, "pause").returncode == 0
+        (waiting,) = box.send([json.dumps({"EventType": "RoomEnded", "AppId": APP_ID, "RoomId": "open"})])
+        ids, parameters = described(box)
+        after = replace(box, outputs=deploy(box.aws, CHANGED, dist / "template.yaml"))
+        assert after.undone() == 1  # still paused
+        assert run_tool(after, "resume").returncode == 0
+        yield Upgrade(box, after, ids, parameters, waiting)
 
 
-def test_released_artifact_stops_a_room(dist: Path, released: Sandbox) -> None:
-    observer = Observer(released)
-    room = Room(observer, "room-1")
+def test_released_artifact_stops_a_room(dist: Path, upgrade: Upgrade) -> None:
+    room = upgrade.room("room-1")
     room.start("audio")
     assert room.end_of("RoomEnded", TaskId="audio") == ["stopped"]
     assert not room.is_running("audio")
 
-    configuration = released.client("lambda").get_function_configuration(
-        FunctionName=observer.resource("StopSegmentFunction")
+    configuration = upgrade.box.client("lambda").get_function_configuration(
+        FunctionName=upgrade.box.resource("StopSegmentFunction")
     )
     deployed = base64.b64decode(configuration["CodeSha256"]).hex()
     assert deployed == checksums(dist)["StopSegmentFunction.zip"]
+
+
+def test_an_upgrade_keeps_what_the_stack_holds_and_what_was_not_changed(upgrade: Upgrade) -> None:
+    ids, parameters = described(upgrade.box)
+    assert {name: ids[name] for name in HOLD_SOMETHING} == {name: upgrade.ids_before[name] for name in HOLD_SOMETHING}
+    # A parameter that is new has its default, one that is gone is in neither.
+    kept = upgrade.parameters_before.keys() & parameters.keys()
+    assert {name: parameters[name] for name in kept} == {
+        name: upgrade.parameters_before[name] for name in kept
+    } | CHANGED
+    kept_outputs = upgrade.before.outputs.keys() & upgrade.box.outputs.keys() - {"Version"}
+    assert {name: upgrade.box.outputs[name] for name in kept_outputs} == {
+        name: upgrade.before.outputs[name] for name in kept_outputs
+    }
+
+
+def test_a_room_s_end_that_waited_stops_the_task_that_was_known_before(upgrade: Upgrade) -> None:
+    room = upgrade.room("open")
+    assert Observer(upgrade.box).ends([upgrade.waiting]) == {upgrade.waiting: ["stopped"]}
+    assert room.stopped == ["audio"]
+    assert room.records[ROOM_ITEM]["stop_event_time"]
 
 
 def test_every_file_of_a_release_has_its_checksum(dist: Path) -> None:

@@ -112,7 +112,7 @@ class TestQueues:
             }
             assert {policies[queue] for queue in targets} <= set(RESOURCES[logical_id]["DependsOn"])
 
-    def test_a_queue_policy_admits_the_rule_and_that_of_version_0_1_and_no_other(self) -> None:
+    def test_a_queue_policy_admits_the_rule_and_no_other(self) -> None:
         for _, stack, rule in found("AWS::Events::Rule"):
             if "ScheduleExpression" in rule:
                 continue
@@ -123,8 +123,7 @@ class TestQueues:
                 (policy,) = [one for one in policies if target["Arn"].replace(".Arn", "") in one["Queues"]]
                 (admits,) = [s for s in policy["PolicyDocument"]["Statement"] if s["Sid"] == "TakeBusEvents"]
                 sources = admits["Condition"]["ArnEquals"]["aws:SourceArn"]
-                names = (rule["Name"], f"{stack.name}-EventRule-*")
-                assert sources == [f"{arn}{path}{name}" for name in names for path in (f"{bus}/", "")]
+                assert sources == [f"{arn}{path}{rule['Name']}" for path in (f"{bus}/", "")]
 
 
 # CloudWatch User Guide, "Dashboards": they are global. IAM User Guide, "IAM and quotas": so are its names.

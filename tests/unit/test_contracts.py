@@ -83,10 +83,8 @@ def test_a_sample_without_something_required_breaks_its_contract(name: str) -> N
 
 
 def test_every_released_version_is_kept() -> None:
-    current = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     released = re.findall(r"^## \[([0-9.]+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert current
-    assert {*released, current[1]} <= set(EARLIER_VERSIONS)
+    assert set(EARLIER_VERSIONS) == set(released)
 
 
 @pytest.mark.parametrize("message", kept_messages())
@@ -106,10 +104,10 @@ def test_what_is_taken_no_longer_is_named_with_its_error(refused: dict[str, Any]
     assert str(raised.value) == refused["error"]
 
 
-@pytest.mark.parametrize("version", EARLIER_VERSIONS)
-def test_whatever_a_sender_was_allowed_it_is_still_allowed(version: str) -> None:
-    for event in variants(sample("event"), schema("event", version)):
-        assert breaks(event, schema("event")) == [], event
+@pytest.mark.parametrize(("version", "name"), earlier(["event"]))
+def test_whatever_a_sender_was_allowed_it_is_still_allowed(version: str, name: str) -> None:
+    for event in variants(sample(name), schema(name, version)):
+        assert breaks(event, schema(name)) == [], event
         assert parse_event(json.dumps(event), SENT_MS), event
 
 
