@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Any
 
 from segments.circuit import Circuit
-from segments.errors import NoAnswer, TooManyRequests, TryAtOnce
-from segments.pace import Turns
+from segments.errors import NoAnswer, StopError, TooManyRequests, TryAtOnce
+from segments.pace import Turn, Turns
 
 # Runs a blocking function with its arguments, without holding up the other messages, and gives what it returns.
 InThread = Callable[..., Awaitable[Any]]
@@ -42,7 +42,13 @@ class Calls:
         self._clock_seconds = clock_seconds
         self._measure = measure
 
-    async def make(self, function: Callable[..., Any], *arguments: object, seconds_left: Callable[[], float]) -> Any:
+    async def make(
+        self,
+        function: Callable[..., Any],
+        *arguments: object,
+        seconds_left: Callable[[], float],
+        message: Hashable = None,
+    ) -> Any:
         """Call the API.
 
         Parameters
@@ -51,6 +57,8 @@ class Calls:
             Makes one request. Beside `arguments` it takes a function to be called when the request is being sent.
         seconds_left
             For how long a call may still be started.
+        message
+            The message that the call is for: turns go round between messages.
 
         Raises
         ------
@@ -60,37 +68,42 @@ class Calls:
         causes: set[type[TryAtOnce]] = set()
         while True:
             try:
-                return await self._attempt(function, *arguments, seconds_left=seconds_left)
+                return await self._attempt(function, *arguments, seconds_left=seconds_left, message=message)
             except TryAtOnce as error:
                 if type(error) in causes:
                     raise
                 causes.add(type(error))
 
     async def _attempt(
-        self, function: Callable[..., Any], *arguments: object, seconds_left: Callable[[], float]
+        self, function: Callable[..., Any], *arguments: object, seconds_left: Callable[[], float], message: Hashable
     ) -> Any:
         asked = self._clock_seconds()
         self._circuit.check()
-        turn = await self._turns.take(seconds_left)
+        turn = await self._turns.take(seconds_left, message)
         try:
             self._circuit.enter()
-            return await self._call(turn.spend, function, *arguments, asked=asked)
+            return await self._call(turn, function, *arguments, asked=asked)
         finally:
             turn.give_up()  # where it came to no request
 
-    async def _call(self, function: Callable[..., Any], *arguments: object, asked: float) -> Any:
+    async def _call(self, turn: Turn, function: Callable[..., Any], *arguments: object, asked: float) -> Any:
         began = self._clock_seconds()
         self._measure("TurnWait", 1000 * (began - asked))
-        answered = True
+        answered = None  # unknown: the invocation ends before the answer comes
         try:
-            return await self._in_thread(function, *arguments)
-        except NoAnswer:
-            answered = False
+            result = await self._in_thread(turn.spend, function, *arguments)
+        except StopError as error:
+            answered = not isinstance(error, NoAnswer)
+            if isinstance(error, TooManyRequests):
+                self._turns.slow_down()
+                self._measure("ApiThrottled", 1)
             raise
-        except TooManyRequests:
-            self._turns.slow_down()
-            self._measure("ApiThrottled", 1)
-            raise
+        else:
+            answered = True
+            return result
         finally:
-            self._circuit.note(answered=answered)
-            self._measure("ApiLatency", 1000 * (self._clock_seconds() - began))
+            # Without a request there is no answer: a secret that cannot be read says nothing of the API.
+            if turn.was_sent:
+                if answered is not None:
+                    self._circuit.note(answered=answered)
+                self._measure("ApiLatency", 1000 * (self._clock_seconds() - began))

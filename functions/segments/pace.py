@@ -27,7 +27,8 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -136,6 +137,11 @@ class Turn:
         self.end()
         return answer
 
+    @property
+    def was_sent(self) -> bool:
+        """Whether its request was sent."""
+        return self._sent_at is not None
+
     def send(self) -> None:
         """Say that the request is being sent now: between leave and sending, a busy machine may lose much time."""
         self._sent_at = self._clock_seconds()
@@ -201,7 +207,7 @@ class _Fastest:
 
 
 class Turns:
-    """Lets requests leave at the pace of a slot's share, first come, first served.
+    """Lets requests leave at the pace of a slot's share, the messages of an invocation in turn.
 
     What it remembers from one invocation to the next is of the API only: how fast it is, and whether it refuses.
 
@@ -225,7 +231,10 @@ class Turns:
         self._clock_seconds = clock_seconds
         self._sleep = sleep
         self._fastest = _Fastest(per_second)
+        # First come, first served, and at most one request of each message is in the queue: its next one goes to the
+        # end, so that turns go round.
         self._queue = asyncio.Lock()
+        self._queues: defaultdict[Hashable, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._train: list[Turn] = []
         self._train_leaves_at = float("-inf")
         self._most_slowed = min(MOST_SLOWED, per_second)
@@ -237,26 +246,29 @@ class Turns:
         """Begin an invocation; at its end, wait until the next one may begin, in whatever environment."""
         lead_seconds = min(LEAD_SECONDS, self._pace.gap_seconds)
         self._train, self._train_leaves_at = [], self._clock_seconds() + lead_seconds
+        self._queues.clear()
         try:
             yield
         finally:
             while (ends_at := self._next_train_at() - lead_seconds) > (now := self._clock_seconds()):
                 await self._sleep(ends_at - now)
 
-    async def take(self, seconds_left: Callable[[], float]) -> Turn:
+    async def take(self, seconds_left: Callable[[], float], message: Hashable = None) -> Turn:
         """Wait for a turn.
 
         Parameters
         ----------
         seconds_left
             For how long a turn may still be waited for.
+        message
+            The message that needs it: between messages turns go round, however many a message needs.
 
         Raises
         ------
         NoTimeLeft
             The turn would come later than that.
         """
-        async with self._queue:
+        async with self._queues[message], self._queue:
             while True:
                 wait = max(0.0, self._next_at() - self._clock_seconds())
                 if wait > seconds_left():

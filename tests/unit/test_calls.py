@@ -35,6 +35,7 @@ class Caller:
     per_second: int = 10_000
     answers: list[type[StopError] | str] = field(default_factory=list)
     silent: bool = False
+    has_key: bool = True
     attempts: list[float] = field(default_factory=list)
     arguments: list[tuple[object, ...]] = field(default_factory=list)
     measured: list[tuple[str, float]] = field(default_factory=list)
@@ -51,6 +52,8 @@ class Caller:
         )
 
     def api(self, *arguments: object) -> str:
+        if not self.has_key:
+            raise CredentialsRefused("SecretUnavailable", "the secret cannot be read")
         sending = cast("Callable[[], None]", arguments[-1])
         sending()
         self.arguments.append(arguments[:-1])
@@ -236,6 +239,29 @@ class TestSilence:
             for _ in range(2 * MOST_SILENCES - 1):
                 await caller.call()
             assert await caller.call() == OK
+
+        run(main)
+
+    def test_a_call_that_came_to_no_request_says_nothing_of_the_api(self) -> None:
+        async def main(loop: VirtualLoop) -> None:
+            caller = Caller(loop, silent=True)
+            await caller.call_often(MOST_SILENCES - 1)
+            caller.has_key = False
+            measured = len(caller.measured)
+            assert await caller.call() is CredentialsRefused
+            assert [name for name, _ in caller.measured[measured:]] == ["TurnWait"]
+            caller.has_key = True
+            assert [await caller.call(), await caller.call()] == [NoAnswer, CircuitOpen]
+
+        run(main)
+
+    def test_a_call_that_is_cut_short_says_nothing_of_the_api(self) -> None:
+        async def main(loop: VirtualLoop) -> None:
+            caller = Caller(loop, silent=True)
+            await caller.call_often(MOST_SILENCES - 1)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(caller.call(), ANSWER_SECONDS / 2)
+            assert [await caller.call(), await caller.call()] == [NoAnswer, CircuitOpen]
 
         run(main)
 

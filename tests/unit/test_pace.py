@@ -1,6 +1,8 @@
 import asyncio
+import contextlib
 import math
 import selectors
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -233,6 +235,51 @@ def test_whoever_has_no_time_left_is_told_at_once() -> None:
         visitors = await visit_all(loop, Turns(1, loop.time), visits)
         assert visitors.given == {0: begin}
         assert visitors.refused == dict.fromkeys([1, 2, 3], begin)
+
+    run(main)
+
+
+async def turns_of(turns: Turns, messages: dict[str, int], most: int) -> list[str]:
+    """Let messages ask for so many turns each, the first one for all of them first; give whose the first turns were."""
+    order: list[str] = []
+
+    async def take(message: str) -> None:
+        with contextlib.suppress(NoTimeLeft):
+            (await turns.take(lambda: FOREVER if len(order) < most else -1.0, message)).give_up()
+            order.append(message)
+
+    await asyncio.gather(*(take(message) for message, count in messages.items() for _ in range(count)))
+    return order
+
+
+@pytest.mark.parametrize(
+    ("messages", "order"),
+    [
+        ({"huge": 100, "one": 1, "two": 1}, "huge one two huge huge huge huge huge"),
+        ({"huge": 100, "vast": 100, "one": 1}, "huge vast one huge vast huge vast huge"),
+        ({"one": 1, "huge": 5, "pair": 2}, "one huge pair huge pair huge huge huge"),
+    ],
+)
+def test_turns_go_round_between_messages(messages: dict[str, int], order: str) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        turns = Turns(3, loop.time)
+        for _ in range(2):  # the next invocation begins the round anew
+            async with turns.invocation():
+                assert await turns_of(turns, messages, 8) == order.split()
+
+    run(main)
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=10), st.integers(1, 60))
+def test_no_message_starves_another(needs: list[int], most: int) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        messages = {str(number): need for number, need in enumerate(needs)}
+        order = await turns_of(Turns(30, loop.time), messages, most)
+        had = Counter(order)
+        fewest_of_the_waiting = min((had[one] for one, need in messages.items() if had[one] < need), default=FOREVER)
+        # One that had come before the others asked, and one that had its place before they came.
+        assert max(had.values()) <= fewest_of_the_waiting + 2
+        assert len(order) == min(most, sum(needs))
 
     run(main)
 
