@@ -81,7 +81,7 @@ deploy: known-config $(INSTALLED) $(BUILT) ## Deploy to the AWS account of your 
 	sam deploy --config-env $(CONFIG) $(SAM_FLAGS)
 
 status: known-config $(INSTALLED) ## Tell on one screen whether the deployed stack works; CONFIG=prod
-	@stopper status --stack-name "$$(sed -n '/^\[$(CONFIG)\.global\./,/^\[/s/^stack_name = "\(.*\)"/\1/p' samconfig.toml)"
+	@stopper status --stack-name "$${STACK:-$$(sed -n '/^\[$(CONFIG)\.global\./,/^\[/s/^stack_name = "\(.*\)"/\1/p' samconfig.toml)}"
 
 known-config:
 	@grep -qF '[$(CONFIG).global.' samconfig.toml || { \

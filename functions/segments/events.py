@@ -34,6 +34,8 @@ class EventType(StrEnum):
 # What a heartbeat asks to stop, whatever it names: a task that nobody has.
 HEARTBEAT_ROOM_ID = "rtc-segment-stopper"
 HEARTBEAT_TASK_ID = "heartbeat"
+_OURS = (EventType.ROOM_GONE, EventType.HEARTBEAT)  # senders have no need of them
+_LONGEST_WORD = 100  # to compare more would take long
 _OF_ONE_TASK = (EventType.SEGMENT_STARTED, EventType.SEGMENT_REAL_TIME_DATA)
 
 
@@ -119,7 +121,7 @@ def parse_event(
     try:
         _validate(content, name_prefix="message")
     except fastjsonschema.JsonSchemaValueException as error:
-        raise InvalidMessage("InvalidField", error.message) from None
+        raise InvalidMessage("InvalidField", _unknown_type(content) or error.message) from None
     times_ms = [sent_ms]
     if content.get("EventTime") is not None:
         times_ms.append(_to_ms(read_ms, content["EventTime"], "message.EventTime"))
@@ -148,6 +150,19 @@ def redriven_ms(text: str, name: str = "EventTime") -> int:
         It is neither, or too early.
     """
     return _to_ms(read_attribute_ms, text, f"the attribute {name}")
+
+
+def _unknown_type(content: Mapping[str, Any]) -> str:
+    """Say what an EventType that we do not know may have been meant for; empty if it is another field's trouble."""
+    word = content.get("EventType")
+    if not isinstance(word, str) or word in set(EventType):
+        return ""
+    import difflib  # here, since only a typing error needs it, and every cold start would pay
+
+    sent = [kind.value for kind in EventType if kind not in _OURS]
+    near = difflib.get_close_matches(word[:_LONGEST_WORD], sent, n=1)
+    advice = f"did you mean {near[0]}?" if near else f"use one of {', '.join(sent)}"
+    return f"message.EventType is unknown: {advice}"
 
 
 def _task_ids(event_type: EventType, content: Mapping[str, Any]) -> tuple[str, ...]:
