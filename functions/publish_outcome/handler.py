@@ -12,12 +12,14 @@ from aws_lambda_powertools.metrics import MetricUnit
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from publish_outcome.outcomes import segment_stop_failed, segment_stopped
-from segments.batches import parts
+from publish_outcome.outcomes import Unpublishable, bytes_of, segment_stop_failed, segment_stopped
+from segments.batches import PUT_EVENTS_BYTES_A_CALL, parts
 
 if TYPE_CHECKING:
     from mypy_boto3_events.client import EventBridgeClient
     from mypy_boto3_events.type_defs import PutEventsRequestEntryTypeDef
+
+_MOST_NAMED = 10  # records in a log line
 
 logger = Logger()
 metrics = Metrics()
@@ -41,28 +43,51 @@ def handler(event: dict[str, Any], context: object) -> dict[str, list[dict[str, 
     dict
         ``{"batchItemFailures": [...]}``: the changes, or the messages, that are to be delivered again.
     """
-    entries = {}
+    entries: dict[str, PutEventsRequestEntryTypeDef] = {}
+    passed_over: dict[str, str] = {}
     for record in event["Records"]:
-        if record["eventSource"] == "aws:sqs":
-            entries[record["messageId"]] = segment_stop_failed(record["body"], _bus_name)
+        try:
+            identifier, entry = _read(record)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one must not hold up the others behind it
+            passed_over[_name(record)] = str(error) if isinstance(error, Unpublishable) else type(error).__name__
             continue
-        change = record.get("dynamodb", {})
-        entry = segment_stopped(_values(change.get("OldImage", {})), _values(change.get("NewImage", {})), _bus_name)
         if entry is not None:
-            entries[change["SequenceNumber"]] = entry
+            entries[identifier] = entry
+    _report_passed_over(passed_over)
     return {"batchItemFailures": [{"itemIdentifier": identifier} for identifier in _publish(entries)]}
 
 
-def _values(image: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """Take each attribute's value out of its type; a number stays the text that DynamoDB makes of it."""
-    return {name: value for name, typed in image.items() for value in typed.values()}
+def _read(record: Mapping[str, Any]) -> tuple[str, PutEventsRequestEntryTypeDef | None]:
+    """Make an event of a change of the table or of a notice; give what it is to be called where it fails, too."""
+    if record["eventSource"] == "aws:sqs":
+        return record["messageId"], segment_stop_failed(record["body"], _bus_name)
+    change = record.get("dynamodb", {})
+    entry = segment_stopped(change.get("OldImage", {}), change.get("NewImage", {}), _bus_name)
+    return change.get("SequenceNumber", ""), entry
+
+
+def _name(record: Mapping[str, Any]) -> str:
+    """Name a record as its service does."""
+    return str(record.get("eventID") or record.get("messageId"))
+
+
+def _report_passed_over(reasons: Mapping[str, str]) -> None:
+    """Say of which records no event will ever be made: delivered again, they would only hold up the others."""
+    if reasons:
+        metrics.add_metric("OutcomesPassedOver", MetricUnit.Count, len(reasons))
+        records = list(reasons)[:_MOST_NAMED]
+        logger.error(
+            "outcome events passed over", reasons=sorted(set(reasons.values())), count=len(reasons), records=records
+        )
 
 
 def _publish(entries: Mapping[str, PutEventsRequestEntryTypeDef]) -> dict[str, str]:
     """Put the events on the bus; give why each that was not taken was not, by its record's identifier."""
     failures: dict[str, str] = {}
     identifiers = list(entries)
-    for part in parts(identifiers):
+    for part in parts(
+        identifiers, lambda identifier: bytes_of(entries[identifier]), most_bytes=PUT_EVENTS_BYTES_A_CALL
+    ):
         failures |= _put(part, [entries[identifier] for identifier in part])
     metrics.add_metric("OutcomesPublished", MetricUnit.Count, len(entries) - len(failures))
     if failures:
@@ -78,8 +103,10 @@ def _put(identifiers: Sequence[str], entries: Sequence[PutEventsRequestEntryType
         return dict.fromkeys(identifiers, error.response["Error"]["Code"])
     except BotoCoreError as error:
         return dict.fromkeys(identifiers, type(error).__name__)
+    # An answer may be shorter than the request: what it does not name was not taken.
+    results: list[Mapping[str, Any]] = [*answer.get("Entries", []), *({} for _ in identifiers)]
     return {
         identifier: result.get("ErrorCode", "Unknown")
-        for identifier, result in zip(identifiers, answer["Entries"], strict=True)
+        for identifier, result in zip(identifiers, results, strict=False)
         if "EventId" not in result
     }

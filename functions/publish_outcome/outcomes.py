@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from segments.times import read_ms, to_rfc3339, utc
+from segments.batches import PUT_EVENTS_BYTES_A_CALL
+from segments.times import read_ms, read_stored_ms, to_rfc3339, utc
 
 if TYPE_CHECKING:
     from mypy_boto3_events.type_defs import PutEventsRequestEntryTypeDef
@@ -21,34 +23,53 @@ _DETAILS = {
     "EventType": "event_type",
     "EventId": "event_id",
 }
+_REQUIRED = ("outcome", "event_type")
+_TIME_BYTES = 14  # EventBridge's guide, "Calculating PutEvents event entry size"
+_ROOM = re.compile("([a-zA-Z0-9_@.-]{1,128})#([a-zA-Z0-9_@.-]{1,128})")
+
+# An item before or after its change: attributes in DynamoDB's own form, each value under the name of its type.
+Image = Mapping[str, Mapping[str, Any]]
 
 
-def segment_stopped(
-    old: Mapping[str, Any], new: Mapping[str, Any], bus_name: str
-) -> PutEventsRequestEntryTypeDef | None:
+class Unpublishable(Exception):
+    """A change or a notice of which no event can be made. The message names the field and the rule."""
+
+
+def segment_stopped(old: Image, new: Image, bus_name: str) -> PutEventsRequestEntryTypeDef | None:
     """Make the event for a change of an item.
 
     Parameters
     ----------
     old, new
-        The item before and after, by attribute; empty where there was none.
+        The item before and after; empty where there was none.
 
     Returns
     -------
     dict | None
         An entry for PutEvents; None where the change is no stop: a start, a sighting, a room's end, an expiry, or a
         heartbeat.
+
+    Raises
+    ------
+    Unpublishable
+        The item is none that a function writes.
     """
-    if "stopped_at" not in new or new.get("event_type") == "Heartbeat" or _stop_of(new) == _stop_of(old):
+    if "stopped_at" not in new or new.get("event_type") == {"S": "Heartbeat"} or _stop_of(new) == _stop_of(old):
         return None
-    app_id, _, room_id = new["room"].partition("#")
-    stopped_at_ms = int(new["stopped_at"])
+    room = _ROOM.fullmatch(_text(new, "room"))
+    if room is None:
+        raise Unpublishable("room must be an AppId, #, and a RoomId")
+    stopped_at_ms = _time_ms(new, "stopped_at")
     detail = {
-        "AppId": app_id,
-        "RoomId": room_id,
-        "TaskId": new["task_id"],
-        **{name: new[attribute] for name, attribute in _DETAILS.items() if attribute in new},
-        "EventTime": to_rfc3339(int(new["stop_event_time"])),
+        "AppId": room[1],
+        "RoomId": room[2],
+        "TaskId": _text(new, "task_id"),
+        **{
+            name: _text(new, attribute)
+            for name, attribute in _DETAILS.items()
+            if attribute in new or attribute in _REQUIRED
+        },
+        "EventTime": to_rfc3339(_time_ms(new, "stop_event_time")),
         "StoppedAt": to_rfc3339(stopped_at_ms),
     }
     return _entry(STOPPED, stopped_at_ms, json.dumps(detail), bus_name)
@@ -61,19 +82,50 @@ def segment_stop_failed(detail: str, bus_name: str) -> PutEventsRequestEntryType
     ----------
     detail
         The event's detail, as the stop function wrote it.
+
+    Raises
+    ------
+    Unpublishable
+        It is none that the stop function writes.
     """
-    return _entry(STOP_FAILED, read_ms(json.loads(detail)["FailedAt"]), detail, bus_name)
+    try:
+        failed_at_ms = read_ms(json.loads(detail)["FailedAt"])
+    except (ValueError, TypeError, LookupError, RecursionError):
+        raise Unpublishable("the notice must be a JSON object with a FailedAt") from None
+    return _entry(STOP_FAILED, failed_at_ms, detail, bus_name)
+
+
+def bytes_of(entry: PutEventsRequestEntryTypeDef) -> int:
+    """Count an entry's bytes as EventBridge does."""
+    return _TIME_BYTES + sum(len(text.encode()) for text in (entry["Source"], entry["DetailType"], entry["Detail"]))
 
 
 def _entry(detail_type: str, time_ms: int, detail: str, bus_name: str) -> PutEventsRequestEntryTypeDef:
-    return {
+    entry: PutEventsRequestEntryTypeDef = {
         "Source": SOURCE,
         "DetailType": detail_type,
         "Time": utc(time_ms),
         "EventBusName": bus_name,
         "Detail": detail,
     }
+    if bytes_of(entry) > PUT_EVENTS_BYTES_A_CALL:
+        raise Unpublishable(f"the event must have at most {PUT_EVENTS_BYTES_A_CALL} bytes")
+    return entry
 
 
-def _stop_of(item: Mapping[str, Any]) -> tuple[Any, ...]:
+def _stop_of(item: Image) -> tuple[Any, ...]:
     return item.get("stop_event_time"), item.get("stopped_at"), item.get("request_id")
+
+
+def _text(item: Image, attribute: str) -> str:
+    text = item.get(attribute, {}).get("S")
+    if not isinstance(text, str) or not text:
+        raise Unpublishable(f"{attribute} must be a string that is not empty")
+    return text
+
+
+def _time_ms(item: Image, attribute: str) -> int:
+    time_ms = read_stored_ms(item.get(attribute, {}).get("N"))
+    if time_ms is None:
+        raise Unpublishable(f"{attribute} must be a time in Unix ms, not before 2018")
+    return time_ms

@@ -159,7 +159,7 @@ def every_stop_is_told_of(play: Played) -> Iterator[str]:
     """Of every session that we stopped there is an event on the bus, and one that says so where the log does."""
     events = []
     for old, new in play.table.dynamo.changes:
-        if segment_stopped(plain(old), plain(new), "bus"):
+        if segment_stopped(old, new, "bus"):
             events.append((new["task_id"]["S"], int(new["stop_event_time"]["N"]), new["outcome"]["S"]))
     for request in play.rtc.requests:
         session = request.ended
@@ -201,8 +201,3 @@ def reported_stopped(play: Played, request: Request) -> bool:
 def task_of(item: Item) -> Task:
     """Name the task, or the room, that an item is about."""
     return Task(Room(*item["room"]["S"].split("#")), item["task_id"]["S"])
-
-
-def plain(item: Item) -> dict[str, object]:
-    """Read an item as the stream's reader does."""
-    return {name: int(held["N"]) if "N" in held else held.get("S") for name, held in item.items()}

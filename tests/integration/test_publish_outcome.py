@@ -57,7 +57,12 @@ class Function:
         return sorted(event["detail"]["TaskId"] for event in self.events())
 
     def note_call(self, params: dict[str, Any], **_: object) -> None:
-        self.calls.append(len(json.loads(params["body"])["Entries"]))
+        """Note a call that EventBridge would take: the embedded AWS knows no limit in bytes."""
+        entries = json.loads(params["body"])["Entries"]
+        # EventBridge's guide, "Calculating PutEvents event entry size": 14 is the Time.
+        sizes = [14 + sum(len(entry[key].encode()) for key in ("Source", "DetailType", "Detail")) for entry in entries]
+        assert sum(sizes) <= 262_144
+        self.calls.append(len(entries))
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +205,83 @@ def test_many_stops_go_in_calls_of_ten(function: Function, count: int, calls: li
     assert function.tasks() == [f"t{number:03}" for number in range(1, count + 1)]
 
 
+def notice(number: int, letters: int = 0) -> dict[str, Any]:
+    """Give a notice as Lambda gets it from the queue of failed stops, with so many characters of three bytes in it."""
+    detail = {"FailedAt": "2026-11-22T06:12:01.456Z", "ErrorMessage": "\u4e2d" * letters, "Number": number}
+    body = json.dumps(detail, ensure_ascii=False)
+    return {"messageId": f"message-{number}", "body": body, "eventSource": "aws:sqs"}
+
+
+def test_large_notices_go_in_calls_that_eventbridge_takes(function: Function) -> None:
+    batch = [notice(number, letters) for number, letters in enumerate([40_000, 40_000, 40_000, 5, 87_300, 5])]
+    assert function.invoke(*batch) == []
+    assert function.calls == [2, 2, 1, 1]
+
+
+class TestPassingOver:
+    """What can never become an event holds nothing up: it is said, counted and left."""
+
+    def test_a_record_that_no_function_wrote_fails_only_itself(
+        self, function: Function, log: io.StringIO, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        batch = [
+            change(1, None, stopped("first")),
+            change(2, None, stopped("old", stop_event_time=-62_135_625_600_000)),
+            change(3, None, stopped("half")),
+            change(4, None, stopped("other", stopped_at=0, room="661e")),
+            {
+                "eventID": "event-5",
+                "eventSource": "aws:dynamodb",
+                "dynamodb": {"NewImage": {"stopped_at": 5, "room": None}},
+            },
+            change(6, None, stopped("last")),
+        ]
+        batch[2]["dynamodb"]["NewImage"]["stopped_at"] = {"N": "1.5"}
+        assert function.invoke(*batch) == []
+        assert function.tasks() == ["first", "last"]
+        line = json.loads(log.getvalue())
+        assert (line["level"], line["message"], line["count"]) == ("ERROR", "outcome events passed over", 4)
+        assert line["records"] == ["event-2", "event-3", "event-4", "event-5"]
+        assert line["reasons"] == [
+            "AttributeError",
+            "room must be an AppId, #, and a RoomId",
+            "stop_event_time must be a time in Unix ms, not before 2018",
+            "stopped_at must be a time in Unix ms, not before 2018",
+        ]
+        (line,) = metrics(capsys.readouterr().out)
+        assert (line["OutcomesPublished"], line["OutcomesPassedOver"]) == ([2], [4])
+
+    def test_a_notice_that_is_none_or_too_large_fails_only_itself(
+        self, function: Function, log: io.StringIO, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        broken = notice(2) | {"body": "nonsense"}
+        assert function.invoke(notice(1), broken, notice(3, letters=87_400), notice(4)) == []
+        assert function.calls == [2]
+        line = json.loads(log.getvalue())
+        assert line["records"] == ["message-2", "message-3"]
+        (line,) = metrics(capsys.readouterr().out)
+        assert (line["OutcomesPublished"], line["OutcomesPassedOver"]) == ([2], [2])
+
+    def test_a_log_line_names_ten_of_many(self, function: Function, log: io.StringIO) -> None:
+        assert function.invoke(*[change(number, None, stopped("old", stopped_at=0)) for number in range(100)]) == []
+        assert len(log.getvalue().splitlines()) == 1
+        line = json.loads(log.getvalue())
+        assert (line["count"], len(line["records"])) == (100, 10)
+
+
 class TestFailure:
+    def test_an_answer_that_says_nothing_of_an_entry_is_no_success(self, function: Function) -> None:
+        def cut_short(parsed: dict[str, Any], **_: object) -> None:
+            del parsed["Entries"][1:]
+
+        client = function.module._events.meta.events
+        client.register("after-call.events.PutEvents", cut_short)
+        try:
+            assert function.invoke(*stops(3)) == ["2", "3"]
+        finally:
+            client.unregister("after-call.events.PutEvents", cut_short)
+        function.events()
+
     def test_what_the_bus_refuses_is_delivered_again(
         self, function: Function, monkeypatch: pytest.MonkeyPatch, log: io.StringIO
     ) -> None:

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from publish_outcome.outcomes import segment_stop_failed, segment_stopped
+from publish_outcome.outcomes import Unpublishable, bytes_of, segment_stop_failed, segment_stopped
+from tests.contracts import breaks, schema
 
-TASK = {"room": "661e#room-1", "task_id": "audio", "expires_at": Decimal(1_795_932_730)}
+TASK: dict[str, Any] = {"room": "661e#room-1", "task_id": "audio", "expires_at": Decimal(1_795_932_730)}
 SEEN = TASK | {"seen_at": Decimal(1_795_327_910_000)}
 STARTED = TASK | {"started_at": Decimal(1_795_327_900_000)}
 STOPPED = TASK | {
@@ -32,13 +33,23 @@ LATER: dict[str, Any] = {
 }
 
 
+def image(item: dict[str, Any]) -> dict[str, Any]:
+    """Give an item as a stream does: text and numbers, and a value that has its type around it already."""
+    types = {str: "S", Decimal: "N"}
+    return {name: {types[type(value)]: str(value)} if type(value) in types else value for name, value in item.items()}
+
+
+def entry_of(old: dict[str, Any], new: dict[str, Any]) -> Any:
+    return segment_stopped(image(old), image(new), "outcomes")
+
+
 def detail(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any] | None:
-    entry = segment_stopped(old, new, "outcomes")
+    entry = entry_of(old, new)
     return json.loads(entry["Detail"]) if entry else None
 
 
 def test_a_stop_is_told_whole() -> None:
-    entry = segment_stopped({}, STOPPED, "outcomes")
+    entry = entry_of({}, STOPPED)
     assert entry is not None
     said = json.loads(entry.pop("Detail"))
     assert entry == {
@@ -105,7 +116,7 @@ def test_every_stop_is_an_event(old: dict[str, Any], new: dict[str, Any]) -> Non
     ],
 )
 def test_any_other_change_is_none(old: dict[str, Any], new: dict[str, Any]) -> None:
-    assert segment_stopped(old, new, "outcomes") is None
+    assert entry_of(old, new) is None
 
 
 def test_a_failed_stop_is_told_as_it_was_written() -> None:
@@ -117,3 +128,67 @@ def test_a_failed_stop_is_told_as_it_was_written() -> None:
         "EventBusName": "outcomes",
         "Detail": written,
     }
+
+
+EVERY_TYPE: list[dict[str, Any]] = [
+    {"S": ""},
+    {"S": "x"},
+    {"N": "0"},
+    {"N": "1795327920"},
+    {"N": "-62135625600000"},
+    {"N": "1.5"},
+    {"N": "9.9999999999999999999999999999999999999E+125"},
+    {"B": "AAE="},
+    {"BS": ["AA=="]},
+    {"BOOL": True},
+    {"NULL": True},
+    {"L": [{"S": "x"}]},
+    {"M": {"k": {"N": "1"}}},
+    {"NS": ["1", "2.5"]},
+    {"SS": ["a"]},
+    {"SS": []},
+    {},
+]
+
+
+@pytest.mark.parametrize("value", EVERY_TYPE, ids=str)
+@pytest.mark.parametrize("attribute", [*STOPPED, "somebody_s_own"])
+def test_whatever_an_item_holds_is_an_event_that_keeps_its_contract_or_is_passed_over(
+    attribute: str, value: dict[str, Any]
+) -> None:
+    try:
+        entry = entry_of(TASK, STOPPED | {attribute: value})
+    except Unpublishable as error:
+        said = str(error)
+    else:
+        event = {"detail": json.loads(entry["Detail"])}
+        event["detail"]["Outcome"] = "stopped"  # the only enumeration
+        said = str(breaks(event, schema("segment-stopped") | {"required": ["detail"]}))
+    assert said == "[]" or said.startswith(f"{attribute} must be ")
+
+
+def test_what_an_event_says_must_be_there() -> None:
+    for attribute in ("room", "task_id", "stop_event_time", "outcome", "event_type"):
+        with pytest.raises(Unpublishable, match=f"^{attribute} must be "):
+            entry_of({}, {name: value for name, value in STOPPED.items() if name != attribute})
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "nonsense", "[]", "5", "null", "{}", '{"FailedAt": 5}', '{"FailedAt": "0001-01-01T00:00:00Z"}', "[" * 100_000],
+)
+def test_a_notice_that_is_none_is_passed_over(text: str) -> None:
+    with pytest.raises(Unpublishable, match="the notice must be a JSON object with a FailedAt"):
+        segment_stop_failed(text, "outcomes")
+
+
+@pytest.mark.parametrize(("letters", "is_taken"), [(87_340, True), (87_350, False)])
+def test_an_event_is_as_large_as_eventbridge_counts_it(letters: int, is_taken: bool) -> None:
+    """EventBridge counts UTF-8: each of these characters has three bytes."""
+    text = json.dumps({"FailedAt": "2026-11-22T06:12:01.456Z", "x": "\u4e2d" * letters}, ensure_ascii=False)
+    if is_taken:
+        entry = segment_stop_failed(text, "outcomes")
+        assert bytes_of(entry) == 14 + len("rtc-segment-stopper") + len("SegmentStopFailed") + len(text.encode())
+        return
+    with pytest.raises(Unpublishable, match="the event must have at most 262144 bytes"):
+        segment_stop_failed(text, "outcomes")
