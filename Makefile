@@ -93,6 +93,10 @@ lock: ## Lock the dependencies of pyproject.toml again (needs uv)
 		--group dev pyproject.toml --output-file locks/dev.txt
 	uv pip compile --quiet --python-version 3.13 --generate-hashes --no-header \
 		--constraint locks/dev.txt --group functions pyproject.toml --output-file functions/requirements.txt
+	uv pip compile --quiet --python-version 3.13 --generate-hashes --no-header \
+		--constraint locks/dev.txt --group aws pyproject.toml --output-file functions/requirements-aws.txt
+	uv pip compile --quiet --python-version 3.13 --generate-hashes --no-header \
+		--constraint locks/dev.txt --group peer pyproject.toml --output-file locks/peer.txt
 	grep -oE '^[^ ]+==[^ ]+' locks/dev.txt | grep -v '^click==' | \
 		uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 		--constraint /dev/stdin --group mutants pyproject.toml --output-file locks/mutants.txt

@@ -1,5 +1,6 @@
 """What `sam build` makes: each function must run with nothing but its own artifact, on any architecture."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -24,7 +25,7 @@ SETTINGS = {
     "SweepRoomsFunction": STOP_SETTINGS | {"MAX_TASK_HOURS": "0"},
 }
 COMPILED = """
-import importlib, sys
+import importlib, json, sys
 _, handler, artifact = sys.argv
 sys.path.insert(0, artifact)
 compiled = []
@@ -33,7 +34,8 @@ def hook(event, arguments):
         compiled.append(arguments[1])
 sys.addaudithook(hook)
 importlib.import_module(handler)
-print(sum(str(getattr(module, "__file__", "")).startswith(artifact) for module in sys.modules.values()), *compiled)
+print(json.dumps({"imported": [name for name, module in sys.modules.items()
+                               if str(getattr(module, "__file__", "")).startswith(artifact)], "compiled": compiled}))
 """
 every_function = pytest.mark.parametrize("function", sorted(HANDLERS))
 
@@ -58,6 +60,14 @@ def test_handler_imports_with_nothing_else_on_the_path(function: str) -> None:
 def test_artifact_holds_only_its_own_function_s_code(function: str) -> None:
     own = {package_of(other) for other in HANDLERS} & {path.name for path in (BUILD / function).iterdir()}
     assert own == {package_of(function)}
+
+
+def test_what_one_function_needs_of_packages_is_what_all_are_checked_for() -> None:
+    every, some = (
+        set((ROOT / "functions" / name).read_text().replace(" \\\n", "").splitlines())
+        for name in ("requirements.txt", "requirements-aws.txt")
+    )
+    assert {line for line in some if "==" in line} < every
 
 
 def package_of(function: str) -> str:
@@ -99,8 +109,8 @@ def python() -> str:
     return python_of_lambda() or pytest.skip("the functions' own version of Python is not here")
 
 
-@every_function
-def test_lambda_compiles_no_module_of_the_artifact(function: str, python: str) -> None:
+def start(function: str, python: str) -> dict[str, list[str]]:
+    """Import a function's handler from its artifact; give what was imported of it and what had to be compiled."""
     artifact = BUILD / function
     done = subprocess.run(
         [python, "-I", "-S", "-B", "-c", COMPILED, HANDLERS[function].rpartition(".")[0], artifact],
@@ -110,9 +120,21 @@ def test_lambda_compiles_no_module_of_the_artifact(function: str, python: str) -
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    imported, *compiled = done.stdout.split()
-    assert int(imported) > 50
-    assert compiled == []
+    found: dict[str, list[str]] = json.loads(done.stdout)
+    return found
+
+
+@every_function
+def test_lambda_compiles_no_module_of_the_artifact(function: str, python: str) -> None:
+    started = start(function, python)
+    assert len(started["imported"]) > 50
+    assert started["compiled"] == []
+
+
+@every_function
+def test_artifact_holds_no_package_that_its_function_does_not_import(function: str, python: str) -> None:
+    packages = {path.name.removesuffix(".py") for path in (BUILD / function).iterdir() if path.suffix in ("", ".py")}
+    assert packages - {"__pycache__"} - set(start(function, python)["imported"]) == set()
 
 
 @pytest.mark.usefixtures("python")
