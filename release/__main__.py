@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import filecmp
 import hashlib
+import json
+import logging
 import re
 import shutil
 import subprocess  # nosec B404 # makes the bill of materials
 import sys
 import tomllib
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
+
+from release.plain import functions, plain, read
 
 ROOT = Path(__file__).parents[1]
 BUILT = ROOT / ".aws-sam" / "build"
@@ -29,16 +34,16 @@ class NotReady(click.ClickException):
 @click.option("--to", "folder", type=click.Path(path_type=Path), default=ROOT / "dist", help="An empty or new folder.")
 @click.option("--tag", help="Such as v1.2.3. Refuse, unless all is ready for a release of that name.")
 def main(folder: Path, tag: str | None) -> None:
-    """Make the functions' zip files, the template that names them, a bill of materials, notes and checksums."""
+    """Make the functions' zip files, the templates that name them, a bill of materials, notes and checksums."""
     version = _version()
     if tag:
         _check(tag, version)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    template = (BUILT / "template.yaml").read_text()
-    for function in re.findall(r"^ +CodeUri: (\w+)$", template, re.MULTILINE):
-        _zip(BUILT / function, folder / f"{function}.zip")
-    (folder / "template.yaml").write_text(re.sub(r"^( +CodeUri: \w+)$", r"\1.zip", template, flags=re.MULTILINE))
+    template = read(BUILT / "template.yaml")
+    archives = {name: _zip(BUILT / name, folder).name for name in functions(template)}
+    (folder / "template.yaml").write_text(_with_archives((BUILT / "template.yaml").read_text(), archives))
+    (folder / "cloudformation.json").write_text(json.dumps(plain(template, archives), indent=2) + "\n")
     # SAM CLI looks for its settings beside the template.
     for file in (ROOT / "samconfig.toml", *ROOT.glob("contracts/*.schema.json")):
         shutil.copyfile(file, folder / file.name)
@@ -75,13 +80,20 @@ def _notes(version: str) -> str:
     return found[1].strip() + "\n"
 
 
-def _zip(source: Path, target: Path) -> None:
+def _zip(source: Path, folder: Path) -> Path:
+    """Pack a function. The name says what is in it, so that other code never lies under the name of a deployed one."""
+    target = folder / f"{source.name}.zip"
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for path in sorted(path for path in source.rglob("*") if path.is_file()):
             entry = zipfile.ZipInfo(path.relative_to(source).as_posix(), _NO_TIME)
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.external_attr = _READABLE_FILE
             archive.writestr(entry, path.read_bytes())
+    return target.rename(folder / f"{source.name}-{hashlib.sha256(target.read_bytes()).hexdigest()[:12]}.zip")
+
+
+def _with_archives(template: str, archives: Mapping[str, str]) -> str:
+    return re.sub(r"^( +CodeUri: )(\w+)$", lambda found: found[1] + archives[found[2]], template, flags=re.MULTILINE)
 
 
 def _write_bill_of_materials(path: Path) -> None:
@@ -94,4 +106,5 @@ def _write_bill_of_materials(path: Path) -> None:
 
 
 if __name__ == "__main__":
+    logging.getLogger("samtranslator").setLevel(logging.ERROR)  # it warns of metrics that it did not send
     main()

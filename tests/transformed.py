@@ -10,13 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest.mock import patch
 from uuid import NAMESPACE_DNS, uuid5
 
-from samtranslator.translator.transform import transform
-from samtranslator.yaml_helper import yaml_parse
+from release.plain import read, transformed
 
-SOURCE: Mapping[str, Any] = yaml_parse((Path(__file__).parents[1] / "template.yaml").read_text())
+SOURCE = read(Path(__file__).parents[1] / "template.yaml")
 PARAMETERS: Mapping[str, Mapping[str, Any]] = SOURCE["Parameters"]
 REGIONS: list[str] = SOURCE["Metadata"]["cfn-lint"]["config"]["regions"]
 _NO_VALUE = object()
@@ -65,18 +63,8 @@ def longest(name: str, partition: str = "aws") -> str:
 
 @functools.cache
 def template() -> Mapping[str, Any]:
-    """Transform template.yaml; its code lies on S3, as after `sam package`."""
-    source = json.loads(json.dumps(SOURCE))
-    source["Globals"]["Function"]["CodeUri"] = "s3://bucket/code"
-
-    class NoManagedPolicies:
-        def load(self) -> Mapping[str, str]:
-            return {}
-
-    # The translator asks for it, and writes nothing of it into what is tested here.
-    with patch.dict("os.environ", AWS_DEFAULT_REGION="us-east-1"):
-        transformed: Mapping[str, Any] = transform(source, {}, NoManagedPolicies())
-    return transformed
+    """Transform template.yaml."""
+    return transformed(SOURCE)
 
 
 def of_type(resource_type: str) -> list[str]:

@@ -9,16 +9,19 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sandbox.rtc_double import RtcDouble
 from sandbox.stack import BUILT_TEMPLATE, ROOT, STACK_NAME, Sandbox, deploy, sandbox
 from tests.contracts import CONTRACTS
 from tests.e2e.observer import APP_ID, ROOM_ITEM, Observer, Room
 from tests.e2e.operator import run_tool
+from tests.e2e.plain_aws import KEY, assert_a_task_is_stopped, outputs, plain_aws
 
 # The template of the last release, as `make release` wrote it. Until there is one, today's takes its place.
 LAST_RELEASE = Path(__file__).with_name("last_release.yaml")
@@ -77,13 +80,19 @@ def described(box: Sandbox) -> tuple[dict[str, str], dict[str, str]]:
     )
 
 
+def over_functions_of(dist: Path, template: str) -> str:
+    """Let a release's template name the zip files of another one."""
+    names = {path.stem.partition("-")[0]: path.name for path in dist.glob("*.zip")}
+    return re.sub(r"CodeUri: (\w+)-\w+\.zip", lambda found: f"CodeUri: {names[found[1]]}", template)
+
+
 @pytest.fixture(scope="module")
 def upgrade(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upgrade]:
     """Deploy the last release over today's functions, pause it with something in it, and deploy this release."""
     last = tmp_path_factory.mktemp("last") / "dist"
     shutil.copytree(dist, last)
     if LAST_RELEASE.exists():
-        shutil.copyfile(LAST_RELEASE, last / "template.yaml")
+        (last / "template.yaml").write_text(over_functions_of(dist, LAST_RELEASE.read_text()))
     with sandbox(app_ids={APP_ID}, template=last / "template.yaml") as box:
         room = Room(Observer(box), "open")
         room.start("audio")
@@ -107,7 +116,49 @@ def test_released_artifact_stops_a_room(dist: Path, upgrade: Upgrade) -> None:
         FunctionName=upgrade.box.resource("StopSegmentFunction")
     )
     deployed = base64.b64decode(configuration["CodeSha256"]).hex()
-    assert deployed == checksums(dist)["StopSegmentFunction.zip"]
+    (archive,) = dist.glob("StopSegmentFunction-*.zip")
+    assert deployed == checksums(dist)[archive.name]
+    assert archive.stem == f"StopSegmentFunction-{deployed[:12]}"
+
+
+def test_plain_template_deploys_without_sam_and_stops_a_task(dist: Path, tmp_path: Path) -> None:
+    with RtcDouble(secrets={KEY["AccessKeyId"]: KEY["SecretAccessKey"]}) as rtc, plain_aws(tmp_path) as aws:
+        s3, cloudformation = aws.client("s3"), aws.client("cloudformation")
+        s3.create_bucket(Bucket="releases")
+        for path in (*dist.glob("*.zip"), dist / "cloudformation.json"):
+            s3.upload_file(str(path), "releases", f"stopper/{path.name}")
+        given = {"CodeBucket": "releases", "CodePrefix": "stopper/", "RtcEndpoint": rtc.url}
+        cloudformation.create_stack(
+            StackName="plain",
+            TemplateURL=f"{aws.endpoint}/releases/stopper/cloudformation.json",
+            Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in given.items()],
+            Capabilities=["CAPABILITY_IAM"],
+        )
+        cloudformation.get_waiter("stack_create_complete").wait(
+            StackName="plain", WaiterConfig={"Delay": 1, "MaxAttempts": 60}
+        )
+        assert_a_task_is_stopped(aws, rtc, outputs(aws, "plain"))
+
+
+def test_plain_template_has_the_resources_that_sam_deploys(dist: Path, upgrade: Upgrade) -> None:
+    cloudformation = upgrade.box.client("cloudformation")
+    deployed = cloudformation.get_template(StackName=STACK_NAME, TemplateStage="Processed")["TemplateBody"]
+    text = (dist / "cloudformation.json").read_text()
+    plain = json.loads(text)
+    assert "Serverless" not in text
+    assert "Transform" not in plain
+    assert set(plain["Parameters"]) - set(deployed["Parameters"]) == {"CodeBucket", "CodePrefix"}
+    for resource in plain["Resources"].values():
+        assert "Metadata" not in resource
+    assert without_code(plain) == without_code(deployed)
+
+
+def without_code(template: Mapping[str, Any]) -> dict[str, Any]:
+    resources = json.loads(json.dumps(template["Resources"]))
+    for resource in resources.values():
+        resource.pop("Metadata", None)
+        resource["Properties"].pop("Code", None)
+    return {part: template[part] for part in ("Conditions", "Outputs", "Rules")} | {"Resources": resources}
 
 
 def test_an_upgrade_keeps_what_the_stack_holds_and_what_was_not_changed(upgrade: Upgrade) -> None:
@@ -146,7 +197,7 @@ def test_the_same_build_is_released_in_the_same_bytes_whenever_it_was_made(dist:
 
 def test_a_release_holds_every_file_of_the_build(dist: Path) -> None:
     for archive in dist.glob("*.zip"):
-        built = BUILT_TEMPLATE.parent / archive.stem
+        built = BUILT_TEMPLATE.parent / archive.stem.partition("-")[0]
         with zipfile.ZipFile(archive) as opened:
             assert opened.testzip() is None
             assert set(opened.namelist()) == {
