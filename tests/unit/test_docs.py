@@ -29,9 +29,8 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 PARAMETERS_PAGE = (ROOT / "docs" / "parameters.md").read_text()
 EVENTS_PAGE = (ROOT / "docs" / "events.md").read_text()
-PAGES = sorted(
-    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("contracts/*.md")]
-)
+FOLDERS = ("docs", "benchmarks", "contracts", "examples")
+PAGES = sorted([*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in ROOT.glob(f"{folder}/**/*.md"))])
 PAGES_IN_TWO_LANGUAGES = [page for page in PAGES if page.with_suffix(".zh-CN.md").exists()]
 TEMPLATE = cfn_yaml.load(str(ROOT / "template.yaml"))
 SCHEMA = schema("event")
