@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.deployments import Deployment, message
 from benchmarks.load import Task, running, running_tasks
 from benchmarks.meters import Cost, function_seconds, log_lines, measured
-from sandbox.stack import make_due, resource
+from sandbox.stack import let_a_minute_pass, resource
 
 ROOMS = 5_000
 GONE = 0.05
@@ -80,7 +80,7 @@ def _sweep(sweeper: Deployment, tasks: Sequence[Task], gone: Sequence[Task] = ()
     """Sweep so often, and then until the tasks of the rooms that are gone are stopped."""
     began, runs = time.time(), list[Cost]()
     while len(runs) < sweeps or (running(sweeper, gone) and len(runs) < _MOST_SWEEPS):
-        _make_due(sweeper, gone if runs else tasks)
+        _let_a_minute_pass(sweeper, gone if runs else tasks)
         with measured(sweeper, closely=True) as cost:
             _invoke(sweeper)
             _settle(sweeper)
@@ -101,12 +101,12 @@ def _sweep(sweeper: Deployment, tasks: Sequence[Task], gone: Sequence[Task] = ()
     }
 
 
-def _make_due(deployment: Deployment, tasks: Sequence[Task]) -> None:
+def _let_a_minute_pass(deployment: Deployment, tasks: Sequence[Task]) -> None:
     """Let so much time pass that the rooms are to be looked at."""
     client = deployment.aws.client("dynamodb")
 
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda task: make_due(client, deployment.table_name, task[0], task[1]), tasks))
+        list(threads.map(lambda task: let_a_minute_pass(client, deployment.table_name, task[0], task[1]), tasks))
 
 
 def _invoke(sweeper: Deployment) -> None:

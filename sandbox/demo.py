@@ -52,7 +52,7 @@ FIRST = (
     Scene("moderation-violation", "stopped", 1, (("room-3", "audio"),)),
     Scene("already-gone", "already_stopped", 1),
     Scene("segment-started", "known", 0, (("room-6", "audio"),)),
-    Scene("room-ended-no-tasks", "no_tasks"),
+    Scene("room-ended-no-tasks", "no_open_tasks"),
     Scene("rtc-callback-segment-real-time-data", "known", 0, (("room-8", "audio"),), EARLIER_MS),
     Scene("rtc-callback-other", "ignored"),
     Scene("eventbridge", "stopped", 1, (("room-9", "audio"),), EARLIER_MS),

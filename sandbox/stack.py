@@ -129,9 +129,9 @@ class Sandbox:
         return resource(self.aws, logical_id)
 
     def sweep(self, room_ids: Iterable[str]) -> dict[str, Any]:
-        """Let the time of these rooms have come, where they are watched, and sweep once; return what Lambda answers."""
+        """Let a minute pass in these rooms, as the table knows them, and sweep once; return what Lambda answers."""
         for room_id in room_ids:
-            make_due(self.client("dynamodb"), self.outputs["SegmentTableName"], APP_ID, room_id)
+            let_a_minute_pass(self.client("dynamodb"), self.outputs["SegmentTableName"], APP_ID, room_id)
         answer: dict[str, Any] = self.client("lambda").invoke(
             FunctionName=self.resource("SweepRoomsFunction"), Payload=b"{}"
         )
@@ -165,16 +165,21 @@ def resource(aws: EmbeddedAws, logical_id: str) -> str:
     return physical_id
 
 
-def make_due(dynamodb: Any, table_name: str, app_id: str, room_id: str) -> None:
-    """Let the time have come when the sweeper looks at a room, if it is watched."""
-    with contextlib.suppress(dynamodb.exceptions.ConditionalCheckFailedException):
-        dynamodb.update_item(
-            TableName=table_name,
-            Key={"room": {"S": f"{app_id}#{room_id}"}, "task_id": {"S": "#room"}},
-            UpdateExpression="SET check_at = :long_ago",
-            ConditionExpression="attribute_exists(check_at)",
-            ExpressionAttributeValues={":long_ago": {"N": "0"}},
-        )
+def let_a_minute_pass(dynamodb: Any, table_name: str, app_id: str, room_id: str) -> None:
+    """Put back by a minute when a room's tasks started, since when they are open, and when the room was found gone."""
+    room = {"S": f"{app_id}#{room_id}"}
+    items = dynamodb.query(
+        TableName=table_name, KeyConditionExpression="room = :room", ExpressionAttributeValues={":room": room}
+    )["Items"]
+    for item in items:
+        for attribute in {"started_at", "open_since", "gone_at"} & item.keys():
+            dynamodb.update_item(
+                TableName=table_name,
+                Key={"room": room, "task_id": item["task_id"]},
+                UpdateExpression=f"SET {attribute} = {attribute} - :minute",
+                ConditionExpression=f"attribute_exists({attribute})",
+                ExpressionAttributeValues={":minute": {"N": "60000"}},
+            )
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from tools.rooms import Item
 STOPPED, LEFT_ALONE, FOR_PEOPLE = "green", "cyan", "yellow"
 _STYLES = {
     "stopped": STOPPED,
-    **dict.fromkeys(("no_tasks", "invalid_message", "rejected", "exhausted"), FOR_PEOPLE),
+    **dict.fromkeys(("invalid_message", "rejected", "exhausted"), FOR_PEOPLE),
 }
 
 

@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 
 from sandbox.embedded_aws import EmbeddedAws
+from tests.segment_table import create_segment_table
 
 # What template.yaml sets for the stop function where nobody gives a parameter.
 STOP_SETTINGS = {
@@ -67,13 +68,7 @@ def stop_variables(aws: EmbeddedAws, rtc_url: str, secret: str) -> dict[str, str
         variable: aws.client("sqs").create_queue(QueueName=f"{variable.lower()}-{mark}")["QueueUrl"]
         for variable in ("EVENT_QUEUE_URL", "DEAD_LETTER_QUEUE_URL")
     }
-    keys = {"room": "HASH", "task_id": "RANGE"}
-    aws.client("dynamodb").create_table(
-        TableName=f"segments-{mark}",
-        BillingMode="PAY_PER_REQUEST",
-        AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"} for key in keys],
-        KeySchema=[{"AttributeName": key, "KeyType": kind} for key, kind in keys.items()],
-    )
+    create_segment_table(aws.client("dynamodb"), f"segments-{mark}")
     made = aws.client("secretsmanager").create_secret(Name=f"rtc-{mark}", SecretString=secret)
     places = {
         "SEGMENT_TABLE_NAME": f"segments-{mark}",

@@ -80,11 +80,8 @@ def room_text(room: Room, items: Sequence[Item], now_ms: int) -> Text:
         stop_event = " ".join(filter(None, [item.event_type, item.event_id]))
         rows = [
             ("started", _time(item.started_at_ms, now_ms)),
-            ("last seen", _time(item.seen_at_ms, now_ms)),
             ("open since", _time(item.open_since_ms, now_ms)),
-            ("may be open", " ".join(item.open_tasks) or None),
             ("found gone", _time(item.gone_at_ms, now_ms)),
-            ("next look", _time(item.check_at_ms, now_ms)),
             ("stop event", _time(item.stop_event_time_ms, now_ms)),
             ("", stop_event or None),
             ("answered", _time(item.stopped_at_ms, now_ms)),

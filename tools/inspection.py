@@ -213,17 +213,17 @@ def _json_lines(message: str) -> Iterator[dict[str, Any]]:
 
 
 def _watched_rooms(client: Any, deployment: Deployment) -> tuple[int | None, int | None]:
-    """Count the rooms that the sweeper watches, and find when the first is due."""
+    """Count the rooms that the sweeper watches."""
     if deployment.parameters.get("SweepMinutes", "0") == "0":
         return None, None
     pages = client.get_paginator("query").paginate(
         TableName=deployment.segment_table_name,
-        IndexName="WatchedRooms",
+        IndexName="WatchedTasks",
         KeyConditionExpression="watch = :watched",
         ExpressionAttributeValues={":watched": {"S": "1"}},
     )
-    rooms = [item for _, page in zip(range(_MOST_PAGES), pages, strict=False) for item in page["Items"]]
-    return len(rooms), int(rooms[0]["check_at"]["N"]) if rooms else None
+    rooms = {item["room"]["S"] for _, page in zip(range(_MOST_PAGES), pages, strict=False) for item in page["Items"]}
+    return len(rooms), None
 
 
 def _ms(moment: datetime) -> int:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from segments.events import Room
-from segments.ledger import ROOM_ITEM, WATCHED, WATCHED_ROOMS
-from segments.rules import Record
+from segments.ledger import LOOK_ITEM, ROOM_ITEM, WATCHED, WATCHED_TASKS
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 _ATTRIBUTES = {
     "task_id": "task_id",
     "started_at": "started_at_ms",
-    "seen_at": "seen_at_ms",
     "open_since": "open_since_ms",
     "stop_event_time": "stop_event_time_ms",
     "stopped_at": "stopped_at_ms",
@@ -25,8 +23,7 @@ _ATTRIBUTES = {
     "event_type": "event_type",
     "event_id": "event_id",
     "business_id": "business_id",
-    "open_tasks": "open_tasks",
-    "check_at": "check_at_ms",
+    "watch": "watch",
     "gone_at": "gone_at_ms",
     "expires_at": "expires_at_seconds",
 }
@@ -38,7 +35,6 @@ class Item:
 
     task_id: str
     started_at_ms: int | None = None
-    seen_at_ms: int | None = None
     open_since_ms: int | None = None
     stop_event_time_ms: int | None = None
     stopped_at_ms: int | None = None
@@ -47,26 +43,24 @@ class Item:
     event_type: str | None = None
     event_id: str | None = None
     business_id: str | None = None
-    open_tasks: tuple[str, ...] = ()
-    check_at_ms: int | None = None
+    watch: str | None = None
     gone_at_ms: int | None = None
     expires_at_seconds: int | None = None
 
     @property
     def is_room(self) -> bool:
-        """Whether it is the room's own item."""
-        return self.task_id == ROOM_ITEM
+        """Whether it is about the room itself."""
+        return self.task_id in (ROOM_ITEM, LOOK_ITEM)
 
     @property
     def heard_ms(self) -> int:
         """When the task was opened, as far as the item says."""
-        return self.open_since_ms or self.started_at_ms or self.seen_at_ms or 0
+        return self.open_since_ms or 0
 
     @property
     def is_open(self) -> bool:
         """Whether it is a task that may be running."""
-        known = Record(self.stop_event_time_ms, self.started_at_ms, self.seen_at_ms, self.open_since_ms)
-        return not self.is_room and known.is_open
+        return self.open_since_ms is not None
 
     @property
     def state(self) -> str:
@@ -83,8 +77,7 @@ class Item:
     def _room_state(self) -> str:
         ended = "" if self.stop_event_time_ms is None else "ended"
         gone = "" if self.gone_at_ms is None else "found gone"
-        watched = "" if self.check_at_ms is None else "watched"
-        return ", ".join(filter(None, [ended, gone, watched])) or "known"
+        return ended or gone
 
 
 def read_room(client: DynamoDBClient, table_name: str, room: Room) -> list[Item]:
@@ -102,18 +95,19 @@ def read_open_tasks(client: DynamoDBClient, table_name: str) -> list[tuple[Room,
     """Read the open tasks of all rooms that the sweeper watches, the one that has been open longest first."""
     pages = client.get_paginator("query").paginate(
         TableName=table_name,
-        IndexName=WATCHED_ROOMS,
+        IndexName=WATCHED_TASKS,
         KeyConditionExpression="watch = :watch",
         ExpressionAttributeValues={":watch": {"S": WATCHED}},
     )
-    rooms = [Room(*attributes["room"]["S"].split("#", 1)) for page in pages for attributes in page["Items"]]
+    keys = dict.fromkeys(attributes["room"]["S"] for page in pages for attributes in page["Items"])
+    rooms = [Room(*key.split("#", 1)) for key in keys]
     found = [(room, item) for room in rooms for item in read_room(client, table_name, room) if item.is_open]
     return sorted(found, key=lambda one: (one[1].heard_ms, one[0], one[1].task_id))
 
 
 def to_json(item: Item) -> dict[str, Any]:
     """Write an item under the table's own names; what it does not say is left out."""
-    return {name: value for name, key in _ATTRIBUTES.items() if (value := getattr(item, key)) not in (None, ())}
+    return {name: value for name, key in _ATTRIBUTES.items() if (value := getattr(item, key)) is not None}
 
 
 def _item(attributes: dict[str, Any]) -> Item:
@@ -123,4 +117,4 @@ def _item(attributes: dict[str, Any]) -> Item:
 
 def _plain(attribute: Mapping[str, Any]) -> Any:
     ((kind, value),) = attribute.items()
-    return int(value) if kind == "N" else tuple(sorted(value)) if kind == "SS" else value
+    return int(value) if kind == "N" else value

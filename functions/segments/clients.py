@@ -64,6 +64,11 @@ def make_clients(settings: SharedSettings) -> Clients:
     def calls(turns: Turns) -> Calls:
         return Calls(turns, circuit, in_thread, time.monotonic, measure)
 
-    table = SegmentTable(client("dynamodb"), settings.segment_table_name, settings.record_retention_seconds)
+    table = SegmentTable(
+        client("dynamodb"),
+        settings.segment_table_name,
+        settings.record_retention_seconds,
+        sweeps=settings.sweep_every_ms > 0,
+    )
     api = RtcApi(settings, credentials, connections=THREADS)
     return Clients(table, api, client("sqs"), in_thread, calls)

@@ -3,46 +3,68 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from segments.errors import Retryable
-from segments.events import Event, Room, Task
+from segments.events import Event, EventType, Room, Task
 from segments.rules import Outcome, Record
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-ROOM_ITEM = "#room"  # `#` cannot occur in an id, so no task can be called so
-WATCHED_ROOMS = "WatchedRooms"
+OPEN_TASKS = "OpenTasks"
+WATCHED_TASKS = "WatchedTasks"
 WATCHED = "1"
+# `#` cannot occur in an id, so no task and no room has these names.
+ROOM_ITEM = "#room"
+LOOK_ITEM = "#look"
+_SWEEP_KEY = Task(Room("", ""), "#sweep")
 _KEYS_A_READ = 100
+_TRIES = 10
 _ATTRIBUTES = {
     "stop_event_time": "stop_event_time_ms",
     "started_at": "started_at_ms",
-    "seen_at": "seen_at_ms",
     "open_since": "open_since_ms",
     "outcome": "outcome",
     "event_type": "event_type",
     "event_id": "event_id",
     "business_id": "business_id",
-    "open_tasks": "open_tasks",
-    "check_at": "check_at_ms",
+    "watch": "watch",
     "gone_at": "gone_at_ms",
-    "idle_at": "idle_at_ms",
 }
 
 
+@dataclass(frozen=True)
+class Lease:
+    """The right to sweep, and how far the last sweep came.
+
+    Parameters
+    ----------
+    until_ms
+        When it runs out. It tells this lease from any other one.
+    place
+        The room at which the sweep goes on.
+    round_began_at_ms
+        When the current round through the watched rooms began.
+    """
+
+    until_ms: int
+    place: Room | None
+    round_began_at_ms: int | None
+
+
 class SegmentTable:
-    """What has been stopped, started and seen, what may be running, and which rooms the sweeper watches.
+    """What has been stopped and started, what may be running, and which rooms are gone.
 
-    Every method may raise `Retryable` where DynamoDB does not answer. Reads are strongly consistent, but for those of
-    the index.
+    Every method may raise `Retryable` if DynamoDB does not answer. Reads are strongly consistent, except for those of
+    `WatchedTasks`.
 
-    A task's item is closed by the answer to a stop, and has `expires_at` from then on: one that may be running does not
-    expire. The same goes for a room's item while the room is watched.
+    A task's item has `watch` or `expires_at`: a task that may be running does not expire.
 
     Parameters
     ----------
@@ -52,12 +74,15 @@ class SegmentTable:
         The table's name.
     retention_seconds
         How long an item outlives its last event.
+    sweeps
+        Whether a sweeper looks at the watched tasks.
     """
 
-    def __init__(self, client: DynamoDBClient, name: str, retention_seconds: int) -> None:
+    def __init__(self, client: DynamoDBClient, name: str, retention_seconds: int, *, sweeps: bool) -> None:
         self._client = client
         self._name = name
         self._retention_seconds = retention_seconds
+        self._sweeps = sweeps
 
     def read(self, tasks: Sequence[Task]) -> dict[Task, Record]:
         """Read the records of many tasks in one call for each 100; a task without one is left out.
@@ -73,120 +98,121 @@ class SegmentTable:
             found.update((_task(item), _record(item)) for item in answer["Responses"].get(self._name, []))
         return found
 
-    def tasks_of(self, room: Room) -> dict[Task, Record]:
-        """Read every task known in a room, the closed ones too."""
-        pages = self._pages(
+    def open_tasks(self, room: Room) -> dict[Task, Record]:
+        """Read the tasks of a room that may be running."""
+        items = self._query(
+            IndexName=OPEN_TASKS,
             ConsistentRead=True,
-            KeyConditionExpression="room = :room AND task_id > :room_item",
-            ExpressionAttributeValues={":room": {"S": _room_key(room)}, ":room_item": {"S": ROOM_ITEM}},
+            KeyConditionExpression="room = :room",
+            ExpressionAttributeValues={":room": {"S": _room_key(room)}},
         )
-        return {_task(item): _record(item) for page in pages for item in page["Items"]}
+        return {_task(item): _record(item) for item in items}
 
     def note_start(self, task: Task, started_at_ms: int, business_id: str | None = None) -> bool:
         """Open a task that started then, unless a later start or a later answer to a stop is known.
 
         Returns whether it is open.
         """
-        try:
-            self._update(
-                task,
-                {"started_at": started_at_ms, "open_since": started_at_ms, **_business_id(business_id)},
-                remove=["expires_at"],
-                when=[("started_at", "<=", started_at_ms), ("stop_event_time", "<=", started_at_ms)],
-            )
-        except _Refused:
-            return False
-        return True
+        return self._open(
+            task,
+            {"started_at": started_at_ms, "open_since": started_at_ms, **_business_id(business_id)},
+            [("started_at", "<=", started_at_ms), ("stop_event_time", "<=", started_at_ms)],
+        )
 
     def note_sighting(self, task: Task, seen_at_ms: int, business_id: str | None = None) -> bool:
-        """Open a task that was seen then, unless a stop of that time or later has been answered.
+        """Open a task that was seen then, unless a later start, or a stop of that time or later, is known.
 
         Returns whether it is open.
         """
+        return self._open(
+            task,
+            {"open_since": seen_at_ms, **_business_id(business_id)},
+            [("started_at", "<=", seen_at_ms), ("stop_event_time", "<", seen_at_ms)],
+        )
+
+    def _open(self, task: Task, values: Mapping[str, str | int], when: Sequence[_Condition]) -> bool:
         try:
-            self._update(
-                task,
-                {"seen_at": seen_at_ms, **_business_id(business_id)},
-                set_once={"open_since": seen_at_ms},
-                remove=["expires_at"],
-                when=[("stop_event_time", "<", seen_at_ms)],
-            )
-        except _Refused:
-            return False
-        return True
+            return self._update(task, {**values, "watch": WATCHED, "expires_at": None}, when=when).is_open
+        except _Refused as refused:
+            return refused.record.is_open
 
-    def note_stop(self, task: Task, event: Event, outcome: Outcome, request_id: str | None, now_ms: int) -> None:
-        """Remember the answer to a stop event, and close the task. Call it after the API did.
+    def note_stop(
+        self, task: Task, known: Record, event: Event, outcome: Outcome, request_id: str | None, now_ms: int
+    ) -> Record:
+        """Record the answer to a stop event, and close the task. Call this method after the API.
 
-        A newer event's answer stays, and a task with a later start stays open. An answer in vain does not make a
-        record last longer.
+        A newer event's answer stays, and a task that was opened after the event stays open. An answer without effect
+        does not make a record last longer.
+
+        Parameters
+        ----------
+        known
+            The task's record as it was read. If it has changed since, it is looked at again.
+
+        Returns
+        -------
+        Record
+            The task's record after this call.
         """
         answer = {"outcome": outcome.value, "request_id": request_id, "stopped_at": now_ms}
-        stop = {
+        for _ in range(_TRIES):
+            changes = self._answered(known, event, answer, now_ms)
+            if not changes:
+                break
+            try:
+                return self._update(task, **changes, when=_unchanged(known))
+            except _Refused as refused:
+                known = refused.record
+        else:
+            raise Retryable("TableContended", f"the record of the task changed {_TRIES} times while it was written")
+        return known
+
+    def _answered(
+        self, known: Record, event: Event, answer: Mapping[str, str | int | None], now_ms: int
+    ) -> dict[str, Any]:
+        """Say what an answer changes of a record."""
+        is_done = answer["outcome"] == Outcome.STOPPED.value
+        stop_event_time_ms = known.stop_event_time_ms
+        if known.covers(event.time_ms) and not (is_done and stop_event_time_ms == event.time_ms):
+            # A newer event found gone what this event has stopped, unless it was a later session.
+            is_ours = known.outcome == Outcome.ALREADY_STOPPED.value and (known.started_at_ms or 0) <= event.time_ms
+            return {"values": answer} if is_done and is_ours else {}
+        values = {
             "stop_event_time": event.time_ms,
             **answer,
             "event_type": event.type.value,
             "event_id": event.event_id,
             **_business_id(event.business_id),
         }
+        if known.open_since_ms is not None and known.open_since_ms > event.time_ms:
+            return {"values": values}
+        values["open_since"] = None
+        if known.watch and self._sweeps and known.started_at_ms is None and event.type is not EventType.ROOM_GONE:
+            # A session may have begun unseen: of slices that follow another one within a minute nothing is written.
+            return {"values": values}
+        values["watch"] = None
         expires = {"expires_at": self._expires_at(now_ms)}
-        done = outcome is Outcome.STOPPED
-        # Another copy of this very event may have stopped the task: then it is not for us to say that it was gone.
-        newest: _Condition = ("stop_event_time", "<=" if done else "<", event.time_ms)
-        not_restarted: _Condition = ("started_at", "<=", event.time_ms)
-        try:
-            self._update(
-                task,
-                {**stop, **(expires if done else {})},
-                set_once={} if done else expires,
-                remove=["open_since", "seen_at"],
-                when=[newest, not_restarted],
-            )
-        except _Refused as refused:
-            found = refused.record
-            with contextlib.suppress(_Refused):  # then the item holds something newer still
-                if not found.covers(event.time_ms):
-                    self._update(task, stop, when=[newest])
-                elif done and found.outcome == Outcome.ALREADY_STOPPED.value:
-                    # A newer event, or another copy of this one, found gone what this one has stopped.
-                    unchanged: list[_Condition] = [
-                        ("stop_event_time", "=", found.stop_event_time_ms),
-                        ("outcome", "=", found.outcome),
-                    ]
-                    # What a newer event found gone may be a later session; what a copy did cannot.
-                    is_newer = found.stop_event_time_ms != event.time_ms
-                    self._update(task, answer, when=[*unchanged, *([not_restarted] if is_newer else [])])
+        return {"values": {**values, **expires}} if is_done else {"values": values, "set_once": expires}
 
-    def note_over(self, task: Task, open_since_ms: int, now_ms: int) -> None:
-        """Close a task that the API calls over: no stop was answered, so nothing else of it is remembered.
+    def note_over(self, task: Task, known: Record, now_ms: int) -> None:
+        """Close a task that the API calls over. No stop was answered, so nothing else changes.
 
         Parameters
         ----------
-        open_since_ms
-            Since when the task was open as the API was asked: one that was opened since then stays open.
+        known
+            The task's record before the API was asked: a task that was opened since then stays open.
         """
+        values = {"open_since": None, "watch": None, "expires_at": self._expires_at(now_ms)}
         with contextlib.suppress(_Refused):
-            self._update(
-                task,
-                {},
-                set_once={"expires_at": self._expires_at(now_ms)},
-                # Without these it does not count as open, as a record of version 0.1 would.
-                remove=["open_since", "seen_at", "started_at"],
-                when=[("open_since", "=", open_since_ms)],
-            )
+            self._update(task, values, when=_unchanged(known))
 
-    def note_room_end(self, event: Event, closed: Collection[str], now_ms: int) -> Record:
-        """Remember that every task that started in the room until the event's time is to be stopped.
-
-        Parameters
-        ----------
-        closed
-            Tasks that need no longer be named among the open ones.
+    def note_room_end(self, event: Event, now_ms: int) -> Record:
+        """Record that every task that started in the room until the event's time is to be stopped.
 
         Returns
         -------
         Record
-            The room, after this. A newer end stays.
+            The room before this call. A newer end stays.
         """
         end = {
             "stop_event_time": event.time_ms,
@@ -195,137 +221,107 @@ class SegmentTable:
             **_business_id(event.business_id),
             "expires_at": self._expires_at(now_ms),
         }
+        newest: _Condition = ("stop_event_time", "<", event.time_ms)
         try:
-            return self._update(
-                room_item(event.room),
-                end,
-                delete={"open_tasks": closed},
-                when=[("stop_event_time", "<=", event.time_ms)],
-            )
+            return self._update(room_item(event.room), end, when=[newest], returns="ALL_OLD")
         except _Refused as refused:
             return refused.record
 
-    def watch(self, room: Room, task_ids: Collection[str], check_at_ms: int | None) -> Record:
-        """Name tasks among the open ones of their room, and have the room watched.
-
-        Parameters
-        ----------
-        check_at_ms
-            When the sweeper is to look at it first; None where nothing sweeps.
-
-        Returns
-        -------
-        Record
-            The room, after this.
-        """
-        index = {} if check_at_ms is None else {"watch": WATCHED}
-        once = {} if check_at_ms is None else {"check_at": check_at_ms}
-        return self._update(
-            room_item(room), index, set_once=once, remove=["expires_at", "idle_at"], add={"open_tasks": task_ids}
-        )
-
-    def rooms_due(self, now_ms: int, most: int) -> list[tuple[Room, int]]:
-        """Name watched rooms whose time has come, the one that waits longest first, each with its `check_at`."""
-        page = next(
-            self._pages(
-                IndexName=WATCHED_ROOMS,
-                KeyConditionExpression="watch = :watch AND check_at <= :now",
-                ExpressionAttributeValues={":watch": {"S": WATCHED}, ":now": {"N": str(now_ms)}},
-                Limit=most,
-            )
-        )
-        return [(_task(item).room, int(item["check_at"]["N"])) for item in page["Items"]]
-
-    def count_watched(self) -> int:
-        """Count the rooms that are watched."""
-        pages = self._pages(
-            IndexName=WATCHED_ROOMS,
-            Select="COUNT",
-            KeyConditionExpression="watch = :watch",
-            ExpressionAttributeValues={":watch": {"S": WATCHED}},
-        )
-        return sum(page["Count"] for page in pages)
-
-    def postpone_check(self, room: Room, seen_at_ms: int, check_at_ms: int) -> Record | None:
-        """Say when a watched room is looked at next.
-
-        Parameters
-        ----------
-        seen_at_ms
-            The `check_at` that is known: another sweep that has changed it has the room now.
-
-        Returns
-        -------
-        Record | None
-            The room, after this; None where another sweep has it, or where it is no longer watched.
-        """
-        return self._note_check(room, seen_at_ms, {"check_at": check_at_ms})
-
-    def note_gone(self, room: Room, seen_at_ms: int, check_at_ms: int, gone_at_ms: int | None) -> Record | None:
-        """Remember since when a watched room is gone (None: it is there), and when it is looked at next.
-
-        `seen_at_ms` and what is returned are those of `postpone_check`.
-        """
-        return self._note_check(room, seen_at_ms, {"check_at": check_at_ms, "gone_at": gone_at_ms})
-
-    def _note_check(self, room: Room, seen_at_ms: int, values: Mapping[str, int | None]) -> Record | None:
+    def take_lease(self, now_ms: int, until_ms: int) -> Lease | None:
+        """Take the right to sweep; None if another sweep has it."""
         try:
-            return self._update(room_item(room), values, remove=["expires_at"], when=[("check_at", "=", seen_at_ms)])
+            item = self._change(_SWEEP_KEY, {"lease_until": until_ms}, when=[("lease_until", "<", now_ms)])
         except _Refused:
             return None
+        place = item.get("place")
+        began = item.get("round_began_at")
+        return Lease(until_ms, _room(place["S"]) if place else None, int(began["N"]) if began else None)
 
-    def note_idle(self, room: Room, seen_at_ms: int, now_ms: int) -> Record | None:
-        """Mark a watched room in which no task is open. Read its tasks after this, and `unwatch` it then.
+    def note_place(self, lease: Lease, place: Room, round_began_at_ms: int | None) -> bool:
+        """Remember how far a sweep has come. Call this method before the rooms up to there are looked at.
 
-        Whoever opens a task meanwhile finds the mark and takes it away. So the room stays watched whoever dies.
-        `seen_at_ms` and what is returned are those of `postpone_check`.
+        Returns whether the lease is still valid.
         """
-        return self._note_check(room, seen_at_ms, {"idle_at": now_ms})
+        values = {"place": _room_key(place), "round_began_at": round_began_at_ms}
+        return self._hold(lease, values)
 
-    def unwatch(self, room: Room, seen_at_ms: int, idle_at_ms: int, now_ms: int) -> None:
-        """Watch a room no longer, unless somebody has opened a task since it was marked.
+    def give_back(self, lease: Lease) -> None:
+        """Let the next sweep begin."""
+        self._hold(lease, {"lease_until": 0})
+
+    def _hold(self, lease: Lease, values: Mapping[str, str | int | None]) -> bool:
+        try:
+            self._change(_SWEEP_KEY, values, when=[("lease_until", "=", lease.until_ms)])
+        except _Refused:
+            return False
+        return True
+
+    def watched_rooms(self, place: Room | None) -> Iterator[tuple[Room, dict[Task, Record]]]:
+        """Go round the rooms that have watched items, from the one after `place`. The index may be late.
+
+        Yields each room with these items: its tasks, and its `#look`.
+        """
+        ways = [("room > :place", place), ("room <= :place", place)] if place else [("", None)]
+        for condition, start in ways:
+            values = {":watch": {"S": WATCHED}} | ({":place": {"S": _room_key(start)}} if start else {})
+            items = self._query(
+                IndexName=WATCHED_TASKS,
+                KeyConditionExpression=" AND ".join(filter(None, ["watch = :watch", condition])),
+                ExpressionAttributeValues=values,
+            )
+            for room, group in groupby(items, lambda item: _task(item).room):
+                yield room, {_task(item): _record(item) for item in group}
+
+    def note_gone(self, room: Room, known_gone_at_ms: int | None, gone_at_ms: int) -> bool:
+        """Remember when a room was found gone.
 
         Parameters
         ----------
-        seen_at_ms
-            As for `postpone_check`.
-        idle_at_ms
-            The mark.
+        known_gone_at_ms
+            When it was found gone before, according to the index; None overwrites whatever there is.
+
+        Returns
+        -------
+        bool
+            Whether that was still so.
         """
-        with contextlib.suppress(_Refused):
-            self._update(
-                room_item(room),
-                {"expires_at": self._expires_at(now_ms)},
-                remove=["watch", "check_at", "gone_at", "idle_at"],
-                when=[("check_at", "=", seen_at_ms), ("idle_at", "=", idle_at_ms)],
-            )
+        when: list[_Condition] = [] if known_gone_at_ms is None else [("gone_at", "=", known_gone_at_ms)]
+        try:
+            self._update(Task(room, LOOK_ITEM), {"gone_at": gone_at_ms, "watch": WATCHED}, when=when)
+        except _Refused:
+            return False
+        return True
+
+    def forget_gone(self, room: Room) -> None:
+        """Remember no longer that a room was found gone."""
+        self._call("delete_item", TableName=self._name, Key=_key(Task(room, LOOK_ITEM)))
 
     def _expires_at(self, now_ms: int) -> int:
         return now_ms // 1000 + self._retention_seconds
 
-    def _update(
+    def _update(self, task: Task, values: Mapping[str, str | int | None], **options: Any) -> Record:
+        return _record(self._change(task, values, **options))
+
+    def _change(
         self,
         task: Task,
         values: Mapping[str, str | int | None],
         *,
         set_once: Mapping[str, int] | None = None,
-        remove: Sequence[str] = (),
-        add: Mapping[str, Collection[str]] | None = None,
-        delete: Mapping[str, Collection[str]] | None = None,
         when: Sequence[_Condition] = (),
-    ) -> Record:
-        """Change an item on conditions, and return it as it is then.
+        returns: Literal["ALL_NEW", "ALL_OLD"] = "ALL_NEW",
+    ) -> Mapping[str, Any]:
+        """Change an item on conditions, and return it.
 
         Parameters
         ----------
         values
             What is set; None removes an attribute.
         set_once
-            What is set where the item does not have it.
-        add, delete
-            What is added to sets, and taken from them.
+            What is set if the item does not have it.
         when
-            The conditions. One with ``<`` or ``<=`` also holds where the item does not have the attribute.
+            The conditions. One with ``<`` or ``<=`` also holds if the item does not have the attribute; ``=`` None
+            holds only then.
 
         Raises
         ------
@@ -341,35 +337,32 @@ class SegmentTable:
                 f"{update.name(name)} = if_not_exists({update.name(name)}, {update.value(value)})"
                 for name, value in (set_once or {}).items()
             ],
-            "REMOVE": [
-                update.name(name) for name in (*remove, *(key for key, value in values.items() if value is None))
-            ],
-            "ADD": [f"{update.name(name)} {update.value(items)}" for name, items in (add or {}).items() if items],
-            "DELETE": [f"{update.name(name)} {update.value(items)}" for name, items in (delete or {}).items() if items],
+            "REMOVE": [update.name(name) for name, value in values.items() if value is None],
         }
         conditions = []
         for name, sign, value in when:
-            comparison = f"{update.name(name)} {sign} {update.value(value)}"
             absent = f"attribute_not_exists({update.name(name)})"
+            comparison = absent if value is None else f"{update.name(name)} {sign} {update.value(value)}"
             conditions.append(comparison if sign == "=" else f"({absent} OR {comparison})")
         request: dict[str, Any] = {
             "Key": _key(task),
             "UpdateExpression": " ".join(f"{verb} {', '.join(parts)}" for verb, parts in clauses.items() if parts),
             "ExpressionAttributeNames": update.names,
-            "ReturnValues": "ALL_NEW",
+            "ReturnValues": returns,
         }
         if conditions:
             request["ConditionExpression"] = " AND ".join(conditions)
             request["ReturnValuesOnConditionCheckFailure"] = "ALL_OLD"
         if update.values:
             request["ExpressionAttributeValues"] = update.values
-        return _record(self._call("update_item", TableName=self._name, **request)["Attributes"])
+        changed: Mapping[str, Any] = self._call("update_item", TableName=self._name, **request).get("Attributes", {})
+        return changed
 
-    def _pages(self, **request: Any) -> Iterator[dict[str, Any]]:
+    def _query(self, **request: Any) -> Iterator[dict[str, Any]]:
         request["TableName"] = self._name
         while True:
             answer = self._call("query", **request)
-            yield answer
+            yield from answer["Items"]
             if "LastEvaluatedKey" not in answer:
                 return
             request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
@@ -410,26 +403,26 @@ class _Expressions:
 
     def __init__(self) -> None:
         self.names: dict[str, str] = {}
-        self.values: dict[str, dict[str, Any]] = {}
+        self.values: dict[str, dict[str, str]] = {}
 
     def name(self, attribute: str) -> str:
         self.names[f"#{attribute}"] = attribute
         return f"#{attribute}"
 
-    def value(self, value: str | int | Collection[str] | None) -> str:
+    def value(self, value: str | int) -> str:
         placeholder = f":v{len(self.values)}"
-        if isinstance(value, int):
-            self.values[placeholder] = {"N": str(value)}
-        elif isinstance(value, str):
-            self.values[placeholder] = {"S": value}
-        else:
-            self.values[placeholder] = {"SS": sorted(value or ())}
+        self.values[placeholder] = {"N": str(value)} if isinstance(value, int) else {"S": value}
         return placeholder
 
 
 def room_item(room: Room) -> Task:
     """Name the room's own item, as if it were a task's."""
     return Task(room, ROOM_ITEM)
+
+
+def _unchanged(known: Record) -> list[_Condition]:
+    """Ask for the record that a decision was based on: whatever changes it changes one of these."""
+    return [("stop_event_time", "=", known.stop_event_time_ms), ("open_since", "=", known.open_since_ms)]
 
 
 def _business_id(business_id: str | None) -> dict[str, str]:
@@ -441,13 +434,16 @@ def _room_key(room: Room) -> str:
     return f"{room.app_id}#{room.room_id}"
 
 
+def _room(key: str) -> Room:
+    return Room(*key.split("#"))
+
+
 def _key(task: Task) -> dict[str, Any]:
     return {"room": {"S": _room_key(task.room)}, "task_id": {"S": task.task_id}}
 
 
 def _task(item: Mapping[str, Any]) -> Task:
-    app_id, room_id = item["room"]["S"].split("#")
-    return Task(Room(app_id, room_id), item["task_id"]["S"])
+    return Task(_room(item["room"]["S"]), item["task_id"]["S"])
 
 
 def _record(item: Mapping[str, Any]) -> Record:
@@ -455,5 +451,5 @@ def _record(item: Mapping[str, Any]) -> Record:
     for attribute, field in _ATTRIBUTES.items():
         if attribute in item:
             ((kind, value),) = item[attribute].items()
-            values[field] = int(value) if kind == "N" else frozenset(value) if kind == "SS" else value
+            values[field] = int(value) if kind == "N" else value
     return Record(**values)

@@ -24,7 +24,6 @@ class Outcome(StrEnum):
     ALREADY_STOPPED = "already_stopped"
     DUPLICATE = "duplicate"
     SUPERSEDED = "superseded"
-    NO_TASKS = "no_tasks"
     NO_OPEN_TASKS = "no_open_tasks"
     KNOWN = "known"
     WOULD_STOP = "would_stop"
@@ -44,65 +43,36 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Record:
-    """What the table remembers of a task or, as the item ``#room``, of a room. Times are Unix ms.
+    """What the table remembers of a task or, as the items ``#room`` and ``#look``, of a room. Times are Unix ms.
 
     Parameters
     ----------
     open_since_ms
-        Since when the task may be running: its start, or its first sighting.
-    open_tasks
-        Of a room: the TaskIds among which all of its open tasks are.
-    check_at_ms
-        Of a room that is watched: when the sweeper looks at it next.
+        Since when the task may be running: its start, or its first slice since the last stop.
+    watch
+        Whether the sweeper looks at it: None, if not.
     gone_at_ms
-        Of a room that is watched: when it was first found gone.
-    idle_at_ms
-        Of a room that is watched: when the sweeper found no open task in it, and is about to watch it no longer.
+        Of ``#look``: when the room was last found gone.
     """
 
     stop_event_time_ms: int | None = None
     started_at_ms: int | None = None
-    seen_at_ms: int | None = None
     open_since_ms: int | None = None
     outcome: str | None = None
     event_type: str | None = None
     event_id: str | None = None
     business_id: str | None = None
-    open_tasks: frozenset[str] = frozenset()
-    check_at_ms: int | None = None
+    watch: str | None = None
     gone_at_ms: int | None = None
-    idle_at_ms: int | None = None
 
     @property
     def is_open(self) -> bool:
         """Whether the task may be running."""
-        if self.open_since_ms is not None:
-            return True
-        # A record of version 0.1: it knows nothing of a session that began after its last start and first sighting.
-        if self.seen_at_ms is not None:
-            return True
-        return self.started_at_ms is not None and not self.covers(self.started_at_ms)
-
-    @property
-    def may_be_open(self) -> bool:
-        """Whether the task is open, or a session may have begun unseen since it was closed.
-
-        Of sightings that come within a minute of another one nothing is written. Where no start is ever told, that may
-        hide a session that begins right after a stop, until the sweeper has found out.
-        """
-        untold = self.stop_event_time_ms is not None and self.started_at_ms is None
-        return self.is_open or (untold and self.event_type != EventType.ROOM_GONE.value)
+        return self.open_since_ms is not None
 
     def covers(self, time_ms: int) -> bool:
         """Whether an event of that time, or of a later one, has been answered."""
         return self.stop_event_time_ms is not None and time_ms <= self.stop_event_time_ms
-
-    @property
-    def heard_ms(self) -> int | None:
-        """When the task was last heard of, as far as the record says."""
-        return max(
-            (ms for ms in (self.open_since_ms, self.started_at_ms, self.seen_at_ms) if ms is not None), default=None
-        )
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,7 @@ def log_served(arrival: Arrival, served: Served) -> None:
 
 def log_outcome(arrival: Arrival, task_id: str | None, outcome: Outcome, request_id: str | None = None) -> None:
     """Tell how a task ended; `task_id` is None where the outcome concerns a room or no task at all."""
-    # A room that ends without a known task usually means that nobody sends SegmentStarted.
-    log = logger.warning if outcome is Outcome.NO_TASKS else logger.info
-    log(outcome.value, outcome=outcome.value, task_id=task_id, request_id=request_id, **arrival.log_fields)
+    logger.info(outcome.value, outcome=outcome.value, task_id=task_id, request_id=request_id, **arrival.log_fields)
     metrics.add_metric(_metric_name(outcome.value), MetricUnit.Count, 1)
     if (
         outcome is Outcome.STOPPED

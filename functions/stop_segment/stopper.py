@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from segments.calls import Calls, InThread
 from segments.errors import Retryable, StopError
-from segments.events import Event, EventType, Room, Task
+from segments.events import Event, EventType, Task
 from segments.ledger import SegmentTable, room_item
 from segments.rtc import RtcApi, Stopped
 from segments.rules import Outcome, Record, RunningTask, Verdict, decide, decide_from_api, is_late
@@ -158,90 +158,38 @@ class Batch:
         (task,) = event.tasks
         if not await self._in_thread(self._table.note_start, task, event.time_ms, event.business_id):
             return Served([Done(task.task_id, Outcome.KNOWN)])
-        return await self._stop_if_room_is_over(event, await self._watched(task))
+        return await self._stop_if_room_is_over(event, task)
 
     async def _see(self, event: Event) -> Served:
         (task,) = event.tasks
         known = Served([Done(task.task_id, Outcome.KNOWN)])
-        # One that was tried before has opened the task perhaps, after a room's end that found it closed.
+        # If it was tried before, it may have opened the task after a room's end that found it closed.
         if not event.is_second_try and self._stopper.remembers(task, event.time_ms):
             return known
         record = await self._reads.read(task) or Record()
         if record.covers(event.time_ms):
             return known  # a slice that was made before the stop
-        if record.open_since_ms is None and not await self._in_thread(
+        if not record.is_open and not await self._in_thread(
             self._table.note_sighting, task, event.time_ms, event.business_id
         ):
             return known
-        served = await self._stop_if_room_is_over(event, await self._watched(task))
+        served = await self._stop_if_room_is_over(event, task)
         if served == known:
             self._stopper.remember(task, event.time_ms)
         return served
 
-    async def _watched(self, task: Task) -> Record:
-        """Read an open task's room after the task was written, and see to it that it is watched and names the task."""
-        room = await self._reads.read(room_item(task.room)) or Record()
-        is_watched = (room.check_at_ms is not None and room.idle_at_ms is None) or not self._settings.sweep_every_ms
-        if task.task_id in room.open_tasks and is_watched:
-            return room
-        names = {task.task_id}
-        if not room.open_tasks:
-            # The room may have tasks of version 0.1, which named none.
-            names |= {
-                one.task_id
-                for one, record in (await self._in_thread(self._table.tasks_of, task.room)).items()
-                if record.is_open
-            }
-        return await self._watch(task.room, names)
-
-    async def _watch(self, room: Room, task_ids: Collection[str]) -> Record:
-        sweep_every_ms = self._settings.sweep_every_ms
-        check_at_ms = self._now_ms() + sweep_every_ms if sweep_every_ms else None
-        watched: Record = await self._in_thread(self._table.watch, room, task_ids, check_at_ms)
-        return watched
-
     async def _end_room(self, event: Event) -> Served:
-        room = await self._reads.read(room_item(event.room)) or Record()
-        closed = await self._closed(event.room, room.open_tasks)
-        named = room.open_tasks
-        if room.stop_event_time_ms is None or room.stop_event_time_ms < event.time_ms:
-            # Before the tasks are read: a task that is opened after that finds the room ended.
-            room = await self._in_thread(self._table.note_room_end, event, closed, self._now_ms())
-        if room.open_tasks:
-            tasks = [Task(event.room, task_id) for task_id in sorted(named | room.open_tasks)]
-            records: dict[Task, Record] = await self._in_thread(self._table.read, tasks)
-        else:
-            records = await self._in_thread(self._table.tasks_of, event.room)
-        if not records:
-            return Served([Done(None, Outcome.NO_TASKS)])
-        await self._name_again(event.room, records, named - room.open_tasks)
-        concerned = {task: record for task, record in records.items() if self._concerns(event, record)}
-        if not concerned:
-            return Served([Done(None, Outcome.NO_OPEN_TASKS)])
-        return await self._stop_all(event, concerned)
+        # Before the tasks are read: a task that is opened after that finds the room ended.
+        before: Record = await self._in_thread(self._table.note_room_end, event, self._now_ms())
+        open_tasks: dict[Task, Record] = await self._in_thread(self._table.open_tasks, event.room)
+        if open_tasks:
+            return await self._stop_all(event, open_tasks)
+        is_answered = before.covers(event.time_ms - self._settings.duplicate_window_ms)
+        return Served([Done(None, Outcome.DUPLICATE if is_answered else Outcome.NO_OPEN_TASKS)])
 
-    async def _closed(self, room: Room, named: frozenset[str]) -> list[str]:
-        """Find which of a room's tasks need no longer be named among the open ones. One stays: the room names tasks."""
-        if len(named) < 2:
-            return []
-        records = await self._in_thread(self._table.read, [Task(room, task_id) for task_id in sorted(named)])
-        closed = sorted(named - {task.task_id for task, record in records.items() if record.may_be_open})
-        return closed[1:] if len(closed) == len(named) else closed
-
-    async def _name_again(self, room: Room, records: Mapping[Task, Record], dropped: Collection[str]) -> None:
-        # A task that was opened between it was found closed and was dropped.
-        opened = {task.task_id for task, record in records.items() if task.task_id in dropped and record.is_open}
-        if opened:
-            await self._watch(room, opened)
-
-    def _concerns(self, event: Event, record: Record) -> bool:
-        """Whether a room's end is to stop the task, or to be told as the duplicate of the stop that closed it."""
-        verdict = decide(event.time_ms, record, is_late=False, duplicate_window_ms=self._settings.duplicate_window_ms)
-        return record.is_open or verdict is Verdict.DUPLICATE
-
-    async def _stop_if_room_is_over(self, event: Event, room: Record) -> Served:
+    async def _stop_if_room_is_over(self, event: Event, task: Task) -> Served:
         # After the task was written: a room's end that did not find the task is found here.
-        (task,) = event.tasks
+        room = await self._reads.read(room_item(event.room)) or Record()
         if room.event_type is None or room.stop_event_time_ms is None or not room.covers(event.time_ms):
             return Served([Done(task.task_id, Outcome.KNOWN)])
         room_end = Event(
@@ -273,10 +221,9 @@ class Batch:
             if task in self._failed:
                 raise self._failed[task]
             answered = self._answered.get(task)
-            if answered and record and record.started_at_ms:
-                # The room's tasks were read after the batch's own answer: a start may have become known between.
-                answered = replace(answered, started_at_ms=max(record.started_at_ms, answered.started_at_ms or 0))
-            record = answered or record or await self._reads.read(task) or Record()
+            if answered and not (record and record.covers(answered.stop_event_time_ms or 0)):
+                record = answered  # what the event has read is older
+            record = record or await self._reads.read(task) or Record()
             try:
                 return await self._decide_and_stop(task, event, record)
             except Retryable as error:
@@ -316,8 +263,9 @@ class Batch:
         else:
             stopped = Stopped(Outcome.ALREADY_STOPPED, request_id)
         # After the call: a crash between the two costs one more call, never a lost stop.
-        await self._in_thread(self._table.note_stop, task, event, stopped.outcome, stopped.request_id, self._now_ms())
-        self._answered[task] = replace(record, stop_event_time_ms=event.time_ms)
+        self._answered[task] = await self._in_thread(
+            self._table.note_stop, task, record, event, stopped.outcome, stopped.request_id, self._now_ms()
+        )
         self._stopper.forget(task)
         return Done(task.task_id, stopped.outcome, stopped.request_id)
 
@@ -328,8 +276,8 @@ class Batch:
 
     async def _observe(self, task: Task, record: Record, done: Done) -> Done:
         """End a stop that is only observed: nothing is answered, but a task that is over need not be looked after."""
-        if done.outcome is Outcome.ALREADY_STOPPED and record.open_since_ms is not None:
-            await self._in_thread(self._table.note_over, task, record.open_since_ms, self._now_ms())
+        if done.outcome is Outcome.ALREADY_STOPPED and record.watch:
+            await self._in_thread(self._table.note_over, task, record, self._now_ms())
             self._stopper.forget(task)
         return done
 
@@ -345,8 +293,8 @@ class Batch:
         if verdict is Verdict.ASK:
             raise Retryable("TaskUnclear", "GetSegmentTask does not say when the task started", request_id)
         began_ms = found.started_at_ms if found and verdict is Verdict.SUPERSEDED else 0
-        if began_ms > event.time_ms and await self._in_thread(self._table.note_start, task, began_ms):
-            await self._watched(task)
+        if began_ms > event.time_ms:
+            await self._in_thread(self._table.note_start, task, began_ms)
         return verdict, request_id
 
 

@@ -1,4 +1,4 @@
-"""What the answer about a watched room means for its tasks.
+"""What the answer about a room means for its watched tasks.
 
 ::
 
@@ -25,58 +25,50 @@ class Check:
 
     Parameters
     ----------
-    check_at_ms
-        When to look at it again, Unix ms.
     gone_at_ms
-        When it was last found gone, Unix ms; None: it is there.
+        When it was last found gone, Unix ms; None: it exists.
     to_stop
         The tasks to be stopped.
     stop_time_ms
         The time T at which their room was over, or they were too old, Unix ms.
     """
 
-    check_at_ms: int
     gone_at_ms: int | None
     to_stop: tuple[Task, ...]
     stop_time_ms: int
 
 
 def decide_check(
-    room: Record,
-    open_tasks: Mapping[Task, Record],
-    asked_at_ms: int,
-    *,
-    exists: bool,
-    sweep_every_ms: int,
-    max_task_ms: int,
+    tasks: Mapping[Task, Record], gone_at_ms: int | None, asked_at_ms: int, *, exists: bool, max_task_ms: int
 ) -> Check:
-    """Decide about a room and its open tasks.
+    """Decide about a room and its watched tasks.
 
     Parameters
     ----------
+    gone_at_ms
+        When the room was found gone before, Unix ms; None: it was not.
     asked_at_ms
         When the API was asked whether the room exists, Unix ms: nothing that starts later is to be stopped.
     max_task_ms
         For how long a task may be open; 0: for ever.
     """
-    next_sweep_ms = asked_at_ms + sweep_every_ms
     if exists:
-        return Check(next_sweep_ms, None, _too_old(open_tasks, asked_at_ms, max_task_ms), asked_at_ms)
-    gone_at_ms = room.gone_at_ms
-    if gone_at_ms is None or any(_told_since(record, gone_at_ms) for record in open_tasks.values()):
-        # Gone for the first time, or for the first time since something was heard of it. Once is not enough: a room
-        # is away for a moment when its last user's connection breaks.
-        return Check(asked_at_ms + GONE_AGAIN_MS, asked_at_ms, (), asked_at_ms)
-    # From now on this is the first of two: a session that began between them, untold, is stopped by the next sweep.
-    return Check(next_sweep_ms, asked_at_ms, tuple(sorted(open_tasks)), gone_at_ms)
+        return Check(None, _too_old(tasks, asked_at_ms, max_task_ms), asked_at_ms)
+    if gone_at_ms is None or any((record.open_since_ms or 0) > gone_at_ms for record in tasks.values()):
+        # Gone for the first time, or for the first time since a task was opened. Once is not enough: a room is away for
+        # a moment when its last user's connection breaks.
+        return Check(asked_at_ms, (), asked_at_ms)
+    if asked_at_ms - gone_at_ms < GONE_AGAIN_MS:
+        return Check(gone_at_ms, (), asked_at_ms)
+    # From now on this is the first of two: the next sweep stops a session that began unseen between them.
+    return Check(asked_at_ms, tuple(sorted(tasks)), gone_at_ms)
 
 
-def _told_since(record: Record, time_ms: int) -> bool:
-    # A stop counts too: of one that covers `time_ms`, a RoomGone would be the duplicate, sweep after sweep.
-    return record.covers(time_ms) or (record.heard_ms or 0) > time_ms
-
-
-def _too_old(open_tasks: Mapping[Task, Record], now_ms: int, max_task_ms: int) -> tuple[Task, ...]:
-    if not max_task_ms:
-        return ()
-    return tuple(sorted(task for task, record in open_tasks.items() if now_ms - (record.heard_ms or 0) >= max_task_ms))
+def _too_old(tasks: Mapping[Task, Record], now_ms: int, max_task_ms: int) -> tuple[Task, ...]:
+    return tuple(
+        sorted(
+            task
+            for task, record in tasks.items()
+            if max_task_ms and record.open_since_ms is not None and now_ms - record.open_since_ms >= max_task_ms
+        )
+    )

@@ -10,16 +10,13 @@ from typing import TYPE_CHECKING, Any
 from aws_lambda_powertools.metrics import MetricUnit
 
 from segments.telemetry import logger, metrics
-from sweep_rooms.sweeper import Sweep
+from sweep_rooms.sweeper import BETWEEN_SWEEPS_SECONDS, Sweep
 from sweep_rooms.wiring import make_wiring
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
-# What must still fit in when the last question has been answered: its writes, and the count of what is watched.
-SETTLING_SECONDS = 10.0
-# Two sweeps at once would ask twice as fast as the API allows: one ends before the next begins.
-BETWEEN_SWEEPS_SECONDS = 15.0
+SETTLING_SECONDS = 10.0  # what must still fit in when the last question has been answered: its writes and messages
 
 wiring = make_wiring(os.environ)
 
@@ -32,7 +29,8 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:  #
     Returns
     -------
     dict
-        What the log line says: how many rooms were swept, found gone and not answered for.
+        What the log line says: how many rooms were swept, found gone, rejected and not answered for. Empty if another
+        sweep is at work.
     """
     settings = wiring.settings
     ends_at = time.monotonic() + settings.sweep_every_ms / 1000 - BETWEEN_SWEEPS_SECONDS
@@ -43,22 +41,27 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:  #
         return min(ours, ends_at - time.monotonic()) - call_seconds
 
     sweep = wiring.loop.run(_sweep(seconds_left))
+    if sweep is None:
+        logger.info("another sweep is at work")
+        return {}
     counts: dict[str, Any] = {
         "rooms_swept": sweep.rooms_swept,
         "rooms_gone": sweep.rooms_gone,
+        "rooms_rejected": sweep.rooms_rejected,
         "rooms_unanswered": sweep.rooms_unanswered,
-        "rooms_watched": wiring.table.count_watched(),
     }
-    if sweep.refused:
+    if sweep.refused and not sweep.rooms_swept:
         logger.warning("the key may not ask whether rooms exist", error_code=sweep.refused.code, **counts)
         metrics.add_metric("SweepRefused", MetricUnit.Count, 1)
     logger.info("swept", **counts)
     metrics.add_metric("RoomsSwept", MetricUnit.Count, sweep.rooms_swept)
+    metrics.add_metric("RoomsRejected", MetricUnit.Count, sweep.rooms_rejected)
     metrics.add_metric("RoomsUnanswered", MetricUnit.Count, sweep.rooms_unanswered)
-    metrics.add_metric("WatchedRooms", MetricUnit.Count, counts["rooms_watched"])
+    if sweep.round_seconds is not None:
+        metrics.add_metric("RoundSeconds", MetricUnit.Seconds, sweep.round_seconds)
     return counts
 
 
-async def _sweep(seconds_left: Callable[[], float]) -> Sweep:
+async def _sweep(seconds_left: Callable[[], float]) -> Sweep | None:
     async with wiring.turns.invocation():
         return await wiring.sweeper.sweep(seconds_left)

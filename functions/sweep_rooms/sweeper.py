@@ -1,22 +1,26 @@
-"""A sweep: ask whether the rooms that are watched exist, and send a RoomGone for the tasks of those that do not."""
+"""A sweep: ask whether the rooms of watched tasks exist, and send a RoomGone for the tasks of those that do not."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from segments.calls import Calls, InThread
-from segments.errors import CredentialsRefused, Rejected, Retryable
+from segments.errors import CircuitOpen, CredentialsRefused, NoAnswer, Rejected, SetupRefused, StopError
 from segments.events import Room, Task
-from segments.ledger import SegmentTable
+from segments.ledger import LOOK_ITEM, SegmentTable
 from segments.rtc import RtcApi
 from segments.rules import Record
-from sweep_rooms.checks import Check, decide_check
+from sweep_rooms.checks import decide_check
 from sweep_rooms.settings import SweepSettings
 
+QUESTIONS_PER_SECOND = 30  # GetRoomOnlineUsers has 40 over the account (document 1188355); others may ask too
 ROOMS_A_PAGE = 60
-REJECTED_AGAIN_MS = 3_600_000  # the API will say the same of it in five minutes
+PAGE_SECONDS = ROOMS_A_PAGE / QUESTIONS_PER_SECOND
+# One sweep ends before the next begins: two at once would ask twice as fast as the API allows.
+BETWEEN_SWEEPS_SECONDS = 15.0
 
 # Puts RoomGone events for tasks of a room, and their time T, on the event queue; False: it could not.
 SendRoomGone = Callable[[Room, Sequence[Task], int], bool]
@@ -28,20 +32,25 @@ class Sweep:
 
     Parameters
     ----------
-    rooms_swept, rooms_gone, rooms_unanswered
-        How many rooms were answered for, how many of these are gone, and how many were not answered for.
+    rooms_swept, rooms_gone, rooms_rejected, rooms_unanswered
+        How many rooms were answered for, how many of these are gone, how many the API rejects, and how many questions
+        had no answer.
+    round_seconds
+        How long the last round through all watched rooms took, if it ended in this sweep.
     refused
-        Why the key may not ask, if so.
+        Why the API refuses the key or the account for a room, if so.
     """
 
     rooms_swept: int = 0
     rooms_gone: int = 0
+    rooms_rejected: int = 0
     rooms_unanswered: int = 0
-    refused: CredentialsRefused | None = None
+    round_seconds: float | None = None
+    refused: StopError | None = None
 
 
 class Sweeper:
-    """Sweeps the rooms that are watched. Two sweeps at once do not ask about the same room.
+    """Sweeps the rooms of watched tasks, a page of them after another, round and round. One sweep works at a time.
 
     Parameters
     ----------
@@ -71,8 +80,10 @@ class Sweeper:
         self._send_room_gone = send_room_gone
         self._now_ms = now_ms
 
-    async def sweep(self, seconds_left: Callable[[], float]) -> Sweep:
-        """Look at the rooms whose time has come, the one that waits longest first, while `seconds_left()` is positive.
+    async def sweep(self, seconds_left: Callable[[], float]) -> Sweep | None:
+        """Go on from where the last sweep stopped, once round at most, while `seconds_left()` is enough for a page.
+
+        Returns None if another sweep is at work.
 
         Raises
         ------
@@ -80,78 +91,72 @@ class Sweeper:
             The table could not be asked which rooms are watched.
         """
         sweep = Sweep()
-        while seconds_left() > 0 and not sweep.refused:
-            due = await self._in_thread(self._table.rooms_due, self._now_ms(), ROOMS_A_PAGE)
-            if not due:
+        now_ms = self._now_ms()
+        # It runs out before the next sweep begins, in case this one does not give it back.
+        until_ms = now_ms + self._settings.sweep_every_ms - int(1000 * BETWEEN_SWEEPS_SECONDS)
+        lease = await self._in_thread(self._table.take_lease, now_ms, until_ms)
+        if lease is None:
+            return None
+        rooms = self._table.watched_rooms(lease.place)
+        before, began_at_ms = lease.place, lease.round_began_at_ms
+        while seconds_left() >= PAGE_SECONDS:
+            page: list[tuple[Room, dict[Task, Record]]] = await self._in_thread(_next_page, rooms)
+            if not page:
                 break
-            before = sweep.rooms_swept
-            moved = await asyncio.gather(*(self._look(sweep, room, seen_at, seconds_left) for room, seen_at in due))
-            if not any(moved) or (sweep.rooms_unanswered and sweep.rooms_swept == before):
-                break  # the index is behind, or nobody answers: the next sweep goes on
+            place, _ = page[-1]
+            if before is None or place <= before:
+                now_ms = self._now_ms()
+                sweep.round_seconds = None if began_at_ms is None else (now_ms - began_at_ms) / 1000
+                began_at_ms = now_ms
+            before = place
+            # Before the page: a sweep that crashes over it is followed by one that passes over it.
+            if not await self._in_thread(self._table.note_place, lease, place, began_at_ms):
+                return sweep
+            answers = await asyncio.gather(*(self._look(sweep, room, items, seconds_left) for room, items in page))
+            if not any(answers):
+                break  # only silence: the next sweep goes on
+        await self._in_thread(self._table.give_back, lease)
         return sweep
 
-    async def _look(self, sweep: Sweep, room: Room, seen_at_ms: int, seconds_left: Callable[[], float]) -> bool:
-        """Look at a room, unless another sweep does. Returns whether this one did."""
+    async def _look(
+        self, sweep: Sweep, room: Room, items: Mapping[Task, Record], seconds_left: Callable[[], float]
+    ) -> bool:
+        """Look at a room. Returns False if the API was silent."""
         try:
-            # Before the question: another sweep then leaves the room alone.
-            next_ms = self._now_ms() + self._settings.sweep_every_ms
-            state = await self._in_thread(self._table.postpone_check, room, seen_at_ms, next_ms)
-            if state is None:
-                return False
-            open_tasks = await self._open_tasks(room, state)
-            if open_tasks:
-                await self._ask(sweep, room, state, open_tasks, seconds_left)
-            else:
-                await self._unwatch(room, next_ms)
-        except CredentialsRefused as error:
-            sweep.refused = error
-        except Retryable:
-            sweep.rooms_unanswered += 1  # the next sweep looks at it again
+            await self._ask(sweep, room, items, seconds_left)
+        except StopError as error:
+            is_refused = isinstance(error, CredentialsRefused | SetupRefused)
+            is_rejected = is_refused or isinstance(error, Rejected)
+            sweep.rooms_rejected += is_rejected
+            sweep.rooms_unanswered += not is_rejected
+            sweep.refused = error if is_refused else sweep.refused
+            return not isinstance(error, NoAnswer | CircuitOpen)
         return True
 
-    async def _open_tasks(self, room: Room, state: Record) -> dict[Task, Record]:
-        tasks = [Task(room, task_id) for task_id in sorted(state.open_tasks)]
-        records = await self._in_thread(self._table.read, tasks) if tasks else {}
-        return {task: record for task, record in records.items() if record.may_be_open}
-
-    async def _unwatch(self, room: Room, seen_at_ms: int) -> None:
-        now_ms = self._now_ms()
-        state = await self._in_thread(self._table.note_idle, room, seen_at_ms, now_ms)
-        # After the mark: whoever opens a task from now on takes it away, and before that its task was written.
-        if state is not None and not await self._open_tasks(room, state):
-            await self._in_thread(self._table.unwatch, room, seen_at_ms, now_ms, now_ms)
-
     async def _ask(
-        self,
-        sweep: Sweep,
-        room: Room,
-        state: Record,
-        open_tasks: dict[Task, Record],
-        seconds_left: Callable[[], float],
+        self, sweep: Sweep, room: Room, items: Mapping[Task, Record], seconds_left: Callable[[], float]
     ) -> None:
-        pushed_to_ms = state.check_at_ms or 0
-        asked_at_ms = self._now_ms()
-        try:
-            exists = await self._questions.make(self._api.room_exists, room, seconds_left=seconds_left)
-        except Rejected:
-            sweep.rooms_unanswered += 1
-            await self._in_thread(self._table.postpone_check, room, pushed_to_ms, asked_at_ms + REJECTED_AGAIN_MS)
+        look = items.get(Task(room, LOOK_ITEM))
+        gone_at_ms = look.gone_at_ms if look else None
+        tasks = {task: record for task, record in items.items() if task.task_id != LOOK_ITEM}
+        if not tasks:
+            await self._in_thread(self._table.forget_gone, room)
             return
+        asked_at_ms = self._now_ms()
+        exists = await self._questions.make(self._api.room_exists, room, seconds_left=seconds_left)
         sweep.rooms_swept += 1
         sweep.rooms_gone += not exists
-        check = decide_check(
-            state,
-            open_tasks,
-            asked_at_ms,
-            exists=exists,
-            sweep_every_ms=self._settings.sweep_every_ms,
-            max_task_ms=self._settings.max_task_ms,
-        )
+        check = decide_check(tasks, gone_at_ms, asked_at_ms, exists=exists, max_task_ms=self._settings.max_task_ms)
+        if check.gone_at_ms is None and gone_at_ms is not None:
+            await self._in_thread(self._table.forget_gone, room)
+        if check.gone_at_ms not in (None, gone_at_ms):
+            known_ms = gone_at_ms if check.to_stop else None
+            # Before the event: the index may be late, and the room have been there since `gone_at_ms`.
+            if not await self._in_thread(self._table.note_gone, room, known_ms, check.gone_at_ms):
+                return
         if check.to_stop:
             await self._in_thread(self._send_room_gone, room, check.to_stop, check.stop_time_ms)
-        await self._remember(room, state, pushed_to_ms, check)
 
-    async def _remember(self, room: Room, state: Record, pushed_to_ms: int, check: Check) -> None:
-        if check.gone_at_ms == state.gone_at_ms:
-            return  # the room is looked at again at the time that was written before the question
-        await self._in_thread(self._table.note_gone, room, pushed_to_ms, check.check_at_ms, check.gone_at_ms)
+
+def _next_page(rooms: Iterator[tuple[Room, dict[Task, Record]]]) -> list[tuple[Room, dict[Task, Record]]]:
+    return list(islice(rooms, ROOMS_A_PAGE))

@@ -13,17 +13,15 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from segments.clients import make_clients
 from segments.events import EventType, Room, Task
-from segments.ledger import SegmentTable
 from segments.pace import Turns
 from segments.telemetry import logger
 from segments.times import now_ms, to_rfc3339
 from sweep_rooms.settings import SweepSettings, read_settings
-from sweep_rooms.sweeper import SendRoomGone, Sweeper
+from sweep_rooms.sweeper import QUESTIONS_PER_SECOND, SendRoomGone, Sweeper
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
-QUESTIONS_PER_SECOND = 30  # GetRoomOnlineUsers has 40 over the account (document 1188355); others may ask too
 TASKS_A_MESSAGE = 100
 
 
@@ -32,7 +30,6 @@ class SweepWiring:
     """What a sweep works with."""
 
     settings: SweepSettings
-    table: SegmentTable
     sweeper: Sweeper
     turns: Turns
     loop: asyncio.Runner
@@ -58,7 +55,7 @@ def make_wiring(environment: Mapping[str, str]) -> SweepWiring:
         _to_queue(clients.sqs, settings.event_queue_url),
         now_ms,
     )
-    return SweepWiring(settings, clients.table, sweeper, turns, asyncio.Runner())
+    return SweepWiring(settings, sweeper, turns, asyncio.Runner())
 
 
 def room_gone(room: Room, tasks: Sequence[Task], time_ms: int) -> str:

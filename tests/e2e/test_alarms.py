@@ -26,7 +26,7 @@ from sandbox.faults import Fault
 from sandbox.metrics import Metric, Values, metrics_in
 from sandbox.stack import EVENT_BUS, ROOT, STACK_NAME, Sandbox, sandbox, wait_for
 from tests.e2e.deployed_alarm import Alarm
-from tests.e2e.observer import APP_ID, ROOM_ITEM, Observer, Room, now_ms, rfc3339
+from tests.e2e.observer import APP_ID, Observer, Room, now_ms, rfc3339
 
 TOPIC_ARN = f"arn:aws:sns:{REGION}:000000000000:on-call"
 RESOURCES: Mapping[str, Any] = cfn_yaml.load(str(ROOT / "template.yaml"))["Resources"]
@@ -268,12 +268,6 @@ def sweep(stack: Stack) -> dict[str, Any]:
 def key_that_may_not_ask_whether_rooms_exist(stack: Stack, alarm: Alarm) -> None:
     room = stack.room()
     assert room.end_of("SegmentStarted", TaskId="audio") == ["known"]
-    stack.box.client("dynamodb").update_item(
-        TableName=stack.box.outputs["SegmentTableName"],
-        Key={"room": {"S": f"{APP_ID}#{room.id}"}, "task_id": {"S": ROOM_ITEM}},
-        UpdateExpression="SET check_at = :due",
-        ExpressionAttributeValues={":due": {"N": "1"}},
-    )
     known_keys, stack.box.rtc.secrets = stack.box.rtc.secrets, {}
     try:
         metric, values = stack.logged(alarm, "SweepRoomsLogGroup", lambda: sweep(stack))

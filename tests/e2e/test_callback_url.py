@@ -79,11 +79,11 @@ def test_a_task_that_is_first_heard_of_by_its_last_slice_after_the_room_s_end_is
     room.start("audio")
     last_slice = sighting_of(room, "audio")
     assert box.call_back(end_of(room)) == 200
-    assert room.outcomes(1) == ["no_tasks"]
+    assert room.outcomes(1) == ["no_open_tasks"]
 
     assert answer_to(box, json.dumps(last_slice)) == (200, "queued")
 
-    assert room.outcomes(2) == ["no_tasks", "stopped"]
+    assert room.outcomes(2) == ["no_open_tasks", "stopped"]
     assert room.stopped == ["audio"]
 
 
@@ -150,7 +150,7 @@ def test_forged_callback_is_refused_and_never_reaches_the_queue(
 
     # What was sent later has been served: so what was sent before would have been.
     assert box.call_back(end_of(other)) == 200
-    assert other.outcomes(1) == ["no_tasks"]
+    assert other.outcomes(1) == ["no_open_tasks"]
     assert target.records == {}
     assert not [line for line in box.log_lines() if line.get("room_id") == target.id]
     assert not [letter for letter in observer.letters().values() if target.id in letter.body]
@@ -196,7 +196,7 @@ def test_callback_is_asked_for_again_while_the_queue_cannot_take_it(
     with observer.without_permission("ReceiveCallbackRole", "QueueCallbacks"):
         assert answer_to(box, room_end)[0] == 503
     assert answer_to(box, room_end) == (200, "queued")
-    assert room.outcomes(1) == ["no_tasks"]
+    assert room.outcomes(1) == ["no_open_tasks"]
 
 
 def test_callback_is_asked_for_again_while_the_key_cannot_be_read(box: Sandbox, observer: Observer, room: Room) -> None:

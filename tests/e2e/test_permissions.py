@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError
 
 from sandbox.stack import OUTCOME_BUS, SECRET_ACCESS_KEY, Sandbox, sandbox
 from tests.e2e.observer import APP_ID, Observer, Role, Room
+from tests.segment_table import create_segment_table
 
 
 @pytest.fixture(scope="module")
@@ -50,15 +51,7 @@ class Resources:
 @pytest.fixture(scope="module")
 def resources(box: Sandbox, observer: Observer) -> Resources:
     another_secret = box.client("secretsmanager").create_secret(Name="another", SecretString="{}")["ARN"]
-    box.client("dynamodb").create_table(
-        TableName="another",
-        BillingMode="PAY_PER_REQUEST",
-        KeySchema=[{"AttributeName": "room", "KeyType": "HASH"}, {"AttributeName": "task_id", "KeyType": "RANGE"}],
-        AttributeDefinitions=[
-            {"AttributeName": "room", "AttributeType": "S"},
-            {"AttributeName": "task_id", "AttributeType": "S"},
-        ],
-    )
+    create_segment_table(box.client("dynamodb"), "another")
     kms_key = box.client("kms").create_key()["KeyMetadata"]["Arn"]
     return Resources(observer, another_secret, "another", kms_key)
 
@@ -155,7 +148,7 @@ def another_table(on: Resources) -> str:
 def query_watched(role: Role, on: Resources) -> object:
     return role.client("dynamodb").query(
         TableName=segment_table(on),
-        IndexName="WatchedRooms",
+        IndexName="WatchedTasks",
         KeyConditionExpression="watch = :watched",
         ExpressionAttributeValues={":watched": {"S": "1"}},
         Limit=1,
@@ -164,7 +157,7 @@ def query_watched(role: Role, on: Resources) -> object:
 
 STOP, CALLBACK, PUBLISH = "StopSegmentRole", "ReceiveCallbackRole", "PublishOutcomeRole"
 SWEEP = "SweepRoomsRole"
-UPDATE = {"UpdateExpression": "SET seen_at = :n", "ExpressionAttributeValues": {":n": {"N": "1"}}}
+UPDATE = {"UpdateExpression": "SET open_since = :n", "ExpressionAttributeValues": {":n": {"N": "1"}}}
 
 ALLOWED: list[tuple[str, str, Try]] = [
     (STOP, "receives from the event queue", receive_from("EventQueue")),

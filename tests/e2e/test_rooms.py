@@ -25,7 +25,7 @@ def test_event_that_names_no_task_stops_every_task_known_in_the_room(room: Room,
 def test_task_whose_start_is_heard_of_after_the_room_s_end_is_stopped(room: Room) -> None:
     room.start("audio")
     start_ms = now_ms() - 2_000
-    assert room.end_of("RoomDestroy", EventTime=rfc3339(start_ms + 1_000)) == ["no_tasks"]
+    assert room.end_of("RoomDestroy", EventTime=rfc3339(start_ms + 1_000)) == ["no_open_tasks"]
     assert room.is_running("audio")
 
     assert room.end_of("SegmentStarted", TaskId="audio", EventTime=rfc3339(start_ms)) == ["stopped"]
@@ -37,7 +37,7 @@ def test_task_whose_start_is_heard_of_after_the_room_s_end_is_stopped(room: Room
 def test_task_that_starts_after_the_room_s_end_goes_on(room: Room) -> None:
     room.start("audio")
     end_ms = now_ms() - 2_000
-    assert room.end_of("RoomDestroy", EventTime=rfc3339(end_ms)) == ["no_tasks"]
+    assert room.end_of("RoomDestroy", EventTime=rfc3339(end_ms)) == ["no_open_tasks"]
     assert room.end_of("SegmentStarted", TaskId="audio", EventTime=rfc3339(end_ms + 1)) == ["known"]
     assert room.is_running("audio")
     assert room.stopped == []
@@ -104,9 +104,9 @@ def test_last_slice_of_a_stopped_task_starts_nothing_and_stops_nothing(room: Roo
     assert room.stopped == ["audio"]
 
 
-def test_room_without_known_tasks_ends_as_no_tasks(room: Room) -> None:
+def test_room_without_known_tasks_has_none_to_stop(room: Room) -> None:
     room.start("audio")
-    assert room.end_of("RoomEnded") == ["no_tasks"]
+    assert room.end_of("RoomEnded") == ["no_open_tasks"]
     assert room.requests() == []
     assert set(room.records) == {ROOM_ITEM}
 

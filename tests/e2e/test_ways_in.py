@@ -105,7 +105,7 @@ def test_raw_callbacks_on_the_queue_are_understood(observer: Observer, room: Roo
     room_end = callback("RoomDestroy", {"RoomId": room.id}, rfc3339(end_ms), app_id=APP_ID, nonce=nonce)
 
     assert observer.end_of(json.dumps(sighting)) == ["known"]
-    assert room.records["audio"]["seen_at"] == seen_ms
+    assert room.records["audio"]["open_since"] == seen_ms
     assert observer.end_of(json.dumps(room_end)) == ["stopped"]
 
     assert [request.body for request in room.requests()] == [{"AppId": APP_ID, "RoomId": room.id, "TaskId": "audio"}]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import AsyncMock, patch
 
 from segments import rules
 from segments.events import Event, Task
@@ -16,7 +16,6 @@ from stop_segment import stopper
 from stop_segment.stopper import Batch, Done, Served
 from sweep_rooms import sweeper
 from sweep_rooms.checks import Check, decide_check
-from sweep_rooms.sweeper import Sweeper
 from tests.explorer.scheduler import FAULT, FREE, PREEMPTION, Budget
 
 # mypy: disable-error-code="no-untyped-def"
@@ -59,8 +58,7 @@ def no_rule_2() -> AbstractContextManager[Any]:
 
 
 async def record_first(self: Batch, task: Task, event: Event, record: Record) -> Done:
-    stopped = (Outcome.STOPPED, None, self._now_ms())
-    await self._in_thread(self._table.note_stop, task, event, *stopped)
+    await self._in_thread(self._table.note_stop, task, record, event, Outcome.STOPPED, None, self._now_ms())
     return await _decide_and_stop(self, task, event, record)
 
 
@@ -73,38 +71,25 @@ async def see_as_if_for_the_first_time(self: Batch, event: Event) -> Served:
 
 
 async def read_tasks_before_the_end_is_written(self: Batch, event: Event) -> Served:
-    records = await self._in_thread(self._table.tasks_of, event.room)
-    await self._in_thread(self._table.note_room_end, event, (), self._now_ms())
-    open_tasks = {task: record for task, record in records.items() if record.is_open}
-    return await self._stop_all(event, open_tasks) if open_tasks else Served([Done(None, Outcome.NO_TASKS)])
+    open_tasks = await self._in_thread(self._table.open_tasks, event.room)
+    await self._in_thread(self._table.note_room_end, event, self._now_ms())
+    return await self._stop_all(event, open_tasks) if open_tasks else Served([Done(None, Outcome.NO_OPEN_TASKS)])
 
 
-async def read_room_before_the_start_is_written(self: Batch, event: Event) -> Served:
-    (task,) = event.tasks
-    room = await self._watched(task)
-    await self._in_thread(self._table.note_start, task, event.time_ms)
-    return await self._stop_if_room_is_over(event, room)
+def read_room_before(note: str) -> Any:
+    async def broken(self: Batch, event: Event) -> Served:
+        (task,) = event.tasks
+        room = await self._reads.read(room_item(task.room)) or Record()
+        await self._in_thread(getattr(self._table, note), task, event.time_ms)
+        with patch.object(self._reads, "read", AsyncMock(return_value=room)):
+            return await self._stop_if_room_is_over(event, task)
+
+    return broken
 
 
-async def read_room_before_the_sighting_is_written(self: Batch, event: Event) -> Served:
-    (task,) = event.tasks
-    room = await self._watched(task)
-    await self._in_thread(self._table.note_sighting, task, event.time_ms)
-    return await self._stop_if_room_is_over(event, room)
-
-
-async def only_read_the_room(self: Batch, task: Task) -> Record:
-    return await self._reads.read(room_item(task.room)) or Record()
-
-
-async def unwatch_and_look_no_more(self: Sweeper, room: Any, seen_at_ms: int) -> None:
-    now_ms = self._now_ms()
-    await self._in_thread(self._table.note_idle, room, seen_at_ms, now_ms)
-    await self._in_thread(self._table.unwatch, room, seen_at_ms, now_ms, now_ms)
-
-
-def gone_once_is_enough(room: Record, open_tasks: Any, asked_at_ms: int, *, exists: bool, **options: Any) -> Check:
-    return decide_check(replace(room, gone_at_ms=asked_at_ms), open_tasks, asked_at_ms, exists=exists, **options)
+def gone_once_is_enough(tasks: Any, gone_at_ms: int | None, asked_at_ms: int, *, exists: bool, **options: Any) -> Check:
+    check = decide_check(tasks, gone_at_ms, asked_at_ms, exists=exists, **options)
+    return check if exists else replace(check, to_stop=tuple(tasks), stop_time_ms=asked_at_ms)
 
 
 def gone_since_it_is_told(*arguments: Any, **options: Any) -> Check:
@@ -166,14 +151,14 @@ BREAKS = [
     ),
     Break(
         "a start reads before it writes",
-        in_batch("_start", read_room_before_the_start_is_written),
+        in_batch("_start", read_room_before("note_start")),
         "a start and a room's end",
         PREEMPTION,
         "lost",
     ),
     Break(
         "a sighting reads before it writes",
-        in_batch("_see", read_room_before_the_sighting_is_written),
+        in_batch("_see", read_room_before("note_sighting")),
         "a slice and a room's end",
         PREEMPTION,
         "lost",
@@ -209,16 +194,16 @@ BREAKS = [
     Break(
         "an answer overwrites a newer one",
         without_condition("note_stop", "stop_event_time"),
-        "two ends of a task",
+        "two ends of an unknown task",
         PREEMPTION,
         "not the newest",
     ),
     Break(
         "an answer closes a task that was started again",
-        without_condition("note_stop", "started_at"),
+        without_condition("note_stop", "open_since"),
         "a session that is told of",
         PREEMPTION,
-        "its record expires",
+        "is not open",
     ),
     Break(
         "a room's end overwrites a newer one",
@@ -226,16 +211,6 @@ BREAKS = [
         "two rooms' ends before the start",
         PREEMPTION,
         "not the newest",
-    ),
-    Break(
-        "nobody watches the room", in_batch("_watched", only_read_the_room), "an end that is lost", FREE, "an orphan"
-    ),
-    Break(
-        "the sweeper does not look again when it ceases to watch",
-        lambda: patch.object(Sweeper, "_unwatch", unwatch_and_look_no_more),
-        "a task that is opened while its room is no longer watched",
-        PREEMPTION,
-        "an orphan",
     ),
     Break(
         "a room that is gone once is gone",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from publish_outcome.outcomes import segment_stopped
 from segments.events import EventType, Room, Task
-from segments.ledger import ROOM_ITEM, room_item
+from segments.ledger import LOOK_ITEM, ROOM_ITEM, room_item
 from segments.rules import Outcome, Record
 from tests.explorer.play import Mark, Played, Report
 from tests.unit.memory_dynamo import Item
@@ -21,6 +21,7 @@ UNRECORDED = (
 )
 UNSEEN = "a session begins within a minute of an older one's slice, and only slices tell of it"
 REMEMBERED = "a slice comes within a minute of another one"
+SWEEP_ITEM = "#sweep"
 CASES = (UNTOLD, HELD_UP, UNRECORDED, UNSEEN, REMEMBERED)
 
 
@@ -90,8 +91,6 @@ def what_is_reported_is_true(play: Played, report: Report) -> Iterator[str]:
         case Outcome.DUPLICATE:
             since_ms = event.time_ms - SETTINGS.duplicate_window_ms
             is_true = any(one == task and answered_ms >= since_ms for one, answered_ms in answers)
-        case Outcome.NO_TASKS:
-            is_true = not any(one.room == event.room for one, _ in play.table.starts[: report.began.starts])
         case Outcome.KNOWN:
             room = room_item(event.room)
             ends = [ended_ms for one, ended_ms in answers[: report.began.answers] if one == room]
@@ -123,7 +122,7 @@ def no_lost_stop(play: Played) -> Iterator[str]:
         if is_known and not play.rtc.room_existed(session.task.room, play.now_ms()):
             yield "an orphan: the room is gone, its task was heard of, and it still runs"
         record = play.table.read([session.task]).get(session.task)
-        if covering and record and record.may_be_open and not record.is_open:
+        if covering and record and record.watch and not record.is_open:
             play.allow(UNSEEN)
         elif covering:
             yield f"lost: {covering[0].type} was to stop a session that still runs"
@@ -133,6 +132,10 @@ def the_record_is_true(play: Played) -> Iterator[str]:
     """A record holds the newest answer, and says `stopped` where we did that; an open task's is kept."""
     for item in play.table.dynamo.items():
         (task, record), *_ = play.table.read([task_of(item)]).items()
+        if task.task_id in (LOOK_ITEM, SWEEP_ITEM):
+            continue
+        if task.task_id != ROOM_ITEM and ("watch" in item) is ("expires_at" in item):
+            yield "untrue record: it is watched and expires, or neither"
         answers = [time_ms for one, time_ms in play.table.answers if one == task]
         if record.stop_event_time_ms != max(answers, default=None):
             yield "untrue record: its answer is not the newest one"
@@ -143,6 +146,9 @@ def the_record_is_true(play: Played) -> Iterator[str]:
 def _the_task_s_record_is_true(play: Played, task: Task, record: Record, item: Item) -> Iterator[str]:
     if record.is_open and "expires_at" in item:
         yield "untrue record: the task is open, and its record expires"
+    newest_ms = max((time_ms for one, time_ms in play.table.starts if one == task), default=None)
+    if newest_ms is not None and not record.covers(newest_ms) and not record.is_open:
+        yield "untrue record: the task has started since its last stop, and is not open"
     # At the very time of a stop a start is one of the next session.
     if record.open_since_ms is not None and record.covers(record.open_since_ms + 1):
         yield "untrue record: the task is open, though its stop was answered"

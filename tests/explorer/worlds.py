@@ -72,6 +72,7 @@ WORLDS = [
     World("a slice and a room's end", (life(0),), (slice_made(5), room_end(10))),
     World("slices around a room's end", (life(0),), (slice_made(5), room_end(10), slice_made(12))),
     World("two ends of a task", (life(0),), (start(0), violation(10), room_end(20))),
+    World("two ends of an unknown task", (life(0),), (violation(10), violation(20))),
     World("two ends at about the same time", (life(0),), (start(0), room_end(10), violation(11)), batches=True),
     World("two rooms' ends before the start", (life(15),), (room_end(10), start(15), room_end(20))),
     World("an end before its start", (life(0),), (start(0), violation(10))),

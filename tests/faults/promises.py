@@ -202,7 +202,7 @@ def _may_end(evidence: Evidence, message: Message) -> frozenset[str]:
     if message.late_for and not evidence.start_was_known(message, (message.room_id, message.late_for)):
         may_end |= {"stopped", "already_stopped"}
     if message.late_for and not message.named and (message.room_id, message.late_for) not in evidence.known_starts:
-        may_end |= {"no_tasks"}
+        may_end |= {"no_open_tasks"}
     return may_end
 
 

@@ -135,7 +135,7 @@ class Story:
 def _room_ends(story: Story) -> None:
     tasks = ("audio", "screen")[: story.rng.choice((1, 1, 2))]
     for task in tasks:
-        story.start(task, 60)
+        story.start(task, 600)
         if story.rng.random() < 0.5:
             story.tell_start(task)
     story.tell_stop(*tasks, seconds_ago=story.rng.choice((None, 2)))
@@ -144,22 +144,22 @@ def _room_ends(story: Story) -> None:
 def _room_ends_for_all(story: Story) -> None:
     tasks = ("audio", "screen", "extra")[: story.rng.choice((1, 2, 3))]
     for task in tasks:
-        story.start(task, 60)
+        story.start(task, 600)
         story.tell_start(task)
-    may_end = STOPPED | {"no_tasks"}  # it may come before any of the starts
+    may_end = STOPPED | {"no_open_tasks"}  # it may come before any of the starts
     story.tell_stop(*tasks, named=False, seconds_ago=story.rng.choice((None, 2)), may_end=may_end)
 
 
 def _end_overtakes_start(story: Story) -> None:
     story.start("audio", 60)
-    story.tell_stop("audio", named=False, seconds_ago=5, first=True, may_end=STOPPED | {"no_tasks"})
+    story.tell_stop("audio", named=False, seconds_ago=5, first=True, may_end=STOPPED | {"no_open_tasks"})
     story.tell_start("audio")
 
 
 def _moderation(story: Story) -> None:
     tasks = ("audio", "screen")[: story.rng.choice((1, 2))]
     for task in tasks:
-        story.start(task, 60)
+        story.start(task, 600)
     story.tell_stop(*tasks, event_type="ModerationViolation")
 
 
@@ -173,7 +173,7 @@ def _callbacks(story: Story) -> None:
     story.start("audio", 60)
     data = {"AppId": APP_ID, "TaskId": "audio"}
     story.tell_callback("SegmentRealTimeData", data, KNOWN, 20, tells="audio")
-    story.tell_callback("RoomDestroy", {}, STOPPED | {"no_tasks"}, 2, stops=("audio",))
+    story.tell_callback("RoomDestroy", {}, STOPPED | {"no_open_tasks"}, 2, stops=("audio",))
     story.tell_callback("UserLeaveRoom", {}, frozenset({"ignored"}), 2)
 
 
@@ -200,12 +200,12 @@ def _nothing_runs(story: Story) -> None:
 
 
 def _nothing_known(story: Story) -> None:
-    story.tell_stop(named=False, may_end=frozenset({"no_tasks"}))
+    story.tell_stop(named=False, may_end=frozenset({"no_open_tasks"}))
 
 
 def _end_is_lost(story: Story) -> None:
     for task in ("audio", "screen")[: story.rng.choice((1, 1, 2))]:
-        story.start(task, 60)
+        story.start(task, 600)
         if story.rng.random() < 0.5:
             story.tell_start(task)
         else:

@@ -16,6 +16,7 @@ from sandbox.embedded_aws import EmbeddedAws
 from sandbox.faults import QPS_OVER_LIMIT, SERVICE_UNAVAILABLE, Fault
 from sandbox.rtc_double import RtcDouble
 from tests.environments import STOP_SETTINGS, import_handler
+from tests.segment_table import create_segment_table
 
 APP_ID = "661e"
 MAX_RECEIVE_COUNT = 6
@@ -145,12 +146,7 @@ def environment(aws: EmbeddedAws, double: RtcDouble, secrets_manager: Any) -> It
     event_queue, dead_letter_queue = (
         sqs.create_queue(QueueName=f"{name}-{mark}")["QueueUrl"] for name in ("events", "letters")
     )
-    dynamodb.create_table(
-        TableName=f"segments-{mark}",
-        BillingMode="PAY_PER_REQUEST",
-        AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"} for key in ("room", "task_id")],
-        KeySchema=[{"AttributeName": "room", "KeyType": "HASH"}, {"AttributeName": "task_id", "KeyType": "RANGE"}],
-    )
+    create_segment_table(dynamodb, f"segments-{mark}")
     secret = secrets_manager.create_secret(Name=f"rtc-{mark}", SecretString=json.dumps(KEY))
     variables = STOP_SETTINGS | {
         "EVENT_QUEUE_URL": event_queue,
@@ -612,8 +608,7 @@ class TestCallsOfAws:
         function.invoke(*starts)
         function.calls.clear()
         assert function.invoke(room.message()) == []
-        # The room; which of its tasks are open, to name the closed ones no longer; the tasks, after the room's end.
-        assert function.calls == {"BatchGetItem": 3, "UpdateItem": 11}
+        assert function.calls == {"Query": 1, "UpdateItem": 11}
         assert len(room.requests()) == 10
 
     def test_letters_and_back_offs_take_one_call_each(self, function: Function, room: Room) -> None:
@@ -663,14 +658,14 @@ class TestLogs:
         function.invoke(ignored, known, duplicate, record(NOT_JSON))
         assert sorted(map(str, told().outcomes())) == ["duplicate", "ignored", "invalid_message", "known"]
 
-    def test_a_room_without_a_known_task_is_a_warning(
+    def test_a_room_without_an_open_task_is_nothing_to_warn_of(
         self, function: Function, room: Room, told: Callable[[], Told]
     ) -> None:
         assert function.invoke(room.message()) == []
         said = told()
         (line,) = said.logs
-        assert (line["level"], line["outcome"], line["room_id"]) == ("WARNING", "no_tasks", room.id)
-        assert values(said, "NoTasks") == [1]
+        assert (line["level"], line["outcome"], line["room_id"]) == ("INFO", "no_open_tasks", room.id)
+        assert values(said, "NoOpenTasks") == [1]
 
     @pytest.mark.parametrize("fault", [SERVICE_UNAVAILABLE, REJECTED, KEY_REFUSED, QPS_OVER_LIMIT])
     def test_no_line_holds_the_payload_or_the_secret(
@@ -726,7 +721,7 @@ class TestMetrics:
             "Rejected": 1,
             "CredentialsRefused": 1,
             "ApiThrottled": 1,
-            "NoTasks": 1,
+            "NoOpenTasks": 1,
             "Known": 1,
             "InvalidMessage": 1,
             "Ignored": 1,

@@ -1,5 +1,7 @@
+import contextlib
+import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -8,11 +10,11 @@ import pytest
 from sandbox.embedded_aws import EmbeddedAws
 from segments.errors import Retryable
 from segments.events import Event, EventType, Room, Task
-from segments.ledger import ROOM_ITEM, SegmentTable, room_item
+from segments.ledger import WATCHED, Lease, SegmentTable, _Refused, room_item
 from segments.rules import Outcome, Record
 from tests.second_opinion import moto_client
+from tests.segment_table import create_segment_table
 from tests.unit.memory_dynamo import MemoryDynamo
-from tools.rooms import read_open_tasks
 
 T = 1_795_327_920_123
 NOW_MS = 1_795_327_930_456
@@ -44,34 +46,13 @@ def name(client: Any) -> str:
     name = f"segments-{uuid4().hex}"
     if isinstance(client, MemoryDynamo):
         return name
-    client.create_table(
-        TableName=name,
-        BillingMode="PAY_PER_REQUEST",
-        AttributeDefinitions=[
-            *({"AttributeName": key, "AttributeType": "S"} for key in ("room", "task_id", "watch")),
-            {"AttributeName": "check_at", "AttributeType": "N"},
-        ],
-        GlobalSecondaryIndexes=[
-            {
-                "IndexName": "WatchedRooms",
-                "KeySchema": [
-                    {"AttributeName": "watch", "KeyType": "HASH"},
-                    {"AttributeName": "check_at", "KeyType": "RANGE"},
-                ],
-                "Projection": {"ProjectionType": "KEYS_ONLY"},
-            }
-        ],
-        KeySchema=[
-            {"AttributeName": "room", "KeyType": "HASH"},
-            {"AttributeName": "task_id", "KeyType": "RANGE"},
-        ],
-    )
+    create_segment_table(client, name)
     return name
 
 
 @pytest.fixture
 def table(client: Any, name: str) -> SegmentTable:
-    return SegmentTable(client, name, RETENTION_SECONDS)
+    return SegmentTable(client, name, RETENTION_SECONDS, sweeps=True)
 
 
 @pytest.fixture
@@ -83,6 +64,36 @@ def room() -> Room:
 @pytest.fixture
 def task(room: Room) -> Task:
     return Task(room, "audio")
+
+
+def watched(table: SegmentTable, room: Room) -> dict[Task, Record]:
+    """Read what the global index knows of a room. The embedded AWS and moto have it at once."""
+    return dict(table.watched_rooms(None)).get(room, {})
+
+
+def put(client: Any, name: str, tasks: Sequence[Task], **attributes: dict[str, str]) -> None:
+    """Put tasks with the same attributes, 25 a call."""
+    for start in range(0, len(tasks), 25):
+        keys = [
+            {"room": {"S": f"{task.room.app_id}#{task.room.room_id}"}, "task_id": {"S": task.task_id}}
+            for task in tasks[start : start + 25]
+        ]
+        client.batch_write_item(RequestItems={name: [{"PutRequest": {"Item": key | attributes}} for key in keys]})
+
+
+@contextlib.contextmanager
+def counted(client: Any, action: str) -> Iterator[list[object]]:
+    """Collect the requests of an action."""
+    requests: list[object] = []
+
+    def note(params: object, **_: object) -> None:
+        requests.append(params)
+
+    client.meta.events.register(f"provide-client-params.dynamodb.{action}", note)
+    try:
+        yield requests
+    finally:
+        client.meta.events.unregister(f"provide-client-params.dynamodb.{action}", note)
 
 
 def event(
@@ -106,9 +117,17 @@ def item(client: Any, name: str, task: Task) -> dict[str, Any]:
     return {attribute: next(iter(value.values())) for attribute, value in found.items() if attribute not in key}
 
 
+def stop(
+    table: SegmentTable, task: Task, event: Event, outcome: Outcome, request_id: str | None, now_ms: int
+) -> Record:
+    """Record an answer as whoever has read the record just before."""
+    known = table.read([task]).get(task, Record())
+    return table.note_stop(task, known, event, outcome, request_id, now_ms)
+
+
 class TestStops:
     def test_a_stop_is_remembered_whole(self, table: SegmentTable, client: Any, name: str, task: Task) -> None:
-        table.note_stop(task, event(task, business_id="biz-1"), Outcome.STOPPED, "request-1", NOW_MS)
+        stop(table, task, event(task, business_id="biz-1"), Outcome.STOPPED, "request-1", NOW_MS)
         assert item(client, name, task) == {
             "stop_event_time": str(T),
             "stopped_at": str(NOW_MS),
@@ -135,8 +154,8 @@ class TestStops:
     def test_older_stop_never_overwrites_a_newer_one(
         self, table: SegmentTable, client: Any, name: str, task: Task, first_ms: int, second_ms: int, kept_ms: int
     ) -> None:
-        table.note_stop(task, event(task, first_ms), Outcome.STOPPED, "first", NOW_MS)
-        table.note_stop(task, event(task, second_ms), Outcome.STOPPED, "second", LATER_MS)
+        stop(table, task, event(task, first_ms), Outcome.STOPPED, "first", NOW_MS)
+        stop(table, task, event(task, second_ms), Outcome.STOPPED, "second", LATER_MS)
         found = item(client, name, task)
         newer = second_ms >= first_ms
         assert found["stop_event_time"] == str(kept_ms)
@@ -146,8 +165,8 @@ class TestStops:
     def test_an_answer_in_vain_does_not_keep_a_record_for_longer(
         self, table: SegmentTable, client: Any, name: str, task: Task
     ) -> None:
-        table.note_stop(task, event(task), Outcome.ALREADY_STOPPED, "first", NOW_MS)
-        table.note_stop(task, event(task, T + 1), Outcome.ALREADY_STOPPED, "second", LATER_MS)
+        stop(table, task, event(task), Outcome.ALREADY_STOPPED, "first", NOW_MS)
+        stop(table, task, event(task, T + 1), Outcome.ALREADY_STOPPED, "second", LATER_MS)
         found = item(client, name, task)
         assert (found["stop_event_time"], found["expires_at"]) == (str(T + 1), str(EXPIRES))
 
@@ -158,16 +177,16 @@ class TestStops:
         self, table: SegmentTable, client: Any, name: str, task: Task, outcomes: tuple[Outcome, Outcome]
     ) -> None:
         for outcome in outcomes:
-            table.note_stop(task, event(task), outcome, f"of {outcome}", NOW_MS)
+            stop(table, task, event(task), outcome, f"of {outcome}", NOW_MS)
         found = item(client, name, task)
         assert (found["outcome"], found["request_id"]) == ("stopped", "of stopped")
 
     def test_of_two_copies_the_one_that_stopped_the_task_is_remembered_though_the_task_has_started_again(
         self, table: SegmentTable, client: Any, name: str, task: Task
     ) -> None:
-        table.note_stop(task, event(task), Outcome.ALREADY_STOPPED, "gone", NOW_MS)
+        stop(table, task, event(task), Outcome.ALREADY_STOPPED, "gone", NOW_MS)
         table.note_start(task, T + 1)
-        table.note_stop(task, event(task), Outcome.STOPPED, "done", LATER_MS)
+        stop(table, task, event(task), Outcome.STOPPED, "done", LATER_MS)
         found = item(client, name, task)
         assert (found["outcome"], found["request_id"]) == ("stopped", "done")
         assert found["open_since"] == str(T + 1)
@@ -176,8 +195,8 @@ class TestStops:
     def test_a_stop_whose_record_comes_second_is_told_of_with_the_newer_event(
         self, table: SegmentTable, client: Any, name: str, task: Task
     ) -> None:
-        table.note_stop(task, event(task, T + 1), Outcome.ALREADY_STOPPED, "gone", NOW_MS)
-        table.note_stop(task, event(task), Outcome.STOPPED, "done", LATER_MS)
+        stop(table, task, event(task, T + 1), Outcome.ALREADY_STOPPED, "gone", NOW_MS)
+        stop(table, task, event(task), Outcome.STOPPED, "done", LATER_MS)
         found = item(client, name, task)
         assert (found["stop_event_time"], found["stopped_at"]) == (str(T + 1), str(LATER_MS))
         assert (found["outcome"], found["request_id"]) == ("stopped", "done")
@@ -186,34 +205,81 @@ class TestStops:
         self, table: SegmentTable, client: Any, name: str, task: Task
     ) -> None:
         table.note_start(task, T + 1)
-        table.note_stop(task, event(task, T + 2), Outcome.ALREADY_STOPPED, "gone", NOW_MS)
-        table.note_stop(task, event(task), Outcome.STOPPED, "done", LATER_MS)
+        stop(table, task, event(task, T + 2), Outcome.ALREADY_STOPPED, "gone", NOW_MS)
+        stop(table, task, event(task), Outcome.STOPPED, "done", LATER_MS)
         assert item(client, name, task)["request_id"] == "gone"
 
     def test_a_newer_stop_leaves_nothing_of_the_older_ones_ids(
         self, table: SegmentTable, client: Any, name: str, task: Task
     ) -> None:
-        table.note_stop(task, event(task), Outcome.STOPPED, "request-1", NOW_MS)
-        table.note_stop(task, event(task, T + 1, event_id=None), Outcome.ALREADY_STOPPED, None, LATER_MS)
+        stop(table, task, event(task), Outcome.STOPPED, "request-1", NOW_MS)
+        stop(table, task, event(task, T + 1, event_id=None), Outcome.ALREADY_STOPPED, None, LATER_MS)
         assert not {"event_id", "request_id"} & item(client, name, task).keys()
 
     def test_a_stop_closes_its_task_and_keeps_what_else_is_known_of_it(
         self, table: SegmentTable, client: Any, name: str, task: Task
     ) -> None:
         table.note_start(task, T, "biz-1")
-        table.note_sighting(task, T + 1)
+        assert table.open_tasks(task.room).keys() == {task}
         assert "expires_at" not in item(client, name, task)
-        table.note_stop(task, event(task, T + 2), Outcome.STOPPED, "request-1", NOW_MS)
-        record = table.read([task])[task]
-        assert (record.stop_event_time_ms, record.started_at_ms, record.seen_at_ms) == (T + 2, T, None)
+        record = stop(table, task, event(task, T + 2), Outcome.STOPPED, "request-1", NOW_MS)
+        assert record == table.read([task])[task]
+        assert (record.stop_event_time_ms, record.started_at_ms, record.watch) == (T + 2, T, None)
         assert (record.is_open, record.business_id) == (False, "biz-1")
         assert item(client, name, task)["expires_at"] == str(EXPIRES)
+        assert table.open_tasks(task.room) == {}
+
+    @pytest.mark.parametrize(
+        ("event_type", "sweeps", "is_watched"),
+        [
+            (EventType.ROOM_ENDED, True, True),
+            (EventType.MODERATION_VIOLATION, True, True),
+            (EventType.ROOM_GONE, True, False),
+            (EventType.ROOM_ENDED, False, False),
+        ],
+    )
+    def test_a_task_without_a_known_start_is_watched_until_the_sweeper_has_asked_about_it(
+        self, client: Any, name: str, task: Task, event_type: EventType, sweeps: bool, is_watched: bool
+    ) -> None:
+        table = SegmentTable(client, name, RETENTION_SECONDS, sweeps=sweeps)
+        table.note_sighting(task, T - 1)
+        record = stop(table, task, event(task, T, event_type), Outcome.STOPPED, "request-1", NOW_MS)
+        assert (record.is_open, record.watch == WATCHED) == (False, is_watched)
+        assert ("expires_at" in item(client, name, task)) is not is_watched
+        assert (task in watched(table, task.room)) is is_watched
+
+    def test_a_task_that_was_never_open_is_not_watched(self, table: SegmentTable, task: Task) -> None:
+        assert stop(table, task, event(task), Outcome.STOPPED, None, NOW_MS).watch is None
+
+    @pytest.mark.parametrize("opened_ms", [T - 1, T, T + 1])
+    def test_what_was_opened_while_the_api_was_asked_is_closed_only_if_the_event_is_not_older(
+        self, table: SegmentTable, task: Task, opened_ms: int
+    ) -> None:
+        table.note_start(task, T - 2)
+        known = table.read([task])[task]
+        table.note_start(task, opened_ms)
+        record = table.note_stop(task, known, event(task), Outcome.STOPPED, "request-1", NOW_MS)
+        assert (record.stop_event_time_ms, record.is_open) == (T, opened_ms > T)
+
+    def test_a_record_that_changes_whenever_it_is_written_is_left_for_later(
+        self, table: SegmentTable, task: Task, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tries: list[int] = []
+
+        def restarted(*_: object, **__: object) -> Record:
+            tries.append(len(tries))
+            raise _Refused(Record(started_at_ms=T - 100 + len(tries)))
+
+        monkeypatch.setattr(SegmentTable, "_update", restarted)
+        with pytest.raises(Retryable, match="TableContended"):
+            table.note_stop(task, Record(), event(task), Outcome.STOPPED, None, NOW_MS)
+        assert len(tries) == 10
 
     def test_a_task_with_a_later_start_stays_open(
         self, table: SegmentTable, client: Any, name: str, task: Task
     ) -> None:
         table.note_start(task, T + 1)
-        table.note_stop(task, event(task), Outcome.STOPPED, "request-1", NOW_MS)
+        stop(table, task, event(task), Outcome.STOPPED, "request-1", NOW_MS)
         record = table.read([task])[task]
         assert (record.stop_event_time_ms, record.open_since_ms) == (T, T + 1)
         assert "expires_at" not in item(client, name, task)
@@ -222,37 +288,34 @@ class TestStops:
         room = Room("a" * 128, uuid4().hex + "_@-." + "r" * 92)
         tasks = [Task(room, task_id) for task_id in ("t" * 128, "0", "_", "@", "-", ".", "Z")]
         for task in tasks:
-            table.note_stop(task, event(task), Outcome.STOPPED, None, NOW_MS)
+            stop(table, task, event(task), Outcome.STOPPED, None, NOW_MS)
         assert table.read(tasks).keys() == set(tasks)
-        assert table.tasks_of(room).keys() == set(tasks)
 
 
 class TestStartsAndSightings:
-    NOTES = pytest.mark.parametrize(
-        ("note", "field"), [(SegmentTable.note_start, "started_at_ms"), (SegmentTable.note_sighting, "seen_at_ms")]
-    )
+    NOTES = pytest.mark.parametrize("note", [SegmentTable.note_start, SegmentTable.note_sighting])
     Note = Callable[..., bool]
 
     @NOTES
-    def test_it_opens_the_task(self, table: SegmentTable, task: Task, note: Note, field: str) -> None:
+    def test_it_opens_the_task(self, table: SegmentTable, task: Task, note: Note) -> None:
         assert note(table, task, T, "biz-1")
-        known: dict[str, Any] = {field: T, "open_since_ms": T, "business_id": "biz-1"}
-        assert table.read([task]) == {task: Record(**known)}
+        started_at_ms = T if note is SegmentTable.note_start else None
+        record = Record(started_at_ms=started_at_ms, open_since_ms=T, business_id="biz-1", watch=WATCHED)
+        assert table.read([task]) == table.open_tasks(task.room) == {task: record}
+        assert watched(table, task.room) == {task: Record(open_since_ms=T, watch=WATCHED)}
 
     @NOTES
-    def test_an_event_without_a_business_id_takes_none_away(
-        self, table: SegmentTable, task: Task, note: Note, field: str
-    ) -> None:
+    def test_an_event_without_a_business_id_takes_none_away(self, table: SegmentTable, task: Task, note: Note) -> None:
         note(table, task, T, "biz-1")
         note(table, task, T + 1)
         record = table.read([task])[task]
-        assert (getattr(record, field), record.business_id) == (T + 1, "biz-1")
+        assert (record.open_since_ms, record.business_id) == (T + 1, "biz-1")
 
-    @pytest.mark.parametrize("note", [SegmentTable.note_start, SegmentTable.note_sighting])
+    @NOTES
     def test_one_before_the_last_stop_opens_nothing(
         self, table: SegmentTable, client: Any, name: str, task: Task, note: Note
     ) -> None:
-        table.note_stop(task, event(task), Outcome.STOPPED, "request-1", NOW_MS)
+        stop(table, task, event(task), Outcome.STOPPED, "request-1", NOW_MS)
         before = item(client, name, task)
         assert not note(table, task, T - 1)
         assert item(client, name, task) == before
@@ -261,40 +324,41 @@ class TestStartsAndSightings:
     def test_at_the_time_of_the_stop_only_a_start_is_of_a_new_session(
         self, table: SegmentTable, task: Task, note: Note, opens: bool
     ) -> None:
-        table.note_stop(task, event(task), Outcome.STOPPED, "request-1", NOW_MS)
+        stop(table, task, event(task), Outcome.STOPPED, "request-1", NOW_MS)
         assert note(table, task, T) is opens
         assert table.read([task])[task].is_open is opens
 
-    @pytest.mark.parametrize("note", [SegmentTable.note_start, SegmentTable.note_sighting])
+    @NOTES
     def test_one_after_the_last_stop_opens_the_task_again(
         self, table: SegmentTable, client: Any, name: str, task: Task, note: Note
     ) -> None:
-        table.note_stop(task, event(task), Outcome.STOPPED, "request-1", NOW_MS)
+        stop(table, task, event(task), Outcome.STOPPED, "request-1", NOW_MS)
         assert note(table, task, T + 1)
         record = table.read([task])[task]
         assert (record.open_since_ms, record.outcome) == (T + 1, "stopped")
         assert "expires_at" not in item(client, name, task)
 
     def test_only_a_later_start_moves_the_task_s_start(self, table: SegmentTable, task: Task) -> None:
-        assert table.note_start(task, T + 1)
-        assert not table.note_start(task, T)
-        assert table.read([task])[task].open_since_ms == T + 1
-        assert table.note_start(task, T + 2)
+        for started_at_ms in (T + 1, T, T + 2, T + 2):
+            assert table.note_start(task, started_at_ms)
         record = table.read([task])[task]
         assert (record.started_at_ms, record.open_since_ms) == (T + 2, T + 2)
 
-    def test_a_sighting_of_an_open_task_leaves_its_age(self, table: SegmentTable, task: Task) -> None:
-        table.note_sighting(task, T)
-        table.note_sighting(task, T + 1)
-        record = table.read([task])[task]
-        assert (record.seen_at_ms, record.open_since_ms) == (T + 1, T)
+    def test_a_slice_from_before_a_known_start_opens_nothing(self, table: SegmentTable, task: Task) -> None:
+        table.note_start(task, T + 1)
+        assert table.note_sighting(task, T)
+        assert table.read([task])[task].open_since_ms == T + 1
+        stop(table, task, event(task, T - 1), Outcome.STOPPED, None, NOW_MS)
+        known = table.read([task])[task]
+        table.note_over(task, known, NOW_MS)
+        assert not table.note_sighting(task, T)
 
 
 class TestRooms:
     def test_the_end_of_a_room_is_remembered_with_its_event(
         self, table: SegmentTable, client: Any, name: str, room: Room
     ) -> None:
-        table.note_room_end(room_end(room, business_id="biz-1"), [], NOW_MS)
+        table.note_room_end(room_end(room, business_id="biz-1"), NOW_MS)
         assert item(client, name, Task(room, "#room")) == {
             "stop_event_time": str(T),
             "event_type": "RoomEnded",
@@ -305,155 +369,158 @@ class TestRooms:
 
     @pytest.mark.parametrize(("first_ms", "second_ms"), [(T, T + 1), (T + 1, T)])
     def test_the_newest_end_is_kept(self, table: SegmentTable, room: Room, first_ms: int, second_ms: int) -> None:
-        table.note_room_end(room_end(room, first_ms), [], NOW_MS)
-        table.note_room_end(room_end(room, second_ms), [], NOW_MS)
+        table.note_room_end(room_end(room, first_ms), NOW_MS)
+        table.note_room_end(room_end(room, second_ms), NOW_MS)
         assert table.read([room_item(room)])[room_item(room)].stop_event_time_ms == T + 1
 
-    def test_the_rooms_own_item_is_no_task_of_it(self, table: SegmentTable, room: Room, task: Task) -> None:
-        table.note_room_end(room_end(room), [], NOW_MS)
-        assert table.tasks_of(room) == {}
-        table.note_start(task, T)
-        assert table.tasks_of(room).keys() == {task}
-        assert ROOM_ITEM not in {known.task_id for known in table.tasks_of(room)}
+    def test_it_gives_the_room_as_it_was_before(self, table: SegmentTable, room: Room) -> None:
+        assert table.note_room_end(room_end(room), NOW_MS) == Record()
+        assert table.note_room_end(room_end(room, T + 1), NOW_MS).stop_event_time_ms == T
+        for time_ms in (T, T + 1):
+            assert table.note_room_end(room_end(room, time_ms), NOW_MS).stop_event_time_ms == T + 1
 
-    def test_rooms_of_like_names_share_no_task(self, table: SegmentTable, room: Room) -> None:
+    def test_only_its_open_tasks_are_open_tasks_of_a_room(self, table: SegmentTable, room: Room, task: Task) -> None:
         others = [Room(room.app_id + "x", room.room_id), Room(room.app_id, room.room_id + "x")]
         for other in others:
             table.note_start(Task(other, "audio"), T)
-        assert table.tasks_of(room) == {}
-        assert table.tasks_of(others[0]).keys() == {Task(others[0], "audio")}
+        stop(table, task, event(task), Outcome.STOPPED, None, NOW_MS)
+        table.note_room_end(room_end(room), NOW_MS)
+        table.note_gone(room, None, T)
+        assert table.open_tasks(room) == {}
+        table.note_start(task, T)
+        assert table.open_tasks(room).keys() == {task}
 
     @NOT_IN_MEMORY
-    def test_every_task_of_a_large_room_is_found(self, table: SegmentTable, client: Any, name: str, room: Room) -> None:
+    def test_every_open_task_of_a_large_room_is_found(
+        self, table: SegmentTable, client: Any, name: str, room: Room
+    ) -> None:
         """DynamoDB gives at most 1 MB at once: these are 300 items of 5 kB, as if records had grown."""
         tasks = [Task(room, f"task-{number}") for number in range(300)]
-        for start in range(0, len(tasks), 25):
-            puts = [
-                {
-                    "PutRequest": {
-                        "Item": {
-                            "room": {"S": f"{room.app_id}#{room.room_id}"},
-                            "task_id": {"S": task.task_id},
-                            "started_at": {"N": str(T)},
-                            "filler": {"S": "x" * 5_000},
-                        }
-                    }
-                }
-                for task in tasks[start : start + 25]
-            ]
-            client.batch_write_item(RequestItems={name: puts})
-        pages: list[object] = []
-
-        def note(params: object, **_: object) -> None:
-            pages.append(params)
-
-        client.meta.events.register("provide-client-params.dynamodb.Query", note)
-        try:
-            found = table.tasks_of(room)
-        finally:
-            client.meta.events.unregister("provide-client-params.dynamodb.Query", note)
-        assert found == {task: Record(started_at_ms=T) for task in tasks}
+        put(client, name, tasks, open_since={"N": str(T)}, filler={"S": "x" * 5_000})
+        with counted(client, "Query") as pages:
+            found = table.open_tasks(room)
+        assert found == {task: Record(open_since_ms=T) for task in tasks}
         assert len(pages) > 1
+
+    @NOT_IN_MEMORY
+    def test_a_permanent_room_goes_on_however_many_tasks_were_stopped_by_name(
+        self, table: SegmentTable, client: Any, name: str, room: Room
+    ) -> None:
+        """2,000 tasks stand for 20,000: nothing that is written or read says how many there were."""
+        tasks = [Task(room, str(uuid4())) for _ in range(2_000)]
+        put(client, name, tasks, stop_event_time={"N": str(T - 1)}, outcome={"S": "stopped"})
+        newest = Task(room, str(uuid4()))
+        with counted(client, "Query") as queries:
+            assert table.note_start(newest, T)
+            table.note_room_end(room_end(room, T + 1), NOW_MS)
+            assert table.open_tasks(room).keys() == {newest}
+        assert len(queries) == 1
+        stop(table, newest, event(newest, T + 1), Outcome.STOPPED, "request-1", NOW_MS)
+        assert len(json.dumps(item(client, name, room_item(room)))) < 1_000
 
 
 class TestWatching:
-    """Where the sweeper looks: the room's own item, and the sparse index of those that are watched."""
+    """Where the sweeper looks: the sparse index of what is watched."""
 
-    @staticmethod
-    def due(table: SegmentTable, room: Room, now_ms: int) -> list[int]:
-        return [check_at_ms for found, check_at_ms in table.rooms_due(now_ms, 1_000) if found == room]
+    def test_a_task_of_the_index_comes_with_what_the_sweeper_needs(self, table: SegmentTable, task: Task) -> None:
+        table.note_start(task, T, "biz-1")
+        table.note_gone(task.room, None, T + 1)
+        look = Task(task.room, "#look")
+        assert watched(table, task.room) == {
+            task: Record(open_since_ms=T, watch=WATCHED),
+            look: Record(gone_at_ms=T + 1, watch=WATCHED),
+        }
+        table.forget_gone(task.room)
+        assert watched(table, task.room).keys() == {task}
 
-    def test_a_watched_room_names_its_open_tasks_and_is_due_at_its_time(
-        self, table: SegmentTable, client: Any, name: str, room: Room
+    def test_a_look_is_moved_on_only_from_where_it_was(self, table: SegmentTable, room: Room) -> None:
+        assert not table.note_gone(room, T, T + 1)
+        assert table.note_gone(room, None, T)
+        assert table.note_gone(room, T, T + 1)
+        assert not table.note_gone(room, T, T + 2)
+        assert watched(table, room)[Task(room, "#look")].gone_at_ms == T + 1
+
+    def test_what_the_api_calls_over_is_watched_no_longer_unless_it_was_opened_again(
+        self, table: SegmentTable, client: Any, name: str, task: Task
     ) -> None:
-        table.note_room_end(room_end(room), [], NOW_MS)
-        watched = table.watch(room, ["audio"], LATER_MS)
-        assert (watched.open_tasks, watched.check_at_ms) == (frozenset({"audio"}), LATER_MS)
-        assert watched.stop_event_time_ms == T
-        assert "expires_at" not in item(client, name, room_item(room))
-        assert self.due(table, room, LATER_MS - 1) == []
-        assert self.due(table, room, LATER_MS) == [LATER_MS]
-        assert table.count_watched() >= 1
+        table.note_start(task, T)
+        known = table.read([task])[task]
+        table.note_start(task, T + 1)
+        table.note_over(task, known, NOW_MS)
+        assert watched(table, task.room).keys() == {task}
+        table.note_over(task, table.read([task])[task], NOW_MS)
+        assert watched(table, task.room) == {}
+        assert item(client, name, task)["expires_at"] == str(EXPIRES)
 
-    def test_a_further_task_leaves_the_time_at_which_the_room_is_due(self, table: SegmentTable, room: Room) -> None:
-        table.watch(room, ["audio"], NOW_MS)
-        watched = table.watch(room, ["video"], LATER_MS)
-        assert (watched.open_tasks, watched.check_at_ms) == (frozenset({"audio", "video"}), NOW_MS)
+    @pytest.mark.parametrize("place", [None, 0, 1, 2, 3])
+    def test_a_sweep_goes_round_from_its_place(self, client: Any, place: int | None) -> None:
+        name = f"segments-{uuid4().hex}"
+        if not isinstance(client, MemoryDynamo):
+            create_segment_table(client, name)
+        table = SegmentTable(
+            MemoryDynamo().client if isinstance(client, MemoryDynamo) else client, name, 1, sweeps=True
+        )
+        rooms = [Room("661e", f"room-{number}") for number in range(4)]
+        for room in rooms:
+            for task_id in ("audio", "video"):
+                table.note_start(Task(room, task_id), T)
+        found = list(table.watched_rooms(None if place is None else rooms[place]))
+        first = 0 if place is None else place + 1
+        assert [room for room, _ in found] == [*rooms[first:], *rooms[:first]]
+        assert all(len(items) == 2 for _, items in found)
 
-    def test_an_operator_sees_the_open_tasks_of_all_watched_rooms_the_oldest_first(
-        self, table: SegmentTable, client: Any, name: str
+    @NOT_IN_MEMORY
+    def test_a_room_whose_tasks_lie_on_two_pages_is_one_room(
+        self, table: SegmentTable, client: Any, room: Room
     ) -> None:
-        if isinstance(client, MemoryDynamo):
-            pytest.skip("the stand-in has no paginators, which the functions do without")
-        one, another, unwatched = (Room("661e", uuid4().hex) for _ in range(3))
-        tasks = [Task(one, "audio"), Task(another, "audio"), Task(one, "video")]
-        for number, task in enumerate(tasks):
-            table.note_start(task, T - number)
-            table.watch(task.room, [task.task_id], LATER_MS)
-        stopped = Task(one, "stopped")
-        table.note_start(stopped, T - 9)
-        table.note_stop(stopped, event(stopped), Outcome.STOPPED, None, NOW_MS)
-        table.note_start(Task(unwatched, "audio"), T - 9)
-        listed = [(room, found.task_id) for room, found in read_open_tasks(client, name)]
-        wanted = [found for found in listed if found[0] in (one, another, unwatched)]
-        assert wanted == [(task.room, task.task_id) for task in reversed(tasks)]
+        """Nothing that the index holds is large, so its answer is cut on the way."""
+        tasks = [Task(room, f"task-{number}") for number in range(5)]
+        for task in tasks:
+            table.note_start(task, T)
 
-    def test_where_nothing_sweeps_a_room_only_names_its_open_tasks(self, table: SegmentTable, room: Room) -> None:
-        watched = table.watch(room, ["audio"], None)
-        assert (watched.open_tasks, watched.check_at_ms) == (frozenset({"audio"}), None)
-        assert self.due(table, room, 2**50) == []
+        def cut(params: dict[str, Any], **_: object) -> None:
+            params["Limit"] = 2
 
-    def test_the_room_that_waits_longest_is_due_first(self, table: SegmentTable, room: Room) -> None:
-        others = [Room(room.app_id, f"{room.room_id}-{number}") for number in range(3)]
-        for number, other in enumerate(others):
-            table.watch(other, ["audio"], 30 - 10 * number)
-        assert [found for found, _ in table.rooms_due(30, 3)] == others[::-1]
-        assert len(table.rooms_due(30, 2)) == 2
-        for number, other in enumerate(others):
-            table.note_idle(other, 30 - 10 * number, T)
-            table.unwatch(other, 30 - 10 * number, T, NOW_MS)
+        client.meta.events.register("provide-client-params.dynamodb.Query", cut)
+        try:
+            found = [items for one, items in table.watched_rooms(None) if one == room]
+        finally:
+            client.meta.events.unregister("provide-client-params.dynamodb.Query", cut)
+        assert [items.keys() for items in found] == [set(tasks)]
 
-    def test_only_one_of_two_sweeps_has_a_room(self, table: SegmentTable, room: Room) -> None:
-        table.watch(room, ["audio"], NOW_MS)
-        first = table.postpone_check(room, NOW_MS, LATER_MS)
+
+class TestLeases:
+    @pytest.fixture(autouse=True)
+    def given_back(self, table: SegmentTable) -> Iterator[None]:
+        """Leave none: the table has one item for it."""
+        yield
+        if lease := table.take_lease(2**50, 2**50 + 1):
+            table.give_back(lease)
+
+    def test_one_sweep_has_it_until_it_gives_it_back_or_its_time_is_up(self, table: SegmentTable) -> None:
+        first = table.take_lease(T, T + 10)
         assert first
-        assert (first.open_tasks, first.check_at_ms) == (frozenset({"audio"}), LATER_MS)
-        assert table.postpone_check(room, NOW_MS, LATER_MS + 1) is None
-        assert table.note_idle(room, NOW_MS, T) is None
+        assert table.take_lease(T + 10, T + 20) is None
+        table.give_back(first)
+        second = table.take_lease(T + 1, T + 11)
+        assert second
+        assert table.take_lease(T + 12, T + 22)
 
-    def test_since_when_a_room_is_gone_is_remembered_and_forgotten(self, table: SegmentTable, room: Room) -> None:
-        table.watch(room, ["audio"], NOW_MS)
-        gone = table.note_gone(room, NOW_MS, LATER_MS, T)
-        assert gone
-        assert (gone.gone_at_ms, gone.check_at_ms) == (T, LATER_MS)
-        back = table.note_gone(room, LATER_MS, NOW_MS, None)
-        assert back
-        assert (back.gone_at_ms, back.check_at_ms) == (None, NOW_MS)
+    def test_the_place_is_kept_by_whoever_has_the_lease(self, table: SegmentTable, room: Room) -> None:
+        late = table.take_lease(T, T + 10)
+        assert late
+        assert table.note_place(late, room, T)
+        another = table.take_lease(T + 11, T + 21)
+        assert another == Lease(T + 21, room, T)
+        assert not table.note_place(late, Room("661e", "elsewhere"), T)
+        table.give_back(late)
+        assert table.take_lease(T + 12, T + 22) is None
 
-    def test_a_room_that_is_no_longer_watched_names_its_tasks_and_expires(
-        self, table: SegmentTable, client: Any, name: str, room: Room
-    ) -> None:
-        table.watch(room, ["audio"], NOW_MS)
-        table.note_gone(room, NOW_MS, LATER_MS, T)
-        table.note_idle(room, LATER_MS, T)
-        table.unwatch(room, LATER_MS, T, NOW_MS)
-        left = table.read([room_item(room)])[room_item(room)]
-        assert left == Record(open_tasks=frozenset({"audio"}))
-        assert item(client, name, room_item(room))["expires_at"] == str(EXPIRES)
-        assert self.due(table, room, 2**50) == []
-        assert table.postpone_check(room, LATER_MS, NOW_MS) is None
-
-    def test_a_task_that_is_opened_since_the_mark_keeps_its_room_watched(self, table: SegmentTable, room: Room) -> None:
-        table.watch(room, ["audio"], NOW_MS)
-        table.note_idle(room, NOW_MS, T)
-        assert table.watch(room, ["video"], LATER_MS).idle_at_ms is None
-        table.unwatch(room, NOW_MS, T, NOW_MS)
-        assert table.read([room_item(room)])[room_item(room)].check_at_ms == NOW_MS
-
-    def test_an_end_names_no_longer_what_was_closed(self, table: SegmentTable, room: Room) -> None:
-        table.watch(room, ["audio", "video"], NOW_MS)
-        assert table.note_room_end(room_end(room), ["video"], NOW_MS).open_tasks == {"audio"}
-        assert table.note_room_end(room_end(room, T - 1), ["audio"], NOW_MS).open_tasks == {"audio"}
+    def test_it_is_no_task_and_not_watched(self, table: SegmentTable, room: Room) -> None:
+        lease = table.take_lease(T, T + 10)
+        assert lease
+        table.note_place(lease, room, T)
+        assert Room("", "") not in dict(table.watched_rooms(None))
 
 
 class TestReading:
@@ -485,12 +552,12 @@ class TestReading:
 
     def test_records_of_tasks_and_rooms_are_read_together(self, table: SegmentTable, room: Room, task: Task) -> None:
         table.note_start(task, T)
-        table.note_room_end(room_end(room, T + 1), [], NOW_MS)
+        table.note_room_end(room_end(room, T + 1), NOW_MS)
         found = table.read([task, room_item(room), Task(room, "unknown")])
         assert found.keys() == {task, room_item(room)}
 
     def test_an_expired_record_that_is_still_there_is_read(self, table: SegmentTable, task: Task) -> None:
-        table.note_stop(task, event(task, 1_000), Outcome.STOPPED, None, 2_000)
+        stop(table, task, event(task, 1_000), Outcome.STOPPED, None, 2_000)
         assert table.read([task])[task].stop_event_time_ms == 1_000
 
     @NOT_IN_MEMORY
@@ -530,15 +597,17 @@ USES = pytest.mark.parametrize(
     "use",
     [
         pytest.param(lambda table, task: table.read([task]), id="read"),
-        pytest.param(lambda table, task: table.tasks_of(task.room), id="tasks_of"),
+        pytest.param(lambda table, task: table.open_tasks(task.room), id="open_tasks"),
+        pytest.param(lambda table, _: list(table.watched_rooms(None)), id="watched_rooms"),
+        pytest.param(lambda table, _: table.take_lease(T, T + 1), id="take_lease"),
+        pytest.param(lambda table, task: table.note_gone(task.room, None, T), id="note_gone"),
+        pytest.param(lambda table, task: table.forget_gone(task.room), id="forget_gone"),
         pytest.param(lambda table, task: table.note_start(task, T), id="note_start"),
         pytest.param(lambda table, task: table.note_sighting(task, T), id="note_sighting"),
-        pytest.param(lambda table, task: table.watch(task.room, ["audio"], T), id="watch"),
-        pytest.param(lambda table, _: table.rooms_due(T, 10), id="rooms_due"),
-        pytest.param(lambda table, task: table.postpone_check(task.room, T, T + 1), id="postpone_check"),
-        pytest.param(lambda table, task: table.note_room_end(room_end(task.room), [], NOW_MS), id="note_room_end"),
+        pytest.param(lambda table, task: table.note_room_end(room_end(task.room), NOW_MS), id="note_room_end"),
         pytest.param(
-            lambda table, task: table.note_stop(task, event(task), Outcome.STOPPED, None, NOW_MS), id="note_stop"
+            lambda table, task: table.note_stop(task, Record(), event(task), Outcome.STOPPED, None, NOW_MS),
+            id="note_stop",
         ),
     ],
 )
@@ -550,12 +619,12 @@ def test_a_missing_table_is_trouble_that_may_pass(
     client: Any, task: Task, use: Callable[[SegmentTable, Task], object]
 ) -> None:
     with pytest.raises(Retryable) as raised:
-        use(SegmentTable(client, "no-such-table", RETENTION_SECONDS), task)
+        use(SegmentTable(client, "no-such-table", RETENTION_SECONDS, sweeps=True), task)
     assert re.fullmatch(r"TableResourceNotFoundException: DynamoDB refused [a-z_]+", str(raised.value))
 
 
 def test_a_dynamodb_that_does_not_answer_is_trouble_that_may_pass(aws_away: EmbeddedAws, task: Task) -> None:
-    table = SegmentTable(aws_away.client("dynamodb"), "segments", RETENTION_SECONDS)
+    table = SegmentTable(aws_away.client("dynamodb"), "segments", RETENTION_SECONDS, sweeps=True)
     with pytest.raises(Retryable) as raised:
         table.read([task])
     assert str(raised.value) == "TableUnreachable: DynamoDB did not answer batch_get_item: EndpointConnectionError"

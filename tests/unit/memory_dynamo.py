@@ -1,8 +1,8 @@
-"""As much of a DynamoDB as `SegmentTable` uses, in memory: one table, its index, and the conditions that it is sent.
+"""As much of a DynamoDB as `SegmentTable` uses, in memory: one table, its indexes, and the conditions that it is sent.
 
 The histories need many thousands of tables, and an embedded AWS would need a second for some. So the stand-in is below
-`SegmentTable`, whose own expressions are what is evaluated here; tests/integration/test_records.py holds both to the
-same statements.
+`SegmentTable`, whose own expressions are what is evaluated here; tests/integration/test_ledger.py holds both to the
+same statements. Its local index is read as of now. Its global one may be late, for each item by itself.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from botocore.exceptions import ClientError
 
+from tests.segment_table import GLOBAL, LOCAL, keys_of, projected
+
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 Item = dict[str, dict[str, Any]]
 _Condition = Callable[[Item, Mapping[str, str], Item], bool]
 
-_KEYS_OF = {None: ("room", "task_id"), "WatchedRooms": ("watch", "check_at")}
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "=": lambda left, right: bool(left == right),
     "<": lambda left, right: bool(left < right),
@@ -37,12 +38,19 @@ class MemoryDynamo:
     Attributes
     ----------
     changes
-        Every item that was changed, before and after, as the table's stream tells them.
+        Every item that was changed, before and after, as the table's stream shows them.
+    behind
+        What the global index has not taken over yet: the versions of each item, the oldest first; None: it is deleted.
+    is_late
+        Asked for each of these versions, whenever the global index is read, until it says yes: this item is late.
     """
 
     def __init__(self) -> None:
         self._items: dict[tuple[str, str], Item] = {}
+        self._index: dict[tuple[str, str], Item] = {}
         self.changes: list[tuple[Item, Item]] = []
+        self.behind: dict[tuple[str, str], list[Item | None]] = {}
+        self.is_late: Callable[[tuple[str, str]], bool] = lambda _: False
 
     @property
     def client(self) -> DynamoDBClient:
@@ -51,7 +59,8 @@ class MemoryDynamo:
 
     def put(self, *items: Item) -> None:
         """Begin with items."""
-        self._items |= {_key(item): item for item in items}
+        for item in items:
+            self._set(_key(item), item)
 
     def items(self) -> list[Item]:
         """Return what the table holds."""
@@ -73,23 +82,47 @@ class MemoryDynamo:
         self,
         *,
         TableName: str,  # noqa: N803, ARG002
+        IndexName: str,  # noqa: N803
         KeyConditionExpression: str,  # noqa: N803
         ExpressionAttributeValues: Item,  # noqa: N803
-        IndexName: str | None = None,  # noqa: N803
         ConsistentRead: bool = False,  # noqa: N803
-        Limit: int | None = None,  # noqa: N803
-        Select: str = "",  # noqa: N803
     ) -> dict[str, Any]:
-        assert ConsistentRead == (IndexName is None)
-        keys = _KEYS_OF[IndexName]
+        # Amazon DynamoDB Developer Guide, "Query": a global secondary index cannot be read strongly consistent.
+        assert ConsistentRead == (IndexName in LOCAL)
+        keys = keys_of(IndexName)
         holds = _condition(KeyConditionExpression)
+        held = self._read_global(IndexName) if IndexName in GLOBAL else self.items()
         found = [
-            item
-            for item in self.items()
-            if all(key in item for key in keys) and holds(item, {}, ExpressionAttributeValues)
+            item for item in held if all(key in item for key in keys) and holds(item, {}, ExpressionAttributeValues)
         ]
-        found.sort(key=lambda item: _value(item[keys[1]]))
-        return {"Count": len(found)} if Select == "COUNT" else {"Items": found[:Limit]}
+        return {"Items": sorted(found, key=lambda item: (_value(item[keys[1]]), _key(item)))}
+
+    def delete_item(self, *, TableName: str, Key: Item) -> dict[str, Any]:  # noqa: N803, ARG002
+        old = self._items.get(_key(Key))
+        if old:
+            self._set(_key(Key), None)
+        return {}
+
+    def _set(self, key: tuple[str, str], item: Item | None) -> None:
+        self._items.pop(key, None)
+        if item:
+            self._items[key] = item
+        self.behind.setdefault(key, []).append(item)
+
+    def _read_global(self, name: str) -> list[Item]:
+        for key, versions in list(self.behind.items()):
+            while versions and not self.is_late(key):
+                version = versions.pop(0)
+                self._index.pop(key, None)
+                if version:
+                    self._index[key] = version
+            if not versions:
+                del self.behind[key]
+        names = projected(name)
+        return [
+            {attribute: value for attribute, value in self._index[key].items() if names is None or attribute in names}
+            for key in sorted(self._index)
+        ]
 
     def update_item(
         self,
@@ -100,7 +133,7 @@ class MemoryDynamo:
         ExpressionAttributeNames: dict[str, str],  # noqa: N803
         ExpressionAttributeValues: Item | None = None,  # noqa: N803
         ConditionExpression: str = "",  # noqa: N803
-        ReturnValues: str = "",  # noqa: N803, ARG002 - more than is asked for does no harm
+        ReturnValues: str = "",  # noqa: N803
         ReturnValuesOnConditionCheckFailure: str = "",  # noqa: N803
     ) -> dict[str, Any]:
         item = self._items.get(_key(Key), {})
@@ -113,9 +146,10 @@ class MemoryDynamo:
         new = {**Key, **item}
         for verb, name, operand in _changes(UpdateExpression):
             _change(new, verb, ExpressionAttributeNames[name], operand, values)
-        self._items[_key(Key)] = new
+        self._set(_key(Key), new)
         self.changes.append((item, new))
-        return {"Attributes": new}
+        returned = item if ReturnValues == "ALL_OLD" else new
+        return {"Attributes": returned} if returned else {}
 
 
 def _key(item: Item) -> tuple[str, str]:
@@ -130,11 +164,11 @@ def _value(attribute: Mapping[str, Any]) -> Any:
 @lru_cache
 def _changes(expression: str) -> list[tuple[str, str, str]]:
     """Split an update expression into verbs, attributes and operands."""
-    clauses = re.split(r"\b(SET|REMOVE|ADD|DELETE) ", expression)[1:]
+    clauses = re.split(r"\b(SET|REMOVE) ", expression)[1:]
     changes = []
     for verb, text in zip(clauses[::2], clauses[1::2], strict=True):
         for part in re.split(r", (?=#)", text.strip()):
-            name, _, operand = part.partition(" = " if verb == "SET" else " ")
+            name, _, operand = part.partition(" = ")
             changes.append((verb, name, operand))
     return changes
 
@@ -142,18 +176,10 @@ def _changes(expression: str) -> list[tuple[str, str, str]]:
 def _change(item: Item, verb: str, name: str, operand: str, values: Item) -> None:
     if verb == "REMOVE":
         item.pop(name, None)
-    elif verb == "SET":
-        once = re.fullmatch(r"if_not_exists\(#(\w+), (:\w+)\)", operand)
-        if once:
-            item.setdefault(name, values[once[2]])
-        else:
-            item[name] = values[operand]
+    elif once := re.fullmatch(r"if_not_exists\(#(\w+), (:\w+)\)", operand):
+        item.setdefault(name, values[once[2]])
     else:
-        old, given = set(item.get(name, {}).get("SS", ())), set(values[operand]["SS"])
-        new = old | given if verb == "ADD" else old - given
-        item.pop(name, None)
-        if new:
-            item[name] = {"SS": sorted(new)}
+        item[name] = values[operand]
 
 
 @lru_cache

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -191,7 +191,9 @@ class WatchedTable(SegmentTable):
     def __init__(self, now_ms: Callable[[], int]) -> None:
         self._now_ms = now_ms
         self.dynamo = MemoryDynamo()
-        super().__init__(self.dynamo.client, SETTINGS.segment_table_name, SETTINGS.record_retention_seconds)
+        super().__init__(
+            self.dynamo.client, SETTINGS.segment_table_name, SETTINGS.record_retention_seconds, sweeps=True
+        )
         self.starts: list[tuple[Task, int]] = []
         self.answers: list[tuple[Task, int]] = []
 
@@ -203,26 +205,32 @@ class WatchedTable(SegmentTable):
     def read(self, tasks: Sequence[Task]) -> dict[Task, Record]:
         return self._watched(super().read(tasks))
 
-    def tasks_of(self, room: Room) -> dict[Task, Record]:
+    def open_tasks(self, room: Room) -> dict[Task, Record]:
         self.begin_reading()
-        return self._watched(super().tasks_of(room))
+        return self._watched(super().open_tasks(room))
 
     def note_start(self, task: Task, started_at_ms: int, business_id: str | None = None) -> bool:
         is_open = super().note_start(task, started_at_ms, business_id)
         self.starts.append((task, started_at_ms))
         return is_open
 
-    def note_stop(self, task: Task, event: Event, outcome: Outcome, request_id: str | None, now_ms: int) -> None:
-        super().note_stop(task, event, outcome, request_id, now_ms)
+    def note_stop(
+        self, task: Task, known: Record, event: Event, outcome: Outcome, request_id: str | None, now_ms: int
+    ) -> Record:
+        record = super().note_stop(task, known, event, outcome, request_id, now_ms)
         self.answers.append((task, event.time_ms))
+        return self._with_what_is_known(record)
 
-    def note_room_end(self, event: Event, closed: Collection[str], now_ms: int) -> Record:
-        room = super().note_room_end(event, closed, now_ms)
+    def note_room_end(self, event: Event, now_ms: int) -> Record:
+        room = super().note_room_end(event, now_ms)
         self.answers.append((room_item(event.room), event.time_ms))
         return room
 
     def _watched(self, records: dict[Task, Record]) -> dict[Task, Record]:
-        return {task: _ReadRecord(**vars(record), starts_known=len(self.starts)) for task, record in records.items()}
+        return {task: self._with_what_is_known(record) for task, record in records.items()}
+
+    def _with_what_is_known(self, record: Record) -> Record:
+        return _ReadRecord(**(vars(record) | {"starts_known": len(self.starts)}))
 
 
 @dataclass(frozen=True)

@@ -88,8 +88,9 @@ def test_what_would_be_stopped_is_told_however_late_the_event_is(named: tuple[st
 def test_what_somebody_else_has_stopped_is_told_and_is_open_no_longer() -> None:
     world = observed(history(Message(MODERATION, 10, ("audio",)), Life("audio", 0, ends=9)))
     assert world.outcomes[1] == [Outcome.ALREADY_STOPPED]
-    ((record_of, record),) = world.table.tasks_of(Life("audio", 0).task.room).items()
-    assert not record.may_be_open
+    record_of = Life("audio", 0).task
+    record = world.table.read([record_of])[record_of]
+    assert (record.is_open, record.watch) == (False, None)
     assert record.stop_event_time_ms is None
     # So the room's end asks about it no more, and a new start opens it again.
     assert world.table.note_start(record_of, 10**15)

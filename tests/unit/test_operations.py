@@ -125,7 +125,7 @@ class TestMetrics:
         """Give every metric that the code can emit: its unit, and the function that emits it."""
         stops = {name: (unit, "stop_segment") for name, unit in self.reported(monkeypatch).items()}
         others = {
-            name: ("Count", function)
+            name: ("Seconds" if name.endswith("Seconds") else "Count", function)
             for function in ("receive_callback", "publish_outcome", "sweep_rooms")
             for name in self.literals(function, "add_metric|count|Refusal")
         }
@@ -133,12 +133,12 @@ class TestMetrics:
 
     def test_the_code_emits_what_it_is_expected_to(self, emitted: dict[str, tuple[str, str]]) -> None:
         """Guard the reading of the code, on which the other tests rely."""
-        some = {"AlreadyStopped", "NoTasks", "Retried", "Exhausted", "CredentialsRefused", "TimeToStop", "TurnWait"}
+        some = {"AlreadyStopped", "NoOpenTasks", "Retried", "Exhausted", "CredentialsRefused", "TimeToStop", "TurnWait"}
         assert some | {"CallbackRefused", "CallbackMalformed", "CallbackQueued", "OutcomesNotPublished"} <= set(emitted)
         assert "ColdStart" not in emitted
 
     def test_the_page_tells_every_metric_and_no_other(self, emitted: dict[str, tuple[str, str]]) -> None:
-        rows = re.findall(r"^\| `(\w+)` \| (Count|Milliseconds) \| (\w+) \|", section("Metrics"), re.MULTILINE)
+        rows = re.findall(r"^\| `(\w+)` \| (Count|Milliseconds|Seconds) \| (\w+) \|", section("Metrics"), re.MULTILINE)
         # Powertools adds it where a handler asks for it, with a dimension of its own.
         cold_start = {"ColdStart": ("Count", "stop_segment")}
         assert {name: (unit, function) for name, unit, function in rows} == emitted | cold_start

@@ -26,7 +26,7 @@ def started_at(time_ms: int) -> Record:
     ("record", "expected"),
     [
         pytest.param(Record(), Verdict.STOP, id="nothing is known"),
-        pytest.param(Record(seen_at_ms=T + 1), Verdict.STOP, id="a sighting is not a start"),
+        pytest.param(Record(open_since_ms=T), Verdict.STOP, id="a slice is not a start"),
         # Rule 1
         pytest.param(stopped_at(T), Verdict.DUPLICATE, id="the same event again"),
         pytest.param(stopped_at(T, started_at_ms=T + 1), Verdict.DUPLICATE, id="the same event, of an earlier session"),
@@ -61,7 +61,7 @@ def test_a_fresh_stop_event_is_decided_by_the_record(record: Record, expected: V
     ("record", "expected"),
     [
         pytest.param(Record(), Verdict.ASK, id="nothing is known"),
-        pytest.param(Record(seen_at_ms=T - 1), Verdict.ASK, id="a sighting is not a start"),
+        pytest.param(Record(open_since_ms=T - 1), Verdict.ASK, id="a slice is not a start"),
         pytest.param(stopped_at(T - WINDOW_MS - 1), Verdict.ASK, id="stopped once long before"),
         pytest.param(started_at(T), Verdict.ASK, id="the start is known, perhaps of an older session"),
         pytest.param(stopped_at(T), Verdict.DUPLICATE, id="answered"),
@@ -74,7 +74,7 @@ def test_a_late_stop_event_asks_first_unless_it_is_answered_or_superseded(record
 
 @pytest.mark.parametrize(("opened_ms", "expected"), [(T, Verdict.STOP), (T + 1, Verdict.ASK)])
 def test_a_task_that_was_first_heard_of_after_the_event_is_asked_about(opened_ms: int, expected: Verdict) -> None:
-    assert verdict(T, Record(open_since_ms=opened_ms, seen_at_ms=opened_ms)) is expected
+    assert verdict(T, Record(open_since_ms=opened_ms)) is expected
 
 
 @pytest.mark.parametrize(
@@ -99,30 +99,11 @@ def test_without_a_window_only_the_same_or_an_older_event_is_a_duplicate() -> No
     assert verdicts == [Verdict.DUPLICATE, Verdict.STOP]
 
 
-@pytest.mark.parametrize(
-    ("record", "is_open", "may_be_open"),
-    [
-        pytest.param(Record(), False, False, id="nothing is known"),
-        pytest.param(Record(open_since_ms=T), True, True, id="open"),
-        pytest.param(Record(open_since_ms=T, stop_event_time_ms=T + 1), True, True, id="open, with an older answer"),
-        pytest.param(stopped_at(T, started_at_ms=T), False, False, id="closed"),
-        pytest.param(stopped_at(T), False, True, id="closed, no start is ever told"),
-        pytest.param(Record(stop_event_time_ms=T, event_type="RoomGone"), False, False, id="closed by the sweeper"),
-        pytest.param(started_at(T), True, True, id="of version 0.1: started"),
-        pytest.param(stopped_at(T, started_at_ms=T + 1), True, True, id="of version 0.1: started again"),
-        pytest.param(Record(seen_at_ms=T, stop_event_time_ms=T + 1), True, True, id="of version 0.1: seen once"),
-    ],
-)
-def test_a_record_says_whether_its_task_may_be_running(record: Record, is_open: bool, may_be_open: bool) -> None:
-    assert (record.is_open, record.may_be_open) == (is_open, may_be_open)
-
-
 TIMES = st.integers(T - 2 * STALE_MS, T + 2 * STALE_MS) | st.integers(T - 3, T + 3)
 RECORDS = st.builds(
     Record,
     stop_event_time_ms=st.none() | TIMES,
     started_at_ms=st.none() | TIMES,
-    seen_at_ms=st.none() | TIMES,
     open_since_ms=st.none() | TIMES,
 )
 
@@ -156,11 +137,9 @@ class TestAlways:
     def test_a_late_event_never_calls_without_asking(self, time_ms: int, record: Record) -> None:
         assert verdict(time_ms, record, late=True) is not Verdict.STOP
 
-    @given(TIMES, RECORDS)
-    def test_a_known_start_after_the_last_answer_is_stopped_by_any_later_event(
-        self, time_ms: int, record: Record
-    ) -> None:
-        restarted = Record(stop_event_time_ms=time_ms - 2, started_at_ms=time_ms - 1, seen_at_ms=record.seen_at_ms)
+    @given(TIMES)
+    def test_a_known_start_after_the_last_answer_is_stopped_by_any_later_event(self, time_ms: int) -> None:
+        restarted = Record(stop_event_time_ms=time_ms - 2, started_at_ms=time_ms - 1, open_since_ms=time_ms - 1)
         assert verdict(time_ms, restarted) is Verdict.STOP
 
 

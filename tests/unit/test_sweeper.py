@@ -10,14 +10,14 @@ from typing import Any, TypeVar, cast
 import pytest
 
 from segments.calls import Calls
-from segments.errors import CredentialsRefused, NoAnswer, Rejected, Retryable
+from segments.errors import CircuitOpen, CredentialsRefused, NoAnswer, Rejected, Retryable, StopError
 from segments.events import Event, EventType, Room, Task
-from segments.ledger import SegmentTable, room_item
+from segments.ledger import LOOK_ITEM, SegmentTable
 from segments.rtc import RtcApi, Stopped
-from segments.rules import Outcome, Record, RunningTask
+from segments.rules import Outcome, RunningTask
 from stop_segment.stopper import Stopper
 from sweep_rooms.checks import GONE_AGAIN_MS
-from sweep_rooms.sweeper import REJECTED_AGAIN_MS, ROOMS_A_PAGE, Sweep, Sweeper
+from sweep_rooms.sweeper import PAGE_SECONDS, ROOMS_A_PAGE, Sweep, Sweeper
 from tests.unit.memory_dynamo import MemoryDynamo
 from tests.unit.rtc_model import SETTINGS, SWEEP_SETTINGS
 
@@ -30,6 +30,8 @@ AUDIO, VIDEO = Task(ROOM, "audio"), Task(ROOM, "video")
 DEADLINE_SECONDS = 5
 NO_ANSWER = NoAnswer("Timeout", "the API did not answer in time")
 REFUSED = CredentialsRefused("AccessDenied", "the API refuses the key in the secret")
+CIRCUIT_OPEN = CircuitOpen("CircuitOpen", "the API has been silent for a while")
+BUSY = Retryable("ServiceUnavailable", "the API answered HTTP 503")
 NO_SUCH_APP = Rejected("InvalidParameter.NotExistAppId", "the API answered HTTP 400")
 
 Result = TypeVar("Result")
@@ -63,13 +65,15 @@ class World:
 
     def __post_init__(self) -> None:
         self.dynamo = MemoryDynamo()
-        self.table = SegmentTable(self.dynamo.client, SETTINGS.segment_table_name, SETTINGS.record_retention_seconds)
+        self.table = SegmentTable(
+            self.dynamo.client, SETTINGS.segment_table_name, SETTINGS.record_retention_seconds, sweeps=True
+        )
 
     async def in_thread(self, function: Callable[..., Any], *arguments: object) -> Any:
         self._happens(function.__name__)
         await asyncio.sleep(0)  # the others go on here
         result = function(*arguments)
-        if function.__name__ not in ("rooms_due", "read", "tasks_of"):
+        if function.__name__ not in ("_next_page", "read", "open_tasks"):
             self.did.append((function.__name__, *(one.room_id for one in arguments if isinstance(one, Room))))
         return result
 
@@ -103,7 +107,7 @@ class World:
         api, questions = cast("RtcApi", self), cast("Calls", self)
         return Sweeper(settings, self.table, api, questions, self.in_thread, self.send, lambda: self.now_ms)
 
-    def sweep(self, after_ms: int = 0, seconds_left: Callable[[], float] = lambda: 60) -> Sweep:
+    def sweep(self, after_ms: int = 0, seconds_left: Callable[[], float] = lambda: 60) -> Sweep | None:
         self.now_ms += after_ms
         self.did.clear()
         return run(self.sweeper().sweep(seconds_left))
@@ -122,13 +126,29 @@ class World:
         self.sent.clear()
 
     def open(self, *tasks: Task, at_ms: int = T - HOUR_MS) -> None:
-        """Open tasks, and have their rooms watched from `at_ms` on."""
         for task in tasks:
             self.table.note_start(task, at_ms)
-            self.table.watch(task.room, [task.task_id], at_ms)
 
-    def room(self, room: Room = ROOM) -> Record:
-        return self.table.read([room_item(room)])[room_item(room)]
+    def gone_at_ms(self, room: Room = ROOM) -> int | None:
+        """Return what the table remembers, whatever the index knows of it."""
+        look = Task(room, LOOK_ITEM)
+        record = self.table.read([look]).get(look)
+        return record.gone_at_ms if record else None
+
+    def watched(self) -> list[str]:
+        return sorted({item["room"]["S"].partition("#")[2] for item in self.dynamo.items() if "watch" in item})
+
+    def seconds_for_one_page(self) -> float:
+        return 0 if ("note_place",) in {step[:1] for step in self.did} else PAGE_SECONDS
+
+    def asked(self) -> list[str]:
+        """Name the rooms about which the last sweep asked, in order."""
+        return [step[1] for step in self.did if step[0] == "room_exists"]
+
+
+def rooms(count: int) -> list[Room]:
+    """Name rooms that sort as they are numbered."""
+    return [Room(APP_ID, f"room-{number:03}") for number in range(count)]
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
@@ -150,46 +170,44 @@ class TestGone:
     ) -> None:
         world.open(AUDIO, VIDEO)
         assert world.sweep() == Sweep(rooms_swept=1, rooms_gone=1)
-        assert world.sent == []
-        assert (world.room().gone_at_ms, world.room().check_at_ms) == (T, T + GONE_AGAIN_MS)
+        assert (world.sent, world.gone_at_ms()) == ([], T)
 
-        assert world.sweep(GONE_AGAIN_MS - 1) == Sweep()
-        assert world.sweep(1) == Sweep(rooms_swept=1, rooms_gone=1)
+        world.sweep(GONE_AGAIN_MS - 1)
+        assert (world.sent, world.gone_at_ms()) == ([], T)
+        world.sweep(1)
         assert world.sent == [(ROOM, ["audio", "video"], T)]
-        assert world.room().check_at_ms == T + GONE_AGAIN_MS + SWEEP_MS
+        assert world.gone_at_ms() == T + GONE_AGAIN_MS
 
-    def test_a_living_room_is_asked_about_once_a_sweep(self, world: World) -> None:
+    def test_nothing_is_written_about_a_room_that_is_there(self, world: World) -> None:
         world.open(AUDIO)
         world.rooms.add(ROOM)
         for _ in range(3):
-            assert world.sweep() == Sweep(rooms_swept=1)
-            assert world.sweep(SWEEP_MS - 1) == Sweep()
-            world.now_ms += 1
+            sweep = world.sweep(SWEEP_MS)
+            assert sweep
+            assert sweep.rooms_swept == 1
+            assert [step[0] for step in world.did] == ["take_lease", "note_place", "room_exists", "give_back"]
         assert world.sent == []
-        assert world.room().gone_at_ms is None
 
     def test_a_room_that_comes_back_starts_over(self, world: World) -> None:
         world.open(AUDIO)
         world.sweep()
         world.rooms.add(ROOM)
         world.sweep(GONE_AGAIN_MS)
-        assert world.room().gone_at_ms is None
+        assert world.gone_at_ms() is None
         world.rooms.clear()
         world.sweep(SWEEP_MS)
-        assert world.sent == []
-        assert world.room().gone_at_ms == world.now_ms
+        assert (world.sent, world.gone_at_ms()) == ([], world.now_ms)
 
-    def test_a_room_of_which_something_was_heard_starts_over(self, world: World) -> None:
+    def test_a_room_in_which_a_task_was_opened_starts_over(self, world: World) -> None:
         world.open(AUDIO)
         world.sweep()
-        world.table.note_start(AUDIO, T + 1)
+        world.table.note_start(VIDEO, T + 1)
         world.sweep(GONE_AGAIN_MS)
-        assert world.sent == []
-        assert world.room().gone_at_ms == T + GONE_AGAIN_MS
+        assert (world.sent, world.gone_at_ms()) == ([], T + GONE_AGAIN_MS)
         world.sweep(GONE_AGAIN_MS)
-        assert world.sent == [(ROOM, ["audio"], T + GONE_AGAIN_MS)]
+        assert world.sent == [(ROOM, ["audio", "video"], T + GONE_AGAIN_MS)]
 
-    def test_what_began_untold_after_the_first_answer_is_stopped_by_the_next_sweep(self, world: World) -> None:
+    def test_what_began_unseen_after_the_first_answer_is_stopped_by_the_next_sweep(self, world: World) -> None:
         world.open(AUDIO)
         for after_ms in (0, GONE_AGAIN_MS, SWEEP_MS):
             world.sweep(after_ms)
@@ -213,165 +231,39 @@ class TestGone:
         assert AUDIO in world.running
         assert world.table.read([AUDIO])[AUDIO].open_since_ms == T + 1
 
-    @pytest.mark.parametrize("gone_again", [False, True])
-    def test_a_task_too_old_is_stopped_though_its_room_exists(self, world: World, gone_again: bool) -> None:
+    def test_a_task_too_old_is_stopped_though_its_room_exists(self, world: World) -> None:
         world.max_task_ms = HOUR_MS
         world.open(AUDIO, at_ms=T - HOUR_MS)
         world.open(VIDEO, at_ms=T - HOUR_MS + 1)
         world.rooms.add(ROOM)
-        if gone_again:
-            world.table.note_gone(ROOM, T - HOUR_MS, T, T - 1)
         world.sweep()
         assert world.sent == [(ROOM, ["audio"], T)]
 
-
-class TestOrder:
-    def test_the_next_look_is_written_before_the_question(self, world: World) -> None:
-        world.open(AUDIO)
-        world.rooms.add(ROOM)
-        world.sweep()
-        assert world.did == [("postpone_check", "room-1"), ("room_exists", "room-1")]
-
-    def test_a_sweep_that_dies_over_the_question_has_put_off_the_next_look(self, world: World) -> None:
-        world.open(AUDIO)
-        world.answers[ROOM] = RuntimeError("the process dies")
-        with pytest.raises(RuntimeError):
-            world.sweep()
-        assert world.room().check_at_ms == T + SWEEP_MS
-
-    def test_events_are_sent_before_it_is_written_down_when_to_look_next(self, world: World) -> None:
-        world.max_task_ms = HOUR_MS
-        world.open(AUDIO)
-        world.table.note_gone(ROOM, T - HOUR_MS, T, T - 1)
-        world.rooms.add(ROOM)
-        world.sweep()
-        assert [step[0] for step in world.did] == ["postpone_check", "room_exists", "send", "note_gone"]
-
-    def test_two_sweeps_at_once_ask_about_each_room_once(self, world: World) -> None:
-        tasks = [Task(Room(APP_ID, f"room-{number}"), "audio") for number in range(2 * ROOMS_A_PAGE)]
-        world.open(*tasks)
-
-        async def both() -> list[Sweep]:
-            return await asyncio.gather(*(world.sweeper().sweep(lambda: 60) for _ in range(2)))
-
-        sweeps = run(both())
-        asked = [step[1] for step in world.did if step[0] == "room_exists"]
-        assert sorted(asked) == sorted({task.room.room_id for task in tasks})
-        assert sum(sweep.rooms_swept for sweep in sweeps) == len(tasks)
-
-    def test_the_room_that_waits_longest_comes_first_and_a_full_page_is_not_all(self, world: World) -> None:
-        tasks = [Task(Room(APP_ID, f"room-{number}"), "audio") for number in range(ROOMS_A_PAGE + 1)]
-        for number, task in enumerate(tasks):
-            world.open(task, at_ms=T - number)
-        assert world.sweep().rooms_swept == ROOMS_A_PAGE + 1
-        asked = [step[1] for step in world.did if step[0] == "room_exists"]
-        assert asked[-1] == "room-0"
-
-
-class TestTrouble:
-    def test_a_room_without_an_answer_is_left_for_the_next_sweep(self, world: World) -> None:
-        silent, another = Room(APP_ID, "room-2"), Task(ROOM, "audio")
-        world.open(another, Task(silent, "audio"))
-        world.answers[silent] = NO_ANSWER
-        world.rooms.add(ROOM)
-        assert world.sweep() == Sweep(rooms_swept=1, rooms_unanswered=1)
-        assert world.room(silent).gone_at_ms is None
-        assert world.room(silent).check_at_ms == T + SWEEP_MS
-        del world.answers[silent]
-        assert world.sweep(SWEEP_MS) == Sweep(rooms_swept=2, rooms_gone=1)
-
-    def test_no_answer_between_two_that_say_gone_starts_nothing_over_and_stops_nothing(self, world: World) -> None:
+    @pytest.mark.parametrize("late", [GONE_AGAIN_MS, SWEEP_MS])
+    def test_an_index_that_is_late_does_not_bring_back_an_old_answer(self, world: World, late: int) -> None:
+        """The room was there in between, which the index does not know yet."""
         world.open(AUDIO)
         world.sweep()
-        world.answers[ROOM] = NO_ANSWER
-        world.sweep(GONE_AGAIN_MS)
+        world.rooms.add(ROOM)
+        world.sweep(late)
+        world.dynamo.is_late = lambda key: key[1] == LOOK_ITEM
+        world.rooms.clear()
+        world.sweep(late)
         assert world.sent == []
-        del world.answers[ROOM]
-        world.sweep(SWEEP_MS)
-        assert world.sent == [(ROOM, ["audio"], T)]
 
-    def test_where_nobody_answers_a_sweep_ends_after_its_first_page(self, world: World) -> None:
-        tasks = [Task(Room(APP_ID, f"room-{number}"), "audio") for number in range(2 * ROOMS_A_PAGE)]
-        world.open(*tasks)
-        world.answers = {task.room: NO_ANSWER for task in tasks}
-        assert world.sweep() == Sweep(rooms_unanswered=ROOMS_A_PAGE)
-
-    def test_a_question_that_the_api_rejects_is_asked_again_in_an_hour(self, world: World) -> None:
+    def test_the_room_s_look_goes_with_its_last_task(self, world: World) -> None:
         world.open(AUDIO)
-        world.answers[ROOM] = NO_SUCH_APP
-        assert world.sweep() == Sweep(rooms_unanswered=1)
-        assert world.room().check_at_ms == T + REJECTED_AGAIN_MS
-
-    def test_a_refused_key_ends_the_sweep_and_is_told_once(self, world: World) -> None:
-        tasks = [Task(Room(APP_ID, f"room-{number}"), "audio") for number in range(2 * ROOMS_A_PAGE)]
-        world.open(*tasks)
-        world.answers = {task.room: REFUSED for task in tasks}
-        assert world.sweep() == Sweep(refused=REFUSED)
-        assert [step[0] for step in world.did].count("postpone_check") == ROOMS_A_PAGE
-
-    def test_a_table_that_refuses_one_room_does_not_end_the_sweep(self, world: World) -> None:
-        def refuse() -> None:
-            raise Retryable("TableThrottled", "DynamoDB refused update_item")
-
-        world.open(AUDIO, Task(Room(APP_ID, "room-2"), "audio"))
-        world.rooms |= {ROOM, Room(APP_ID, "room-2")}
-        world.before["postpone_check"] = refuse
-        sweep = world.sweep()
-        assert (sweep.rooms_swept, sweep.rooms_unanswered) == (2, 1)
-
-    def test_without_time_left_nothing_is_begun(self, world: World) -> None:
-        world.open(AUDIO)
-        assert world.sweep(seconds_left=lambda: 0) == Sweep()
-        assert world.did == []
-
-    def test_an_index_that_is_behind_does_not_keep_a_sweep_going(self, world: World) -> None:
-        world.open(AUDIO)
-        due = world.table.rooms_due(world.now_ms, 1)
-        world.table.postpone_check(ROOM, due[0][1], T + SWEEP_MS)
-        cast("Any", world.table).rooms_due = lambda *_: due
-        assert world.sweep() == Sweep()
-
-
-class TestUnwatched:
-    def test_a_room_without_open_tasks_is_not_asked_about_and_no_longer_watched(self, world: World) -> None:
-        world.open(AUDIO)
-        world.table.note_stop(AUDIO, Event(EventType.ROOM_ENDED, ROOM, T), Outcome.STOPPED, None, T)
-        assert world.sweep() == Sweep()
-        assert world.table.count_watched() == 0
-        assert [step[0] for step in world.did] == ["postpone_check", "note_idle", "unwatch"]
-
-    def test_a_task_opened_before_the_mark_keeps_its_room_watched(self, world: World) -> None:
-        """Its starter found the room watched, so it is for the sweeper to look once more."""
-        world.open(AUDIO)
-        world.table.note_stop(AUDIO, Event(EventType.ROOM_ENDED, ROOM, T), Outcome.STOPPED, None, T)
-        world.before["note_idle"] = lambda: world.table.note_start(AUDIO, T + 1)
-        world.sweep()
-        assert (world.table.count_watched(), world.room().check_at_ms) == (1, T + SWEEP_MS)
-
-    def test_a_task_opened_after_the_mark_takes_it_away(self, world: World) -> None:
-        world.open(AUDIO)
-        world.table.note_stop(AUDIO, Event(EventType.ROOM_ENDED, ROOM, T), Outcome.STOPPED, None, T)
-
-        def opened() -> None:
-            world.table.note_start(AUDIO, T + 1)
-            world.table.watch(ROOM, ["audio"], T + SWEEP_MS)
-
-        world.before["unwatch"] = opened
-        world.sweep()
-        assert (world.table.count_watched(), world.room().check_at_ms) == (1, T + SWEEP_MS)
-
-    def test_a_room_that_another_sweep_has_meanwhile_stays_watched(self, world: World) -> None:
-        world.open(AUDIO)
-        world.table.note_stop(AUDIO, Event(EventType.ROOM_ENDED, ROOM, T), Outcome.STOPPED, None, T)
-        world.before["unwatch"] = lambda: world.table.postpone_check(ROOM, T + SWEEP_MS, T + 2 * SWEEP_MS)
-        world.sweep()
-        assert world.room().check_at_ms == T + 2 * SWEEP_MS
+        for after_ms in (0, GONE_AGAIN_MS):
+            world.sweep(after_ms)
+        world.serve_what_was_sent()
+        assert world.sweep(SWEEP_MS) == Sweep(round_seconds=SWEEP_MS / 1000)
+        assert world.watched() == []
 
     @pytest.mark.parametrize("seconds_after", [-90, -1, 0, 1, 4, 6])
-    def test_a_room_whose_end_was_told_is_watched_until_the_api_was_asked_and_no_longer(
+    def test_a_task_without_a_told_start_is_watched_until_the_api_was_asked_and_no_longer(
         self, world: World, seconds_after: int
     ) -> None:
-        """Where no start is told, a session may have begun unseen right after the stop: the API knows."""
+        """A session may have begun unseen right after the stop: the API knows."""
         world.serve(Event(EventType.SEGMENT_REAL_TIME_DATA, ROOM, T - HOUR_MS, ("audio",)))
         world.now_ms += SWEEP_MS
         ended_ms = world.now_ms - 1000 * seconds_after
@@ -380,9 +272,9 @@ class TestUnwatched:
             world.now_ms = ended_ms
         world.serve(Event(EventType.ROOM_DESTROY, ROOM, ended_ms))
         for _ in range(4):
-            world.sweep(0 if world.room().check_at_ms == world.now_ms else SWEEP_MS)
+            world.sweep(SWEEP_MS)
             world.serve_what_was_sent()
-        assert world.table.count_watched() == 0
+        assert world.watched() == []
 
     def test_a_session_that_began_unseen_right_after_a_stop_is_stopped_when_its_room_is_gone(
         self, world: World
@@ -394,3 +286,155 @@ class TestUnwatched:
         world.sweep(GONE_AGAIN_MS)
         world.serve_what_was_sent()
         assert world.running == {}
+
+
+class TestPlace:
+    def test_it_is_written_before_the_page_and_the_event_after_what_was_found(self, world: World) -> None:
+        world.open(AUDIO)
+        world.sweep()
+        world.sweep(GONE_AGAIN_MS)
+        steps = ["take_lease", "note_place", "room_exists", "note_gone", "send", "give_back"]
+        assert [step[0] for step in world.did] == steps
+
+    def test_a_sweep_goes_on_where_the_last_one_stopped_and_goes_round_once(self, world: World) -> None:
+        names = [room.room_id for room in rooms(2 * ROOMS_A_PAGE + 10)]
+        world.open(*(Task(room, "audio") for room in rooms(len(names))))
+        world.sweep(seconds_left=world.seconds_for_one_page)
+        assert world.asked() == names[:ROOMS_A_PAGE]
+        world.sweep(SWEEP_MS)
+        assert world.asked() == [*names[ROOMS_A_PAGE:], *names[:ROOMS_A_PAGE]]
+
+    def test_a_page_is_begun_only_if_there_is_time_for_it(self, world: World) -> None:
+        world.open(AUDIO)
+        assert world.sweep(seconds_left=lambda: PAGE_SECONDS - 0.1) == Sweep()
+        assert [step[0] for step in world.did] == ["take_lease", "give_back"]
+
+    def test_a_page_that_kills_the_sweep_is_passed_over_by_the_next_one(self, world: World) -> None:
+        world.open(*(Task(room, "audio") for room in rooms(ROOMS_A_PAGE + 1)))
+        deadly, *_, last = rooms(ROOMS_A_PAGE + 1)
+        world.answers[deadly] = RuntimeError("the process dies")
+        with pytest.raises(RuntimeError):
+            world.sweep()
+        with pytest.raises(RuntimeError):
+            world.sweep(SWEEP_MS)
+        assert world.asked()[0] == last.room_id
+
+    def test_a_room_with_several_tasks_is_asked_about_once(self, world: World) -> None:
+        world.open(AUDIO, VIDEO)
+        world.sweep()
+        assert world.asked() == [ROOM.room_id]
+
+    def test_it_says_how_long_a_round_takes(self, world: World) -> None:
+        world.open(*(Task(room, "audio") for room in rooms(2 * ROOMS_A_PAGE)))
+
+        def sweep_a_page() -> float | None:
+            sweep = world.sweep(SWEEP_MS, seconds_left=world.seconds_for_one_page)
+            assert sweep
+            return sweep.round_seconds
+
+        assert [sweep_a_page() for _ in range(5)] == [None, None, 2 * SWEEP_MS / 1000, None, 2 * SWEEP_MS / 1000]
+
+
+class TestLease:
+    def test_of_two_sweeps_at_once_one_works(self, world: World) -> None:
+        world.open(*(Task(room, "audio") for room in rooms(2 * ROOMS_A_PAGE)))
+
+        async def both() -> list[Sweep | None]:
+            return await asyncio.gather(*(world.sweeper().sweep(lambda: 60) for _ in range(2)))
+
+        one, other = run(both())
+        assert (one and one.rooms_swept, other) == (2 * ROOMS_A_PAGE, None)
+        assert len(world.asked()) == 2 * ROOMS_A_PAGE
+
+    def test_a_sweep_that_died_holds_up_none_but_those_before_the_next_one(self, world: World) -> None:
+        world.open(AUDIO)
+        world.answers[ROOM] = RuntimeError("the process dies")
+        with pytest.raises(RuntimeError):
+            world.sweep()
+        world.answers.clear()
+        assert world.sweep(1) is None
+        assert world.sweep(SWEEP_MS - 1) == Sweep(rooms_swept=1, rooms_gone=1, round_seconds=SWEEP_MS / 1000)
+
+    def test_a_sweep_whose_time_is_up_asks_no_more(self, world: World) -> None:
+        world.open(AUDIO)
+
+        def be_frozen() -> None:
+            world.now_ms += SWEEP_MS
+            assert world.table.take_lease(world.now_ms, world.now_ms + 1)
+
+        world.before["note_place"] = be_frozen
+        assert world.sweep() == Sweep()
+        assert world.asked() == []
+
+
+class TestTrouble:
+    @pytest.mark.parametrize(
+        ("answer", "counted"),
+        [
+            (NO_ANSWER, Sweep(rooms_swept=1, rooms_unanswered=1)),
+            (NO_SUCH_APP, Sweep(rooms_swept=1, rooms_rejected=1)),
+            (REFUSED, Sweep(rooms_swept=1, rooms_rejected=1, refused=REFUSED)),
+            (BUSY, Sweep(rooms_swept=1, rooms_unanswered=1)),
+        ],
+    )
+    def test_a_room_without_an_answer_is_asked_about_again_by_the_next_sweep(
+        self, world: World, answer: StopError, counted: Sweep
+    ) -> None:
+        other = Room(APP_ID, "room-2")
+        world.open(AUDIO, Task(other, "audio"))
+        world.answers[other] = answer
+        world.rooms.add(ROOM)
+        assert world.sweep() == counted
+        assert world.gone_at_ms(other) is None
+        del world.answers[other]
+        sweep = world.sweep(SWEEP_MS)
+        assert sweep
+        assert (sweep.rooms_swept, sweep.rooms_gone) == (2, 1)
+
+    def test_no_answer_between_two_that_say_gone_starts_nothing_over_and_stops_nothing(self, world: World) -> None:
+        world.open(AUDIO)
+        world.sweep()
+        world.answers[ROOM] = NO_ANSWER
+        world.sweep(GONE_AGAIN_MS)
+        assert world.sent == []
+        del world.answers[ROOM]
+        world.sweep(SWEEP_MS)
+        assert world.sent == [(ROOM, ["audio"], T)]
+
+    @pytest.mark.parametrize("silence", [NO_ANSWER, CIRCUIT_OPEN])
+    def test_where_nobody_answers_a_sweep_ends_after_its_page(self, world: World, silence: StopError) -> None:
+        world.open(*(Task(room, "audio") for room in rooms(2 * ROOMS_A_PAGE)))
+        world.answers = dict.fromkeys(rooms(2 * ROOMS_A_PAGE), silence)
+        assert world.sweep() == Sweep(rooms_unanswered=ROOMS_A_PAGE)
+
+    @pytest.mark.parametrize("rejection", [NO_SUCH_APP, REFUSED])
+    def test_rooms_that_the_api_rejects_hold_up_no_others(self, world: World, rejection: StopError) -> None:
+        healthy = Room(APP_ID, "room-999")
+        rejected = rooms(3 * ROOMS_A_PAGE)
+        world.open(Task(healthy, "audio"), *(Task(room, "audio") for room in rejected))
+        world.answers = dict.fromkeys(rejected, rejection)
+        world.rooms.add(healthy)
+        for _ in range(3):
+            sweep = world.sweep(SWEEP_MS)
+            assert sweep
+            assert (sweep.rooms_swept, sweep.rooms_rejected) == (1, len(rejected))
+
+    def test_a_table_that_refuses_one_write_does_not_end_the_sweep(self, world: World) -> None:
+        def refuse() -> None:
+            raise Retryable("TableThrottled", "DynamoDB refused update_item")
+
+        world.open(AUDIO, Task(Room(APP_ID, "room-2"), "audio"))
+        world.before["note_gone"] = refuse
+        sweep = world.sweep()
+        assert sweep
+        assert (sweep.rooms_gone, sweep.rooms_unanswered) == (2, 1)
+
+    @pytest.mark.parametrize("lost", ["lease", "look"])
+    def test_an_item_of_the_sweeper_that_is_lost_costs_a_question(self, world: World, lost: str) -> None:
+        world.open(AUDIO)
+        world.sweep()
+        key = ("#", "#sweep") if lost == "lease" else (f"{APP_ID}#room-1", LOOK_ITEM)
+        world.dynamo.delete_item(TableName="", Key={"room": {"S": key[0]}, "task_id": {"S": key[1]}})
+        world.sweep(SWEEP_MS)
+        world.sweep(SWEEP_MS)
+        assert len(world.sent) == (2 if lost == "lease" else 1)

@@ -287,10 +287,7 @@ class TestTimes:
     ("item", "state"),
     [
         (Item("#room", stop_event_time_ms=T), "ended"),
-        (Item("#room", open_tasks=("audio",)), "known"),
-        (Item("#room", open_tasks=("audio",), check_at_ms=T), "watched"),
-        (Item("#room", stop_event_time_ms=T, gone_at_ms=T, check_at_ms=T), "ended, found gone, watched"),
-        (Item("audio", seen_at_ms=T), "open: seen, no stop event yet"),
+        (Item("#look", gone_at_ms=T), "found gone"),
         (Item("audio", open_since_ms=T), "open: seen, no stop event yet"),
         (Item("audio", started_at_ms=T, open_since_ms=T), "open: started, no stop event since"),
         (
@@ -299,10 +296,6 @@ class TestTimes:
         ),
         (Item("audio", stop_event_time_ms=T, outcome="stopped"), "stopped"),
         (Item("audio", started_at_ms=T, stop_event_time_ms=T, outcome="already_stopped"), "already_stopped"),
-        (
-            Item("audio", started_at_ms=T + 1, stop_event_time_ms=T, outcome="stopped"),
-            "open again, after it was stopped",
-        ),
     ],
 )
 def test_an_item_tells_its_state(item: Item, state: str) -> None:
@@ -310,13 +303,11 @@ def test_an_item_tells_its_state(item: Item, state: str) -> None:
     assert f": {state}\n" in room_text(Room("661e", "room-1"), [item], T).plain
 
 
-def test_a_room_tells_what_may_be_running_and_when_it_is_looked_at() -> None:
-    watched = Item("#room", open_tasks=("audio", "video"), check_at_ms=T + 240_000, gone_at_ms=T - 240_000)
-    lines = room_text(Room("661e", "room-1"), [watched, Item("audio", open_since_ms=T - 240_000)], T).plain.splitlines()
-    assert [" ".join(line.split()) for line in lines[3:6] + lines[8:]] == [
-        "may be open audio video",
+def test_a_room_tells_when_it_was_found_gone_and_since_when_its_tasks_are_open() -> None:
+    items = [Item("#look", gone_at_ms=T - 240_000), Item("audio", open_since_ms=T - 240_000)]
+    lines = room_text(Room("661e", "room-1"), items, T).plain.splitlines()
+    assert [" ".join(line.split()) for line in (lines[3], lines[6])] == [
         f"found gone {readable_time(T - 240_000)} (4 min ago)",
-        f"next look {readable_time(T + 240_000)} (in 4 min)",
         f"open since {readable_time(T - 240_000)} (4 min ago)",
     ]
 
