@@ -55,9 +55,9 @@ def main(modules: Sequence[str]) -> None:
         f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
     )
     for title, mutants in (
-        ("Survived, and docs/mutants.md says why", survivors & known),
+        ("Survived, and tests/mutants/README.md says why", survivors & known),
         ("Survived, and nobody knows why", survivors - known),
-        ("Did not survive, but docs/mutants.md says so", known - survivors),
+        ("Did not survive, but tests/mutants/README.md says so", known - survivors),
     ):
         console.print(f"\n{title}: {len(mutants)}")
         for one in sorted(mutants):
