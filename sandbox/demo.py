@@ -208,7 +208,8 @@ def _ends(box: Sandbox, message_ids: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _read_room(box: Sandbox, room_id: str) -> list[Item]:
-    return read_room(box.client("dynamodb"), box.outputs["SegmentTableName"], Room(APP_ID, room_id))
+    items, _ = read_room(box.client("dynamodb"), box.outputs["SegmentTableName"], Room(APP_ID, room_id))
+    return items
 
 
 def _table(rows: Sequence[Row]) -> Table:

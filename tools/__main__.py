@@ -56,35 +56,51 @@ def main() -> None:
 @main.command(epilog=examples("room 661e room-1", "room 661e room-1 --output json"))
 @click.argument("app_id")
 @click.argument("room_id")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="At most so many tasks.")
 @common_options
 @click.pass_context
-def room(ctx: click.Context, *, app_id: str, room_id: str, stack_name: str, output_format: str) -> None:
-    """Tell all that the table knows of a room.
+def room(ctx: click.Context, *, app_id: str, room_id: str, limit: int, stack_name: str, output_format: str) -> None:
+    """Show all that the table knows of a room.
 
-    That is when it ended, which of its tasks may be running, when the sweeper looks at it next, and when each task
-    started, was last seen and was stopped.
+    It shows when the room ended, whether the sweeper found it gone, and when each of its tasks started and was stopped.
+    A task may be open, which means that it may be running, or only watched: the sweeper asks once more whether a
+    session began right after the stop.
     """
     asked = Room(app_id, room_id)
     deployment = find_deployment(client("cloudformation"), stack_name)
-    items = rooms.read_room(client("dynamodb"), deployment.segment_table_name, asked)
+    items, more = rooms.read_room(client("dynamodb"), deployment.segment_table_name, asked, limit)
     tell(
         output_format,
-        {"app_id": app_id, "room_id": room_id, "items": [rooms.to_json(item) for item in items]},
+        {"app_id": app_id, "room_id": room_id, "items": [rooms.to_json(item) for item in items], "more": more},
         display.room_text(asked, items, now_ms()) if items else "The table knows nothing of this room.",
+        *(["There are more tasks, left off by --limit. An open one is left off last."] if more else []),
     )
     if not items:
         ctx.exit(NOT_ALL)
 
 
-@main.command("open", epilog=examples("open", "open --output json"))
+@main.command("open", epilog=examples("open", "open --limit 1000 --output json"))
+@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="At most so many tasks.")
 @common_options
-def open_tasks(*, stack_name: str, output_format: str) -> None:
-    """List the tasks that may be running, of all rooms that the sweeper watches, the oldest first."""
+def open_tasks(*, limit: int, stack_name: str, output_format: str) -> None:
+    """List the tasks that may be running, over all rooms, those first that have been open longest."""
     deployment = find_deployment(client("cloudformation"), stack_name)
-    tasks = rooms.read_open_tasks(client("dynamodb"), deployment.segment_table_name)
-    facts = [{"app_id": one.app_id, "room_id": one.room_id, **rooms.to_json(item)} for one, item in tasks]
-    shown = display.open_table(tasks, now_ms()) if tasks else "No task is open in a room that the sweeper watches."
-    tell(output_format, {"tasks": facts}, shown)
+    tasks, count = rooms.read_open_tasks(client("dynamodb"), deployment.segment_table_name, limit)
+    facts = [
+        {
+            "app_id": one.task.room.app_id,
+            "room_id": one.task.room.room_id,
+            "task_id": one.task.task_id,
+            "open_since": one.open_since_ms,
+        }
+        for one in tasks
+    ]
+    tell(
+        output_format,
+        {"open": count, "tasks": facts},
+        display.open_table(tasks, now_ms()) if tasks else "No task is open.",
+        *([f"{count - len(tasks)} more: left off by --limit."] if len(tasks) < count else []),
+    )
 
 
 @main.command(epilog=examples("status", "status --output json"))

@@ -14,7 +14,7 @@ from segments.events import Room
 from tools.event_queue import Depth
 from tools.event_source import EventSource
 from tools.letters import Group, Letter
-from tools.rooms import Item
+from tools.rooms import Item, OpenTask
 from tools.status import Check, Verdict
 from tools.times import readable_age, readable_time
 
@@ -94,14 +94,15 @@ def room_text(room: Room, items: Sequence[Item], now_ms: int) -> Text:
     return text
 
 
-def open_table(tasks: Sequence[tuple[Room, Item]], now_ms: int) -> Table:
+def open_table(tasks: Sequence[OpenTask], now_ms: int) -> Table:
     """Lay out open tasks, each with its room."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for head in ("Open for", "AppId", "RoomId", "TaskId", "State"):
+    for head in ("Open for", "AppId", "RoomId", "TaskId"):
         table.add_column(head, overflow="fold")
-    for room, item in tasks:
-        age = readable_age(item.heard_ms, now_ms).removesuffix(" ago")
-        table.add_row(*(Text(printable(cell)) for cell in (age, room.app_id, room.room_id, item.task_id, item.state)))
+    for one in tasks:
+        age = readable_age(one.open_since_ms, now_ms).removesuffix(" ago")
+        names = one.task.room.app_id, one.task.room.room_id, one.task.task_id
+        table.add_row(*(Text(printable(cell)) for cell in (age, *names)))
     return table
 
 

@@ -1,13 +1,15 @@
-"""What the segment table knows of a room, whole: the functions read only what they decide by."""
+"""What the segment table knows of rooms, whole: the functions read only what they decide by."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import heapq
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from segments.events import Room
-from segments.ledger import LOOK_ITEM, ROOM_ITEM, WATCHED, WATCHED_TASKS
+from segments.events import Room, Task
+from segments.ledger import LOOK_ITEM, OPEN_TASKS, ROOM_ITEM, WATCHED, WATCHED_TASKS
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -31,7 +33,7 @@ _ATTRIBUTES = {
 
 @dataclass(frozen=True)
 class Item:
-    """An item of the table: a task's record or, as the task `#room`, the room's own. Times are Unix ms."""
+    """An item of the table: a task's record, `#room` with the room's newest end, or `#look`. Times are Unix ms."""
 
     task_id: str
     started_at_ms: int | None = None
@@ -53,11 +55,6 @@ class Item:
         return self.task_id in (ROOM_ITEM, LOOK_ITEM)
 
     @property
-    def heard_ms(self) -> int:
-        """When the task was opened, as far as the item says."""
-        return self.open_since_ms or 0
-
-    @property
     def is_open(self) -> bool:
         """Whether it is a task that may be running."""
         return self.open_since_ms is not None
@@ -65,44 +62,88 @@ class Item:
     @property
     def state(self) -> str:
         """What the item says of its task, or of the room, in a few words."""
-        if self.is_room:
-            return self._room_state
-        if not self.is_open:
-            return str(self.outcome)
+        if self.task_id == LOOK_ITEM:
+            return "found gone"
+        if self.task_id == ROOM_ITEM:
+            return "ended"
+        if self.open_since_ms is None:
+            end = self.outcome or "over"
+            return f"{end}, only watched: the sweeper asks once more" if self.watch else end
         if self.stop_event_time_ms is not None:
             return f"open again, after it was {self.outcome}"
         return "open: seen, no stop event yet" if self.started_at_ms is None else "open: started, no stop event since"
 
-    @property
-    def _room_state(self) -> str:
-        ended = "" if self.stop_event_time_ms is None else "ended"
-        gone = "" if self.gone_at_ms is None else "found gone"
-        return ended or gone
+
+@dataclass(frozen=True, order=True)
+class OpenTask:
+    """A task that may be running, as the index of the watched tasks shows it."""
+
+    open_since_ms: int
+    task: Task
 
 
-def read_room(client: DynamoDBClient, table_name: str, room: Room) -> list[Item]:
-    """Read every item of a room, its own first and then its tasks' by name; none where the table knows nothing."""
-    pages = client.get_paginator("query").paginate(
-        TableName=table_name,
-        ConsistentRead=True,
-        KeyConditionExpression="room = :room",
-        ExpressionAttributeValues={":room": {"S": f"{room.app_id}#{room.room_id}"}},
+def read_room(client: DynamoDBClient, table_name: str, room: Room, most: int = 100) -> tuple[list[Item], bool]:
+    """Read the items of a room, those about itself first and then its tasks' by name.
+
+    Parameters
+    ----------
+    most
+        How many items are read in the order of their names. Open tasks are read beside them, at most as many.
+
+    Returns
+    -------
+    tuple
+        The items, none if the table knows nothing, and whether there may be more.
+    """
+    of_room = {
+        "TableName": table_name,
+        "ConsistentRead": True,
+        "KeyConditionExpression": "room = :room",
+        "ExpressionAttributeValues": {":room": {"S": f"{room.app_id}#{room.room_id}"}},
+    }
+    listed = list(itertools.islice(_query(client, of_room), most + 1))
+    open_ones = list(itertools.islice(_query(client, {**of_room, "IndexName": OPEN_TASKS}), most + 1))
+    found = {item.task_id: item for item in (_item(one) for one in listed[:most] + open_ones[:most])}
+    return [found[task_id] for task_id in sorted(found)], len(listed) > most or len(open_ones) > most
+
+
+def read_open_tasks(client: DynamoDBClient, table_name: str, most: int) -> tuple[list[OpenTask], int]:
+    """Read which tasks may be running, over all rooms.
+
+    Returns
+    -------
+    tuple
+        Those that have been open longest, at most `most` and the oldest first, and how many are open in all.
+    """
+    count = 0
+
+    def open_tasks() -> Iterator[OpenTask]:
+        nonlocal count
+        for item in read_watched(client, table_name):
+            if "open_since" in item:
+                count += 1
+                task = Task(Room(*item["room"]["S"].split("#")), item["task_id"]["S"])
+                yield OpenTask(int(item["open_since"]["N"]), task)
+
+    return heapq.nsmallest(most, open_tasks()), count
+
+
+def read_watched(client: DynamoDBClient, table_name: str) -> Iterator[dict[str, Any]]:
+    """Read the keys of all watched items in the order of their rooms, with what the sweeper sees of them."""
+    return _query(
+        client,
+        {
+            "TableName": table_name,
+            "IndexName": WATCHED_TASKS,
+            "KeyConditionExpression": "watch = :watch",
+            "ExpressionAttributeValues": {":watch": {"S": WATCHED}},
+        },
     )
-    return [_item(attributes) for page in pages for attributes in page["Items"]]
 
 
-def read_open_tasks(client: DynamoDBClient, table_name: str) -> list[tuple[Room, Item]]:
-    """Read the open tasks of all rooms that the sweeper watches, the one that has been open longest first."""
-    pages = client.get_paginator("query").paginate(
-        TableName=table_name,
-        IndexName=WATCHED_TASKS,
-        KeyConditionExpression="watch = :watch",
-        ExpressionAttributeValues={":watch": {"S": WATCHED}},
-    )
-    keys = dict.fromkeys(attributes["room"]["S"] for page in pages for attributes in page["Items"])
-    rooms = [Room(*key.split("#", 1)) for key in keys]
-    found = [(room, item) for room in rooms for item in read_room(client, table_name, room) if item.is_open]
-    return sorted(found, key=lambda one: (one[1].heard_ms, one[0], one[1].task_id))
+def _query(client: DynamoDBClient, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for page in client.get_paginator("query").paginate(**request):
+        yield from page["Items"]
 
 
 def to_json(item: Item) -> dict[str, Any]:

@@ -295,6 +295,11 @@ class TestTimes:
             "open again, after it was stopped",
         ),
         (Item("audio", stop_event_time_ms=T, outcome="stopped"), "stopped"),
+        (
+            Item("audio", stop_event_time_ms=T, outcome="stopped", watch="1"),
+            "stopped, only watched: the sweeper asks once more",
+        ),
+        (Item("audio"), "over"),
         (Item("audio", started_at_ms=T, stop_event_time_ms=T, outcome="already_stopped"), "already_stopped"),
     ],
 )

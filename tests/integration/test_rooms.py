@@ -1,0 +1,80 @@
+"""What the tools read of rooms, from a table that the functions' own module has written."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from segments.events import Event, EventType, Room, Task
+from segments.ledger import SegmentTable
+from segments.rules import Outcome, Record
+from tests.second_opinion import moto_client
+from tests.segment_table import create_segment_table
+from tools.rooms import OpenTask, read_open_tasks, read_room
+
+T = 1_795_327_920_123
+ROOM = Room("661e", "room-1")
+NAME = "segments"
+
+
+@pytest.fixture
+def client() -> Iterator[Any]:
+    with moto_client("dynamodb") as client:
+        create_segment_table(client, NAME)
+        yield client
+
+
+@pytest.fixture
+def table(client: Any) -> SegmentTable:
+    return SegmentTable(client, NAME, 604_800, sweeps=True)
+
+
+def stop(table: SegmentTable, task: Task, time_ms: int) -> None:
+    event = Event(EventType.ROOM_ENDED, task.room, time_ms, (task.task_id,))
+    known = table.read([task]).get(task, Record())
+    table.note_stop(task, known, event, Outcome.STOPPED, "request", time_ms)
+
+
+def test_a_room_shows_its_end_its_look_and_its_tasks_open_or_only_watched(client: Any, table: SegmentTable) -> None:
+    table.note_start(Task(ROOM, "open"), T)
+    for task_id, note in (("stopped", table.note_start), ("unseen", table.note_sighting)):
+        note(Task(ROOM, task_id), T)
+        stop(table, Task(ROOM, task_id), T + 1)
+    table.note_gone(ROOM, None, T)
+    table.note_room_end(Event(EventType.ROOM_ENDED, ROOM, T), T)
+    items, more = read_room(client, NAME, ROOM)
+    assert {item.task_id: item.state for item in items} == {
+        "#look": "found gone",
+        "#room": "ended",
+        "open": "open: started, no stop event since",
+        "stopped": "stopped",
+        "unseen": "stopped, only watched: the sweeper asks once more",
+    }
+    assert not more
+    assert read_room(client, NAME, Room("661e", "nowhere")) == ([], False)
+
+
+def test_a_room_with_a_long_past_shows_its_open_task_though_its_name_comes_last(
+    client: Any, table: SegmentTable
+) -> None:
+    for number in range(20):
+        stop(table, Task(ROOM, f"audio-{number:02}"), T)
+    table.note_start(Task(ROOM, "video"), T)
+    items, more = read_room(client, NAME, ROOM, 5)
+    assert [item.task_id for item in items] == [*(f"audio-{number:02}" for number in range(5)), "video"]
+    assert more
+
+
+def test_the_oldest_open_tasks_are_listed_and_the_others_counted(client: Any, table: SegmentTable) -> None:
+    tasks = [Task(Room("661e", f"room-{number}"), "audio") for number in range(9)]
+    for number, task in enumerate(tasks):
+        table.note_start(task, T - (number * 7) % 9)
+    stop(table, tasks[4], T)
+    table.note_sighting(Task(ROOM, "unseen"), T)
+    stop(table, Task(ROOM, "unseen"), T + 1)
+    table.note_gone(ROOM, None, T)
+    table.note_room_end(Event(EventType.ROOM_ENDED, ROOM, T), T)
+    oldest, count = read_open_tasks(client, NAME, 2)
+    assert oldest == [OpenTask(T - 8, tasks[5]), OpenTask(T - 7, tasks[1])]
+    assert count == 8
+    assert len(read_open_tasks(client, NAME, 100)[0]) == 8
