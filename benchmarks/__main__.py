@@ -14,7 +14,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from benchmarks import functions, load, outage, sweeps
+from benchmarks import functions, load, outage, rooms, sweeps
 from benchmarks.charts import draw_cost, draw_drain
 from benchmarks.deployments import BOTH, Deployment, build_peer, product
 from benchmarks.environments import environments
@@ -31,6 +31,8 @@ RATES = (10, 50, 100)
 PACES = ((0.02, {"product": 2_000, "peer": 300}), (2.0, {"product": 500, "peer": 30}))
 START_UPS = 7
 LATE_STOPS = (1_000, 4_000)
+ENDS = (1, 10, 100, 10_000)
+PERMANENT_TASKS = 20_000
 MOST_MESSAGES = {"product": 100_000, "peer": 10_000}
 
 Load = Callable[[Deployment], Any]
@@ -47,11 +49,13 @@ LOADS: dict[str, Load] = {
 }
 # What the peer does not do.
 OUR_LOADS: dict[str, Load] = {
-    "room_ends": lambda deployment: load.room_ends(deployment, (1, 10, 100)),
+    "room_ends": lambda deployment: rooms.room_ends(deployment, ENDS, PERMANENT_TASKS),
+    "sessions": rooms.sessions,
     "late": lambda deployment: [load.late(deployment, stops) for stops in LATE_STOPS],
     "outage": outage.outage,
     "sweep": sweeps.sweeps,
     "sweep_gone": sweeps.sweep_gone,
+    "sweep_rejected": sweeps.sweep_rejected,
 }
 # The functions without SQS. One after the other: beside another a start takes longer, and not each by as much.
 ALONE: dict[str, Callable[[], Any]] = {

@@ -78,22 +78,14 @@ def per_million_slices(called: Mapping[str, float], served: Mapping[str, float] 
     }
 
 
-CHECKS_A_SESSION = 12  # of an hour, every five minutes
+LOOKS_AN_HOUR = 12  # every five minutes
 _SWEEPS_A_MONTH = 12 * 24 * 30
 
 
-def per_million_sessions(sweeps: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Price the sweeper's part of a million room sessions of an hour, whose ends are told.
-
-    Parameters
-    ----------
-    sweeps
-        What the sweeper spent on rooms that live and on those that told of their end, by what was swept.
-    """
-    alive, ended = sweeps["all alive"], sweeps["ends told"]
-    return _swept(
-        lambda name: _MILLION * (CHECKS_A_SESSION * alive[name] / alive["rooms"] + ended[name] / ended["rooms"])
-    )
+def per_million_room_hours(sweeps: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Price an hour of a million rooms that live, from what the sweeper spent on some of them."""
+    alive = sweeps["all alive"]
+    return _swept(lambda name: _MILLION * LOOKS_AN_HOUR * alive[name] / alive["rooms"])
 
 
 def standing_still(sweeps: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -20,7 +20,7 @@ import urllib3
 
 from sandbox.embedded_aws import EmbeddedAws, embedded_aws
 from sandbox.rtc_double import RtcDouble
-from sandbox.stack import ACCESS_KEY_ID, ROOT, SECRET_ACCESS_KEY, DeployError, sandbox
+from sandbox.stack import ACCESS_KEY_ID, APP_ID, ROOT, SECRET_ACCESS_KEY, DeployError, sandbox
 
 CONCURRENCY = 5
 PEER = Path(__file__).parent / "peer"
@@ -169,7 +169,7 @@ def product(answer_after_seconds: float, **parameters: str) -> Iterator[Deployme
     """Deploy the product, with `parameters` of its own if need be, and warm it up."""
     with (
         mock.patch.dict(os.environ, _RECORD_SIZE),
-        sandbox(_PARAMETERS | parameters, answer_after_seconds=answer_after_seconds) as box,
+        sandbox(_PARAMETERS | parameters, app_ids={APP_ID}, answer_after_seconds=answer_after_seconds) as box,
     ):
         yield _ready(
             Deployment(

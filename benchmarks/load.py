@@ -11,9 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from benchmarks.deployments import STALE_AFTER_SECONDS, Deployment, message
-from benchmarks.meters import Cost, measured, table_units, windows
+from benchmarks.meters import Cost, measured, windows
 from sandbox.metrics import percentile
-from sandbox.stack import wait_for
 
 Task = tuple[str, str, str]
 _COUNTED_STOPS = 100
@@ -87,32 +86,6 @@ def storm(deployment: Deployment, rooms: int, events_a_room: int) -> dict[str, A
     ]
     ends, costs = _let_loose(deployment, tasks, bodies, _SECONDS)
     return ends | costs
-
-
-def room_ends(deployment: Deployment, marks: Sequence[int]) -> list[dict[str, Any]]:
-    """Let one room be used again and again, each time with a new TaskId, and count what some of its ends cost."""
-    app_id, room_id = "661e", f"room-{next(_numbers)}"
-    found = []
-    deployment.rtc.forget()
-    with deployment.recorded():
-        for number in range(1, max(marks) + 1):
-            task = app_id, room_id, f"audio-{number}"
-            deployment.rtc.start_task(*task)
-            _serve_alone(deployment, message(*task, "SegmentStarted"))
-            before, began = len(deployment.rtc.requests), time.time()
-            _serve_alone(deployment, message(app_id, room_id))
-            if deployment.rtc.is_running(*task):
-                raise RuntimeError(f"end {number} of the room did not stop its task")
-            if number in marks:
-                writes, reads = table_units(deployment, began)
-                requests = len(deployment.rtc.requests) - before
-                found.append({"end": number, "api_requests": requests, "write_units": writes, "read_units": reads})
-    return found
-
-
-def _serve_alone(deployment: Deployment, body: str) -> None:
-    deployment.send([body])
-    wait_for(lambda: not sum(deployment.waiting()), "a message to be served")
 
 
 def late(deployment: Deployment, stops: int) -> dict[str, Any]:

@@ -14,19 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
-from botocore.httpsession import URLLib3Session
-
 from benchmarks.deployments import Deployment
-from sandbox.embedded_aws import REGION
+from benchmarks.table_units import TableUnits
 from sandbox.rtc_double import RtcDouble
 
 _BILLED = re.compile(r"Billed Duration: (\d+) ms")
 _BEAT_SECONDS = 0.005
-_LARGEST_ITEM_BYTES = 1024  # up to here a write costs one unit
-_READ_UNIT_BYTES = 4096
 
 
 @dataclass
@@ -58,6 +51,7 @@ def measured(deployment: Deployment, *, closely: bool) -> Iterator[Cost]:
     gc.disable()
     began, busy, clock = time.time(), _processor_seconds(), time.monotonic()
     late = _Lateness(deployment.rtc)
+    units = TableUnits(deployment) if closely else None
     try:
         with deployment.recorded() if closely else nullcontext():
             yield cost
@@ -67,8 +61,8 @@ def measured(deployment: Deployment, *, closely: bool) -> Iterator[Cost]:
     cost.seconds = time.monotonic() - clock
     cost.processors_busy = _busy_share(busy, _processor_seconds())
     cost.function_seconds, cost.invocations = function_seconds(deployment, began)
-    if closely:
-        cost.write_units, cost.read_units = table_units(deployment, began)
+    if units:
+        _, cost.write_units, cost.read_units = units.spent()
         cost.log_bytes = log_bytes(deployment, began)
 
 
@@ -116,106 +110,6 @@ def _log(deployment: Deployment, since: float, pattern: str) -> list[str]:
     if len(answer["events"]) >= 10_000:
         raise RuntimeError("there are more lines than one answer holds")
     return [event["message"] for event in answer["events"]]
-
-
-def table_units(deployment: Deployment, since: float) -> tuple[float, float]:
-    """Count the table's write units and read units, from the embedded AWS's record of all calls.
-
-    Every item is smaller than 1 KB, which is checked, so an item written is one write unit, also where the write's
-    condition fails, as DynamoDB charges it; an item read is one read unit, half of one without strong consistency. What
-    a write changes in the index comes on top. A page of the index is small, but counting all of it reads all of it.
-    """
-    writes = reads = 0.0
-    for event in _recorded(deployment, since):
-        name, parameters = event["EventName"], json.loads(event["CloudTrailEvent"])["requestParameters"]
-        if not _concerns(parameters, deployment.table_name):
-            continue
-        match name:
-            case "UpdateItem":
-                writes += 1 + _index_writes(parameters)
-            case "PutItem" | "DeleteItem":
-                writes += 1
-            case "BatchGetItem":
-                request = parameters["RequestItems"][deployment.table_name]
-                reads += len(request["Keys"]) * _read_unit(request)
-            case "Query" if parameters.get("Select") == "COUNT":
-                reads += _units_to_read_index(deployment, parameters["IndexName"])
-            case "GetItem" | "Query":
-                reads += _read_unit(parameters)
-            case _:
-                raise RuntimeError(f"nobody has said what a {name} costs")
-    _check_item_sizes(deployment)
-    return writes, reads
-
-
-def _concerns(parameters: dict[str, Any], table_name: str) -> bool:
-    return table_name in (parameters.get("TableName"), *parameters.get("RequestItems", ()))
-
-
-def _read_unit(request: dict[str, Any]) -> float:
-    return 1.0 if request.get("ConsistentRead") else 0.5
-
-
-def _index_writes(update: dict[str, Any]) -> int:
-    """Say what an update writes to the index of watched rooms: a room comes, goes, or goes and comes elsewhere.
-
-    Where a room is watched already, its coming is counted too much.
-    """
-    expression = update["UpdateExpression"]
-    if "#check_at" not in expression:
-        return 0
-    comes_or_goes = "if_not_exists(#check_at" in expression or "#check_at" in expression.partition("REMOVE ")[2]
-    return 1 if comes_or_goes else 2
-
-
-def _units_to_read_index(deployment: Deployment, index_name: str) -> float:
-    client = deployment.aws.client("dynamodb")
-    pages = client.get_paginator("scan").paginate(TableName=deployment.table_name, IndexName=index_name)
-    items = [item for page in pages for item in page["Items"]]
-    size = sum(len(name) + len(value) for item in items for name, typed in item.items() for value in typed.values())
-    return 0.5 * max(1, math.ceil(size / _READ_UNIT_BYTES))
-
-
-def _check_item_sizes(deployment: Deployment) -> None:
-    page = deployment.aws.client("dynamodb").scan(TableName=deployment.table_name, Limit=100)
-    largest = max((len(json.dumps(item)) for item in page["Items"]), default=0)
-    if largest > _LARGEST_ITEM_BYTES:
-        raise RuntimeError(f"an item of {largest} bytes costs more than one unit")
-
-
-def _recorded(deployment: Deployment, since: float) -> Iterator[dict[str, Any]]:
-    """Read the calls to DynamoDB since then, newest first. The embedded AWS gives 50 at a time and knows no pages."""
-    seen: set[str] = set()
-    until = math.inf
-    while True:
-        query = {
-            "LookupAttributes": [{"AttributeKey": "EventSource", "AttributeValue": "dynamodb.amazonaws.com"}],
-            "StartTime": since,
-        }
-        if until < math.inf:
-            query["EndTime"] = until
-        events = [event for event in _look_up(deployment, query) if event["EventId"] not in seen]
-        if not events:
-            return
-        yield from events
-        seen.update(event["EventId"] for event in events)
-        until = events[-1]["EventTime"]
-
-
-def _look_up(deployment: Deployment, query: dict[str, Any]) -> list[dict[str, Any]]:
-    # boto3 would round the times to seconds.
-    headers = {
-        "X-Amz-Target": "com.amazonaws.cloudtrail.v20131101.CloudTrail_20131101.LookupEvents",
-        "Content-Type": "application/x-amz-json-1.1",
-    }
-    request = AWSRequest("POST", deployment.aws.endpoint + "/", headers, json.dumps(query))
-    SigV4Auth(Credentials("test", "test"), "cloudtrail", REGION).add_auth(request)
-    trust: Any = str(deployment.aws.ca_bundle)
-    answer = URLLib3Session(verify=trust).send(request.prepare())
-    if answer.status_code != 200:
-        raise RuntimeError(f"the embedded AWS did not tell its calls: {answer.text}")
-    events: list[dict[str, Any]] = json.loads(answer.content)["Events"]
-    return events
 
 
 def windows(times: Sequence[float], step_seconds: float = 0.1) -> list[tuple[float, int]]:

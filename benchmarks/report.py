@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.costs import CHECKS_A_SESSION, per_million, per_million_sessions, per_million_slices, standing_still
+from benchmarks.costs import LOOKS_AN_HOUR, per_million, per_million_room_hours, per_million_slices, standing_still
 
 Results = dict[str, Any]
 Row = tuple[str, Callable[[Results], float], str]
@@ -207,9 +207,33 @@ def _slices(load: Results) -> Iterator[Table]:
 
 
 def _room_ends(load: Results) -> Iterator[Table]:
-    table = _table("Ends of one room, each with a new TaskId (asked: flat)", "the end", "requests", "writes", "reads")
+    found = load["product"]
+    columns = {"requests to the API": "api_requests", "to the table": "table_requests"} | _UNITS
+    table = _table("Ends of one room, each with a new TaskId (asked: flat)", "the end", *columns)
+    for run in found["ends"]:
+        table.add_row(number(run["end"]), *(number(run[key]) for key in columns.values()))
+    yield table
+    permanent = found["permanent"]
+    table = _table(
+        f"A permanent room after {permanent['tasks']:,} tasks that were stopped by name; its own item has "
+        f"{permanent['room_item_bytes']:,} bytes (asked: < 1,024)",
+        *("", *columns),
+    )
+    for name in ("a start", "its stop by name", "the room's end"):
+        table.add_row(name, *(number(permanent[name][key]) for key in columns.values()))
+    yield table
+
+
+_UNITS = {"write units": "write_units", "read units": "read_units"}
+
+
+def _sessions(load: Results) -> Iterator[Table]:
+    columns = _UNITS | {f"of three sweeps, {name}": f"swept_{key}" for name, key in _UNITS.items()}
+    table = _table(
+        "A room's session that ends twice (asked: told at most 8 write units, however many slices)", "", *columns
+    )
     for run in load["product"]:
-        table.add_row(*(number(run[key]) for key in ("end", "api_requests", "write_units", "read_units")))
+        table.add_row(run["session"], *(number(run[key]) for key in columns.values()))
     yield table
 
 
@@ -260,8 +284,8 @@ _SWEPT = (
     ("messages sent", "messages", "as many as are gone"),
     ("stops", "stops", "as many as are gone"),
     ("still running of what is gone", "still_running", "0"),
-    ("write units, the index's and those of the stops included", "write_units", ""),
-    ("read units", "read_units", ""),
+    ("write units, the indexes' and those of the stops included", "write_units", "all alive: <= 100"),
+    ("read units", "read_units", "all alive: <= 200"),
     ("bytes of log", "log_bytes", ""),
     ("the API double late by at most, ms", "double_late_ms", ""),
 )
@@ -270,13 +294,27 @@ _SWEPT = (
 def _sweep(load: Results) -> Iterator[Table]:
     yield from _sweep_gone(load)
     prices = {
-        f"a million room sessions, looked at {CHECKS_A_SESSION} times": per_million_sessions(load["product"]),
+        f"a million room hours, looked at {LOOKS_AN_HOUR} times each": per_million_room_hours(load["product"]),
         "standing still, a month": standing_still(load["product"]),
     }
-    table = _table("What the sweeper costs on AWS, US dollars", "", *prices)
+    table = _table("What the sweeper costs on AWS, US dollars (asked: a million room hours <= 5)", "", *prices)
     for label in next(iter(prices.values())):
         table.add_row(label, *(f"{price[label]:.2f}" for price in prices.values()))
     table.add_row("together, at most", *(f"{sum(price.values()):.2f}" for price in prices.values()))
+    yield table
+
+
+def _sweep_rejected(load: Results) -> Iterator[Table]:
+    run = load["product"]
+    table = _table(f"{run['rejected']:,} rooms of a deleted app before {run['healthy']} others", "", "", "asked")
+    for label, key, asked in (
+        ("rounds", "sweeps", ""),
+        ("the longest, seconds", "longest_seconds", ""),
+        ("questions about each of the others, at least", "asked_at_least", "one each round"),
+        ("longest time between two of them, seconds", "longest_gap_seconds", "a round and a sweep's start"),
+        ("most questions in any second", "busiest_second", "<= 30"),
+    ):
+        table.add_row(label, number(run[key]), asked)
     yield table
 
 
@@ -318,8 +356,10 @@ _TABLES: dict[str, Callable[[Any], Iterator[Table]]] = {
     "start_up": _start_up,
     "slices": _slices,
     "room_ends": _room_ends,
+    "sessions": _sessions,
     "late": _late,
     "outage": _outage,
     "sweep": _sweep,
     "sweep_gone": _sweep_gone,
+    "sweep_rejected": _sweep_rejected,
 }

@@ -1,4 +1,4 @@
-"""The sweeper: what it takes to look at thousands of rooms, whether they live, are gone, or have told of their end."""
+"""The sweeper: what it takes to look at thousands of rooms, whether they live, are gone, or are rejected."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from benchmarks.deployments import Deployment, message
@@ -16,7 +17,8 @@ from sandbox.stack import let_a_minute_pass, resource
 
 ROOMS = 5_000
 GONE = 0.05
-_TOLD_ROOMS = 500
+REJECTED, HEALTHY = 2_000, 200
+_ROUNDS = 3
 _IDLE_SWEEPS = 20
 _MOST_SWEEPS = 5
 _SWEEP_SECONDS = 300.0  # the function's own time-out
@@ -26,36 +28,53 @@ _SPENT = ("function_seconds", "invocations", "write_units", "read_units", "log_b
 
 
 def sweeps(deployment: Deployment) -> dict[str, dict[str, Any]]:
-    """Sweep where nothing is watched, where rooms have told of their end, and where all rooms live."""
-    sweeper = _sweeper(deployment)
-    with _unscheduled(deployment):
-        idle = _sweep(sweeper, [], sweeps=_IDLE_SWEEPS)
-        told = _watched(deployment, _TOLD_ROOMS)
-        deployment.send([message(*task) for task in told])
-        _settle(deployment)
-        deployment.rtc.forget()
-        ended = _sweep(sweeper, told)
-        return {"nothing watched": idle, "ends told": ended, "all alive": _sweep(sweeper, _watched(deployment, ROOMS))}
+    """Sweep where nothing is watched, and where all rooms live."""
+    watching = sweeper(deployment)
+    with unscheduled(deployment):
+        idle = sweep(watching, [], sweeps=_IDLE_SWEEPS)
+        return {"nothing watched": idle, "all alive": sweep(watching, _watched(deployment, ROOMS))}
 
 
 def sweep_gone(deployment: Deployment) -> dict[str, dict[str, Any]]:
     """Sweep where some rooms are gone, of which nobody told, until their tasks are stopped."""
-    sweeper = _sweeper(deployment)
-    with _unscheduled(deployment):
+    watching = sweeper(deployment)
+    with unscheduled(deployment):
         tasks = _watched(deployment, ROOMS)
         gone = tasks[:: round(1 / GONE)]
         for app_id, room_id, _ in gone:
             deployment.rtc.close_room(app_id, room_id)
-        return {f"{100 * GONE:.0f} % gone": _sweep(sweeper, tasks, gone)}
+        return {f"{100 * GONE:.0f} % gone": sweep(watching, tasks, gone)}
 
 
-def _sweeper(deployment: Deployment) -> Deployment:
+def sweep_rejected(deployment: Deployment) -> dict[str, Any]:
+    """Sweep rounds in which the rooms of a deleted app come before the others, and see when those are asked about."""
+    # The index goes by names, so all rooms of this app are asked about before the first of the others.
+    rejected = [("0-deleted", f"room-{number}", "audio") for number in range(REJECTED)]
+    deployment.send([message(*task, "SegmentStarted") for task in rejected])
+    settle(deployment)
+    with unscheduled(deployment):
+        healthy = _watched(deployment, HEALTHY)
+        found = sweep(sweeper(deployment), [*rejected, *healthy], sweeps=_ROUNDS)
+    asked = {task[1]: list[float]() for task in healthy}
+    for request in deployment.rtc.requests:
+        if request.task[0] == healthy[0][0]:
+            asked[request.task[1]].append(request.received_at)
+    gaps = [later - earlier for times in asked.values() for earlier, later in pairwise(times)]
+    return found | {
+        "rejected": REJECTED,
+        "healthy": HEALTHY,
+        "asked_at_least": min(map(len, asked.values())),
+        "longest_gap_seconds": max(gaps, default=0.0),
+    }
+
+
+def sweeper(deployment: Deployment) -> Deployment:
     """Give the deployment as seen from the sweeper: its log and its time are those that are measured."""
     return replace(deployment, function_name=resource(deployment.aws, "SweepRoomsFunction"))
 
 
 @contextlib.contextmanager
-def _unscheduled(deployment: Deployment) -> Iterator[None]:
+def unscheduled(deployment: Deployment) -> Iterator[None]:
     """Keep the schedule from sweeping, too."""
     client, rule = deployment.aws.client("events"), resource(deployment.aws, "SweepSchedule").rpartition("/")[2]
     client.disable_rule(Name=rule)
@@ -67,23 +86,23 @@ def _watched(deployment: Deployment, rooms: int) -> list[Task]:
     """Let tasks run, each in a room of its own, and tell of their starts."""
     tasks = running_tasks(deployment, rooms)
     deployment.send([message(*task, "SegmentStarted") for task in tasks])
-    _settle(deployment)
+    settle(deployment)
     return tasks
 
 
-def _settle(deployment: Deployment) -> None:
+def settle(deployment: Deployment) -> None:
+    """Wait until every message is served."""
     if not deployment.settle(120, quiet_seconds=120):
         raise RuntimeError(f"{sum(deployment.waiting())} messages are left")
 
 
-def _sweep(sweeper: Deployment, tasks: Sequence[Task], gone: Sequence[Task] = (), *, sweeps: int = 1) -> dict[str, Any]:
+def sweep(sweeper: Deployment, tasks: Sequence[Task], gone: Sequence[Task] = (), *, sweeps: int = 1) -> dict[str, Any]:
     """Sweep so often, and then until the tasks of the rooms that are gone are stopped."""
     began, runs = time.time(), list[Cost]()
     while len(runs) < sweeps or (running(sweeper, gone) and len(runs) < _MOST_SWEEPS):
-        _let_a_minute_pass(sweeper, gone if runs else tasks)
+        let_rooms_wait(sweeper, gone)
         with measured(sweeper, closely=True) as cost:
-            _invoke(sweeper)
-            _settle(sweeper)
+            sweep_once(sweeper)
         runs.append(cost)
     requests = sweeper.rtc.requests
     return {
@@ -101,19 +120,19 @@ def _sweep(sweeper: Deployment, tasks: Sequence[Task], gone: Sequence[Task] = ()
     }
 
 
-def _let_a_minute_pass(deployment: Deployment, tasks: Sequence[Task]) -> None:
-    """Let so much time pass that the rooms are to be looked at."""
+def let_rooms_wait(deployment: Deployment, tasks: Sequence[Task]) -> None:
+    """Let so much time pass that a room that was found gone may be found gone again."""
     client = deployment.aws.client("dynamodb")
-
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda task: let_a_minute_pass(client, deployment.table_name, task[0], task[1]), tasks))
 
 
-def _invoke(sweeper: Deployment) -> None:
-    """Sweep once, as the schedule does."""
+def sweep_once(sweeper: Deployment) -> None:
+    """Sweep as the schedule does, and let the events that come of it be served."""
     began = time.time()
     sweeper.aws.client("lambda").invoke(FunctionName=sweeper.function_name, InvocationType="Event", Payload=b"{}")
     while not function_seconds(sweeper, began)[1]:
         if time.time() > began + _SWEEP_SECONDS:
             raise TimeoutError("a sweep does not end")
         time.sleep(_POLL_SECONDS)
+    settle(sweeper)

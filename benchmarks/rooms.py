@@ -1,0 +1,180 @@
+"""Rooms over their lives: what an end costs after a long past, and what a session costs, told and untold."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from benchmarks.deployments import Deployment, message
+from benchmarks.load import Task, running
+from benchmarks.sweeps import let_rooms_wait, settle, sweep_once, sweeper, unscheduled
+from benchmarks.table_units import TableUnits
+from sandbox.stack import APP_ID, wait_for
+from segments import events, ledger
+from segments.rules import Outcome, Record
+
+SESSIONS = 50
+_SLICES = 20
+_SWEEPS = 3  # a room is found gone, found gone again, and left
+_RETENTION_SECONDS = 604_800
+_MINUTE_MS = 60_000
+_DAY_MS = 86_400_000
+
+Spending = dict[str, float]
+
+
+def room_ends(deployment: Deployment, marks: Sequence[int], permanent: int) -> dict[str, Any]:
+    """Count what the ends of one room cost, each with a new TaskId, and what stops by name do in a permanent room.
+
+    What the rooms did before is left in the table by the functions' own module.
+    """
+    deployment.rtc.forget()
+    return {
+        "ends": [{"end": mark, **spent} for mark, spent in _ends(deployment, marks)],
+        "permanent": {"tasks": permanent, **_permanent(deployment, permanent)},
+    }
+
+
+def _ends(deployment: Deployment, marks: Sequence[int]) -> Iterator[tuple[int, Spending]]:
+    past = _Past(deployment, "many-ends")
+    for mark in marks:
+        past.leave(mark - 1, room_ends=True)
+        task = APP_ID, past.room_id, f"audio-{mark}"
+        deployment.rtc.start_task(*task)
+        _serve_alone(deployment, message(*task, "SegmentStarted"))
+        with _counted(deployment) as spent:
+            _serve_alone(deployment, message(*task[:2]))
+        if deployment.rtc.is_running(*task):
+            raise RuntimeError(f"end {mark} of the room did not stop its task")
+        past.length = mark
+        yield mark, spent
+
+
+def _permanent(deployment: Deployment, tasks: int) -> dict[str, Any]:
+    past = _Past(deployment, "permanent")
+    past.leave(tasks, room_ends=False)
+    task = APP_ID, past.room_id, "audio"
+    deployment.rtc.start_task(*task)
+    found: dict[str, Any] = {}
+    for name, body in (
+        ("a start", message(*task, "SegmentStarted")),
+        ("its stop by name", message(*task, "ModerationViolation")),
+        ("the room's end", message(*task[:2])),
+    ):
+        with _counted(deployment) as found[name]:
+            _serve_alone(deployment, body)
+    if deployment.rtc.is_running(*task):
+        raise RuntimeError("the task of the permanent room was not stopped")
+    return found | {"room_item_bytes": past.room_item_bytes()}
+
+
+class _Past:
+    """What a room did before: sessions with a TaskId of their own each, told, and stopped.
+
+    Parameters
+    ----------
+    length
+        How many sessions it had.
+    """
+
+    def __init__(self, deployment: Deployment, room_id: str) -> None:
+        self.room_id = room_id
+        self.length = 0
+        self._room = events.Room(APP_ID, room_id)
+        self._client = deployment.aws.client("dynamodb")
+        self._table_name = deployment.table_name
+        self._table = ledger.SegmentTable(self._client, deployment.table_name, _RETENTION_SECONDS, sweeps=True)
+        self._began_ms = round(1000 * time.time()) - _DAY_MS
+
+    def leave(self, length: int, *, room_ends: bool) -> None:
+        """Let the room have had so many sessions, stopped by its ends or by name."""
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(self._session, range(self.length + 1, length + 1)))
+        if room_ends and length > self.length:
+            self._table.note_room_end(self._end(self._began_ms + length), self._began_ms)
+        self.length = length
+
+    def _session(self, number: int) -> None:
+        task, began_ms = events.Task(self._room, f"audio-{number}"), self._began_ms + number
+        self._table.note_start(task, began_ms)
+        known = Record(started_at_ms=began_ms, open_since_ms=began_ms, watch=ledger.WATCHED)
+        self._table.note_stop(task, known, self._end(began_ms), Outcome.STOPPED, "request", began_ms)
+
+    def _end(self, time_ms: int) -> events.Event:
+        return events.Event(events.EventType.ROOM_ENDED, self._room, time_ms)
+
+    def room_item_bytes(self) -> int:
+        """Measure the room's own item, as JSON, which is longer than what the table keeps."""
+        key = {"room": {"S": f"{APP_ID}#{self.room_id}"}, "task_id": {"S": ledger.ROOM_ITEM}}
+        item = self._client.get_item(TableName=self._table_name, Key=key, ConsistentRead=True)["Item"]
+        return len(str(item))
+
+
+def sessions(deployment: Deployment) -> list[dict[str, Any]]:
+    """Count what a room's session costs that ends twice, by how it is known; each figure is a session's share."""
+    with unscheduled(deployment):
+        return [
+            {"session": name, **_sessions(deployment, number, *how)}
+            for number, (name, how) in enumerate(
+                (
+                    ("start told, no slices", (True, 0)),
+                    (f"start told, {_SLICES} slices", (True, _SLICES)),
+                    (f"untold, {_SLICES} slices", (False, _SLICES)),
+                )
+            )
+        ]
+
+
+def _sessions(deployment: Deployment, kind: int, told: bool, slices: int) -> dict[str, Any]:
+    tasks: list[Task] = [(APP_ID, f"session-{kind}-{number}", "audio") for number in range(SESSIONS)]
+    deployment.rtc.forget()
+    for task in tasks:
+        deployment.rtc.start_task(*task, start_time_ms=round(1000 * time.time()) - _MINUTE_MS)
+
+    def send(event_type: str, *, named: bool = True) -> None:
+        deployment.send(
+            [message(app_id, room_id, task_id if named else "", event_type) for app_id, room_id, task_id in tasks]
+        )
+        settle(deployment)
+
+    with _counted(deployment) as spent:
+        if told:
+            send("SegmentStarted")
+        for _ in range(slices):
+            send("SegmentRealTimeData")
+        for event_type in ("RoomDestroy", "RoomEnded"):
+            send(event_type, named=False)
+    if running(deployment, tasks):
+        raise RuntimeError(f"{running(deployment, tasks)} sessions go on")
+    for app_id, room_id, _ in tasks:
+        deployment.rtc.close_room(app_id, room_id)
+    sweeps = [_sweep_after_a_minute(deployment, tasks) for _ in range(_SWEEPS)]
+    return {
+        **{name: value / SESSIONS for name, value in spent.items()},
+        **{f"swept_{name}": sum(swept[name] for swept in sweeps) / SESSIONS for name in spent},
+    }
+
+
+def _sweep_after_a_minute(deployment: Deployment, tasks: Sequence[Task]) -> Spending:
+    let_rooms_wait(deployment, tasks)
+    with _counted(deployment) as spent:
+        sweep_once(sweeper(deployment))
+    return spent
+
+
+@contextmanager
+def _counted(deployment: Deployment) -> Iterator[Spending]:
+    """Count the requests to the API and to the table, and the table's units; filled in when the block ends."""
+    spent: Spending = {}
+    before, units = len(deployment.rtc.requests), TableUnits(deployment)
+    with deployment.recorded():
+        yield spent
+    spent.update(api_requests=len(deployment.rtc.requests) - before, **units.spent()._asdict())
+
+
+def _serve_alone(deployment: Deployment, body: str) -> None:
+    deployment.send([body])
+    wait_for(lambda: not sum(deployment.waiting()), "a message to be served")

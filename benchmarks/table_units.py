@@ -1,0 +1,195 @@
+"""What the table charges: write and read units as DynamoDB counts them, from all that the embedded AWS has seen."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from botocore.httpsession import URLLib3Session
+
+from benchmarks.deployments import Deployment
+from sandbox.embedded_aws import REGION
+
+_WRITE_UNIT_BYTES = 1024
+_READ_UNIT_BYTES = 4096
+
+Item = Mapping[str, Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class _Index:
+    """An index of the table: its keys, and the attributes that it holds; None: all."""
+
+    keys: frozenset[str]
+    projected: frozenset[str] | None
+
+    def entry(self, item: Item) -> Item | None:
+        """Give what the index holds of an item; None if the item is not in it."""
+        if not item.keys() >= self.keys:
+            return None
+        return {name: value for name, value in item.items() if self.projected is None or name in self.projected}
+
+    def writes(self, before: Item, after: Item) -> int:
+        """Count what a change of an item writes: an entry comes, goes or changes; a new key is both."""
+        old, new = self.entry(before), self.entry(after)
+        if old == new:
+            return 0
+        if old is None or new is None or all(old[key] == new[key] for key in self.keys):
+            return 1
+        return 2
+
+
+class Spent(NamedTuple):
+    """What the table was asked for."""
+
+    table_requests: int
+    write_units: float
+    read_units: float
+
+
+class TableUnits:
+    """Counts what a deployment's table charges from now on. Its calls must be recorded meanwhile.
+
+    A write costs a unit, also if its condition fails, and what it changes in each index on top, as the table's stream
+    shows it. Every item is at most 1 KB, which is checked. A read is charged by the size of what it gives. To know that
+    of a query, it is made once more when all is over.
+    """
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        self._dynamodb = deployment.aws.client("dynamodb")
+        table = self._dynamodb.describe_table(TableName=deployment.table_name)["Table"]
+        keys = {key["AttributeName"] for key in table["KeySchema"]}
+        self._indexes = [
+            _index(index, keys)
+            for scope in ("LocalSecondaryIndexes", "GlobalSecondaryIndexes")
+            for index in table.get(scope, ())
+        ]
+        self._changes = _Changes(deployment, table) if self._indexes else None
+        self._since = time.time()
+
+    def spent(self) -> Spent:
+        """Return what was asked for since then."""
+        changes = list(self._changes.read()) if self._changes else []
+        writes = sum(index.writes(*change) for index in self._indexes for change in changes)
+        reads = 0.0
+        calls = list(self._calls())
+        for name, request in calls:
+            if name in ("UpdateItem", "PutItem", "DeleteItem"):
+                writes += 1
+            else:
+                reads += self._read_units(name, request)
+        largest = max((_size(after) for _, after in changes), default=0)
+        if largest > _WRITE_UNIT_BYTES:
+            raise RuntimeError(f"an item of {largest} bytes costs more than one unit")
+        return Spent(len(calls), float(writes), reads)
+
+    def _calls(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        for event in _recorded(self._deployment, self._since):
+            request = json.loads(event["CloudTrailEvent"])["requestParameters"]
+            if self._deployment.table_name in (request.get("TableName"), *request.get("RequestItems", ())):
+                yield event["EventName"], request
+
+    def _read_units(self, name: str, request: dict[str, Any]) -> float:
+        match name:
+            case "BatchGetItem":
+                keys = request["RequestItems"][self._deployment.table_name]
+                return len(keys["Keys"]) * _a_read(keys)
+            case "GetItem":
+                return _a_read(request)
+            case "Query":
+                given = self._dynamodb.query(**request)["Items"]
+                return _a_read(request) * max(1, math.ceil(sum(map(_size, given)) / _READ_UNIT_BYTES))
+            case _:
+                raise RuntimeError(f"nobody has said what a {name} costs")
+
+
+class _Changes:
+    """The changes of a table's items from now on, from its stream."""
+
+    def __init__(self, deployment: Deployment, table: Mapping[str, Any]) -> None:
+        arn = table.get("LatestStreamArn")
+        if arn is None:
+            enabled = deployment.aws.client("dynamodb").update_table(
+                TableName=deployment.table_name,
+                StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"},
+            )
+            arn = enabled["TableDescription"]["LatestStreamArn"]
+        self._streams = deployment.aws.client("dynamodbstreams")
+        (shard,) = self._streams.describe_stream(StreamArn=arn)["StreamDescription"]["Shards"]
+        self._iterator = self._streams.get_shard_iterator(
+            StreamArn=arn, ShardId=shard["ShardId"], ShardIteratorType="LATEST"
+        )["ShardIterator"]
+
+    def read(self) -> Iterator[tuple[Item, Item]]:
+        """Give each item that was changed, before and after."""
+        while True:
+            answer = self._streams.get_records(ShardIterator=self._iterator)
+            self._iterator = answer["NextShardIterator"]
+            if not answer["Records"]:
+                return
+            for record in answer["Records"]:
+                change = record["dynamodb"]
+                yield change.get("OldImage", {}), change.get("NewImage", {})
+
+
+def _index(description: Mapping[str, Any], table_keys: set[str]) -> _Index:
+    keys = {key["AttributeName"] for key in description["KeySchema"]}
+    projection = description["Projection"]
+    is_all = projection["ProjectionType"] == "ALL"
+    named = {*keys, *table_keys, *projection.get("NonKeyAttributes", ())}
+    return _Index(frozenset(keys), None if is_all else frozenset(named))
+
+
+def _a_read(request: Mapping[str, Any]) -> float:
+    return 1.0 if request.get("ConsistentRead") else 0.5
+
+
+def _size(item: Item) -> int:
+    """Count an item's bytes as DynamoDB does: names and values, two digits a byte."""
+    return sum(
+        len(name) + (len(value["N"]) // 2 + 2 if "N" in value else sum(len(text.encode()) for text in value.values()))
+        for name, value in item.items()
+    )
+
+
+def _recorded(deployment: Deployment, since: float) -> Iterator[dict[str, Any]]:
+    """Read the calls to DynamoDB since then, newest first. The embedded AWS gives 50 at a time and knows no pages."""
+    seen: set[str] = set()
+    until = math.inf
+    while True:
+        query = {
+            "LookupAttributes": [{"AttributeKey": "EventSource", "AttributeValue": "dynamodb.amazonaws.com"}],
+            "StartTime": since,
+        }
+        if until < math.inf:
+            query["EndTime"] = until
+        events = [event for event in _look_up(deployment, query) if event["EventId"] not in seen]
+        if not events:
+            return
+        yield from events
+        seen.update(event["EventId"] for event in events)
+        until = events[-1]["EventTime"]
+
+
+def _look_up(deployment: Deployment, query: dict[str, Any]) -> list[dict[str, Any]]:
+    # boto3 would round the times to seconds.
+    headers = {
+        "X-Amz-Target": "com.amazonaws.cloudtrail.v20131101.CloudTrail_20131101.LookupEvents",
+        "Content-Type": "application/x-amz-json-1.1",
+    }
+    request = AWSRequest("POST", deployment.aws.endpoint + "/", headers, json.dumps(query))
+    SigV4Auth(Credentials("test", "test"), "cloudtrail", REGION).add_auth(request)
+    trust: Any = str(deployment.aws.ca_bundle)
+    answer = URLLib3Session(verify=trust).send(request.prepare())
+    if answer.status_code != 200:
+        raise RuntimeError(f"the embedded AWS did not tell its calls: {answer.text}")
+    events: list[dict[str, Any]] = json.loads(answer.content)["Events"]
+    return events
