@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from random import Random
 from typing import Any
 
 from sandbox.faults import INTERNAL_ERROR, QPS_OVER_LIMIT, RAW_BODIES, SERVICE_UNAVAILABLE, Fault
-from sandbox.stack import Sandbox
+from sandbox.stack import Sandbox, wait_for
 from tests.e2e.observer import APP_ID, Observer
 from tests.faults.aws_faults import AwsFaults
 from tests.faults.stories import Task
@@ -104,6 +105,21 @@ def _table(*rules: dict[str, Any]) -> Any:
     return happen
 
 
+def _for_sweeper(happen: Any) -> Any:
+    """Let what happens to calls of AWS happen to those of the sweeper."""
+
+    @contextlib.contextmanager
+    def happen_to_sweeper(scene: Scene) -> Iterator[Count]:
+        scene.observer.renew_function("SweepRoomsFunction", AWS_ENDPOINT_URL=scene.proxy.url)
+        try:
+            with happen(scene) as count:
+                yield count
+        finally:
+            scene.observer.renew_function("SweepRoomsFunction", AWS_ENDPOINT_URL=scene.box.aws.endpoint)
+
+    return happen_to_sweeper
+
+
 def _without_permission(sid: str, is_sign: Callable[[Line], bool]) -> Any:
     """Take a statement out of the function's role."""
 
@@ -143,6 +159,16 @@ def _odd_answers_about_rooms(scene: Scene) -> Iterator[Count]:
         return sum(min(times, asked.count(room_id)) for room_id, times in planned.items())
 
     yield count
+
+
+@contextlib.contextmanager
+def _foreign_app(scene: Scene) -> Iterator[Count]:
+    # The sweeper goes by names, so all of these come before the rooms of the stories. They stay in the table.
+    rooms = [f"room-{number}" for number in range(FOREIGN_ROOMS)]
+    started = {"EventType": "SegmentStarted", "AppId": FOREIGN_APP_ID, "TaskId": "audio"}
+    scene.box.send([json.dumps({**started, "RoomId": room_id}) for room_id in rooms])
+    wait_for(lambda: not scene.box.undone(), "the foreign app's starts to be served")
+    yield lambda _: sum(request.task[0] == FOREIGN_APP_ID for request in scene.box.rtc.requests)
 
 
 @contextlib.contextmanager
@@ -188,6 +214,18 @@ _GARBAGE = _raw(*(name for name in RAW_BODIES if "html" not in name and name != 
 _ODD = [*_GARBAGE, *_raw("html", "html_ok", "half_body", "drop"), INTERNAL_ERROR, SERVICE_UNAVAILABLE, QPS_OVER_LIMIT]
 
 _REFUSED = "dead letter not sent"
+
+# AWS refuses a write of the table that a throttled index cannot follow: here, of those that open or close a task.
+_INDEX_THROTTLED = _table(
+    *(
+        {"operation": operation, "body": touches, "error": {"code": "ThrottlingException"}, "probability": 0.6}
+        for operation, touches in (
+            ("UpdateItem", "contains(UpdateExpression, '#watch')"),
+            ("Query", "IndexName == 'WatchedTasks'"),
+        )
+    )
+)
+FOREIGN_APP_ID, FOREIGN_ROOMS = "0-foreign", 300
 
 KINDS = (
     Kind("worker killed", _killed, seconds=20, dies=True),
@@ -241,4 +279,13 @@ KINDS = (
     ),
     Kind("sweeper killed", happen_to_sweeps=_sweeper_killed, ends_are_lost=True),
     Kind("rooms: odd answers", happen_to_sweeps=_odd_answers_about_rooms, ends_are_lost=True),
+    Kind(
+        "index: throttled",
+        _INDEX_THROTTLED,
+        _for_sweeper(_INDEX_THROTTLED),
+        seconds=20,
+        through_proxy=True,
+        ends_are_lost=True,
+    ),
+    Kind("rooms: a foreign app", happen_to_sweeps=_foreign_app, ends_are_lost=True),
 )
