@@ -24,6 +24,33 @@ RawKind = Literal[
 FaultKind = Literal["error", "delay", "drop", "drop_after", RawKind]
 
 
+# The HTTP status, as far as a page gives one (6396/70462, and those of sister products), and the gateway's number.
+DOCUMENTED: dict[str, tuple[int, int | None]] = {
+    "LackPolicy": (403, 100012),
+    "LackProjectPolicy": (403, None),
+    "InvalidAuthorization": (400, 100024),
+    "InvalidCredential": (400, 100025),
+    "InvalidAccessKey": (401, 100009),
+    "SignatureDoesNotMatch": (401, 100010),
+    "InvalidSecretToken": (401, 100026),
+    "AccessDenied": (403, 100013),
+    "AccessDenied.NoPermissionForApp": (403, None),
+    "AccessDenied.ServiceNotEnabled": (403, None),
+    "AccessDenied.RecordNotEnabled": (403, None),
+    "OperationDenied.ServiceOverdue": (403, None),
+    "AccountOverdueError": (403, None),
+    "AccountFlowLimitExceeded": (429, None),
+    "FlowLimitExceeded.QPSOverLimit": (429, None),
+    "FlowLimitExceeded.TaskNumberOverLimit": (400, None),
+    "ServiceNotFound": (404, 100007),
+    "InvalidActionOrVersion": (404, 100008),
+    "InvalidTimestamp": (400, 100006),
+    "InvalidParameter.NotExistAppId": (400, None),
+    "InternalError": (500, None),
+    "ServiceUnavailable": (503, None),
+}
+
+
 @dataclass(frozen=True)
 class Fault:
     """A way to fail. Only `delay` and `drop_after` do what was asked before they trouble the client.
@@ -35,9 +62,10 @@ class Fault:
         is closed without an answer, `drop_after`: the same once the task was stopped. The others are raw bodies:
         `html` is a gateway's error page, with `half_body` the connection closes in the middle.
     status
-        HTTP status of `error` (default 500), `html` (502) and the other raw bodies (200).
+        HTTP status of `error` (by default the documented one of its code, or 500), `html` (502) and the other raw
+        bodies (200).
     code, code_n, message
-        `ResponseMetadata.Error` of `error`.
+        `ResponseMetadata.Error` of `error`; the number, too, is by default the documented one.
     delay_seconds
         How long the answer, or the end of the connection, is held back; with every kind.
     """
@@ -60,13 +88,21 @@ class Fault:
     @property
     def http_status(self) -> int:
         """`status`, or what it is by default."""
-        return self.status or {"error": 500, "html": 502}.get(self.kind, 200)
+        if self.kind == "error":
+            return self.status or DOCUMENTED.get(self.code, (500, None))[0]
+        return self.status or (502 if self.kind == "html" else 200)
+
+    @property
+    def number(self) -> int | None:
+        """`code_n`, or the documented one where the status is not set."""
+        return self.code_n if self.status or self.code_n else DOCUMENTED.get(self.code, (500, None))[1]
 
 
-INTERNAL_ERROR = Fault("error", status=500, code="InternalError")
-SERVICE_UNAVAILABLE = Fault("error", status=503, code="ServiceUnavailable")
-QPS_OVER_LIMIT = Fault("error", status=429, code="FlowLimitExceeded.QPSOverLimit")
-
+INTERNAL_ERROR = Fault("error", code="InternalError")
+SERVICE_UNAVAILABLE = Fault("error", code="ServiceUnavailable")
+QPS_OVER_LIMIT = Fault("error", code="FlowLimitExceeded.QPSOverLimit")
+LACK_POLICY = Fault("error", code="LackPolicy")
+FOREIGN_APP = Fault("error", code="AccessDenied.NoPermissionForApp")
 
 METADATA = b"<metadata>"  # stands for the ResponseMetadata of the request at hand
 

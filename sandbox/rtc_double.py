@@ -237,7 +237,7 @@ class RtcDouble:
     def _fault(self, request: ApiRequest, fault: Fault) -> _Answer:
         match fault.kind:
             case "error":
-                return self._answer(request, Refusal(fault.code, fault.message, fault.code_n, fault.http_status))
+                return self._answer(request, Refusal(fault.code, fault.message, fault.number, fault.http_status))
             case "delay":
                 return self._answer(request, self._perform(request))
             case "drop_after":

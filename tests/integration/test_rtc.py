@@ -15,9 +15,10 @@ from uuid import uuid4
 
 import pytest
 
-from sandbox.faults import Fault, FaultKind
+from sandbox.faults import DOCUMENTED, Fault, FaultKind
 from sandbox.rtc_double import RtcDouble
 from sandbox.rtc_gateway import ApiRequest
+from segments.answers import BECOMES, row_of
 from segments.credentials import Credentials
 from segments.errors import (
     ConnectionLost,
@@ -388,6 +389,15 @@ class TestErrorTable:
         error = refusal(lambda: call(api))
         request = only_request(double)  # and no silent retry
         assert (type(error), error.code, error.request_id) == (kind, code, request.request_id)
+
+    @pytest.mark.parametrize("code", DOCUMENTED)
+    def test_an_error_with_its_documented_status_and_number_is_in_the_table(
+        self, double: RtcDouble, api: RtcApi, call: Call, code: str
+    ) -> None:
+        double.fail(Fault("error", code=code))
+        row = row_of(code)
+        assert row
+        assert type(refusal(lambda: call(api))) is BECOMES[row.whose]
 
     @pytest.mark.parametrize("status", [200, 400, 404, 500])
     def test_a_task_that_does_not_exist_is_no_error(

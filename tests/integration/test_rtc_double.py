@@ -7,6 +7,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,7 +18,7 @@ import urllib3
 from volcenginesdkcore import ApiClient, Configuration, UniversalApi, UniversalInfo
 from volcenginesdkcore.rest import ApiException
 
-from sandbox.faults import INTERNAL_ERROR, QPS_OVER_LIMIT, SERVICE_UNAVAILABLE, Fault, FaultKind
+from sandbox.faults import DOCUMENTED, INTERNAL_ERROR, QPS_OVER_LIMIT, SERVICE_UNAVAILABLE, Fault, FaultKind
 from sandbox.rtc_double import RtcDouble
 
 KEY, SECRET = "AKLT-one", "c2VjcmV0"
@@ -213,15 +215,15 @@ class TestGateway:
     @pytest.mark.parametrize(
         ("credentials", "refused_as"),
         [
-            ({"ak": "AKLT-unknown"}, ("InvalidAccessKey", 100009)),
-            ({"region": "ap-singapore-1"}, ("InvalidCredential", 100025)),
-            ({"session_token": "unknown"}, ("InvalidSecretToken", 100026)),
+            ({"ak": "AKLT-unknown"}, (401, "InvalidAccessKey", 100009)),
+            ({"region": "ap-singapore-1"}, (400, "InvalidCredential", 100025)),
+            ({"session_token": "unknown"}, (401, "InvalidSecretToken", 100026)),
         ],
     )
     def test_wrong_credentials_are_refused(
-        self, double: RtcDouble, credentials: dict[str, str], refused_as: tuple[str, int]
+        self, double: RtcDouble, credentials: dict[str, str], refused_as: tuple[int, str, int]
     ) -> None:
-        assert refusal(stop, double, **credentials) == (401, *refused_as)
+        assert refusal(stop, double, **credentials) == refused_as
         assert double.is_running(*TASK)
 
     def test_keys_rotate_while_it_runs(self, double: RtcDouble) -> None:
@@ -272,6 +274,23 @@ class TestGateway:
         assert double.busiest_second() == limit + 1
 
 
+NODE = json.loads((Path(__file__).parent / "node_requests.json").read_text())["requests"]
+
+
+@pytest.mark.parametrize("recorded", NODE, ids=lambda recorded: recorded["method"])
+def test_what_the_official_node_client_signs_is_understood(
+    double: RtcDouble, monkeypatch: pytest.MonkeyPatch, recorded: dict[str, Any]
+) -> None:
+    """It signs neither host nor content type, and hashes no empty body."""
+    sent_at = datetime.strptime(recorded["headers"]["x-date"], "%Y%m%dT%H%M%S%z").timestamp()
+    monkeypatch.setattr("sandbox.rtc_gateway.time", SimpleNamespace(time=lambda: sent_at))
+    url, headers = double.url + recorded["target"], recorded["headers"]
+    response = urllib3.request(recorded["method"], url, headers=headers, body=recorded["body"] or None)
+    assert (response.status, double.requests[0].code) == (200, "")
+    forged = urllib3.request(recorded["method"], url.replace("&", "&a=b&", 1), headers=headers, body=recorded["body"])
+    assert (forged.status, double.requests[1].code) == (401, "SignatureDoesNotMatch")
+
+
 class TestFaults:
     @pytest.mark.parametrize(
         ("fault", "refused_as"),
@@ -279,7 +298,8 @@ class TestFaults:
             (INTERNAL_ERROR, (500, "InternalError", None)),
             (SERVICE_UNAVAILABLE, (503, "ServiceUnavailable", None)),
             (QPS_OVER_LIMIT, (429, "FlowLimitExceeded.QPSOverLimit", None)),
-            (Fault("error", status=403, code="AccessDenied", code_n=100013), (403, "AccessDenied", 100013)),
+            (Fault("error", status=401, code="LackProjectPolicy"), (401, "LackProjectPolicy", None)),
+            *((Fault("error", code=code), (status, code, number)) for code, (status, number) in DOCUMENTED.items()),
         ],
     )
     def test_an_error_comes_as_json(self, double: RtcDouble, fault: Fault, refused_as: tuple[int, str, int]) -> None:
