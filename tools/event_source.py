@@ -7,10 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from botocore.exceptions import ClientError
+
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
 
 SETTLING_SECONDS = 120  # AWS takes a minute at most, as a rule
+_STILL_CHANGING = ("ResourceInUseException", "ResourceConflictException")
 
 
 class NoEventSource(Exception):
@@ -24,14 +27,12 @@ class EventSource:
     Parameters
     ----------
     state
-        `Enabled`, `Disabled`, or what Lambda calls the way from one to the other.
-    last_result
-        What Lambda says of its last look at the queue; empty where it says nothing.
+        `Enabled`, `Disabled`, or what Lambda calls the way from one to the other. Lambda says no more of a queue's
+        mapping: only a stream's has a last result.
     """
 
     uuid: str
     state: str
-    last_result: str = ""
 
 
 def find_event_source(client: LambdaClient, queue_arn: str) -> EventSource:
@@ -47,11 +48,11 @@ def find_event_source(client: LambdaClient, queue_arn: str) -> EventSource:
         raise NoEventSource(
             f"{len(found)} event source mappings take messages from the event queue, and there must be one"
         )
-    return EventSource(found[0]["UUID"], found[0]["State"], found[0].get("LastProcessingResult", ""))
+    return EventSource(found[0]["UUID"], found[0]["State"])
 
 
 def switch(client: LambdaClient, queue_arn: str, *, on: bool, interrupted: Callable[[], bool]) -> EventSource:
-    """Enable or disable the mapping of a queue, and wait until it is.
+    """Enable or disable the mapping of a queue, and wait until it is, also for a change that is under way.
 
     Returns
     -------
@@ -59,12 +60,25 @@ def switch(client: LambdaClient, queue_arn: str, *, on: bool, interrupted: Calla
         As it is then, or where Lambda takes longer than SETTLING_SECONDS or somebody interrupts, as it was last.
     """
     wanted = "Enabled" if on else "Disabled"
-    mapping = find_event_source(client, queue_arn)
-    if mapping.state != wanted:
-        client.update_event_source_mapping(UUID=mapping.uuid, Enabled=on)
     deadline = time.monotonic() + SETTLING_SECONDS
+    is_asked = False
     while (mapping := find_event_source(client, queue_arn)).state != wanted:
+        if not is_asked:
+            is_asked = _ask(client, mapping, on=on)
+            if is_asked:
+                continue
         if interrupted() or time.monotonic() > deadline:
             break
         time.sleep(1)
     return mapping
+
+
+def _ask(client: LambdaClient, mapping: EventSource, *, on: bool) -> bool:
+    """Ask Lambda to switch the mapping. Returns whether it will: it changes one thing at a time."""
+    try:
+        client.update_event_source_mapping(UUID=mapping.uuid, Enabled=on)
+    except ClientError as error:
+        if error.response["Error"]["Code"] in _STILL_CHANGING:
+            return False
+        raise
+    return True

@@ -17,11 +17,12 @@ from tools.event_queue import read_depth
 from tools.event_source import EventSource, NoEventSource, find_event_source
 from tools.letters import Group, group
 from tools.queues import DeadLetterQueue
-from tools.status import HEARTBEAT_MS, Facts, Secret, Trouble
+from tools.status import HEARTBEAT_MS, REFUSED, Facts, Named, Trouble
 
 NAMESPACE = "RtcSegmentStopper"
 HEARTBEAT_ROOM, HEARTBEAT_TASK = "rtc-segment-stopper", "heartbeat"
 _TAKEN = ("CallbackQueued", "CallbackReplayed", "CallbackIgnored")
+_SERVED = ("stopped", "already_stopped", "heartbeat")  # the outcomes of a call that the API served
 _DAY = timedelta(days=1)
 _MOST_PAGES = 20  # of log lines, or of watched rooms: enough to tell, and an answer within seconds
 
@@ -44,7 +45,9 @@ def inspect(client: Client, deployment: Deployment, interrupted: Callable[[], bo
     metrics = _latest_metrics(client("cloudwatch"), deployment, now_ms)
     secrets = client("secretsmanager")
     callback_secret = parameters.get("CallbackSecretArn")
-    hidden, groups = _letters(client("sqs"), deployment.dead_letter_queue_url, interrupted)
+    bus_name, topic_arn = parameters.get("OutcomeEventBusName"), parameters.get("AlarmTopicArn")
+    hidden, complete, groups = _letters(client("sqs"), deployment.dead_letter_queue_url, interrupted)
+    log = _Log(client("logs"), resources["StopSegmentLogGroup"][1])
     heartbeat_ms = _heartbeat(client("dynamodb"), deployment)
     watched, due_at_ms = _watched_rooms(client("dynamodb"), deployment)
     return Facts(
@@ -58,14 +61,16 @@ def inspect(client: Client, deployment: Deployment, interrupted: Callable[[], bo
         queue=read_depth(client("sqs"), deployment.event_queue_url),
         oldest_seconds=metrics.value("ApproximateAgeOfOldestMessage"),
         letters_hidden=hidden,
+        letters_complete=complete,
         letters=groups,
         ringing=_ringing(client("cloudwatch"), resources),
         callback_url=outputs.get("CallbackUrl"),
         version=outputs.get("Version"),
+        outcome_bus=_outcome_bus(client("events"), bus_name) if bus_name else None,
+        alarm_topic=_alarm_topic(client("sns"), topic_arn) if topic_arn else None,
+        refusal=_refusal(log, now_ms),
         heartbeat_ms=heartbeat_ms,
-        heartbeat_failure=_heartbeat_failure(client("logs"), resources, heartbeat_ms, now_ms)
-        if parameters.get("HeartbeatAppId")
-        else None,
+        heartbeat_failure=_heartbeat_failure(log, heartbeat_ms, now_ms) if parameters.get("HeartbeatAppId") else None,
         swept_at_ms=metrics.time("RoomsSwept"),
         watched_rooms=watched,
         due_at_ms=due_at_ms,
@@ -145,31 +150,54 @@ def _event_source(client: Any, queue_arn: str) -> EventSource | None:
         return None
 
 
-def _rtc_key(client: Any, secret_arn: str) -> Secret:
+def _rtc_key(client: Any, secret_arn: str) -> Named:
     try:
         Credentials(client, secret_arn, time.monotonic).current()
     except CredentialsRefused as error:
         denied = error.code == "SecretUnavailable" and "AccessDenied" in error.message
-        return Secret(f"{error.code}: {error.message}", readable=not denied)
-    return Secret()
+        return Named(f"{error.code}: {error.message}", readable=not denied)
+    return Named()
 
 
-def _callback_key(client: Any, secret_arn: str) -> Secret:
+def _callback_key(client: Any, secret_arn: str) -> Named:
     try:
         key = client.get_secret_value(SecretId=secret_arn).get("SecretString", "")
     except ClientError as error:
-        code = error.response["Error"]["Code"]
-        return Secret(f"the callback secret cannot be read: {code}", readable="AccessDenied" not in code)
-    return Secret("" if key.strip() else "the callback secret is empty")
+        return _unread("the callback secret cannot be read", error)
+    return Named("" if key.strip() else "the callback secret is empty")
 
 
-def _letters(client: Any, queue_url: str, interrupted: Callable[[], bool]) -> tuple[int, Sequence[Group]]:
+def _outcome_bus(client: Any, name: str) -> Named:
+    # PutEvents does not say so: for a bus that does not exist it answers 200, and drops the events (aws-cli 9186).
+    try:
+        client.describe_event_bus(Name=name)
+    except ClientError as error:
+        return _unread(f"{name} cannot be found, so its events are dropped", error)
+    return Named()
+
+
+def _alarm_topic(client: Any, arn: str) -> Named:
+    try:
+        attributes = client.get_topic_attributes(TopicArn=arn)["Attributes"]
+    except ClientError as error:
+        return _unread("the topic cannot be found, so no alarm notifies anyone", error)
+    confirmed = int(attributes["SubscriptionsConfirmed"])
+    return Named("" if confirmed else "it has no confirmed subscription, so no alarm notifies anyone")
+
+
+def _unread(trouble: str, error: ClientError) -> Named:
+    code = error.response["Error"]["Code"]
+    denied = "AccessDenied" in code or "AuthorizationError" in code
+    return Named(code if denied else f"{trouble}: {code}", readable=not denied)
+
+
+def _letters(client: Any, queue_url: str, interrupted: Callable[[], bool]) -> tuple[int, bool, Sequence[Group]]:
     depth = read_depth(client, queue_url)
     if not depth.waiting:
-        return depth.in_work, []
+        return depth.in_work, True, []
     with DeadLetterQueue(client, queue_url, interrupted) as queue:
         reading = queue.read()
-    return reading.hidden, group(reading.letters)
+    return reading.hidden, reading.complete, group(reading.letters)
 
 
 def _ringing(client: Any, resources: Mapping[str, tuple[str, str]]) -> dict[str, str]:
@@ -187,29 +215,49 @@ def _heartbeat(client: Any, deployment: Deployment) -> int | None:
     return int(item["stopped_at"]["N"]) if "stopped_at" in item else None
 
 
-def _heartbeat_failure(
-    client: Any, resources: Mapping[str, tuple[str, str]], heartbeat_ms: int | None, now_ms: int
-) -> Trouble | None:
+class _Log:
+    """The stop function's log."""
+
+    def __init__(self, client: Any, log_group: str) -> None:
+        self._client = client
+        self._log_group = log_group
+
+    def lines(self, pattern: str, since_ms: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Give lines that match a filter pattern, the oldest first, each with its time: those of _MOST_PAGES pages."""
+        pages = self._client.get_paginator("filter_log_events").paginate(
+            logGroupName=self._log_group, startTime=since_ms, filterPattern=pattern
+        )
+        for _, page in zip(range(_MOST_PAGES), pages, strict=False):
+            for event in page["events"]:
+                for line in event["message"].splitlines():
+                    if line.startswith("{"):
+                        yield event["timestamp"], json.loads(line)
+
+    def failures(self, pattern: str, since_ms: int) -> Iterator[tuple[Trouble, dict[str, Any]]]:
+        """Give the failures among them."""
+        for at_ms, line in self.lines(pattern, since_ms):
+            if "error_code" in line:
+                yield Trouble(at_ms, line["error_code"], line.get("error_message", "")), line
+
+
+def _heartbeat_failure(log: _Log, heartbeat_ms: int | None, now_ms: int) -> Trouble | None:
     """Find what the last heartbeat failed of, after the last one that came out well."""
     since_ms = max(heartbeat_ms or 0, now_ms - HEARTBEAT_MS)
-    _, log_group = resources["StopSegmentLogGroup"]
-    pages = client.get_paginator("filter_log_events").paginate(
-        logGroupName=log_group, startTime=since_ms, filterPattern='"Heartbeat" "error_code"'
-    )
-    failures = [
-        Trouble(event["timestamp"], line["error_code"], line.get("error_message", ""))
-        for _, page in zip(range(_MOST_PAGES), pages, strict=False)
-        for event in page["events"]
-        for line in _json_lines(event["message"])
-        if line.get("event_type") == "Heartbeat" and "error_code" in line
-    ]
+    found = log.failures('"Heartbeat" "error_code"', since_ms)
+    failures = [failure for failure, line in found if line.get("event_type") == "Heartbeat"]
     return max(failures, key=lambda failure: failure.at_ms, default=None)
 
 
-def _json_lines(message: str) -> Iterator[dict[str, Any]]:
-    for line in message.splitlines():
-        if line.startswith("{"):
-            yield json.loads(line)
+def _refusal(log: _Log, now_ms: int) -> Trouble | None:
+    """Find why the API last refused the key, the account or the deployment, if it has served nothing since."""
+    for minutes in (2, 15):  # a whole outage may be more than is read
+        found = (failure for failure, _ in log.failures('"error_code"', now_ms - minutes * 60_000))
+        refusals = [failure for failure in found if failure.is_of(*REFUSED)]
+        if refusals:
+            last = max(refusals, key=lambda failure: failure.at_ms)
+            served = (line.get("outcome") in _SERVED for _, line in log.lines('"outcome"', last.at_ms + 1))
+            return None if any(served) else last
+    return None
 
 
 def _watched_rooms(client: Any, deployment: Deployment) -> tuple[int | None, int | None]:

@@ -277,7 +277,10 @@ def _warn(output_format: str, reading: Reading) -> None:
             "they are missing here, and show up again within minutes."
         )
     if not reading.complete:
-        display.messages.print("The queue was not read to its end: letters came faster than they could be read.")
+        display.messages.print(
+            "The queue was not read to its end: letters came faster than they could be read, or 120,000 are in "
+            "flight, and SQS gives out no more. Repeat the command when these are done."
+        )
 
 
 def _warn_of_hopeless(output_format: str, chosen: list[Letter]) -> None:

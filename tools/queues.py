@@ -35,6 +35,7 @@ _ATTRIBUTES_BYTES = 2_048  # at most, with their names
 _WAIT_SECONDS = 1  # any wait makes SQS ask all its servers, so that an empty answer means an empty queue
 _SLOWEST_LETTERS_A_SECOND = 50  # that a far-away region gives out, takes back or deletes
 _SPARE_SECONDS = 10
+MOST_IN_FLIGHT = 120_000  # of a standard queue; SQS then answers a long poll as if the queue were empty
 _LONGEST_LEASE_SECONDS = 43_200  # SQS allows no more
 
 
@@ -53,7 +54,8 @@ class Reading:
     hidden
         How many more somebody else held when the reading began, about.
     complete
-        Whether the queue was read to its end.
+        Whether the queue was read to its end: not if letters came faster, or if so many are in flight that SQS gives
+        out no more.
     """
 
     letters: Sequence[Letter]
@@ -155,7 +157,8 @@ class DeadLetterQueue:
             # By its id: SQS may deliver a letter twice, and then only the newer handle counts.
             self._held |= {message["MessageId"]: read_letter(message) for message in messages}
             if not messages:
-                return Reading(list(self._held.values()), hidden, complete=True)
+                complete = hidden + len(self._held) < MOST_IN_FLIGHT
+                return Reading(list(self._held.values()), hidden, complete)
         return Reading(list(self._held.values()), hidden, complete=False)
 
     def redrive(self, letters: Sequence[Letter], event_queue_url: str, per_second: int) -> Iterator[Tally]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from segments.answers import Whose, row_of
 from tools.event_queue import Depth
 from tools.event_source import EventSource
 from tools.letters import Group
@@ -14,6 +15,7 @@ from tools.times import readable_age
 OLDEST_SECONDS = 120  # from then on an event is late: the alarm for the oldest message says the same
 HEARTBEAT_MS = 15 * 60_000  # three that did not come: the heartbeat's alarm says the same
 OVERDUE_MS = 10 * 60_000
+REFUSED = (Whose.KEY, Whose.ACCOUNT, Whose.DEPLOYMENT)  # by the API, whatever the message
 
 
 class Verdict(StrEnum):
@@ -42,17 +44,22 @@ class Trouble:
     code: str
     message: str
 
+    def is_of(self, *parties: Whose) -> bool:
+        """Tell whether it is the trouble of one of these."""
+        row = row_of(self.code)
+        return row is not None and row.whose in parties
+
 
 @dataclass(frozen=True)
-class Secret:
-    """What is known of a secret: never its content.
+class Named:
+    """What is known of something that the stack only names: a secret, never its content, a bus or a topic.
 
     Parameters
     ----------
     trouble
         What is wrong with it; empty where nothing is.
     readable
-        Whether whoever asks may read it at all.
+        Whether the operator may ask about it at all.
     """
 
     trouble: str = ""
@@ -71,8 +78,14 @@ class Facts:
         When the stack was last deployed.
     event_source
         None where the event queue has no mapping.
+    outcome_bus, alarm_topic
+        None where the stack names none.
+    refusal
+        Why the API last refused the key, the account or the deployment, if it has served nothing since.
     oldest_seconds
         The age of the oldest event on the queue.
+    letters_complete
+        Whether all letters were read that were not hidden.
     ringing
         The alarms that ring, by their names in template.yaml, each with its reason.
     heartbeat_ms
@@ -94,15 +107,19 @@ class Facts:
     defaults: Mapping[str, str]
     changed_at_ms: int
     event_source: EventSource | None
-    rtc_key: Secret
-    callback_key: Secret | None
+    rtc_key: Named
+    callback_key: Named | None
     queue: Depth
     oldest_seconds: float | None
     letters_hidden: int
+    letters_complete: bool
     letters: Sequence[Group]
     ringing: Mapping[str, str]
     callback_url: str | None
     version: str | None
+    outcome_bus: Named | None = None
+    alarm_topic: Named | None = None
+    refusal: Trouble | None = None
     heartbeat_ms: int | None = None
     heartbeat_failure: Trouble | None = None
     swept_at_ms: int | None = None
@@ -113,7 +130,7 @@ class Facts:
 
     def ago(self, time_ms: int) -> str:
         """Say how long ago something was."""
-        return readable_age(time_ms, self.now_ms)
+        return readable_age(min(time_ms, self.now_ms), self.now_ms)  # a stack goes on while it is looked at
 
 
 def check(facts: Facts) -> list[Check]:
@@ -123,12 +140,15 @@ def check(facts: Facts) -> list[Check]:
         _mode(facts),
         _event_source(facts),
         _rtc_key(facts),
+        _rtc_api(facts),
         _queue(facts),
         _letters(facts),
         _alarms(facts),
+        _alarm_topic(facts),
         _heartbeat(facts),
         _sweeper(facts),
         _callbacks(facts),
+        _outcome_bus(facts),
         _parameters(facts),
     ]
 
@@ -158,21 +178,30 @@ def _event_source(facts: Facts) -> Check:
         return Check("mapping", Verdict.WRONG, "paused: nothing is stopped until `resume`")
     if source.state != "Enabled":
         return Check("mapping", Verdict.UNKNOWN, f"{source.state}: ask again in a minute")
-    if source.last_result.startswith("PROBLEM"):
-        return Check("mapping", Verdict.WRONG, source.last_result)
     return Check("mapping", Verdict.WELL, "enabled")
 
 
 def _rtc_key(facts: Facts) -> Check:
-    return _secret("RTC key", facts.rtc_key)
+    secret = _named("RTC key", facts.rtc_key, "the secret is filled in")
+    refusal = facts.refusal
+    if secret.verdict is Verdict.WRONG or refusal is None or not refusal.is_of(Whose.KEY):
+        return secret
+    word = f"the API refused it {facts.ago(refusal.at_ms)}: {refusal.code}, {refusal.message}"
+    return Check("RTC key", Verdict.WRONG, word)
 
 
-def _secret(name: str, secret: Secret) -> Check:
-    if not secret.readable:
-        return Check(name, Verdict.UNKNOWN, "you may not read the secret")
-    if secret.trouble:
-        return Check(name, Verdict.WRONG, secret.trouble)
-    return Check(name, Verdict.WELL, "the secret is filled in")
+def _rtc_api(facts: Facts) -> Check:
+    refusal = facts.refusal
+    if refusal is None or refusal.is_of(Whose.KEY):
+        return Check("RTC API", Verdict.WELL, "it has not refused the account or the endpoint in the last 15 minutes")
+    word = f"it refused a call {facts.ago(refusal.at_ms)}: {refusal.code}, {refusal.message}"
+    return Check("RTC API", Verdict.WRONG, word)
+
+
+def _named(name: str, named: Named, well: str) -> Check:
+    if not named.readable:
+        return Check(name, Verdict.UNKNOWN, f"you may not ask about it: {named.trouble}")
+    return Check(name, Verdict.WRONG, named.trouble) if named.trouble else Check(name, Verdict.WELL, well)
 
 
 def _queue(facts: Facts) -> Check:
@@ -190,6 +219,8 @@ def _letters(facts: Facts) -> Check:
     reasons = [f"{group.count} {group.kind} {group.code or ''}".rstrip() for group in facts.letters]
     if facts.letters_hidden:
         reasons.append(f"{facts.letters_hidden} held by another reader")
+    if not facts.letters_complete:
+        reasons.append("and more that could not be read")
     if not reasons:
         return Check("dead letters", Verdict.WELL, "none")
     return Check("dead letters", Verdict.WRONG, ", ".join(reasons))
@@ -199,6 +230,12 @@ def _alarms(facts: Facts) -> Check:
     if not facts.ringing:
         return Check("alarms", Verdict.WELL, "none rings")
     return Check("alarms", Verdict.WRONG, "; ".join(f"{name}: {reason}" for name, reason in facts.ringing.items()))
+
+
+def _alarm_topic(facts: Facts) -> Check:
+    if facts.alarm_topic is None:
+        return Check("alarm topic", Verdict.OFF, "AlarmTopicArn is empty: no alarm notifies anyone")
+    return _named("alarm topic", facts.alarm_topic, "it exists, and has a confirmed subscription")
 
 
 def _heartbeat(facts: Facts) -> Check:
@@ -236,7 +273,7 @@ def _callbacks(facts: Facts) -> Check:
     if facts.callback_url is None:
         return Check("callbacks", Verdict.OFF, "CallbackSecretArn is empty")
     if facts.callback_key is not None:
-        key = _secret("callbacks", facts.callback_key)
+        key = _named("callbacks", facts.callback_key, "")
         if key.verdict is Verdict.WRONG:
             return key
     taken_ms, refused_ms = facts.called_back_at_ms, facts.refused_at_ms
@@ -247,6 +284,12 @@ def _callbacks(facts: Facts) -> Check:
     if taken_ms is None:
         return Check("callbacks", Verdict.UNKNOWN, f"none is known of the last day: {facts.callback_url}")
     return Check("callbacks", Verdict.WELL, f"the last was taken {facts.ago(taken_ms)}: {facts.callback_url}")
+
+
+def _outcome_bus(facts: Facts) -> Check:
+    if facts.outcome_bus is None:
+        return Check("outcome bus", Verdict.OFF, "OutcomeEventBusName is empty")
+    return _named("outcome bus", facts.outcome_bus, "it exists")
 
 
 def _parameters(facts: Facts) -> Check:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 _DAY_SECONDS = 86_400
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -62,8 +65,8 @@ def read_shared(environment: Mapping[str, str]) -> dict[str, Any]:
     return {
         "event_queue_url": read.text("EVENT_QUEUE_URL"),
         "segment_table_name": read.text("SEGMENT_TABLE_NAME"),
-        "record_retention_seconds": _DAY_SECONDS * read.number("RECORD_RETENTION_DAYS", least=2),
-        "sweep_every_ms": 60_000 * read.number("SWEEP_MINUTES"),
+        "record_retention_seconds": read.amount("RECORD_RETENTION_DAYS", _DAY_SECONDS, least=2),
+        "sweep_every_ms": read.amount("SWEEP_MINUTES", 60_000),
         "rtc_endpoint": _checked_endpoint(environment.get("RTC_ENDPOINT") or platform.endpoint),
         "rtc_region": platform.region,
         "rtc_version": platform.version,
@@ -97,11 +100,20 @@ class Reader:
         return word
 
     def number(self, name: str, *, least: int = 0) -> int:
-        """Read a whole number of at least `least`."""
+        """Read a count of at least `least`. CloudFormation takes fractions of any number: they are rounded down."""
+        return int(self._decimal(name, least))
+
+    def amount(self, name: str, unit: int, *, least: int = 0) -> int:
+        """Read an amount of at least `least`, such as 0.5 minutes, in a smaller unit. Only 0 is 0."""
+        value = self._decimal(name, least)
+        return max(round(unit * value), int(value > 0))
+
+    def _decimal(self, name: str, least: int) -> float:
         text = self.text(name)
-        if not (text.isascii() and text.isdigit()) or int(text) < least:
-            raise SettingsError(f"{name} must be a whole number of at least {least}")
-        return int(text)
+        value = float(text) if _NUMBER.fullmatch(text) else math.nan
+        if not least <= value < math.inf:
+            raise SettingsError(f"{name} must be a number of at least {least}")
+        return value
 
 
 def _checked_endpoint(url: str) -> str:

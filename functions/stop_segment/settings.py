@@ -49,9 +49,9 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         requests_per_second=requests // functions,
         queries_per_second=_QUERIES_PER_SECOND // functions,
         max_receive_count=read.number("MAX_RECEIVE_COUNT", least=1),
-        duplicate_window_ms=1000 * read.number("DUPLICATE_WINDOW_SECONDS"),
-        stale_after_ms=1000 * read.number("STALE_AFTER_SECONDS", least=1),
-        give_up_after_ms=60_000 * read.number("GIVE_UP_AFTER_MINUTES"),
+        duplicate_window_ms=read.amount("DUPLICATE_WINDOW_SECONDS", 1000),
+        stale_after_ms=read.amount("STALE_AFTER_SECONDS", 1000, least=1),
+        give_up_after_ms=read.amount("GIVE_UP_AFTER_MINUTES", 60_000),
         failed_stop_queue_url=environment.get("FAILED_STOP_QUEUE_URL", ""),
         observes=read.choice("MODE", ("stop", "observe")) == "observe",
     )

@@ -27,4 +27,4 @@ def read_settings(environment: Mapping[str, str]) -> SweepSettings:
     """
     read = Reader(environment)
     read.number("SWEEP_MINUTES", least=1)
-    return SweepSettings(**read_shared(environment), max_task_ms=_HOUR_MS * read.number("MAX_TASK_HOURS"))
+    return SweepSettings(**read_shared(environment), max_task_ms=read.amount("MAX_TASK_HOURS", _HOUR_MS))

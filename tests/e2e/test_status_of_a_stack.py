@@ -10,7 +10,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from sandbox.callbacks import local
-from sandbox.faults import SERVICE_UNAVAILABLE
+from sandbox.faults import FOREIGN_APP, LACK_POLICY, SERVICE_UNAVAILABLE
+from sandbox.metrics import metrics_in
 from sandbox.stack import Sandbox, sandbox, wait_for
 from tests.e2e.deployed_alarm import Alarm
 from tests.e2e.observer import APP_ID, Observer, Room, now_ms, rfc3339
@@ -81,6 +82,47 @@ def test_empty_secrets_turn_it_red(box: Sandbox) -> None:
     assert checks["RTC key"][1].startswith("SecretInvalid: ")
     with secret_of(box, "sandbox-callback", " "):
         assert status(box)["callbacks"] == ("wrong", "the callback secret is empty")
+
+
+def test_a_key_without_its_policy_loses_nothing_and_turns_it_red_until_the_policy_is_back(
+    box: Sandbox, observer: Observer, new_room: Callable[[], Room]
+) -> None:
+    rooms = [new_room() for _ in range(5)]
+    for room in rooms:
+        room.start("audio")
+    box.rtc.fail(LACK_POLICY)
+    try:
+        message_ids = box.send([room.event("RoomEnded", TaskId="audio") for room in rooms])
+        for message_id in message_ids:
+            assert observer.retried(message_id)["error_code"] == "LackPolicy"
+        checks = status(box)
+    finally:
+        box.rtc.heal()
+    assert wrong(checks) == ["RTC key"]
+    assert re.match(r"the API refused it .* ago: LackPolicy, the user of the key in the secret", checks["RTC key"][1])
+    assert observer.ends(message_ids) == {message_id: ["stopped"] for message_id in message_ids}
+    assert [room.id for room in rooms if room.is_running("audio")] == []
+    assert box.dead_letters() == []
+    assert wrong(status(box)) == []
+
+
+def test_a_foreign_app_is_one_request_and_one_letter_and_nothing_is_said_of_the_key(
+    box: Sandbox, observer: Observer, room: Room
+) -> None:
+    began_ms = now_ms()
+    box.rtc.fail(FOREIGN_APP, task=(APP_ID, room.id, "audio"))
+    try:
+        (message_id,) = box.send([room.event("RoomEnded", TaskId="audio")])
+        assert observer.ends([message_id]) == {message_id: ["rejected"]}
+    finally:
+        box.rtc.heal()
+    assert len(room.requests()) == 1
+    assert observer.letter(message_id).attributes["ErrorCode"] == "AccessDenied.NoPermissionForApp"
+    checks = status(box)
+    assert (checks["RTC key"][0], checks["RTC API"][0]) == ("well", "well")
+    counted = {metric.name for line in box.log_lines(since_ms=began_ms) for metric, _ in metrics_in(line)}
+    assert "Rejected" in counted
+    assert "CredentialsRefused" not in counted
 
 
 def test_dead_letters_turn_it_red_by_their_reasons_and_stay_where_they_are(box: Sandbox, observer: Observer) -> None:

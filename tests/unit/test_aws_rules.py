@@ -14,6 +14,8 @@ from cfnlint.schema import ResourceNotFoundError
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 
 from receive_callback.aws import Service
+from stop_segment.settings import read_settings as read_stop
+from sweep_rooms.settings import read_settings as read_sweep
 from tests.transformed import PARAMETERS, PLACES, REGIONS, Properties, Stack, longest, of_type, place, stacks, template
 
 RESOURCES = template()["Resources"]
@@ -103,7 +105,8 @@ class TestQueues:
     def test_an_event_rule_is_made_after_the_policies_that_let_it_send(self) -> None:
         policies = {queue: name for name, _, policy in found("AWS::SQS::QueuePolicy") for queue in policy["Queues"]}
         for logical_id, _, rule in found("AWS::Events::Rule"):
-            if "ScheduleExpression" in rule:  # it invokes a function, which no queue's policy lets it do
+            # A schedule invokes a function, which no queue's policy lets it do.
+            if "ScheduleExpression" in rule or "Targets" not in rule:
                 continue
             targets = {
                 arn.replace(".Arn", "")
@@ -114,7 +117,7 @@ class TestQueues:
 
     def test_a_queue_policy_admits_the_rule_and_no_other(self) -> None:
         for _, stack, rule in found("AWS::Events::Rule"):
-            if "ScheduleExpression" in rule:
+            if "Targets" not in rule or "ScheduleExpression" in rule:
                 continue
             arn = f"arn:{stack.place.partition}:events:{stack.place.region}:111122223333:rule/"
             bus = rule["EventBusName"]
@@ -242,6 +245,25 @@ class TestRegions:
         assert Service("sqs", "AmazonSQS", "1.0", variables | key).url == (
             f"https://sqs.{somewhere.region}.{somewhere.suffix}"
         )
+
+
+# CloudFormation's page on parameters: a Number is an integer or a float, and AllowedPattern is for texts only. Lambda,
+# SQS and EventBridge take no fraction of MaxConcurrency, MaxReceiveCount or SweepMinutes: such a stack does not deploy.
+@pytest.mark.parametrize("name", [name for name, parameter in PARAMETERS.items() if parameter["Type"] == "Number"])
+def test_functions_start_with_a_fraction_in_any_number(name: str) -> None:
+    fraction = str(float(PARAMETERS[name]["MinValue"]) + 0.5)
+    stack = Stack({name: longest(name) for name in PARAMETERS} | {"MaxConcurrency": "5", name: fraction}, PLACES[0])
+    for logical_id, read in (("StopSegmentFunction", read_stop), ("SweepRoomsFunction", read_sweep)):
+        function = stack.properties(logical_id) or {}
+        variables = function["Environment"]["Variables"]
+        if logical_id == "SweepRoomsFunction" and name == "SweepMinutes":
+            continue  # no schedule has half a minute
+        assert read({key: str(value) for key, value in variables.items()})
+
+
+@pytest.mark.parametrize("name", [name for name, parameter in PARAMETERS.items() if parameter["Type"] == "Number"])
+def test_every_number_has_a_range(name: str) -> None:
+    assert PARAMETERS[name]["MinValue"] < PARAMETERS[name]["MaxValue"]
 
 
 MOST_OF_A_NAME = 256  # of what CloudFormation names itself: more than any queue's URL or table's ARN has

@@ -88,11 +88,33 @@ def test_a_missing_setting_is_named(name: str) -> None:
         ("SWEEP_MINUTES", 0),
     ],
 )
-@pytest.mark.parametrize("bad", ["below", "-1", "1.5", "1e3", "five", " 5", "5\n", "+5", "0x5", "1_000", "\u0665", "²"])
+@pytest.mark.parametrize(
+    "bad", ["below", "-1", "five", " 5", "5\n", "0x5", "1_000", "\u0665", "²", "nan", "inf", "1e999"]
+)
 def test_a_number_that_makes_no_sense_is_named(name: str, least: int, bad: str) -> None:
     value = str(least - 1) if bad == "below" else bad
-    with pytest.raises(SettingsError, match=rf"^{name} must be a whole number of at least {least}$"):
+    with pytest.raises(SettingsError, match=rf"^{name} must be a number of at least {least}$"):
         settings(**{name: value})
+
+
+# CloudFormation's page on parameters: a Number is an integer or a float, and becomes a text where it is used.
+@pytest.mark.parametrize(
+    ("name", "value", "field", "expected"),
+    [
+        ("GIVE_UP_AFTER_MINUTES", "0.5", "give_up_after_ms", 30_000),
+        ("GIVE_UP_AFTER_MINUTES", "1e2", "give_up_after_ms", 6_000_000),
+        ("GIVE_UP_AFTER_MINUTES", "1e-9", "give_up_after_ms", 1),
+        ("GIVE_UP_AFTER_MINUTES", "0.0", "give_up_after_ms", 0),
+        ("DUPLICATE_WINDOW_SECONDS", ".25", "duplicate_window_ms", 250),
+        ("STALE_AFTER_SECONDS", "1.5", "stale_after_ms", 1_500),
+        ("RECORD_RETENTION_DAYS", "2.5", "record_retention_seconds", 216_000),
+        ("SWEEP_MINUTES", "+5.", "sweep_every_ms", 300_000),
+        ("RTC_QPS_LIMIT", "150.9", "requests_per_second", 30),
+        ("MAX_RECEIVE_COUNT", "6.0", "max_receive_count", 6),
+    ],
+)
+def test_a_fraction_is_understood(name: str, value: str, field: str, expected: int) -> None:
+    assert getattr(settings(**{name: value}), field) == expected
 
 
 def test_the_least_that_makes_sense_is_enough() -> None:

@@ -7,7 +7,7 @@ import pytest
 from tools.event_queue import Depth
 from tools.event_source import EventSource
 from tools.letters import Group
-from tools.status import Facts, Secret, Trouble, Verdict, check, is_well
+from tools.status import Facts, Named, Trouble, Verdict, check, is_well
 
 NOW_MS = 1_795_327_920_123
 MINUTE_MS = 60_000
@@ -17,16 +17,19 @@ WELL = Facts(
     parameters={"Mode": "stop", "HeartbeatAppId": "661e", "SweepMinutes": "5", "MaxConcurrency": "7"},
     defaults={"Mode": "stop", "HeartbeatAppId": "", "SweepMinutes": "5", "MaxConcurrency": "5"},
     changed_at_ms=NOW_MS - 1_000 * MINUTE_MS,
-    event_source=EventSource("1", "Enabled", "OK"),
-    rtc_key=Secret(),
-    callback_key=Secret(),
+    event_source=EventSource("1", "Enabled"),
+    rtc_key=Named(),
+    callback_key=Named(),
     queue=Depth(0, 1, 345_600),
     oldest_seconds=None,
     letters_hidden=0,
+    letters_complete=True,
     letters=(),
     ringing={},
     callback_url=URL,
     version="0.3.0",
+    outcome_bus=Named(),
+    alarm_topic=Named(),
     heartbeat_ms=NOW_MS - 4 * MINUTE_MS,
     swept_at_ms=NOW_MS - MINUTE_MS,
     watched_rooms=3,
@@ -54,14 +57,25 @@ def test_a_stack_of_which_all_is_known_and_nothing_wrong_is_well() -> None:
         ("mapping", replace(WELL, event_source=None), "wrong", "none takes events"),
         ("mapping", replace(WELL, event_source=EventSource("1", "Disabled")), "wrong", "paused"),
         ("mapping", replace(WELL, event_source=EventSource("1", "Enabling")), "unknown", "Enabling"),
+        ("RTC key", replace(WELL, rtc_key=Named("SecretInvalid: empty")), "wrong", "SecretInvalid: empty"),
+        ("RTC key", replace(WELL, rtc_key=Named("SecretUnavailable", readable=False)), "unknown", "may not ask"),
+        ("outcome bus", replace(WELL, outcome_bus=None), "off", "OutcomeEventBusName is empty"),
+        ("outcome bus", replace(WELL, outcome_bus=Named("gone cannot be found")), "wrong", "gone cannot be found"),
+        ("outcome bus", replace(WELL, outcome_bus=Named("AccessDenied", readable=False)), "unknown", "AccessDenied"),
+        ("alarm topic", replace(WELL, alarm_topic=None), "off", "no alarm notifies anyone"),
+        ("alarm topic", replace(WELL, alarm_topic=Named("it has none")), "wrong", "it has none"),
         (
-            "mapping",
-            replace(WELL, event_source=EventSource("1", "Enabled", "PROBLEM: Function call failed")),
+            "RTC key",
+            replace(WELL, refusal=Trouble(NOW_MS - MINUTE_MS, "LackPolicy", "it lacks a policy")),
             "wrong",
-            "PROBLEM: Function call failed",
+            "the API refused it 60 s ago: LackPolicy, it lacks a policy",
         ),
-        ("RTC key", replace(WELL, rtc_key=Secret("SecretInvalid: empty")), "wrong", "SecretInvalid: empty"),
-        ("RTC key", replace(WELL, rtc_key=Secret("SecretUnavailable", readable=False)), "unknown", "may not read"),
+        (
+            "RTC API",
+            replace(WELL, refusal=Trouble(NOW_MS - MINUTE_MS, "AccountOverdueError", "the account is in arrears")),
+            "wrong",
+            "it refused a call 60 s ago: AccountOverdueError, the account is in arrears",
+        ),
         ("event queue", replace(WELL, queue=Depth(5, 0, 60), oldest_seconds=119), "well", "the oldest for 119 s"),
         ("event queue", replace(WELL, queue=Depth(5, 0, 60), oldest_seconds=120), "wrong", "the oldest for 120 s"),
         ("event queue", replace(WELL, queue=Depth(5, 0, 60)), "unknown", "5 waiting, 0 in work, of unknown age"),
@@ -74,6 +88,7 @@ def test_a_stack_of_which_all_is_known_and_nothing_wrong_is_well() -> None:
             "2 exhausted Timeout, 1 died",
         ),
         ("dead letters", replace(WELL, letters_hidden=4), "wrong", "4 held by another reader"),
+        ("dead letters", replace(WELL, letters_complete=False), "wrong", "and more that could not be read"),
         ("alarms", replace(WELL, ringing={"DeadLettersAlarm": "1 of 1"}), "wrong", "DeadLettersAlarm: 1 of 1"),
         ("heartbeat", replace(WELL, parameters={}), "off", "HeartbeatAppId"),
         (
@@ -99,7 +114,7 @@ def test_a_stack_of_which_all_is_known_and_nothing_wrong_is_well() -> None:
         ("sweeper", replace(WELL, due_at_ms=NOW_MS - 11 * MINUTE_MS), "wrong", "should have been looked at 11 min ago"),
         ("sweeper", replace(WELL, swept_at_ms=None, watched_rooms=1), "unknown", "1 room watched; when it last ran"),
         ("callbacks", replace(WELL, callback_url=None), "off", "CallbackSecretArn"),
-        ("callbacks", replace(WELL, callback_key=Secret("the secret is empty")), "wrong", "the secret is empty"),
+        ("callbacks", replace(WELL, callback_key=Named("the secret is empty")), "wrong", "the secret is empty"),
         ("callbacks", replace(WELL, called_back_at_ms=None), "unknown", "none is known of the last day: " + URL),
         (
             "callbacks",
@@ -117,3 +132,9 @@ def test_each_check_has_its_word(name: str, facts: Facts, verdict: str, word: st
     assert one.verdict == verdict
     assert word in one.word
     assert is_well(checks) == (verdict != "wrong")
+
+
+@pytest.mark.parametrize(("code", "party"), [("AccessDenied", "RTC key"), ("AccessDenied.RecordNotEnabled", "RTC API")])
+def test_a_refusal_is_told_of_one_party(code: str, party: str) -> None:
+    checks = check(replace(WELL, refusal=Trouble(NOW_MS, code, "")))
+    assert [one.name for one in checks if one.verdict is Verdict.WRONG] == [party]

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,10 +19,10 @@ from tools import letters
 from tools.deployment import Deployment, NotDeployed, find_deployment
 from tools.display import letter_text, printable, room_text, switch_text
 from tools.event_queue import Depth
-from tools.event_source import EventSource, NoEventSource, switch
+from tools.event_source import SETTLING_SECONDS, EventSource, NoEventSource, switch
 from tools.interruption import interruptible
 from tools.letters import Group, Letter, Message, Selection
-from tools.queues import Tally
+from tools.queues import MOST_IN_FLIGHT, DeadLetterQueue, Tally
 from tools.rooms import Item
 from tools.saved import load, save
 from tools.times import parse_age, readable_age, readable_time
@@ -83,6 +84,12 @@ def message(attributes: Mapping[str, str | int], *, message_id: str = "m-1", bod
 class TestReadingALetter:
     def test_a_letter_says_what_its_attributes_say(self) -> None:
         assert letters.read_letter(message(ATTRIBUTES)) == LETTER
+
+    def test_a_binary_attribute_is_no_event_time(self) -> None:
+        # localstack/localstack, test_sqs.snapshot.json, test_send_message_with_binary_attributes
+        received = message({}) | {"MessageAttributes": {"EventTime": {"BinaryValue": b"bytes", "DataType": "Binary"}}}
+        letter = letters.read_letter(received)
+        assert (letter.kind, letter.event_time_ms) == ("died", SENT_MS)
 
     def test_a_letter_without_attributes_died_with_the_function(self) -> None:
         assert letters.read_letter(message({}, message_id="m-2")) == DIED
@@ -336,6 +343,42 @@ def test_tallies_add_up_and_keep_the_first_reason() -> None:
     assert total.total == 14
 
 
+class Sqs:
+    """A queue that gives out letters as long as no more than MOST_IN_FLIGHT of it are in flight."""
+
+    def __init__(self, waiting: int, in_flight: int) -> None:
+        self._waiting = waiting
+        self._in_flight = in_flight
+        self._received = 0
+
+    def get_queue_attributes(self, **_: object) -> Any:
+        names = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
+        return {"Attributes": dict(zip(names, (str(self._waiting), str(self._in_flight)), strict=True))}
+
+    def receive_message(self, **_: object) -> Any:
+        count = min(10, self._waiting - self._received, MOST_IN_FLIGHT - self._in_flight - self._received)
+        numbers = range(self._received, self._received + count)
+        self._received += count
+        return {"Messages": [message({}, message_id=f"m-{number}") for number in numbers]}
+
+
+@pytest.mark.parametrize(
+    ("waiting", "in_flight", "complete"),
+    [
+        (25, 0, True),
+        (25, MOST_IN_FLIGHT - 26, True),
+        (25, MOST_IN_FLIGHT - 20, False),
+        (0, MOST_IN_FLIGHT, False),
+    ],
+)
+def test_a_queue_of_which_sqs_gives_out_no_more_is_not_called_read(
+    waiting: int, in_flight: int, complete: bool
+) -> None:
+    client: Any = Sqs(waiting, in_flight)
+    reading = DeadLetterQueue(client, "url", lambda: False).read()
+    assert (len(reading.letters), reading.complete) == (min(waiting, MOST_IN_FLIGHT - in_flight), complete)
+
+
 class CloudFormation:
     """Answers describe_stacks as CloudFormation does for one stack, or as it does when it refuses."""
 
@@ -384,45 +427,94 @@ class TestDeployment:
 
 
 class Lambda:
-    """Knows event source mappings, and takes its time with a change: so many answers still tell the state before."""
+    """Gives the answers that AWS was recorded to give of a queue's mapping: its states, and refusals to change it."""
 
-    def __init__(self, states: list[str], slow_answers: int = 0) -> None:
-        self.states = states
-        self._slow_answers = slow_answers
+    def __init__(self, *states: str, busy: int = 0) -> None:
+        self._states = list(states)
+        self._busy = busy
+        self.updates: list[bool] = []
 
     def list_event_source_mappings(self, EventSourceArn: str) -> Any:  # noqa: N803
         assert EventSourceArn == "arn"
-        if self._slow_answers > 0 and self.states[0].endswith("ing"):
-            self._slow_answers -= 1
-        elif self.states and self.states[0].endswith("ing"):
-            self.states = [self.states[0].removesuffix("ing") + "ed"]
-        return {"EventSourceMappings": [{"UUID": "1", "State": state} for state in self.states]}
+        state = self._states.pop(0) if len(self._states) > 1 else self._states[0]
+        # localstack/localstack, test_lambda_api.snapshot.json: none of 47 mappings of queues has LastProcessingResult.
+        mapping = {
+            "UUID": "u",
+            "BatchSize": 5,
+            "FunctionResponseTypes": ["ReportBatchItemFailures"],
+            "MaximumBatchingWindowInSeconds": 0,
+            "State": state,
+            "StateTransitionReason": "USER_INITIATED",
+        }
+        return {"EventSourceMappings": [mapping]}
 
     def update_event_source_mapping(self, UUID: str, Enabled: bool) -> None:  # noqa: N803
-        assert UUID == "1"
-        self.states = ["Enabling" if Enabled else "Disabling"]
+        assert UUID == "u"
+        self.updates.append(Enabled)
+        if self._busy >= len(self.updates):
+            message = "Cannot update the event source mapping because it is in use."
+            raise ClientError(
+                {"Error": {"Code": "ResourceInUseException", "Message": message}}, "UpdateEventSourceMapping"
+            )
 
 
 class TestPausing:
-    @pytest.mark.parametrize(("before", "on", "after"), [("Enabled", False, "Disabled"), ("Disabled", True, "Enabled")])
-    def test_the_mapping_is_switched_and_waited_for(self, before: str, on: bool, after: str) -> None:
-        client: Any = Lambda([before], slow_answers=1)
-        assert switch(client, "arn", on=on, interrupted=lambda: False).state == after
+    @pytest.fixture(autouse=True)
+    def slept(self, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+        """Let time pass at once; give how often."""
+        clock, naps = [0.0], list[float]()
 
-    def test_what_is_paused_already_stays_so(self) -> None:
-        client: Any = Lambda(["Disabled"])
-        assert switch(client, "arn", on=False, interrupted=lambda: False) == EventSource("1", "Disabled")
+        def sleep(seconds: float) -> None:
+            naps.append(seconds)
+            clock[0] += seconds
+
+        monkeypatch.setattr("tools.event_source.time", SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep))
+        return naps
+
+    @pytest.mark.parametrize(
+        ("states", "on", "busy", "updates"),
+        [
+            (["Enabled", "Disabling", "Disabled"], False, 0, 1),
+            (["Disabled", "Enabling", "Enabled"], True, 0, 1),
+            (["Disabled"], False, 0, 0),
+            (["Disabling", "Disabled", "Enabling", "Enabled"], True, 1, 2),
+            (["Updating", "Updating", "Enabled", "Disabling", "Disabled"], False, 2, 3),
+            (["Enabling", "Enabled"], True, 1, 1),
+        ],
+    )
+    def test_the_mapping_is_switched_and_waited_for_whatever_it_is_changing_from(
+        self, states: list[str], on: bool, busy: int, updates: int
+    ) -> None:
+        client: Any = Lambda(*states, busy=busy)
+        assert switch(client, "arn", on=on, interrupted=lambda: False) == EventSource("u", states[-1])
+        assert client.updates == [on] * updates
+
+    def test_a_mapping_that_never_settles_is_waited_for_no_longer_than_the_deadline(self, slept: list[float]) -> None:
+        client: Any = Lambda("Updating", busy=10_000)
+        assert switch(client, "arn", on=False, interrupted=lambda: False).state == "Updating"
+        assert SETTLING_SECONDS <= sum(slept) <= SETTLING_SECONDS + 2
+
+    def test_another_refusal_is_told(self) -> None:
+        def deny(**_: object) -> None:
+            raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "UpdateEventSourceMapping")
+
+        client: Any = Lambda("Enabled")
+        client.update_event_source_mapping = deny
+        with pytest.raises(ClientError, match="AccessDenied"):
+            switch(client, "arn", on=False, interrupted=lambda: False)
 
     def test_whoever_does_not_want_to_wait_is_told_how_far_it_is(self) -> None:
-        client: Any = Lambda(["Enabled"], slow_answers=1_000)
+        client: Any = Lambda("Enabled", "Disabling")
         mapping = switch(client, "arn", on=False, interrupted=lambda: True)
         assert mapping.state == "Disabling"
         assert "Lambda calls the mapping Disabling" in switch_text(mapping, Depth(0, 0, 60), on=False, stack_name="s")
 
-    @pytest.mark.parametrize("states", [[], ["Enabled", "Enabled"]])
-    def test_none_or_several_are_a_trouble(self, states: list[str]) -> None:
-        client: Any = Lambda(states)
-        with pytest.raises(NoEventSource, match=f"^{len(states)} event source mappings"):
+    @pytest.mark.parametrize("count", [0, 2])
+    def test_none_or_several_are_a_trouble(self, count: int) -> None:
+        client: Any = Lambda("Enabled")
+        mappings = client.list_event_source_mappings("arn")["EventSourceMappings"] * count
+        client.list_event_source_mappings = lambda **_: {"EventSourceMappings": mappings}
+        with pytest.raises(NoEventSource, match=f"^{count} event source mappings"):
             switch(client, "arn", on=True, interrupted=lambda: False)
 
     def test_what_a_pause_means_is_said(self) -> None:
