@@ -1,4 +1,4 @@
-"""The Lambda function behind the segment table's stream and the queue of failed stops: each becomes an event."""
+"""The Lambda function behind the segment table's stream and the queue of what others are told: events and answers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from publish_outcome.answers import Answered, answer_all, answer_in
 from publish_outcome.outcomes import Unpublishable, bytes_of, segment_stop_failed, segment_stopped
 from segments.batches import PUT_EVENTS_BYTES_A_CALL, parts
 
@@ -36,7 +37,7 @@ _bus_name = os.environ["OUTCOME_EVENT_BUS_NAME"]
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: object) -> dict[str, list[dict[str, str]]]:  # noqa: ARG001 - Lambda passes it
-    """Publish the stops among a batch of the table's changes, or a batch of failed stops.
+    """Publish the stops among a batch of the table's changes, or a batch of failed stops and answers to workflows.
 
     Returns
     -------
@@ -44,9 +45,13 @@ def handler(event: dict[str, Any], context: object) -> dict[str, list[dict[str, 
         ``{"batchItemFailures": [...]}``: the changes, or the messages, that are to be delivered again.
     """
     entries: dict[str, PutEventsRequestEntryTypeDef] = {}
+    answers: dict[str, Mapping[str, Any]] = {}
     passed_over: dict[str, str] = {}
     for record in event["Records"]:
         try:
+            if told := answer_in(record):
+                answers[record["messageId"]] = told
+                continue
             identifier, entry = _read(record)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one must not hold up the others behind it
             passed_over[_name(record)] = str(error) if isinstance(error, Unpublishable) else type(error).__name__
@@ -54,7 +59,8 @@ def handler(event: dict[str, Any], context: object) -> dict[str, list[dict[str, 
         if entry is not None:
             entries[identifier] = entry
     _report_passed_over(passed_over)
-    return {"batchItemFailures": [{"itemIdentifier": identifier} for identifier in _publish(entries)]}
+    failures = [*_publish(entries), *_answer(answers)]
+    return {"batchItemFailures": [{"itemIdentifier": identifier} for identifier in failures]}
 
 
 def _read(record: Mapping[str, Any]) -> tuple[str, PutEventsRequestEntryTypeDef | None]:
@@ -110,3 +116,21 @@ def _put(identifiers: Sequence[str], entries: Sequence[PutEventsRequestEntryType
         for identifier, result in zip(identifiers, results, strict=False)
         if "EventId" not in result
     }
+
+
+def _answer(answers: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Answer workflows; give the ids of the answers that could not be given. The log names messages, never a token."""
+    failures = []
+    for identifier, answered in answer_all(answers).items():
+        source = answers[identifier]["SourceMessageId"]
+        match answered:
+            case Answered.TAKEN:
+                metrics.add_metric("WorkflowAnswered", MetricUnit.Count, 1)
+            case Answered.GONE:
+                metrics.add_metric("WorkflowGone", MetricUnit.Count, 1)
+                logger.info("workflow waits no longer", source_message_id=source)
+            case reason:
+                metrics.add_metric("WorkflowNotAnswered", MetricUnit.Count, 1)
+                logger.warning("workflow not answered", reason=reason, source_message_id=source)
+                failures.append(identifier)
+    return failures

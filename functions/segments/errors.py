@@ -6,6 +6,7 @@
   - Retryable: it may work later: back-off, and on the last receive a later copy, until the message is too old; then
     the dead-letter queue, as ``exhausted``.
     + FunctionFailed: a fault of ours.
+    + Unanswered: the message has ended, and its workflow could not be told.
     + CredentialsRefused: the API refuses our key, or there is none.
     + SetupRefused: the API refuses the account, or the endpoint does not know the call.
     + NoTimeLeft: the invocation would end before the call does, so the call was not made.
@@ -57,6 +58,23 @@ class Retryable(StopError):
 
 class FunctionFailed(Retryable):
     """A fault of ours: it will not pass by itself, but a later version may serve the message."""
+
+
+class Unanswered(Retryable):
+    """The message has ended, and its workflow could not be told.
+
+    Parameters
+    ----------
+    answer
+        What the workflow is to be told. It holds the task token, so it is no part of the error's message.
+    has_letter
+        Whether the end was a dead letter, so that there must be no other end.
+    """
+
+    def __init__(self, answer: str, *, has_letter: bool = False) -> None:
+        super().__init__("WorkflowNotAnswered", "the message has ended, but its workflow could not be told")
+        self.answer = answer
+        self.has_letter = has_letter
 
 
 class CredentialsRefused(Retryable):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from segments.envelopes import unwrap
 from segments.errors import InvalidMessage
 from segments.times import read_attribute_ms, read_ms
 
+GIVEN_UP = "GivenUp"  # the attribute of a copy of a dead letter's message whose workflow could not be told yet
 FIRST_SENT_AT = "FirstSentAt"  # the attribute of a later copy: when the first message was sent, Unix ms
 _validate = fastjsonschema.compile(json.loads(Path(__file__).with_name("event.schema.json").read_text()))
 
@@ -36,6 +37,7 @@ HEARTBEAT_ROOM_ID = "rtc-segment-stopper"
 HEARTBEAT_TASK_ID = "heartbeat"
 _OURS = (EventType.ROOM_GONE, EventType.HEARTBEAT)  # senders have no need of them
 _LONGEST_WORD = 100  # to compare more would take long
+MOST_TOKEN_CHARACTERS = 2_048  # of a task token of Step Functions; event.schema.json has it too
 _OF_ONE_TASK = (EventType.SEGMENT_STARTED, EventType.SEGMENT_REAL_TIME_DATA)
 
 
@@ -67,6 +69,8 @@ class Event:
         The tasks it names; none of them means every task that may be running in the room.
     is_second_try
         Whether its message was received before, or is a copy of one that was.
+    task_token
+        What lets anyone who has it answer the workflow that waits for the message's end: never to be logged.
     """
 
     type: EventType
@@ -76,6 +80,7 @@ class Event:
     event_id: str | None = None
     business_id: str | None = None
     is_second_try: bool = False
+    task_token: str | None = field(default=None, repr=False)
 
     @property
     def is_stop(self) -> bool:
@@ -138,7 +143,18 @@ def parse_event(
         event_id=content.get("EventId"),
         business_id=content.get("BusinessId"),
         is_second_try=is_second_try,
+        task_token=content.get("TaskToken"),
     )
+
+
+def task_token(body: str) -> str | None:
+    """Read the task token of a message that breaks the contract elsewhere; None if there is none that can be read."""
+    try:
+        content = unwrap(body) or {}
+    except InvalidMessage:
+        return None
+    token = content.get("TaskToken")
+    return token if isinstance(token, str) and 0 < len(token) <= MOST_TOKEN_CHARACTERS else None
 
 
 def redriven_ms(text: str, name: str = "EventTime") -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from segments.errors import InvalidMessage
-from segments.events import FIRST_SENT_AT, Event, parse_event, redriven_ms
+from segments.events import FIRST_SENT_AT, GIVEN_UP, Event, parse_event, redriven_ms, task_token
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,19 @@ class Arrival:
         return self.message.sent_ms
 
     @property
+    def is_given_up(self) -> bool:
+        """Whether it has a dead letter already, and only its workflow is still to be told."""
+        return GIVEN_UP in self.message.attributes and self.task_token is not None
+
+    @property
     def app_id(self) -> str | None:
         """The AppId that the message names, if any."""
         return self.content.room.app_id if isinstance(self.content, Event) else None
+
+    @property
+    def task_token(self) -> str | None:
+        """The task token of the workflow that waits for the message's end, if any."""
+        return self.content.task_token if isinstance(self.content, Event) else task_token(self.message.body)
 
 
 def arrive(record: Mapping[str, Any]) -> Arrival:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from segments.errors import FunctionFailed, InvalidMessage, Rejected, StopError
+from segments.errors import FunctionFailed, InvalidMessage, Rejected, StopError, Unanswered
 from segments.events import Event
 
 BACK_OFF_BASE_SECONDS = 5
@@ -31,6 +31,8 @@ class Failure:
         What it says, where that can be read.
     log_fields
         What a log line about it holds.
+    task_token
+        The task token of the workflow that waits for its end, if any.
     """
 
     message_id: str
@@ -43,6 +45,7 @@ class Failure:
     group: str | None = None
     event: Event | None = None
     log_fields: Mapping[str, Any] = field(default_factory=dict)
+    task_token: str | None = field(default=None, repr=False)
 
 
 class End(StrEnum):
@@ -70,6 +73,8 @@ def end_of(failure: Failure, now_ms: int, *, max_receive_count: int, give_up_aft
         return End.INVALID_MESSAGE
     if isinstance(failure.error, Rejected):
         return End.REJECTED
+    if isinstance(failure.error, Unanswered) and failure.error.has_letter:
+        return End.RETRIED  # until SQS moves it: its letter lies on the queue already
     if failure.receive_count < max_receive_count:
         return End.RETRIED
     may_pass = not isinstance(failure.error, FunctionFailed)

@@ -7,17 +7,18 @@ import os
 import random
 from typing import TYPE_CHECKING, Any
 
-from segments.errors import FunctionFailed, InvalidMessage, StopError
+from segments.errors import FunctionFailed, InvalidMessage, StopError, Unanswered
 from segments.events import Event
 from segments.rules import Outcome
 from segments.telemetry import logger, metrics
 from segments.times import now_ms
 from stop_segment.arrivals import Arrival, arrive, waves
 from stop_segment.failures import End, Failure, end_of
-from stop_segment.logs import log_failure, log_outcome, log_served, log_untold
+from stop_segment.logs import log_failure, log_outcome, log_served, log_unanswered, log_untold
 from stop_segment.notices import is_told
 from stop_segment.stopper import Batch
 from stop_segment.wiring import make_wiring
+from stop_segment.workflows import failed, failed_before, served_well
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -67,6 +68,8 @@ async def _serve(arrivals: list[Arrival], batch: Batch) -> list[Failure]:
 
 
 async def _serve_message(arrival: Arrival, batch: Batch) -> StopError | None:
+    if arrival.is_given_up:
+        return Unanswered(failed_before(arrival.message, arrival.task_token), has_letter=True)
     if isinstance(arrival.content, InvalidMessage):
         return arrival.content
     if arrival.content is None:
@@ -80,6 +83,8 @@ async def _serve_message(arrival: Arrival, batch: Batch) -> StopError | None:
         logger.exception("unexpected error", **arrival.log_fields)
         return FunctionFailed("FunctionFailed", f"the function failed: {type(error).__name__}")
     log_served(arrival, served)
+    if served.failure is None and arrival.content.task_token is not None:
+        return Unanswered(served_well(arrival.message.message_id, arrival.content, served.done))
     return served.failure
 
 
@@ -95,12 +100,17 @@ def _failure(arrival: Arrival, error: StopError) -> Failure:
         group=arrival.app_id,
         event=arrival.content if isinstance(arrival.content, Event) else None,
         log_fields=arrival.log_fields,
+        task_token=arrival.task_token,
     )
 
 
 def _settle(failures: list[Failure]) -> list[str]:
     """Send dead letters and later copies, set the back-offs; give the ids of the messages that SQS must keep."""
     settings, queues, time_ms = wiring.settings, wiring.queues, now_ms()
+    answered = _answer(
+        [(failure, failure.error.answer) for failure in failures if isinstance(failure.error, Unanswered)]
+    )
+    failures = [failure for failure in failures if failure.message_id not in answered]
     ends = {
         failure.message_id: end_of(
             failure, time_ms, max_receive_count=settings.max_receive_count, give_up_after_ms=settings.give_up_after_ms
@@ -112,6 +122,9 @@ def _settle(failures: list[Failure]) -> list[str]:
     sent = queues.send_dead_letters(letters, time_ms) | queues.send_copies(copies, time_ms, jitter)
     # After the letters: whoever is told of one finds it.
     _tell([(failure, kind) for failure, kind in letters if failure.message_id in sent and is_told(failure)], time_ms)
+    _answer_letters(
+        [(failure, kind) for failure, kind in letters if failure.message_id in sent and failure.task_token], time_ms
+    )
     kept = [failure for failure in failures if failure.message_id not in sent]
     queues.postpone(kept, jitter)
     for failure in failures:
@@ -126,3 +139,22 @@ def _tell(letters: list[tuple[Failure, str]], time_ms: int) -> None:
         for failure, _ in letters:
             if failure.message_id not in told:
                 log_untold(failure)
+
+
+def _answer_letters(letters: list[tuple[Failure, str]], time_ms: int) -> None:
+    """Have the workflows of dead letters answered. Another end would be one too many, so a copy asks for no stop."""
+    answered = _answer([(failure, failed(failure, kind)) for failure, kind in letters])
+    wiring.queues.send_given_up([letter for letter in letters if letter[0].message_id not in answered], time_ms)
+
+
+def _answer(answers: list[tuple[Failure, str]]) -> set[str]:
+    """Have workflows answered; give the ids of the messages of which nothing more is to be told."""
+    if not wiring.settings.answer_queue_url:
+        for failure, _ in answers:
+            log_unanswered(failure, "the stack has no WorkflowArn")
+        return {failure.message_id for failure, _ in answers}
+    answered = wiring.queues.send_answers(answers)
+    for failure, _ in answers:
+        if failure.message_id not in answered:
+            log_unanswered(failure, "the answer could not be handed over")
+    return answered

@@ -61,6 +61,12 @@ def log_untold(failure: Failure) -> None:
     metrics.add_metric("FailuresNotTold", MetricUnit.Count, 1)
 
 
+def log_unanswered(failure: Failure, reason: str) -> None:
+    """Report that the workflow that waits for a message's end was not told of it."""
+    logger.warning("workflow not answered", reason=reason, **failure.log_fields)
+    metrics.add_metric("WorkflowNotAnswered", MetricUnit.Count, 1)
+
+
 def _error_fields(error: StopError) -> dict[str, Any]:
     return {"error_code": error.code, "error_message": error.message, "request_id": error.request_id}
 

@@ -10,8 +10,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from segments.batches import parts
 from segments.errors import NoTimeLeft
-from segments.events import FIRST_SENT_AT
-from stop_segment.failures import Failure, back_off_seconds, delay_seconds
+from segments.events import FIRST_SENT_AT, GIVEN_UP
+from stop_segment.failures import BACK_OFF_BASE_SECONDS, Failure, back_off_seconds, delay_seconds
 from stop_segment.notices import notice
 
 if TYPE_CHECKING:
@@ -28,15 +28,23 @@ class Queues:
         A boto3 SQS client.
     failed_stop_queue_url
         What takes notices of dead letters; empty where nobody is told.
+    answer_queue_url
+        What takes answers to workflows; empty if none may be answered.
     """
 
     def __init__(
-        self, client: SQSClient, event_queue_url: str, dead_letter_queue_url: str, failed_stop_queue_url: str
+        self,
+        client: SQSClient,
+        event_queue_url: str,
+        dead_letter_queue_url: str,
+        failed_stop_queue_url: str,
+        answer_queue_url: str = "",
     ) -> None:
         self._client = client
         self._event_queue_url = event_queue_url
         self._dead_letter_queue_url = dead_letter_queue_url
         self._failed_stop_queue_url = failed_stop_queue_url
+        self._answer_queue_url = answer_queue_url
 
     def send_dead_letters(self, letters: Sequence[tuple[Failure, str]], now_ms: int) -> set[str]:
         """Send failures, each with its ErrorKind, to the dead-letter queue.
@@ -62,6 +70,33 @@ class Queues:
         return self._send(
             self._failed_stop_queue_url,
             [_Letter(failure, {}, body=notice(failure, kind, now_ms)) for failure, kind in letters],
+        )
+
+    def send_answers(self, answers: Sequence[tuple[Failure, str]]) -> set[str]:
+        """Hand answers to workflows over to the publishing function.
+
+        Returns
+        -------
+        set
+            The ids of the messages whose answers SQS has taken.
+        """
+        return self._send(self._answer_queue_url, [_Letter(failure, {}, body=answer) for failure, answer in answers])
+
+    def send_given_up(self, letters: Sequence[tuple[Failure, str]], now_ms: int) -> set[str]:
+        """Send copies of dead letters, each with its ErrorKind, to the event queue: their workflows are to be told.
+
+        Returns
+        -------
+        set
+            The ids of the messages whose copies SQS has taken.
+        """
+        given_up: dict[str, MessageAttributeValueTypeDef] = {GIVEN_UP: {"DataType": "String", "StringValue": "true"}}
+        return self._send(
+            self._event_queue_url,
+            [
+                _Letter(failure, _attributes(failure, kind, now_ms) | given_up, BACK_OFF_BASE_SECONDS, failure.group)
+                for failure, kind in letters
+            ],
         )
 
     def send_copies(self, failures: Sequence[Failure], now_ms: int, jitter: Callable[[], float]) -> set[str]:

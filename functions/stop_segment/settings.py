@@ -24,6 +24,7 @@ class Settings(SharedSettings):
     stale_after_ms: int
     give_up_after_ms: int
     failed_stop_queue_url: str
+    answer_queue_url: str
     observes: bool
 
 
@@ -53,5 +54,6 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         stale_after_ms=read.amount("STALE_AFTER_SECONDS", 1000, least=1),
         give_up_after_ms=read.amount("GIVE_UP_AFTER_MINUTES", 60_000),
         failed_stop_queue_url=environment.get("FAILED_STOP_QUEUE_URL", ""),
+        answer_queue_url=environment.get("ANSWER_QUEUE_URL", ""),
         observes=read.choice("MODE", ("stop", "observe")) == "observe",
     )

@@ -51,6 +51,10 @@ def make_wiring(environment: Mapping[str, str]) -> Wiring:
         measure=measure,
     )
     queues = Queues(
-        clients.sqs, settings.event_queue_url, settings.dead_letter_queue_url, settings.failed_stop_queue_url
+        clients.sqs,
+        settings.event_queue_url,
+        settings.dead_letter_queue_url,
+        settings.failed_stop_queue_url,
+        settings.answer_queue_url,
     )
     return Wiring(settings, stopper, queues, (stops, queries), asyncio.Runner())

@@ -387,6 +387,14 @@ def outcome_bus_that_refuses_events(stack: Stack, alarm: Alarm) -> None:
     alarm.put_until_it_rings(metric, values, [], values, [], values)
 
 
+@rings("WorkflowsUnansweredAlarm")
+def workflow_that_is_not_answered(stack: Stack, alarm: Alarm) -> None:
+    """The stack has no WorkflowArn, so that no token may be answered."""
+    body = stack.room().event("RoomEnded", TaskId="audio", TaskToken="t")
+    metric, values = stack.logged(alarm, "StopSegmentLogGroup", lambda: stack.observer.end_of(body))
+    alarm.put_until_it_rings(metric, [], values)
+
+
 @rings("UnpublishedOutcomesAlarm")
 def stop_that_nobody_is_told_of(stack: Stack, alarm: Alarm) -> None:
     arn = stack.mapping("PublishOutcomeFunction")["DestinationConfig"]["OnFailure"]["Destination"]

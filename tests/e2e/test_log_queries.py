@@ -321,6 +321,7 @@ def trouble(box: Sandbox, observer: Observer) -> Trouble:
     (message_id,) = box.send([retried.event("RoomEnded", TaskId="audio")])
     assert room("nobody").end_of("RoomEnded") == ["no_open_tasks"]
     assert room("bad").end_of("RoomEnd") == ["invalid_message"]
+    assert room("waited-for").end_of("RoomEnded", TaskId="audio", TaskToken="t") == ["already_stopped"]
     assert restarted.end_of("SegmentStarted", TaskId="audio") == ["known"]
     assert restarted.end_of("RoomEnded", TaskId="audio", EventTime=day_before) == ["superseded"]
     end = callback("RoomDestroy", {"RoomId": restarted.id}, rfc3339(now_ms()), app_id=APP_ID)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from sandbox.stack import OUTCOME_BUS, SECRET_ACCESS_KEY, Sandbox, sandbox
+from sandbox.embedded_aws import REGION
+from sandbox.stack import OUTCOME_BUS, SECRET_ACCESS_KEY, Sandbox, sandbox, wait_for
 from tests.e2e.observer import APP_ID, Observer, Role, Room
 from tests.segment_table import create_segment_table
 
@@ -17,7 +19,8 @@ from tests.segment_table import create_segment_table
 @pytest.fixture(scope="module")
 def box() -> Iterator[Sandbox]:
     """Deploy a stack whose permissions may be taken away, and which logs as much as it can."""
-    with sandbox({"LogLevel": "DEBUG"}, app_ids={APP_ID}) as running:
+    workflows = f"arn:aws:states:{REGION}:000000000000:stateMachine:close-room-*"
+    with sandbox({"LogLevel": "DEBUG", "WorkflowArn": workflows}, app_ids={APP_ID}) as running:
         yield running
 
 
@@ -119,6 +122,20 @@ def make_data_key(role: Role, on: Resources) -> object:
     return role.client("kms").generate_data_key(KeyId=on.kms_key, KeySpec="AES_256")
 
 
+def answer_workflow(role: Role, _: Resources) -> None:
+    """Answer a workflow as far as a role may: nobody waits with this token."""
+    client = role.client("stepfunctions")
+    with contextlib.suppress(client.exceptions.TaskDoesNotExist):
+        client.send_task_success(taskToken="nobody's", output="{}")
+    with contextlib.suppress(client.exceptions.TaskDoesNotExist):
+        client.send_task_failure(taskToken="nobody's", error="e", cause="c")
+
+
+def start_workflow(role: Role, _: Resources) -> object:
+    arn = f"arn:aws:states:{REGION}:000000000000:stateMachine:close-room-1"
+    return role.client("stepfunctions").start_execution(stateMachineArn=arn)
+
+
 def change_own_policy(role: Role, on: Resources) -> object:
     return role.client("iam").put_role_policy(
         RoleName=on.observer.resource("StopSegmentRole"), PolicyName="more", PolicyDocument="{}"
@@ -171,6 +188,7 @@ ALLOWED: list[tuple[str, str, Try]] = [
     (CALLBACK, "reads the callback key", get_secret(callback_key)),
     (STOP, "tells of failed stops", send_to("FailedStopQueue")),
     (PUBLISH, "takes failed stops", receive_from("FailedStopQueue")),
+    (PUBLISH, "answers a workflow", answer_workflow),
     (PUBLISH, "puts events on the outcome bus", put_events(OUTCOME_BUS)),
     (PUBLISH, "sends to the queue of what was not published", send_to("UnpublishedOutcomeQueue")),
     (SWEEP, "finds the watched rooms", query_watched),
@@ -192,6 +210,7 @@ DENIED: list[tuple[str, str, Try]] = [
     (STOP, "read the callback key", get_secret(callback_key)),
     (STOP, "read another secret", get_secret(another_secret)),
     (STOP, "write the RTC key", put_secret(rtc_key)),
+    (STOP, "answer a workflow", answer_workflow),
     (STOP, "put events on the outcome bus", put_events(OUTCOME_BUS)),
     (STOP, "invoke a function", invoke("StopSegmentFunction")),
     (STOP, "use a KMS key", make_data_key),
@@ -214,6 +233,7 @@ DENIED: list[tuple[str, str, Try]] = [
     (PUBLISH, "receive from the event queue", receive_from("EventQueue")),
     (PUBLISH, "tell of failed stops", send_to("FailedStopQueue")),
     (PUBLISH, "receive what was not published", receive_from("UnpublishedOutcomeQueue")),
+    (PUBLISH, "start a workflow", start_workflow),
     (PUBLISH, "read the RTC key", get_secret(rtc_key)),
     (PUBLISH, "read the callback key", get_secret(callback_key)),
     (PUBLISH, "invoke a function", invoke("StopSegmentFunction")),
@@ -285,6 +305,23 @@ def test_stop_waits_for_the_rtc_key_to_be_readable(box: Sandbox, observer: Obser
         assert room.requests() == []
 
     assert observer.ends([message_id]) == {message_id: ["stopped"]}
+
+
+def test_answer_that_may_not_be_given_is_counted_and_its_room_is_served(
+    box: Sandbox, observer: Observer, room: Room
+) -> None:
+    room.start("audio")
+    with observer.without_permission("PublishOutcomeRole", "AnswerWorkflows"):
+        assert room.end_of("RoomEnded", TaskId="audio", TaskToken="nobody's") == ["stopped"]
+        lines = wait_for(
+            lambda: [
+                line
+                for line in box.log_lines("PublishOutcomeLogGroup")
+                if line.get("message") == "workflow not answered"
+            ],
+            "an answer that is refused",
+        )
+    assert "AccessDenied" in lines[0]["reason"]
 
 
 def test_function_that_knows_the_rtc_key_goes_on_without_the_permission_to_read_it(

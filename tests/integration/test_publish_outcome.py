@@ -13,6 +13,7 @@ from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 
 from sandbox.embedded_aws import EmbeddedAws
+from sandbox.stack import ROOT, wait_for
 from tests.environments import import_handler
 
 NAMESPACE = "OutcomeTests"
@@ -311,10 +312,7 @@ class TestFailure:
         def refuse(request: Any, **_: object) -> AWSResponse | None:
             if b"t011" not in request.body:
                 return None
-            body = json.dumps({"__type": "ValidationException", "message": "too large"}).encode()
-            raw = io.BytesIO(body)
-            raw.stream = lambda *_, **__: iter([body])  # type: ignore[attr-defined]
-            return AWSResponse(request.url, 400, HTTPHeaders(), raw)
+            return refusal(request.url, "ValidationException")
 
         client = function.module._events.meta.events
         client.register("before-send.events.PutEvents", refuse)
@@ -343,3 +341,151 @@ def test_what_was_published_is_counted(function: Function, capsys: pytest.Captur
     assert directive["Metrics"] == [{"Name": "OutcomesPublished", "Unit": "Count"}]
     assert (line["OutcomesPublished"], line["service"]) == ([3], SERVICE)
     function.events()
+
+
+@dataclass
+class Workflow:
+    """A state machine that waits with its task token, which a queue holds."""
+
+    states: Any
+    sqs: Any
+    queue: str
+    arn: str
+
+    def start(self) -> tuple[str, str]:
+        """Begin an execution; give its ARN and its task token."""
+        execution = self.states.start_execution(stateMachineArn=self.arn)["executionArn"]
+        (message,) = wait_for(
+            lambda: self.sqs.receive_message(QueueUrl=self.queue, VisibilityTimeout=600).get("Messages"), "a task token"
+        )
+        self.sqs.delete_message(QueueUrl=self.queue, ReceiptHandle=message["ReceiptHandle"])
+        return execution, message["Body"]
+
+    def end(self, execution: str) -> dict[str, Any]:
+        def ended() -> dict[str, Any]:
+            found: dict[str, Any] = self.states.describe_execution(executionArn=execution)
+            return {} if found["status"] == "RUNNING" else found
+
+        return wait_for(ended, "an execution to end")
+
+
+@pytest.fixture(scope="module")
+def workflow(aws: EmbeddedAws) -> Iterator[Workflow]:
+    sqs, states = aws.client("sqs"), aws.client("stepfunctions")
+    queue = sqs.create_queue(QueueName=f"tokens-{uuid4().hex}")["QueueUrl"]
+    wait = {
+        "Type": "Task",
+        "Resource": "arn:aws:states:::sqs:sendMessage.waitForTaskToken",
+        "Parameters": {"QueueUrl": queue, "MessageBody.$": "$$.Task.Token"},
+        "End": True,
+    }
+    principal = {"Effect": "Allow", "Principal": {"Service": "states.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    role = aws.client("iam").create_role(
+        RoleName=f"waits-{uuid4().hex}",
+        AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [principal]}),
+    )["Role"]["Arn"]
+    made = states.create_state_machine(
+        name=f"waits-{uuid4().hex}",
+        definition=json.dumps({"StartAt": "Wait", "States": {"Wait": wait}}),
+        roleArn=role,
+    )
+    # The environment's own client is made at the first answer, when its variables are no longer here.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("publish_outcome.answers.step_functions", lambda: states)
+        yield Workflow(states, sqs, queue, made["stateMachineArn"])
+    sqs.close()
+    states.close()
+
+
+def answer(number: int, token: str, **told: object) -> dict[str, Any]:
+    body = json.dumps({"TaskToken": token, "SourceMessageId": f"m-{number}", **told})
+    return {"messageId": str(number), "eventSource": "aws:sqs", "body": body}
+
+
+class TestWorkflows:
+    def test_a_batch_of_answers_and_failed_stops_is_told_to_whom_each_concerns(
+        self, function: Function, workflow: Workflow, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (served, served_token), (failed, failed_token) = workflow.start(), workflow.start()
+        detail = json.loads((ROOT / "contracts" / "samples" / "segment-stop-failed.json").read_text())["detail"]
+        notice = {"messageId": "3", "eventSource": "aws:sqs", "body": json.dumps(detail)}
+        output = {"Tasks": [{"TaskId": "audio", "Outcome": "stopped"}]}
+        cause = "rejected: no such app"
+
+        assert (
+            function.invoke(
+                answer(1, served_token, Output=output), answer(2, failed_token, Error="NoApp", Cause=cause), notice
+            )
+            == []
+        )
+
+        ended = workflow.end(served)
+        assert (ended["status"], json.loads(ended["output"])) == ("SUCCEEDED", output)
+        ended = workflow.end(failed)
+        assert (ended["status"], ended["error"], ended["cause"]) == ("FAILED", "NoApp", cause)
+        (line,) = metrics(capsys.readouterr().out)
+        assert line["WorkflowAnswered"] == [1, 1]
+        assert line["OutcomesPublished"] == [1]
+
+    def test_a_token_that_nobody_waits_with_is_counted_and_forgotten(
+        self, function: Function, workflow: Workflow, log: io.StringIO, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        execution, token = workflow.start()
+        assert function.invoke(answer(1, token, Output={})) == []
+        workflow.end(execution)
+        assert function.invoke(answer(2, token, Output={}), answer(3, "forged", Error="E", Cause="c")) == []
+        _, line = metrics(capsys.readouterr().out)
+        assert line["WorkflowGone"] == [1, 1]
+        assert [json.loads(text)["source_message_id"] for text in log.getvalue().splitlines()] == ["m-2", "m-3"]
+        assert token not in log.getvalue()
+
+    @pytest.mark.parametrize("code", ["TaskTimedOut", "InvalidToken"])
+    def test_aws_has_other_words_for_it(self, function: Function, workflow: Workflow, code: str) -> None:
+        # Step Functions API Reference, SendTaskSuccess: what the embedded AWS calls TaskDoesNotExist.
+        def refuse(request: Any, **_: object) -> AWSResponse:
+            return refusal(request.url, code)
+
+        client = workflow.states
+        client.meta.events.register("before-send.sfn.SendTaskSuccess", refuse)
+        try:
+            assert function.invoke(answer(1, "t", Output={})) == []
+        finally:
+            client.meta.events.unregister("before-send.sfn.SendTaskSuccess", refuse)
+
+    def test_an_answer_that_is_refused_is_delivered_again_and_hinders_no_other(
+        self, function: Function, workflow: Workflow, log: io.StringIO, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def refuse(request: Any, **_: object) -> AWSResponse | None:
+            return refusal(request.url, "AccessDeniedException") if b"another" in request.body else None
+
+        execution, token = workflow.start()
+        client = workflow.states
+        client.meta.events.register("before-send.sfn.SendTaskSuccess", refuse)
+        try:
+            assert function.invoke(answer(1, "another", Output={}), answer(2, token, Output={})) == ["1"]
+        finally:
+            client.meta.events.unregister("before-send.sfn.SendTaskSuccess", refuse)
+        assert workflow.end(execution)["status"] == "SUCCEEDED"
+        (line,) = metrics(capsys.readouterr().out)
+        assert (line["WorkflowAnswered"], line["WorkflowNotAnswered"]) == ([1], [1])
+        (said,) = [json.loads(text) for text in log.getvalue().splitlines()]
+        assert (said["level"], said["reason"], said["source_message_id"]) == (
+            "WARNING",
+            "AccessDeniedException",
+            "m-1",
+        )
+
+    def test_while_step_functions_is_away_every_answer_is_delivered_again(
+        self, function: Function, aws_away: EmbeddedAws, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        away = aws_away.client("stepfunctions")
+        monkeypatch.setattr("publish_outcome.answers.step_functions", lambda: away)
+        many = [answer(number, "t", Output={}) for number in range(10)]
+        assert function.invoke(*many) == [str(number) for number in range(10)]
+
+
+def refusal(url: str, code: str) -> AWSResponse:
+    body = json.dumps({"__type": code, "message": "no"}).encode()
+    raw = io.BytesIO(body)
+    raw.stream = lambda *_, **__: iter([body])  # type: ignore[attr-defined]
+    return AWSResponse(url, 400, HTTPHeaders(), raw)

@@ -112,6 +112,7 @@ class TestMetrics:
             logs.log_failure(failure, end, sent=True)
             logs.log_failure(barred, end, sent=True)
         logs.log_untold(failure)
+        logs.log_unanswered(failure, "the stack has no WorkflowArn")
         for name in (*TestMetrics.literals("stop_segment", "measure"), *TestMetrics.literals("segments", "measure")):
             telemetry.measure(name, 1)
         emitted = metrics.serialize_metric_set()

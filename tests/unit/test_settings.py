@@ -29,6 +29,7 @@ def test_every_setting_is_read() -> None:
         stale_after_ms=30_000,
         give_up_after_ms=3_600_000,
         failed_stop_queue_url="",
+        answer_queue_url="",
         observes=False,
         sweep_every_ms=300_000,
         record_retention_seconds=604_800,

@@ -1,9 +1,11 @@
 """What CloudFormation would find out only when it deploys."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cfnlint.decode import cfn_yaml
 
 from release.plain import read, transformed
@@ -25,3 +27,35 @@ def test_plain_template_fixes_no_parameter_to_its_default() -> None:
     for parameter in others["Parameters"].values():
         parameter["Default"] = "another"
     assert transformed(others)["Resources"] == transformed(source)["Resources"]
+
+
+def test_tokens_of_the_named_state_machines_may_be_answered_and_of_others_only_where_no_account_is() -> None:
+    role = TEMPLATE["Resources"]["PublishOutcomeRole"]["Properties"]["Policies"][0]
+    conditional = [part["Fn::If"] for part in role["PolicyDocument"]["Statement"] if "Fn::If" in part]
+    (statement,) = [then for condition, then, _ in conditional if condition == "AnswersWorkflows"]
+    assert statement["Action"] == ["states:SendTaskSuccess", "states:SendTaskFailure"]
+    assert statement["Resource"] == [
+        {"Ref": "WorkflowArn"},
+        {"Fn::If": ["IsEmbedded", "*", {"Ref": "AWS::NoValue"}]},
+    ]
+    assert TEMPLATE["Conditions"]["IsEmbedded"] == {"Fn::Equals": [{"Ref": "AWS::AccountId"}, "000000000000"]}
+
+
+@pytest.mark.parametrize(
+    ("arn", "is_taken"),
+    [
+        ("", True),
+        ("arn:aws:states:us-east-1:123456789012:stateMachine:close-room", True),
+        ("arn:aws-cn:states:cn-north-1:123456789012:stateMachine:close-*", True),
+        ("arn:aws:states:us-east-1:123456789012:stateMachine:*", True),
+        ("arn:aws:states:us-east-1:123456789012:stateMachine:" + "x" * 80, True),
+        ("arn:aws:states:us-east-1:123456789012:stateMachine:" + "x" * 81, False),
+        ("*", False),
+        ("arn:aws:states:*:*:stateMachine:*", False),
+        ("arn:aws:states:us-east-1:*:stateMachine:close-room", False),
+        ("arn:aws:states:us-east-1:123456789012:express:close-room:1", False),
+        ("arn:aws:states:us-east-1:123456789012:stateMachine:close-room:1", False),
+    ],
+)
+def test_a_workflow_arn_names_state_machines_of_one_account(arn: str, is_taken: bool) -> None:
+    assert bool(re.match(PARAMETERS["WorkflowArn"]["AllowedPattern"], arn)) is is_taken

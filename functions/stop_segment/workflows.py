@@ -1,0 +1,84 @@
+"""What a workflow is told of the end of the message that carries its task token."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from segments.events import Event
+from segments.times import to_rfc3339
+from stop_segment.arrivals import Message
+from stop_segment.failures import Failure
+from stop_segment.stopper import Done
+
+# Step Functions takes an output of 256 KiB, an error of 256 characters and a cause of 32,768. The workflow has data of
+# its own beside the output.
+MOST_OUTPUT_BYTES = 200_000
+MOST_ERROR_CHARACTERS = 256
+MOST_CAUSE_CHARACTERS = 32_768
+
+
+def served_well(message_id: str, event: Event, done: Sequence[Done]) -> str:
+    """Write the answer to a message that was served, in JSON.
+
+    Parameters
+    ----------
+    done
+        How each of its tasks ended. A room may have more of them than an answer can hold: then it counts the others.
+    """
+    output = {
+        "EventType": event.type.value,
+        "AppId": event.room.app_id,
+        "RoomId": event.room.room_id,
+        "EventTime": to_rfc3339(event.time_ms),
+        "EventId": event.event_id,
+        "BusinessId": event.business_id,
+        "Outcome": next((one.outcome.value for one in done if one.task_id is None), None),
+        "Tasks": [
+            _known({"TaskId": one.task_id, "Outcome": one.outcome.value, "RequestId": one.request_id})
+            for one in done
+            if one.task_id is not None
+        ],
+    }
+    return _answer(message_id, event.task_token, {"Output": _bounded(_known(output))})
+
+
+def failed(failure: Failure, kind: str) -> str:
+    """Write the answer to a message that is a dead letter, in JSON.
+
+    Parameters
+    ----------
+    kind
+        Its ErrorKind.
+    """
+    error = failure.error
+    return _failure(failure.message_id, failure.task_token, kind, error.code, error.message)
+
+
+def failed_before(message: Message, task_token: str | None) -> str:
+    """Write the answer to a message whose dead letter was sent before, in JSON."""
+    said = (message.attributes.get(name, "") for name in ("ErrorKind", "ErrorCode", "ErrorMessage"))
+    return _failure(message.attributes.get("SourceMessageId", message.message_id), task_token, *said)
+
+
+def _failure(message_id: str, task_token: str | None, kind: str, code: str, text: str) -> str:
+    told = {"Error": code[:MOST_ERROR_CHARACTERS], "Cause": f"{kind}: {text}"[:MOST_CAUSE_CHARACTERS]}
+    return _answer(message_id, task_token, told)
+
+
+def _answer(message_id: str, task_token: str | None, told: dict[str, Any]) -> str:
+    return json.dumps({"TaskToken": task_token, "SourceMessageId": message_id, **told})
+
+
+def _known(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _bounded(output: dict[str, Any]) -> dict[str, Any]:
+    tasks = output["Tasks"]
+    count = len(tasks)
+    while len(json.dumps(output)) > MOST_OUTPUT_BYTES and count:
+        count //= 2
+        output = output | {"Tasks": tasks[:count], "TasksLeftOut": len(tasks) - count}
+    return output
