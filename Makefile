@@ -15,10 +15,12 @@ export SAM_CLI_TELEMETRY := 0
 $(BUILT): export AWS_DEFAULT_REGION ?= us-east-1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo sandbox test coverage explore faults mutants pictures bench lint style format build release deploy status known-config lock clean
+.PHONY: help demo sandbox test test-all coverage audit explore faults mutants pictures bench lint style format build release deploy status known-config lock clean
 
-help: ## Show the commands
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
+help: #: Show the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo; echo 'For contributors:'
+	@awk -F ':.*#: ' '/^[a-z-]+:.*#: / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) $(BUILT) ## Show the main job on this machine: no AWS account, no Docker
 	@python -m sandbox.demo
@@ -26,28 +28,31 @@ demo: $(INSTALLED) $(BUILT) ## Show the main job on this machine: no AWS account
 sandbox: $(INSTALLED) $(BUILT) ## Keep the stack running on this machine, to play with
 	@python -m sandbox
 
-test: $(INSTALLED) $(BUILT) ## Run all tests, the end-to-end ones in the sandbox included
-	pytest -n 2 --dist loadfile
+test: $(INSTALLED) $(BUILT) ## Run the tests, the end-to-end ones in the sandbox included: about five minutes
+	pytest -n 2 --dist loadgroup -m "not long"
 
-coverage: $(INSTALLED) $(BUILT) ## See which lines of the functions no test runs that imports them
+test-all: $(INSTALLED) $(BUILT) #: Run every test, with ten times as many random examples: about half an hour
+	pytest -n 2 --dist loadgroup --hypothesis-profile=thorough
+
+coverage: $(INSTALLED) $(BUILT) #: See which lines of the functions no test runs that imports them
 	pytest -n 2 --dist loadfile --cov --cov-report=term tests/unit tests/integration tests/explorer
 
-explore: $(INSTALLED) ## Walk every history of small worlds: each order, and each fault
+explore: $(INSTALLED) #: Walk every history of small worlds: each order, and each fault
 	@PYTHONPATH=functions:. python -m tests.explorer
 
-faults: $(INSTALLED) $(BUILT) ## Break everything on purpose, under load, and count what is lost; SEED=1
+faults: $(INSTALLED) $(BUILT) #: Break everything on purpose, under load, and count what is lost; SEED=1
 	@python -m tests.faults --seed $(or $(SEED),1)
 
-mutants: $(MUTANTS)/.installed ## Change the code in small ways, and see whether the tests notice; ONLY="turns calls"
+mutants: $(MUTANTS)/.installed #: Change the code in small ways, and see whether the tests notice; ONLY="turns calls"
 	@$(MUTANTS)/bin/python -m tests.mutants $(ONLY)
 
-pictures: $(INSTALLED) $(BUILT) ## Draw docs/demo.svg and docs/demo-short.svg, from a run of the demo
+pictures: $(INSTALLED) $(BUILT) #: Draw docs/demo.svg and docs/demo-short.svg, from a run of the demo
 	@python -m sandbox.pictures
 
-bench: $(INSTALLED) $(BUILT) ## Measure speed and cost beside a peer, and draw the charts in docs/
+bench: $(INSTALLED) $(BUILT) #: Measure speed and cost beside a peer, and draw the charts in docs/
 	@python -m benchmarks
 
-lint: style ## Check style, types, layers, contracts, twins, workflows, the template and security
+lint: style #: Check style, types, layers, contracts, twins, workflows, the template and security
 	mypy
 	PYTHONPATH=functions:. lint-imports --no-logo --no-cache
 	check-jsonschema --check-metaschema contracts/*.schema.json contracts/earlier/*/*.schema.json
@@ -60,7 +65,7 @@ lint: style ## Check style, types, layers, contracts, twins, workflows, the temp
 	cfn-lint --append-rules cfn_lint_serverless.rules -- template.yaml
 	bandit --quiet --recursive functions sandbox tools benchmarks release
 
-audit: $(INSTALLED) ## Ask OSV for known vulnerabilities of the locked packages: it needs the internet
+audit: $(INSTALLED) #: Ask OSV for known vulnerabilities of the locked packages: it needs the internet
 	pip-audit --strict --require-hashes --disable-pip --vulnerability-service osv --progress-spinner off \
 		--requirement functions/requirements.txt --requirement locks/dev.txt
 
@@ -68,13 +73,13 @@ style: $(INSTALLED)
 	ruff format --check .
 	ruff check .
 
-format: $(INSTALLED) ## Format the code
+format: $(INSTALLED) #: Format the code
 	ruff format .
 	ruff check --fix .
 
-build: $(INSTALLED) $(BUILT) ## Build the functions
+build: $(INSTALLED) $(BUILT) #: Build the functions
 
-release: $(INSTALLED) $(BUILT) ## Make all that a release holds, in dist/; TAG=v1.2.3 checks that all is ready for it
+release: $(INSTALLED) $(BUILT) #: Make all that a release holds, in dist/; TAG=v1.2.3 checks that all is ready for it
 	@python -m release $(if $(TAG),--tag "$(TAG)")
 
 deploy: known-config $(INSTALLED) $(BUILT) ## Deploy to the AWS account of your environment; CONFIG=prod asks before it changes anything
@@ -88,7 +93,7 @@ known-config:
 		echo "samconfig.toml has no settings for CONFIG=$(CONFIG), only for:" \
 			$$(sed -n 's/^\[\(.*\)\.global\..*/\1/p' samconfig.toml) >&2; exit 2; }
 
-lock: ## Lock the dependencies of pyproject.toml again (needs uv)
+lock: #: Lock the dependencies of pyproject.toml again (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 		--group dev pyproject.toml --output-file locks/dev.txt
 	uv pip compile --quiet --python-version 3.13 --generate-hashes --no-header \
@@ -101,7 +106,7 @@ lock: ## Lock the dependencies of pyproject.toml again (needs uv)
 		uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 		--constraint /dev/stdin --group mutants pyproject.toml --output-file locks/mutants.txt
 
-clean: ## Remove what was installed and built
+clean: #: Remove what was installed and built
 	rm -rf $(VENV) .aws-sam .sandbox .mutants .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # The lock is complete, and every package in it has its hash. pip warns of how this machine is set up: only its errors

@@ -46,4 +46,4 @@ def main(folder: Path = FOLDER) -> NoReturn:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(run(main, interrupted=0))

@@ -14,8 +14,14 @@ from sandbox.stack import DeployError
 INTERRUPTED = 130
 
 
-def run(program: Callable[[], int]) -> int:
-    """Run a program until it ends, fails or is interrupted: by Ctrl-C, or by SIGTERM. Return its exit code."""
+def run(program: Callable[[], int], *, interrupted: int = INTERRUPTED) -> int:
+    """Run a program until it ends, fails or is interrupted: by Ctrl-C, or by SIGTERM. Return its exit code.
+
+    Parameters
+    ----------
+    interrupted
+        The exit code if it was interrupted: 0 for a program that ends in no other way.
+    """
     console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
@@ -23,7 +29,7 @@ def run(program: Callable[[], int]) -> int:
         return program()
     except KeyboardInterrupt:
         console.print("\nInterrupted. Nothing is left running.")
-        return INTERRUPTED
+        return interrupted
     except (DeployError, RuntimeError, TimeoutError) as error:
         console.print(f"\n{error}")
         return 1

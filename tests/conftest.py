@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+import tests.examples  # noqa: F401 - it registers the profiles
 from sandbox.embedded_aws import EmbeddedAws, embedded_aws, shielded
 
-# How long an example takes says nothing about the code: the machine may be busy.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
+settings.load_profile("quick")  # unless --hypothesis-profile says otherwise
 
 
 @pytest.fixture(scope="session", autouse=True)

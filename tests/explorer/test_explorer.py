@@ -32,6 +32,7 @@ def test_promises_hold_in_every_history(world: World, budget: Budget) -> None:
     assert [str(violation) for violation in walk.violations.values()] == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("broken", BREAKS, ids=lambda broken: broken.name)
 def test_what_is_left_out_is_found(broken: Break) -> None:
     def is_found(walk: Walk) -> bool:
@@ -42,6 +43,7 @@ def test_what_is_left_out_is_found(broken: Break) -> None:
     assert is_found(walk), f"not in {walk.histories} histories, but {list(walk.violations)}"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("case", "name", "budget"),
     [

@@ -23,6 +23,7 @@ from receive_callback.slices import QueuedSlices, read_slice
 from sandbox.callbacks import callback
 from sandbox.embedded_aws import EmbeddedAws
 from tests.environments import import_handler
+from tests.examples import examples
 
 KEY = "callback-key"
 NEXT_KEY = "callback-key-of-tomorrow"
@@ -647,7 +648,7 @@ class TestWhateverIsSent:
             assert json.loads(queued[0])["EventType"] in QUEUED_TYPES
         return status
 
-    @settings(max_examples=110, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=examples(110), suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(st.integers(0, 2**64))
     def test_mutations_of_what_is_signed(self, function: Function, queued: list[str], seed: int) -> None:
         dice = random.Random(seed)
@@ -658,7 +659,7 @@ class TestWhateverIsSent:
             assert self.check(function, queued, body, encoded=False) == status
             assert queued == []
 
-    @settings(max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=examples(500), suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
         st.text(st.characters(codec=None))
         | st.dictionaries(st.sampled_from(KEYS), st.text(max_size=5) | st.none() | st.integers()).map(json.dumps),
@@ -666,7 +667,7 @@ class TestWhateverIsSent:
     def test_any_text(self, function: Function, queued: list[str], body: str) -> None:
         assert self.check(function, queued, body, encoded=False) in (400, 401)
 
-    @settings(max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=examples(500), suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(st.binary(max_size=80), st.integers(0, 300), st.integers(0, 10))
     def test_any_bytes_in_a_signed_callback(
         self, function: Function, queued: list[str], inserted: bytes, start: int, length: int

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from receive_callback.slices import QueuedSlices, Slice
 from segments.events import Event, EventType
 from segments.rules import Outcome
+from tests.examples import examples
 from tests.unit.memory_dynamo import Item
 from tests.unit.rtc_model import (
     EPOCH,
@@ -52,8 +53,8 @@ TASK_IDS = ("audio", "video", "screen")
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 
-def thorough(examples: int) -> settings:
-    return settings(deadline=None, max_examples=examples, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+def thorough(hundredths: int) -> settings:
+    return settings(max_examples=examples(hundredths), suppress_health_check=[HealthCheck.too_slow])
 
 
 def lives_of(draw: Draw, room_id: str, task_id: str) -> list[Life]:

@@ -15,6 +15,7 @@ from segments.times import (
     utc,
 )
 from tests.contracts import breaks, schema
+from tests.examples import examples
 
 T = 1_795_327_920_123
 NONE = "must be a date and time that exists, with its offset"
@@ -161,7 +162,7 @@ def test_a_number_of_the_table_is_a_time_that_a_function_could_have_written(
     assert read_stored_ms(number) == unix_ms
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(TEXTS | DATES)
 @example("2026-11-22T06:12:00Z")
 def test_the_reader_and_the_contract_know_the_same_form(text: str) -> None:
@@ -174,7 +175,7 @@ def test_the_reader_and_the_contract_know_the_same_form(text: str) -> None:
     assert breaks(event, schema("event")) == []
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(TEXTS | DATES | st.integers().map(str))
 def test_what_a_reader_accepts_can_be_written_and_read_again(text: str) -> None:
     for read in (read_ms, read_attribute_ms, read_callback_ms, read_stored_ms):
