@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
 THREADS = 64
+# Of SQS: what may take longer is tried again with its message, and an invocation must not end over it.
+SQS_CONNECT_SECONDS = 1
+SQS_READ_SECONDS = 3
+SQS_ATTEMPTS = 2
+_MOST_BACK_OFF_SECONDS = 1  # botocore's standard mode waits up to this long before the second attempt
+SQS_CALL_SECONDS = SQS_ATTEMPTS * (SQS_CONNECT_SECONDS + SQS_READ_SECONDS) + _MOST_BACK_OFF_SECONDS
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,8 @@ def make_clients(settings: SharedSettings) -> Clients:
     )
     session = botocore.session.get_session()  # boto3's would import S3's transfers as well, for nothing
 
-    def client(service: str) -> Any:
-        return session.create_client(service, config=config)
+    def client(service: str, own: Config | None = None) -> Any:
+        return session.create_client(service, config=config.merge(own) if own else config)
 
     credentials = Credentials(client("secretsmanager"), settings.rtc_credentials_secret_arn, time.monotonic)
     threads = ThreadPoolExecutor(THREADS)
@@ -71,4 +77,9 @@ def make_clients(settings: SharedSettings) -> Clients:
         sweeps=settings.sweep_every_ms > 0,
     )
     api = RtcApi(settings, credentials, connections=THREADS)
-    return Clients(table, api, client("sqs"), in_thread, calls)
+    hasty = Config(
+        connect_timeout=SQS_CONNECT_SECONDS,
+        read_timeout=SQS_READ_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": SQS_ATTEMPTS},
+    )
+    return Clients(table, api, client("sqs", hasty), in_thread, calls)

@@ -20,9 +20,12 @@
 
 from __future__ import annotations
 
+_MOST_MESSAGE_BYTES = 1_500
+_MOST_NAME_BYTES = 256
+
 
 class StopError(Exception):
-    """A message that could not be served.
+    """A message that could not be served. Its texts are cut to so many bytes: logs, letters and events repeat them.
 
     Parameters
     ----------
@@ -36,9 +39,9 @@ class StopError(Exception):
 
     def __init__(self, code: str, message: str, request_id: str | None = None) -> None:
         super().__init__(code, message, request_id)
-        self.code = code
-        self.message = message
-        self.request_id = request_id
+        self.code = _cut(code, _MOST_NAME_BYTES)
+        self.message = _cut(message, _MOST_MESSAGE_BYTES)
+        self.request_id = request_id and _cut(request_id, _MOST_NAME_BYTES)
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"
@@ -111,3 +114,8 @@ class ConnectionLost(TryAtOnce):
 
 class KeyRenewed(TryAtOnce):
     """The API refused a key, and the secret, read afresh, holds another one."""
+
+
+def _cut(text: str, most_bytes: int) -> str:
+    """Cut a text to so many bytes of UTF-8, as AWS counts them."""
+    return text.encode(errors="replace")[:most_bytes].decode(errors="ignore")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -37,6 +38,7 @@ _ATTRIBUTES = {
     "watch": "watch",
     "gone_at": "gone_at_ms",
 }
+_WHOLE_NUMBER = re.compile("-?[0-9]{1,38}")  # as DynamoDB writes one
 
 
 @dataclass(frozen=True)
@@ -233,9 +235,8 @@ class SegmentTable:
             item = self._change(_SWEEP_KEY, {"lease_until": until_ms}, when=[("lease_until", "<", now_ms)])
         except _Refused:
             return None
-        place = item.get("place")
-        began = item.get("round_began_at")
-        return Lease(until_ms, _room(place["S"]) if place else None, int(began["N"]) if began else None)
+        place = _text(item, "place")
+        return Lease(until_ms, _room(place) if place else None, _whole_number(item, "round_began_at"))
 
     def note_place(self, lease: Lease, place: Room, round_began_at_ms: int | None) -> bool:
         """Remember how far a sweep has come. Call this method before the rooms up to there are looked at.
@@ -435,7 +436,8 @@ def _room_key(room: Room) -> str:
 
 
 def _room(key: str) -> Room:
-    return Room(*key.split("#"))
+    app_id, _, room_id = key.partition("#")
+    return Room(app_id, room_id)
 
 
 def _key(task: Task) -> dict[str, Any]:
@@ -447,9 +449,20 @@ def _task(item: Mapping[str, Any]) -> Task:
 
 
 def _record(item: Mapping[str, Any]) -> Record:
-    values: dict[str, Any] = {}
-    for attribute, field in _ATTRIBUTES.items():
-        if attribute in item:
-            ((kind, value),) = item[attribute].items()
-            values[field] = int(value) if kind == "N" else value
+    """Read an item. An attribute in a form that no function writes counts as missing."""
+    values: dict[str, Any] = {
+        field: _whole_number(item, attribute) if field.endswith("_ms") else _text(item, attribute)
+        for attribute, field in _ATTRIBUTES.items()
+        if attribute in item
+    }
     return Record(**values)
+
+
+def _whole_number(item: Mapping[str, Any], attribute: str) -> int | None:
+    text = item.get(attribute, {}).get("N", "")
+    return int(text) if _WHOLE_NUMBER.fullmatch(text) else None
+
+
+def _text(item: Mapping[str, Any], attribute: str) -> str | None:
+    text: str | None = item.get(attribute, {}).get("S")
+    return text

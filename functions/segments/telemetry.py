@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
@@ -10,5 +12,6 @@ metrics = Metrics()
 
 
 def measure(name: str, value: float) -> None:
-    """Emit a measured metric: a count for ApiThrottled, else ms."""
-    metrics.add_metric(name, MetricUnit.Count if name == "ApiThrottled" else MetricUnit.Milliseconds, value)
+    """Emit a measured metric: a count for ApiThrottled, else ms. It never raises: no stop depends on a metric."""
+    with contextlib.suppress(Exception):
+        metrics.add_metric(name, MetricUnit.Count if name == "ApiThrottled" else MetricUnit.Milliseconds, value)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from segments.errors import InvalidMessage
+from segments.errors import FunctionFailed, InvalidMessage, StopError
 from segments.events import FIRST_SENT_AT, GIVEN_UP, Event, parse_event, redriven_ms, task_token
 
 
@@ -38,7 +38,7 @@ class Arrival:
     """A message and what it says: an event, None for a callback that does not concern us, or why it says nothing."""
 
     message: Message
-    content: Event | InvalidMessage | None
+    content: Event | StopError | None
 
     @property
     def log_fields(self) -> dict[str, Any]:
@@ -84,7 +84,9 @@ class Arrival:
     @property
     def task_token(self) -> str | None:
         """The task token of the workflow that waits for the message's end, if any."""
-        return self.content.task_token if isinstance(self.content, Event) else task_token(self.message.body)
+        if isinstance(self.content, Event):
+            return self.content.task_token
+        return None if isinstance(self.content, FunctionFailed) else task_token(self.message.body)
 
 
 def arrive(record: Mapping[str, Any]) -> Arrival:
@@ -99,7 +101,7 @@ def arrive(record: Mapping[str, Any]) -> Arrival:
             name: attribute.get("stringValue") or "" for name, attribute in record["messageAttributes"].items()
         },
     )
-    content: Event | InvalidMessage | None
+    content: Event | StopError | None
     try:
         if (first_sent_at := message.attributes.get(FIRST_SENT_AT)) is not None:
             redriven_ms(first_sent_at, FIRST_SENT_AT)
@@ -111,6 +113,8 @@ def arrive(record: Mapping[str, Any]) -> Arrival:
         )
     except InvalidMessage as error:
         content = error
+    except Exception as error:  # noqa: BLE001 - a fault of ours in reading one message must not fail the others
+        content = FunctionFailed("FunctionFailed", f"the function failed to read it: {type(error).__name__}")
     return Arrival(message, content)
 
 

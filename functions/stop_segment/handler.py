@@ -1,13 +1,25 @@
-"""The Lambda function behind the event queue: parse, serve, settle what failed, report."""
+"""The Lambda function behind the event queue: parse, serve, settle what failed, report.
+
+What an invocation has time for::
+
+    calls begin      the last call and its record     settling        end
+    |-----------------------|----------------------------|-------------|
+                     seconds_left() is 0         what is not served is tried again
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import os
 import random
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from segments.errors import FunctionFailed, InvalidMessage, StopError, Unanswered
+from segments.batches import at_once
+from segments.clients import SQS_CALL_SECONDS
+from segments.errors import FunctionFailed, NoTimeLeft, StopError, Unanswered
 from segments.events import Event
 from segments.rules import Outcome
 from segments.telemetry import logger, metrics
@@ -23,10 +35,13 @@ from stop_segment.workflows import failed, failed_before, served_well
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
-# What must still fit in when the last call has ended: its record, and the letters and back-offs of what failed.
-SETTLING_SECONDS = 5.0
-
 wiring = make_wiring(os.environ)
+# One after the other, each of them several calls at once: letters and copies, then notices and back-offs. Answers to
+# workflows come before, and what takes the place of one that could not be given comes after.
+SETTLING_CALLS = 4 if wiring.settings.answer_queue_url else 2
+SETTLING_SECONDS = SETTLING_CALLS * SQS_CALL_SECONDS + 1.0  # the rest is for log lines and metrics
+RECORD_SECONDS = 2.0  # a record that takes longer is not waited for: its message is tried again
+
 logger.append_keys(mode="observe" if wiring.settings.observes else "stop")
 jitter = random.random
 
@@ -45,44 +60,55 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, list[dic
     settings = wiring.settings
     call_seconds = settings.rtc_connect_timeout_seconds + settings.rtc_read_timeout_seconds
 
+    def until_settling() -> float:
+        return context.get_remaining_time_in_millis() / 1000 - SETTLING_SECONDS
+
     def seconds_left() -> float:
-        return context.get_remaining_time_in_millis() / 1000 - call_seconds - SETTLING_SECONDS
+        return until_settling() - RECORD_SECONDS - call_seconds
 
     arrivals = [arrive(record) for record in event["Records"]]
-    kept = wiring.loop.run(_serve_in_turns(arrivals, wiring.stopper.batch(seconds_left)))
+    kept = wiring.loop.run(_serve_in_turns(arrivals, wiring.stopper.batch(seconds_left), until_settling))
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in kept]}
 
 
-async def _serve_in_turns(arrivals: list[Arrival], batch: Batch) -> list[str]:
+async def _serve_in_turns(arrivals: list[Arrival], batch: Batch, until_settling: Callable[[], float]) -> list[str]:
     stops, queries = wiring.turns
     async with stops.invocation(), queries.invocation():
-        return _settle(await _serve(arrivals, batch))
+        return _settle(await _serve(arrivals, batch, until_settling))
 
 
-async def _serve(arrivals: list[Arrival], batch: Batch) -> list[Failure]:
+async def _serve(arrivals: list[Arrival], batch: Batch, until_settling: Callable[[], float]) -> list[Failure]:
     failures: list[Failure] = []
     for wave in waves(arrivals):
-        errors = await asyncio.gather(*(_serve_message(arrival, batch) for arrival in wave))
+        errors = await asyncio.gather(*(_serve_in_time(arrival, batch, until_settling) for arrival in wave))
         failures.extend(_failure(arrival, error) for arrival, error in zip(wave, errors, strict=True) if error)
     return failures
+
+
+async def _serve_in_time(arrival: Arrival, batch: Batch, until_settling: Callable[[], float]) -> StopError | None:
+    """Serve a message, but not for so long that the others of its batch would lose their ends."""
+    try:
+        async with asyncio.timeout(until_settling()):
+            return await _serve_message(arrival, batch)
+    except StopError as error:
+        return error
+    except TimeoutError:
+        return NoTimeLeft("NoTimeLeft", "the invocation ends before the message is served; it is tried again")
+    except Exception as error:  # noqa: BLE001 - a fault of ours must not lose the message: it is tried again
+        _on_the_side(logger.exception, "unexpected error", **arrival.log_fields)
+        return FunctionFailed("FunctionFailed", f"the function failed: {type(error).__name__}")
 
 
 async def _serve_message(arrival: Arrival, batch: Batch) -> StopError | None:
     if arrival.is_given_up:
         return Unanswered(failed_before(arrival.message, arrival.task_token), has_letter=True)
-    if isinstance(arrival.content, InvalidMessage):
+    if isinstance(arrival.content, StopError):
         return arrival.content
     if arrival.content is None:
-        log_outcome(arrival, None, Outcome.IGNORED)
+        _on_the_side(log_outcome, arrival, None, Outcome.IGNORED)
         return None
-    try:
-        served = await batch.serve(arrival.content)
-    except StopError as error:
-        return error
-    except Exception as error:  # noqa: BLE001 - a fault of ours must not lose the message: it is tried again
-        logger.exception("unexpected error", **arrival.log_fields)
-        return FunctionFailed("FunctionFailed", f"the function failed: {type(error).__name__}")
-    log_served(arrival, served)
+    served = await batch.serve(arrival.content)
+    _on_the_side(log_served, arrival, served)
     if served.failure is None and arrival.content.task_token is not None:
         return Unanswered(served_well(arrival.message.message_id, arrival.content, served.done))
     return served.failure
@@ -119,22 +145,22 @@ def _settle(failures: list[Failure]) -> list[str]:
     }
     letters = [(failure, end.value) for failure in failures if (end := ends[failure.message_id]).is_dead_letter]
     copies = [failure for failure in failures if ends[failure.message_id] is End.REQUEUED]
-    sent = queues.send_dead_letters(letters, time_ms) | queues.send_copies(copies, time_ms, jitter)
-    # After the letters: whoever is told of one finds it.
-    _tell([(failure, kind) for failure, kind in letters if failure.message_id in sent and is_told(failure)], time_ms)
-    _answer_letters(
-        [(failure, kind) for failure, kind in letters if failure.message_id in sent and failure.task_token], time_ms
+    sent = set().union(
+        *_together((queues.send_dead_letters, letters, time_ms), (queues.send_copies, copies, time_ms, jitter))
     )
+    # After the letters: whoever is told of one finds it.
+    told = [(failure, kind) for failure, kind in letters if failure.message_id in sent and is_told(failure)]
+    waited_for = [(failure, kind) for failure, kind in letters if failure.message_id in sent and failure.task_token]
     kept = [failure for failure in failures if failure.message_id not in sent]
-    queues.postpone(kept, jitter)
+    _together((_tell, told, time_ms), (_answer_letters, waited_for, time_ms), (queues.postpone, kept, jitter))
     for failure in failures:
-        log_failure(failure, ends[failure.message_id], sent=failure.message_id in sent)
+        _on_the_side(log_failure, failure, ends[failure.message_id], sent=failure.message_id in sent)
     return [failure.message_id for failure in kept]
 
 
 def _tell(letters: list[tuple[Failure, str]], time_ms: int) -> None:
     """Have workflows told of dead letters. A letter of which that fails lies on its queue all the same."""
-    if letters and wiring.settings.failed_stop_queue_url:
+    if wiring.settings.failed_stop_queue_url:
         told = wiring.queues.send_notices(letters, time_ms)
         for failure, _ in letters:
             if failure.message_id not in told:
@@ -151,10 +177,31 @@ def _answer(answers: list[tuple[Failure, str]]) -> set[str]:
     """Have workflows answered; give the ids of the messages of which nothing more is to be told."""
     if not wiring.settings.answer_queue_url:
         for failure, _ in answers:
-            log_unanswered(failure, "the stack has no WorkflowArn")
+            _on_the_side(log_unanswered, failure, "the stack has no WorkflowArn")
         return {failure.message_id for failure, _ in answers}
-    answered = wiring.queues.send_answers(answers)
+    answered: set[str] = _on_the_side(wiring.queues.send_answers, answers) or set()
     for failure, _ in answers:
         if failure.message_id not in answered:
-            log_unanswered(failure, "the answer could not be handed over")
+            _on_the_side(log_unanswered, failure, "the answer could not be handed over")
     return answered
+
+
+def _together(*steps: tuple[Any, ...]) -> list[set[str]]:
+    """Take at the same time those steps, each a function and its arguments, whose first argument is not empty."""
+    return [done or set() for done in at_once([functools.partial(_on_the_side, *step) for step in steps if step[1]])]
+
+
+def _on_the_side(step: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Do what a message's end does not depend on: what this raises is a log line, and loses no message.
+
+    Returns
+    -------
+    Any
+        What the step returns; None where it raises.
+    """
+    try:
+        return step(*arguments, **options)
+    except Exception:  # noqa: BLE001 - whatever it is, letters that are sent count, and so do the other messages' ends
+        with contextlib.suppress(Exception):
+            logger.exception("unexpected error", step=getattr(step, "__name__", None))
+        return None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from typing import Any
 
 from aws_lambda_powertools.metrics import MetricUnit
 
-from segments.errors import CredentialsRefused, SetupRefused, StopError
+from segments.errors import CircuitOpen, CredentialsRefused, NoTimeLeft, SetupRefused, StopError
 from segments.events import Event, EventType
 from segments.rules import Outcome
 from segments.telemetry import logger, metrics
@@ -14,25 +15,46 @@ from stop_segment.arrivals import Arrival
 from stop_segment.failures import End, Failure
 from stop_segment.stopper import Served
 
+MOST_LINES = 100  # of a message's tasks, with a line each
+_MOST_NAMED = 10  # tasks in a line about several
+
 
 def log_served(arrival: Arrival, served: Served) -> None:
-    """Tell how each task of an event ended."""
-    for done in served.done:
+    """Say how each task of an event ended: in a line each, up to a bound, and in one about the others of an outcome."""
+    for done in served.done[:MOST_LINES]:
         log_outcome(arrival, done.task_id, done.outcome, done.request_id)
+    for outcome, tasks in Counter(done.outcome for done in served.done[MOST_LINES:]).items():
+        logger.info(outcome.value, outcome=outcome.value, tasks=tasks, **arrival.log_fields)
+        _count(arrival, outcome, tasks)
+    lines = max(0, MOST_LINES - len(served.done))
+    others: defaultdict[str, list[tuple[str, StopError]]] = defaultdict(list)
     for task_id, error in served.failed:
-        logger.warning("task failed", task_id=task_id, **_error_fields(error), **arrival.log_fields)
+        # Of a call that was not made there is nothing to say but the number.
+        if lines and not isinstance(error, (NoTimeLeft, CircuitOpen)):
+            logger.warning("task failed", task_id=task_id, **_error_fields(error), **arrival.log_fields)
+            lines -= 1
+        else:
+            others[error.code].append((task_id, error))
+    for same in others.values():
+        task_ids = [task_id for task_id, _ in same[:_MOST_NAMED]]
+        fields = _error_fields(same[0][1]) | arrival.log_fields
+        logger.warning("tasks failed", tasks=len(same), task_ids=task_ids, **fields)
 
 
 def log_outcome(arrival: Arrival, task_id: str | None, outcome: Outcome, request_id: str | None = None) -> None:
     """Tell how a task ended; `task_id` is None where the outcome concerns a room or no task at all."""
     logger.info(outcome.value, outcome=outcome.value, task_id=task_id, request_id=request_id, **arrival.log_fields)
-    metrics.add_metric(_metric_name(outcome.value), MetricUnit.Count, 1)
+    _count(arrival, outcome, 1)
+
+
+def _count(arrival: Arrival, outcome: Outcome, tasks: int) -> None:
+    metrics.add_metric(_metric_name(outcome.value), MetricUnit.Count, tasks)
     if (
         outcome is Outcome.STOPPED
         and isinstance(arrival.content, Event)
         and arrival.content.type is EventType.ROOM_GONE
     ):
-        metrics.add_metric("Orphans", MetricUnit.Count, 1)
+        metrics.add_metric("Orphans", MetricUnit.Count, tasks)
 
 
 def log_failure(failure: Failure, end: End, *, sent: bool) -> None:

@@ -9,9 +9,6 @@ from segments.events import EventType
 from segments.times import to_rfc3339
 from stop_segment.failures import Failure
 
-# An event of EventBridge has at most 256 KB, and a message may name more tasks than would fit.
-MOST_TASKS = 1_000
-
 
 def is_told(failure: Failure) -> bool:
     """Tell whether workflows hear of a failure: no heartbeat is anything that they wait for."""
@@ -34,7 +31,7 @@ def notice(failure: Failure, kind: str, now_ms: int) -> str:
         values = {
             "AppId": event.room.app_id,
             "RoomId": event.room.room_id,
-            "TaskIds": list(event.task_ids[:MOST_TASKS]) or None,
+            "TaskIds": list(event.task_ids) or None,
             "BusinessId": event.business_id,
             "EventType": event.type.value,
             "EventId": event.event_id,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from segments.batches import parts
+from segments.batches import at_once, parts
 from segments.errors import NoTimeLeft
 from segments.events import FIRST_SENT_AT, GIVEN_UP
 from stop_segment.failures import BACK_OFF_BASE_SECONDS, Failure, back_off_seconds, delay_seconds
@@ -126,17 +127,19 @@ class Queues:
         )
 
     def _send(self, queue_url: str, letters: Sequence[_Letter]) -> set[str]:
-        sent: set[str] = set()
-        for part in parts(letters, _size):
-            try:
-                answer = self._client.send_message_batch(
-                    QueueUrl=queue_url,
-                    Entries=[_entry(number, letter) for number, letter in enumerate(part)],
-                )
-            except (ClientError, BotoCoreError):
-                continue
-            sent.update(part[int(entry["Id"])].failure.message_id for entry in answer.get("Successful", []))
-        return sent
+        # At once: a part is as large as a call may be, so that ten large letters are ten calls.
+        sent = at_once([functools.partial(self._send_part, queue_url, part) for part in parts(letters, _size)])
+        return set().union(*sent)
+
+    def _send_part(self, queue_url: str, part: Sequence[_Letter]) -> set[str]:
+        try:
+            answer = self._client.send_message_batch(
+                QueueUrl=queue_url,
+                Entries=[_entry(number, letter) for number, letter in enumerate(part)],
+            )
+        except (ClientError, BotoCoreError):
+            return set()
+        return {part[int(entry["Id"])].failure.message_id for entry in answer.get("Successful", [])}
 
     def postpone(self, failures: Sequence[Failure], jitter: Callable[[], float]) -> None:
         """Set when each message is tried again. Where that fails, the queue's own visibility time-out says when.

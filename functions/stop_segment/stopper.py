@@ -193,7 +193,7 @@ class Batch:
         if room.event_type is None or room.stop_event_time_ms is None or not room.covers(event.time_ms):
             return Served([Done(task.task_id, Outcome.KNOWN)])
         room_end = Event(
-            type=EventType(room.event_type),
+            type=_type_of_end(room.event_type),
             room=event.room,
             time_ms=room.stop_event_time_ms,
             event_id=room.event_id,
@@ -242,7 +242,7 @@ class Batch:
         if verdict is Verdict.ASK:
             verdict, request_id = await self._ask(task, event, record)
         elif verdict is Verdict.STOP and self._settings.observes:
-            verdict, request_id = await self._look(task)
+            verdict, request_id = await self._look(task, event)
         if self._settings.observes:
             if not is_heartbeat:
                 return await self._observe(task, record, Done(task.task_id, _OBSERVED[verdict], request_id))
@@ -255,7 +255,7 @@ class Batch:
             # Only a task that the event does not name takes its BusinessId from what is known of it.
             business_id = event.business_id or (None if event.task_ids else record.business_id)
             stopped = await self._stopper.stops.make(
-                self._stopper.api.stop_segment, task, business_id, seconds_left=self._seconds_left
+                self._stopper.api.stop_segment, task, business_id, seconds_left=self._seconds_left, message=event
             )
             # CloudWatch gives no percentiles of a metric with a negative value, and SQS's clock may be ahead of ours.
             if not is_heartbeat:
@@ -269,9 +269,9 @@ class Batch:
         self._stopper.forget(task)
         return Done(task.task_id, stopped.outcome, stopped.request_id)
 
-    async def _look(self, task: Task) -> tuple[Verdict, str | None]:
+    async def _look(self, task: Task, event: Event) -> tuple[Verdict, str | None]:
         """Find out what StopSegment would answer, without asking for it."""
-        found, request_id = await self._get_segment_task(task)
+        found, request_id = await self._get_segment_task(task, event)
         return Verdict.STOP if found and not found.is_over else Verdict.ALREADY_STOPPED, request_id
 
     async def _observe(self, task: Task, record: Record, done: Done) -> Done:
@@ -281,14 +281,14 @@ class Batch:
             self._stopper.forget(task)
         return done
 
-    async def _get_segment_task(self, task: Task) -> tuple[RunningTask | None, str | None]:
+    async def _get_segment_task(self, task: Task, event: Event) -> tuple[RunningTask | None, str | None]:
         answer: tuple[RunningTask | None, str | None] = await self._stopper.queries.make(
-            self._stopper.api.get_segment_task, task, seconds_left=self._seconds_left
+            self._stopper.api.get_segment_task, task, seconds_left=self._seconds_left, message=event
         )
         return answer
 
     async def _ask(self, task: Task, event: Event, record: Record) -> tuple[Verdict, str | None]:
-        found, request_id = await self._get_segment_task(task)
+        found, request_id = await self._get_segment_task(task, event)
         verdict = decide_from_api(event.time_ms, found, record, self._now_ms())
         if verdict is Verdict.ASK:
             raise Retryable("TaskUnclear", "GetSegmentTask does not say when the task started", request_id)
@@ -327,7 +327,14 @@ class _SharedReads:
             found = await self._in_thread(self._table.read, list(wanted))
         except Exception as error:  # noqa: BLE001 - it is raised again in everyone who waits
             for future in wanted.values():
-                future.set_exception(error)
+                if not future.done():
+                    future.set_exception(error)
         else:
             for task, future in wanted.items():
-                future.set_result(found.get(task))
+                if not future.done():  # the time of one who waited may be over
+                    future.set_result(found.get(task))
+
+
+def _type_of_end(stored: str) -> EventType:
+    """Read the type of a room's end as it is stored; what is none of ours has ended the room all the same."""
+    return EventType(stored) if stored in EventType.__members__.values() else EventType.ROOM_ENDED

@@ -13,3 +13,11 @@ def test_an_error_shows_all_that_it_was_told(kind: type[errors.StopError]) -> No
 
 def test_an_error_without_an_answer_has_no_request_id() -> None:
     assert errors.StopError("Timeout", "too late").request_id is None
+
+
+@pytest.mark.parametrize("text", ["x" * 10_000, "\u4e2d" * 10_000, "\U0001f600" * 10_000, "\ud800" * 10_000])
+def test_what_logs_letters_and_events_repeat_has_a_bound_in_bytes(text: str) -> None:
+    error = errors.Rejected(text, text, text)
+    sizes = [len(said.encode()) for said in (error.code, error.message, error.request_id or "")]
+    assert sizes <= [256, 1_500, 256]
+    assert all(said in text for said in (error.code, error.message)) or "\ud800" in text

@@ -79,8 +79,11 @@ class Environment:
         self.did[function.__name__] += 1
         return function(*arguments)
 
-    async def make(self, function: Callable[..., Any], *arguments: object, seconds_left: Callable[[], float]) -> Any:
+    async def make(
+        self, function: Callable[..., Any], *arguments: object, seconds_left: Callable[[], float], message: object
+    ) -> Any:
         assert seconds_left() == 60
+        assert isinstance(message, Event)
         return function(*arguments)
 
     def serve(self, *events: Event) -> list[Served]:

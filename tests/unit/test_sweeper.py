@@ -81,7 +81,9 @@ class World:
         if event := self.before.pop(step, None):
             event()
 
-    async def make(self, function: Callable[..., Any], *arguments: object, seconds_left: Callable[[], float]) -> Any:
+    async def make(
+        self, function: Callable[..., Any], *arguments: object, seconds_left: Callable[[], float], **_: object
+    ) -> Any:
         if seconds_left() < 0:
             raise Retryable("NoTimeLeft", "the invocation ends before this call's turn")
         return await self.in_thread(function, *arguments)
