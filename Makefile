@@ -29,10 +29,10 @@ sandbox: $(INSTALLED) $(BUILT) ## Keep the stack running on this machine, to pla
 	@python -m sandbox
 
 test: $(INSTALLED) $(BUILT) ## Run the tests, the end-to-end ones in the sandbox included: about five minutes
-	pytest -n 2 --dist loadgroup -m "not long"
+	pytest -n 2 --dist loadfile -m "not long"
 
 test-all: $(INSTALLED) $(BUILT) #: Run every test, with ten times as many random examples: about half an hour
-	pytest -n 2 --dist loadgroup --hypothesis-profile=thorough
+	pytest -n 2 --dist loadfile --hypothesis-profile=thorough
 
 coverage: $(INSTALLED) $(BUILT) #: See which lines of the functions no test runs that imports them
 	pytest -n 2 --dist loadfile --cov --cov-report=term tests/unit tests/integration tests/explorer

@@ -440,6 +440,7 @@ def run_in_shell(box: Sandbox, command: str) -> subprocess.CompletedProcess[str]
     )
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("trouble")
 @pytest.mark.parametrize("command", looked_at_first())
 def test_what_to_look_at_first_can_be_looked_at(box: Sandbox, command: str) -> None:

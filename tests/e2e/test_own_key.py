@@ -14,6 +14,8 @@ from sandbox.callbacks import callback
 from sandbox.stack import STACK_NAME, Sandbox, deploy, sandbox
 from tests.e2e.observer import APP_ID, Observer, Role, Room
 
+pytestmark = pytest.mark.long
+
 SECURITY_PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
 ROLES = ("StopSegmentRole", "ReceiveCallbackRole", "PublishOutcomeRole")
 

@@ -6,6 +6,8 @@ import pytest
 
 from sandbox.stack import sandbox, wait_for
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize(
     ("platform", "version"), [("volcengine-ap-singapore", "2020-12-01"), ("byteplus", "2022-06-01")]

@@ -23,6 +23,8 @@ from tests.e2e.observer import APP_ID, ROOM_ITEM, Observer, Room
 from tests.e2e.operator import run_tool
 from tests.e2e.plain_aws import KEY, assert_a_task_is_stopped, outputs, plain_aws
 
+pytestmark = pytest.mark.long
+
 # The template of the last release, as `make release` wrote it. Until there is one, today's takes its place.
 LAST_RELEASE = Path(__file__).with_name("last_release.yaml")
 CHANGED = {"StaleAfterSeconds": "45"}

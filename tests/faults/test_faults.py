@@ -31,6 +31,7 @@ def running() -> Iterator[Stage]:
         yield deployed
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "names",
     [
