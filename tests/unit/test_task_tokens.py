@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import io
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,6 +20,7 @@ from hypothesis import strategies as st
 from segments.errors import InvalidMessage, NoAnswer, Rejected
 from segments.events import MOST_TOKEN_CHARACTERS, Event, EventType, Room, parse_event, task_token
 from segments.rules import Outcome
+from stop_segment.arrivals import Message
 from stop_segment.failures import Failure
 from stop_segment.queues import Queues
 from stop_segment.stopper import Done, Served
@@ -26,11 +29,13 @@ from stop_segment.workflows import (
     MOST_ERROR_CHARACTERS,
     MOST_OUTPUT_BYTES,
     failed,
+    failed_before,
     served_well,
 )
 from tests.contracts import breaks, closed, schema
 from tests.environments import STOP_SETTINGS, import_handler
 
+pytestmark = pytest.mark.filterwarnings("ignore:No application metrics to publish")
 T = 1_795_327_920_123
 TOKEN = "AQCIAAAAKgAAAAMAAAAA/+=\u2028"
 EVENT = Event(EventType.ROOM_ENDED, Room("661e", "room-1"), T, ("audio",), "evt-1", "biz-1", task_token=TOKEN)
@@ -76,11 +81,24 @@ class TestWords:
 
     # SendTaskFailure, Step Functions API Reference: error at most 256 characters, cause at most 32,768.
     def test_an_error_is_no_longer_than_step_functions_takes(self) -> None:
-        failure = Failure("m-1", "h", "{}", 1, T, T, Rejected("N" * 300, "x" * 40_000), event=EVENT, task_token=TOKEN)
-        told = json.loads(failed(failure, "rejected"))
+        said = {"ErrorKind": "rejected", "ErrorCode": "N" * 300, "ErrorMessage": "x" * 40_000, "SourceMessageId": "m-1"}
+        told = json.loads(failed_before(Message("m-2", "h", "{}", T, attributes=said), TOKEN))
         assert len(told["Error"]) == MOST_ERROR_CHARACTERS == 256
         assert len(told["Cause"]) == MOST_CAUSE_CHARACTERS == 32_768
         assert told["Cause"].startswith("rejected: xxx")
+        assert (told["TaskToken"], told["SourceMessageId"]) == (TOKEN, "m-1")
+
+    def test_an_error_is_the_letter_s(self) -> None:
+        failure = Failure("m-1", "h", "{}", 1, T, T, Rejected("NoApp", "no such app"), event=EVENT, task_token=TOKEN)
+        told = json.loads(failed(failure, "rejected"))
+        assert (told["Error"], told["Cause"]) == ("NoApp", "rejected: no such app")
+
+
+def test_the_page_shows_an_event_and_an_output() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "workflows.md").read_text()
+    event, output = (json.loads(text) for text in re.findall(r"^```json\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
+    assert parse_event(json.dumps({"EventType": "RoomEnded"} | event), T) is not None
+    assert breaks(output, closed(schema("workflow-output"))) == []
 
 
 class TestReading:
@@ -140,14 +158,26 @@ class Sqs:
 
 
 @dataclass
-class Batch:
+class Stopper:
     """Serves each message as its history says, and then well."""
 
     ends: Iterator[str]
 
+    def batch(self, _: object) -> Self:
+        return self
+
     async def serve(self, _: Event) -> Served:
         error = ENDS[next(self.ends, "good")]
         return Served([], [("audio", error)]) if error else Served([Done("audio", Outcome.STOPPED)])
+
+
+class Invocation:
+    """What Lambda tells the function of itself."""
+
+    function_name = memory_limit_in_mb = invoked_function_arn = aws_request_id = "it"
+
+    def get_remaining_time_in_millis(self) -> int:
+        return 60_000
 
 
 class Clock:
@@ -160,9 +190,12 @@ class Clock:
 @pytest.fixture(scope="module")
 def module() -> Iterator[ModuleType]:
     """Make a function environment without any AWS."""
-    region = {"AWS_DEFAULT_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
+    aws = {"AWS_DEFAULT_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
+    powertools = {"POWERTOOLS_METRICS_NAMESPACE": "TaskTokens", "POWERTOOLS_SERVICE_NAME": "task-tokens"}
     made = import_handler(
-        "stop_segment", ("stop_segment.wiring",), STOP_SETTINGS | region | {"GIVE_UP_AFTER_MINUTES": "10"}
+        "stop_segment",
+        ("segments.telemetry", "segments.clients", "stop_segment.logs", "stop_segment.wiring"),
+        STOP_SETTINGS | aws | powertools | {"GIVE_UP_AFTER_MINUTES": "10"},
     )
     made.logger.setLevel("CRITICAL")
     yield made
@@ -182,18 +215,18 @@ def message(body: str, sent_ms: int, attributes: dict[str, Any]) -> dict[str, An
 
 def live(module: ModuleType, body: str, ends: list[str], refusals: list[bool], *, answers: bool = True) -> Sqs:
     """Let a message, and every copy of it, be received until none is left; return what was sent."""
-    clock, sqs, batch = Clock(), Sqs(iter(refusals)), Batch(iter(ends))
+    clock, sqs, stopper = Clock(), Sqs(iter(refusals)), Stopper(iter(ends))
     urls = ["events", "letters", "", "answers"]
     wiring = replace(
         module.wiring,
         settings=replace(module.wiring.settings, answer_queue_url="answers" if answers else "", max_receive_count=3),
         queues=Queues(sqs, *urls),  # type: ignore[arg-type]
+        stopper=stopper,
     )
     waiting = [message(body, T, {})]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "wiring", wiring)
         patch.setattr(module, "now_ms", clock)
-        patch.setattr(module.metrics, "add_metric", lambda *_, **__: None)
         for _ in range(60):
             if not waiting:
                 return sqs
@@ -204,8 +237,7 @@ def live(module: ModuleType, body: str, ends: list[str], refusals: list[bool], *
             if count > MAX_RECEIVE_COUNT:
                 sqs.sent["letters"].append({"MessageBody": one["body"], "BySqs": True})
                 continue
-            arrivals = [module.arrive(one)]
-            if module._settle(module.wiring.loop.run(module._serve(arrivals, batch))):
+            if module.handler({"Records": [one]}, Invocation())["batchItemFailures"]:
                 waiting.append(one)
             copies, sqs.sent["events"] = sqs.sent["events"], []
             waiting += [message(body, clock.ms, entry["MessageAttributes"]) for entry in copies]
@@ -226,7 +258,7 @@ HISTORIES = {
 }
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(**HISTORIES)
 def test_a_token_is_answered_at_least_once_and_never_with_success_beside_a_dead_letter(
     module: ModuleType, body: str, ends: list[str], refusals: list[bool]
