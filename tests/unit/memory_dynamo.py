@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -158,7 +159,7 @@ def _key(item: Item) -> tuple[str, str]:
 
 def _value(attribute: Mapping[str, Any]) -> Any:
     ((kind, value),) = attribute.items()
-    return int(value) if kind == "N" else value
+    return Decimal(value) if kind == "N" else value
 
 
 @lru_cache
@@ -211,6 +212,11 @@ def _term(token: str, tokens: Iterator[str]) -> _Condition:
 
     def holds(item: Item, names: Mapping[str, str], values: Item) -> bool:
         attribute = item.get(names.get(token, token))
-        return attribute is not None and sign(_value(attribute), _value(values[operand]))
+        # Values of two types are not ordered, and not equal either.
+        return (
+            attribute is not None
+            and attribute.keys() == values[operand].keys()
+            and sign(_value(attribute), _value(values[operand]))
+        )
 
     return holds

@@ -15,7 +15,7 @@ from segments.events import Event, EventType, Room, Task
 from segments.ledger import LOOK_ITEM, SegmentTable
 from segments.rtc import RtcApi, Stopped
 from segments.rules import Outcome, RunningTask
-from stop_segment.stopper import Stopper
+from stop_segment.stopper import Served, Stopper
 from sweep_rooms.checks import GONE_AGAIN_MS
 from sweep_rooms.sweeper import PAGE_SECONDS, ROOMS_A_PAGE, Sweep, Sweeper
 from tests.unit.memory_dynamo import MemoryDynamo
@@ -115,11 +115,14 @@ class World:
         return run(self.sweeper().sweep(seconds_left))
 
     def serve(self, event: Event) -> None:
+        """Let the stop function serve an event well."""
+        assert self.served(event).failure is None
+
+    def served(self, event: Event) -> Served:
         """Let the stop function serve an event."""
         calls, api = cast("Calls", self), cast("RtcApi", self)
         stopper = Stopper(SETTINGS, self.table, api, calls, calls, self.in_thread, lambda: self.now_ms, lambda *_: None)
-        served = run(stopper.batch(lambda: 60).serve(event))
-        assert served.failure is None
+        return run(stopper.batch(lambda: 60).serve(event))
 
     def serve_what_was_sent(self) -> None:
         """Let the stop function serve the RoomGone events."""
