@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -135,6 +136,46 @@ def test_role_may_use_the_key_and_do_nothing_else_with_it(observer: Observer, ke
     }
     for method, arguments in others.items():
         assert is_denied(getattr(kms, method), **arguments), method
+
+
+SECRETS = [
+    ("StopSegmentRole", "DecryptTheRtcKey", "RtcCredentialsSecretArn"),
+    ("SweepRoomsRole", "DecryptTheRtcKey", "RtcCredentialsSecretArn"),
+    ("ReceiveCallbackRole", "DecryptTheCallbackKey", "CallbackSecretArn"),
+]
+
+
+@pytest.mark.parametrize(("role", "sid", "secret"), SECRETS)
+def test_role_may_decrypt_its_secret_under_any_key_and_nothing_else(
+    box: Sandbox, observer: Observer, role: str, sid: str, secret: str
+) -> None:
+    """Secrets Manager encrypts with the secret's ARN as context (its guide, "Secret encryption and decryption").
+
+    Embedded AWS knows no conditions on a context, so the test takes the condition out where AWS finds it met.
+    """
+    kms, iam = box.client("kms"), box.client("iam")
+    (stack,) = box.client("cloudformation").describe_stacks(StackName=STACK_NAME)["Stacks"]
+    arns = {one["ParameterKey"]: one["ParameterValue"] for one in stack["Parameters"]}
+    arns |= box.outputs
+    name = observer.resource(role)
+    policies = [policy for policy in iam.list_role_policies(RoleName=name)["PolicyNames"] if policy != "UseOwnKey"]
+    document = iam.get_role_policy(RoleName=name, PolicyName=policies[0])["PolicyDocument"]
+    (allowed,) = [statement for statement in document["Statement"] if statement["Sid"] == sid]
+    assert allowed["Condition"] == {"StringEquals": {"kms:EncryptionContext:SecretARN": arns[secret]}}
+
+    key_id = kms.create_key()["KeyMetadata"]["KeyId"]  # with the policy that KMS gives a key by itself
+    call: dict[str, Any] = {"EncryptionContext": {"SecretARN": arns[secret], "SecretVersionId": "1"}}
+    call["CiphertextBlob"] = kms.encrypt(KeyId=key_id, Plaintext=b"key", **call)["CiphertextBlob"]
+    assert is_denied(Role(observer, role).client("kms").decrypt, **call)
+    unconditional = {**document, "Statement": [{k: v for k, v in allowed.items() if k != "Condition"}]}
+    iam.put_role_policy(RoleName=name, PolicyName="as-AWS-finds-it-met", PolicyDocument=json.dumps(unconditional))
+    try:
+        role_kms = Role(observer, role).client("kms")
+        assert role_kms.decrypt(**call)["Plaintext"] == b"key"
+        assert is_denied(role_kms.encrypt, KeyId=key_id, Plaintext=b"anything")
+        assert is_denied(role_kms.generate_data_key, KeyId=key_id, KeySpec="AES_256")
+    finally:
+        iam.delete_role_policy(RoleName=name, PolicyName="as-AWS-finds-it-met")
 
 
 @pytest.mark.parametrize("role", ROLES)

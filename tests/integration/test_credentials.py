@@ -2,10 +2,13 @@ import json
 import threading
 import traceback
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 from uuid import uuid4
 
 import pytest
+from botocore.exceptions import ClientError
 
 from sandbox.embedded_aws import EmbeddedAws
 from sandbox.rtc_double import RtcDouble
@@ -130,6 +133,16 @@ def test_a_missing_secret_is_trouble_that_may_pass(secret: Secret) -> None:
         credentials.current()
     assert raised.value.code == "SecretUnavailable"
     assert raised.value.message == "the secret cannot be read: ResourceNotFoundException"
+
+
+def test_a_kms_key_that_refuses_is_named() -> None:
+    # Secrets Manager User Guide, "Troubleshoot": so it says for a role without kms:Decrypt. Embedded AWS asks no key.
+    said = {"Code": "AccessDeniedException", "Message": "Access to KMS is not allowed"}
+    refused = ClientError({"Error": said}, "GetSecretValue")  # type: ignore[typeddict-item]
+    client = SimpleNamespace(get_secret_value=Mock(side_effect=refused))
+    with pytest.raises(CredentialsRefused) as raised:
+        Credentials(client, "rtc", lambda: 0.0).current()  # type: ignore[arg-type]
+    assert raised.value.message == ("the secret cannot be read: AccessDeniedException, of the KMS key that encrypts it")
 
 
 def test_a_secrets_manager_that_does_not_answer_is_trouble_that_may_pass(aws_away: EmbeddedAws) -> None:
