@@ -61,7 +61,7 @@ class Alarm:
         return not {period - n for n in range(periods)} & (self._periods() - self.breaching_periods())
 
     def breaching_periods(self) -> set[int]:
-        """Return the periods of the last two hours that were past its threshold, numbered since 1970."""
+        """Return the periods of the last six hours that were past its threshold, numbered since 1970."""
         breaches = COMPARISONS[self.description["ComparisonOperator"]]
         return self._periods(lambda value: breaches(value, self.threshold))
 
@@ -73,7 +73,7 @@ class Alarm:
             Namespace=self.metric.namespace,
             **self.metric.arguments,
             Period=self.period_seconds,
-            StartTime=now - timedelta(hours=2),
+            StartTime=now - timedelta(hours=6),
             EndTime=now + timedelta(minutes=1),
             **{"ExtendedStatistics" if percentile else "Statistics": [statistic]},
         )

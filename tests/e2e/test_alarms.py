@@ -22,7 +22,7 @@ from cfnlint.decode import cfn_yaml
 
 from sandbox.callbacks import callback
 from sandbox.embedded_aws import REGION
-from sandbox.faults import Fault
+from sandbox.faults import FOREIGN_APP, SERVICE_UNAVAILABLE, Fault
 from sandbox.metrics import Metric, Values, metrics_in
 from sandbox.stack import EVENT_BUS, ROOT, STACK_NAME, Sandbox, sandbox, wait_for
 from tests.e2e.deployed_alarm import Alarm
@@ -33,11 +33,12 @@ RESOURCES: Mapping[str, Any] = cfn_yaml.load(str(ROOT / "template.yaml"))["Resou
 ALARMS = [name for name, resource in RESOURCES.items() if resource["Type"] == "AWS::CloudWatch::Alarm"]
 
 
-# It rings where no data come, which no trouble below puts: it has a test of its own.
-OF_MISSING_DATA = "HeartbeatAlarm"
+# They ring where no data come, which no trouble below puts: each has a test of its own.
+OF_MISSING_DATA = {"HeartbeatAlarm", "NoSweepAlarm"}
 # Embedded AWS adds up a metric's data whatever they are of: those that leave more of it come later.
 OF_DATA = sorted(
-    (name for name in ALARMS if name != OF_MISSING_DATA), key=lambda name: RESOURCES[name]["Properties"]["Threshold"]
+    (name for name in ALARMS if name not in OF_MISSING_DATA),
+    key=lambda name: RESOURCES[name]["Properties"]["Threshold"],
 )
 
 
@@ -277,6 +278,44 @@ def key_that_may_not_ask_whether_rooms_exist(stack: Stack, alarm: Alarm) -> None
     alarm.put_until_it_rings(metric, [], values)
 
 
+@rings("RoomsRejectedAlarm")
+def rooms_that_the_api_rejects(stack: Stack, alarm: Alarm) -> None:
+    room = stack.room()
+    assert room.end_of("SegmentStarted", TaskId="audio") == ["known"]
+    stack.box.rtc.fail(FOREIGN_APP)
+    try:
+        metric, (rejected,) = stack.logged(alarm, "SweepRoomsLogGroup", lambda: sweep(stack))
+    finally:
+        stack.box.rtc.heal()
+    assert rejected >= 1
+    alarm.put_until_it_rings(metric, [9], [10 * rejected])
+
+
+@rings("RecursionStoppedAlarm")
+def chain_that_lambda_stops(stack: Stack, alarm: Alarm) -> None:
+    """Embedded AWS knows no recursive loops: so the test puts what AWS would."""
+    name = stack.observer.resource("StopSegmentFunction")
+    alarm.put_until_it_rings(Metric.of_function("RecursiveInvocationsDropped", name), [], [1])
+
+
+@rings("OutcomesBehindAlarm")
+def stream_that_falls_behind(stack: Stack, alarm: Alarm) -> None:
+    """Embedded AWS publishes no age of a stream: so the test puts what AWS would while nothing is published."""
+    name = stack.observer.resource("PublishOutcomeFunction")
+    ages = [[300_000 * minutes] for minutes in (1, 2, 3)]
+    alarm.put_until_it_rings(Metric.of_function("IteratorAge", name), *ages)
+
+
+@rings("FailuresNotToldAlarm")
+def dead_letter_of_which_nobody_is_told(stack: Stack, alarm: Alarm) -> None:
+    def give_up() -> None:
+        with stack.observer.without_permission("StopSegmentRole", "TellOfFailures"):
+            assert stack.room().end_of("RoomEnded", TaskId="not an id") == ["invalid_message"]
+
+    metric, values = stack.logged(alarm, "StopSegmentLogGroup", give_up)
+    alarm.put_until_it_rings(metric, [], values)
+
+
 def fail(stack: Stack, alarm: Alarm, function: str, reason: str) -> None:
     """Let a function fail as a whole: what it is given is no event."""
     name = stack.observer.resource(function)
@@ -456,8 +495,30 @@ def test_alarm_rings_in_its_trouble_and_not_before(stack: Stack, logical_id: str
     wait_for(lambda: (state, reason) in stack.on_call.told_of(alarm), f"news of {alarm.name}", seconds=20)
 
 
+def test_sweep_alarm_rings_when_none_runs_and_when_the_api_answers_none(stack: Stack) -> None:
+    alarm = stack.alarm("NoSweepAlarm")
+    assert alarm.period_seconds * alarm.description["EvaluationPeriods"] == 2 * 60 * 60
+    assert stack.room().end_of("SegmentStarted", TaskId="audio") == ["known"]
+    metric, (answered, *_) = stack.logged(alarm, "SweepRoomsLogGroup", lambda: sweep(stack))
+    stack.box.rtc.fail(SERVICE_UNAVAILABLE)
+    try:
+        _, (silent, *_) = stack.logged(alarm, "SweepRoomsLogGroup", lambda: sweep(stack))
+    finally:
+        stack.box.rtc.heal()
+    assert answered == 0 < silent
+    last = int(time.time()) // alarm.period_seconds
+    alarm.put(metric, [answered], period=last - 4)
+    assert not alarm.rings_after(last - 3)
+    assert alarm.rings_after(last - 2)
+    for period in (last - 2, last - 1):
+        alarm.put(metric, [silent], period=period)
+    assert alarm.rings_after(last - 1)
+    alarm.put(metric, [answered], period=last)
+    assert not alarm.rings_after(last)
+
+
 def test_heartbeat_alarm_rings_when_none_has_come_through_for_fifteen_minutes(stack: Stack) -> None:
-    alarm = stack.alarm(OF_MISSING_DATA)
+    alarm = stack.alarm("HeartbeatAlarm")
     assert alarm.period_seconds * alarm.description["EvaluationPeriods"] == 15 * 60
     beat = json.dumps({"EventType": "Heartbeat", "AppId": APP_ID, "RoomId": "any", "TaskId": "any"})
     metric, values = stack.logged(alarm, "StopSegmentLogGroup", lambda: stack.observer.end_of(beat))

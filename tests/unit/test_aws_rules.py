@@ -294,7 +294,11 @@ PUBLISHED = {
         "AWS::SQS::Queue",
         {"ApproximateAgeOfOldestMessage", "ApproximateNumberOfMessagesVisible", "NumberOfMessagesSent"},
     ),
-    ("AWS/Lambda", "FunctionName"): ("AWS::Lambda::Function", {"Duration", "Errors", "Invocations", "Throttles"}),
+    # Lambda Developer Guide, "Types of metrics for Lambda functions"
+    ("AWS/Lambda", "FunctionName"): (
+        "AWS::Lambda::Function",
+        {"Duration", "Errors", "Invocations", "IteratorAge", "RecursiveInvocationsDropped", "Throttles"},
+    ),
     ("AWS/ApiGateway", "ApiId"): ("AWS::ApiGatewayV2::Api", {"4xx", "5xx", "Count", "Latency"}),
 }
 

@@ -27,6 +27,7 @@ TEMPLATE: dict[str, Any] = cfn_yaml.load(str(ROOT / "template.yaml"))
 RESOURCES: dict[str, Any] = TEMPLATE["Resources"]
 NAMESPACE = "RtcSegmentStopper"
 END_BY_THEMSELVES = {"NewDeadLettersAlarm"}  # whose trouble stays: another alarm tells when that is over
+OF_MISSING_DATA = {"HeartbeatAlarm", "NoSweepAlarm"}
 DIMENSIONS = [["service", {"Ref": "AWS::StackName"}]]
 ALARMS = {name: r["Properties"] for name, r in RESOURCES.items() if r["Type"] == "AWS::CloudWatch::Alarm"}
 # What an on-call person is told to do begins with one of these.
@@ -81,7 +82,7 @@ def test_an_alarm_tells_when_it_begins_and_when_it_ends(alarm: str) -> None:
     assert ALARMS[alarm]["AlarmActions"] == notify
     assert ALARMS[alarm].get("OKActions") == (None if alarm in END_BY_THEMSELVES else notify)
     # A heartbeat that did not come is not counted, and is the trouble.
-    assert ALARMS[alarm]["TreatMissingData"] == ("breaching" if alarm == "HeartbeatAlarm" else "notBreaching")
+    assert ALARMS[alarm]["TreatMissingData"] == ("breaching" if alarm in OF_MISSING_DATA else "notBreaching")
 
 
 class TestMetrics:
