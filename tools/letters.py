@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from segments.envelopes import ID, unwrap
 from segments.errors import InvalidMessage
 from segments.events import Room, parse_event
+from segments.times import read_attribute_ms
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageAttributeValueOutputTypeDef, MessageTypeDef
@@ -211,13 +213,12 @@ def _common(message: str) -> str:
 
 
 def _event_time_ms(body: str, sent_ms: int, attribute: MessageAttributeValueOutputTypeDef | None) -> int:
-    text = attribute.get("StringValue") if attribute else None
-    time_ms = _whole_number(text)
-    if time_ms is not None:
-        return time_ms
-    # It died before anybody wrote its time down: the time is what the function would have read.
+    text = attribute.get("StringValue", "") if attribute else ""
+    with contextlib.suppress(ValueError):
+        return min(sent_ms, read_attribute_ms(text))
+    # Nobody has written its time down, or one that no event has: the time is what the function would have read.
     try:
-        event = parse_event(body, sent_ms, text)
+        event = parse_event(body, sent_ms)
     except InvalidMessage:
         return sent_ms
     return event.time_ms if event else sent_ms

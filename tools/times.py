@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+from segments.times import EARLIEST_MS, LATEST_MS, utc
+
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _AGE = re.compile(r"(?P<number>[0-9]{1,9})(?P<unit>[smhdw])")
 
@@ -31,11 +31,9 @@ def parse_age(text: str) -> int:
 
 def readable_time(time_ms: int) -> str:
     """Write a time in Unix ms as a date and time in UTC."""
-    try:
-        moment = _EPOCH + timedelta(milliseconds=time_ms)
-    except OverflowError:  # anybody who may send a letter may write any number into it
+    if not EARLIEST_MS <= time_ms <= LATEST_MS:  # anybody who may send a letter may write any number into it
         return f"{time_ms} ms"
-    return f"{moment:%Y-%m-%d %H:%M:%S}.{time_ms % 1000:03d} UTC"
+    return f"{utc(time_ms):%Y-%m-%d %H:%M:%S}.{time_ms % 1000:03d} UTC"
 
 
 def readable_age(time_ms: int, now_ms: int) -> str:

@@ -148,6 +148,50 @@ class TestTime:
         assert (one.time_ms, one.first_sent_ms) == (SENT_MS, SENT_MS - 5)
 
 
+# Shapes as AWS was recorded to give them: attributes of a message that a topic delivers lie inside its envelope, and a
+# FIFO topic signs nothing (localstack, tests/aws/services/sns/test_sns.snapshot.json); a moved message names the queue
+# it comes from (powertools-lambda-python, tests/events/sqsDlqTriggerEvent.json).
+SNS = {
+    "Type": "Notification",
+    "MessageId": "00000000-0000-4000-8000-000000000002",
+    "TopicArn": "arn:aws:sns:us-east-1:123456789012:rooms.fifo",
+    "Message": json.dumps(event("RoomEnded")),
+    "Timestamp": "2026-11-22T06:12:09.500Z",
+    "UnsubscribeURL": "https://sns.us-east-1.amazonaws.com/?Action=Unsubscribe",
+    "SequenceNumber": "10000000000000004000",
+    "MessageAttributes": {"EventTime": {"Type": "Number", "Value": "111"}, "b": {"Type": "Binary", "Value": "AgME"}},
+}
+
+
+def test_what_a_topic_says_of_attributes_is_not_the_message_s() -> None:
+    one = arrival(SNS)
+    assert isinstance(one.content, Event)
+    assert (one.time_ms, one.content.is_second_try) == (SENT_MS - 500, False)
+
+
+def test_a_message_that_was_moved_from_a_dead_letter_queue_is_an_event() -> None:
+    one = arrive(
+        {
+            "messageId": "m-1",
+            "receiptHandle": "handle",
+            "body": json.dumps(event("RoomEnded")),
+            "attributes": {
+                "ApproximateReceiveCount": "2",
+                "SentTimestamp": str(SENT_MS),
+                "SenderId": "AIDAEXAMPLE",
+                "ApproximateFirstReceiveTimestamp": str(SENT_MS + 4),
+                "DeadLetterQueueSourceArn": "arn:aws:sqs:us-east-1:123456789012:other",
+            },
+            "messageAttributes": {
+                "Author": {"stringValue": "John", "dataType": "String", "stringListValues": [], "binaryListValues": []},
+                "trace": {"binaryValue": "MTEwMA==", "dataType": "Binary"},
+            },
+        }
+    )
+    assert isinstance(one.content, Event)
+    assert (one.message.receive_count, one.content.is_second_try, one.time_ms) == (2, True, SENT_MS)
+
+
 def test_a_log_line_names_the_message_and_what_it_says() -> None:
     fields = arrival(event("RoomEnded", EventId="evt-1"), receive_count=3).log_fields
     assert fields == {
