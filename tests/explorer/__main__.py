@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -18,8 +19,9 @@ from tests.explorer.worlds import WORLDS, World
 @click.option("--preemptions", default=2, show_default=True, help="How often somebody is held up in a history.")
 @click.option("--faults", default=1, show_default=True, help="How much goes wrong in a history.")
 @click.option("--world", "names", multiple=True, type=click.Choice([world.name for world in WORLDS]), help="Only this.")
+@click.option("--processes", default=os.cpu_count(), show_default="one a processor", help="How many walk at once.")
 @click.option("--most", default=3_000, show_default=True, help="How many histories of a world and a budget, at most.")
-def main(preemptions: int, faults: int, names: tuple[str, ...], most: int) -> None:
+def main(preemptions: int, faults: int, names: tuple[str, ...], processes: int, most: int) -> None:
     """Walk the histories of small worlds, from those with the fewest preemptions and faults to those with the most.
 
     Of the histories that break a promise in the same way the shortest is printed. Then it exits with 1.
@@ -28,9 +30,9 @@ def main(preemptions: int, faults: int, names: tuple[str, ...], most: int) -> No
     worlds = [world for world in WORLDS if not names or world.name in names]
     histories = cut = 0
     is_broken = False
-    with ProcessPoolExecutor() as processes:
+    with ProcessPoolExecutor(processes) as executor:
         walks = {
-            processes.submit(_walk, world, budget, most): (world, budget)
+            executor.submit(_walk, world, budget, most): (world, budget)
             for budget in _up_to(Budget(preemptions, faults))
             for world in worlds
         }

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import AsyncMock, patch
 
 from segments import rules
-from segments.events import Event, Task
+from segments.events import Event, Room, Task
 from segments.ledger import SegmentTable, room_item
 from segments.rules import Outcome, Record, Verdict
 from stop_segment import stopper
@@ -17,6 +17,7 @@ from stop_segment.stopper import Batch, Done, Served
 from sweep_rooms import sweeper
 from sweep_rooms.checks import Check, decide_check
 from tests.explorer.scheduler import FAULT, FREE, PREEMPTION, Budget
+from tests.unit.rtc_model import WatchedTable
 
 # mypy: disable-error-code="no-untyped-def"
 
@@ -64,6 +65,8 @@ async def record_first(self: Batch, task: Task, event: Event, record: Record) ->
 
 _decide_and_stop = Batch._decide_and_stop
 _see = Batch._see
+_end_room = Batch._end_room
+_note_gone = SegmentTable.note_gone
 
 
 async def see_as_if_for_the_first_time(self: Batch, event: Event) -> Served:
@@ -85,6 +88,52 @@ def read_room_before(note: str) -> Any:
             return await self._stop_if_room_is_over(event, task)
 
     return broken
+
+
+def without_values(method: str, attribute: str) -> Callable[[], AbstractContextManager[Any]]:
+    """Let a write of the table leave out an attribute."""
+    real_method, real_change = getattr(SegmentTable, method), SegmentTable._change
+
+    def broken(self: SegmentTable, *arguments: Any, **options: Any) -> Any:
+        def change(task: Task, values: Mapping[str, Any], **rest: Any) -> Mapping[str, Any]:
+            return real_change(self, task, {name: value for name, value in values.items() if name != attribute}, **rest)
+
+        with patch.object(self, "_change", change):
+            return real_method(self, *arguments, **options)
+
+    broken.__name__ = method
+    return lambda: patch.object(SegmentTable, method, broken)
+
+
+def as_if_known(broken: Callable[[Record, Event], Record]) -> Callable[[], AbstractContextManager[Any]]:
+    """Let an answer be written as if the record were another one."""
+    real = SegmentTable._answered
+
+    def answered(self: SegmentTable, known: Record, event: Event, *rest: Any) -> dict[str, Any]:
+        return real(self, broken(known, event), event, *rest)
+
+    return lambda: patch.object(SegmentTable, "_answered", answered)
+
+
+async def end_that_is_no_news(self: Batch, event: Event) -> Served:
+    room = await self._reads.read(room_item(event.room)) or Record()
+    return Served([Done(None, Outcome.DUPLICATE)]) if room.covers(event.time_ms) else await _end_room(self, event)
+
+
+async def see_and_not_look_if_it_is_open(self: Batch, event: Event) -> Served:
+    (task,) = event.tasks
+    record = await self._reads.read(task) or Record()
+    return Served([Done(task.task_id, Outcome.KNOWN)]) if record.is_open else await _see(self, event)
+
+
+def open_tasks_of_the_global_index(self: WatchedTable, room: Room) -> dict[Task, Record]:
+    self.begin_reading()
+    watched = dict(self.watched_rooms(None)).get(room, {})
+    return self._watched({task: record for task, record in watched.items() if record.is_open})
+
+
+def note_gone_whatever_is_known(self: SegmentTable, room: Room, _: int | None, gone_at_ms: int) -> bool:
+    return _note_gone(self, room, None, gone_at_ms)
 
 
 def gone_once_is_enough(tasks: Any, gone_at_ms: int | None, asked_at_ms: int, *, exists: bool, **options: Any) -> Check:
@@ -171,6 +220,27 @@ BREAKS = [
         "lost",
     ),
     Break(
+        "a room's end that is no news looks for no tasks",
+        in_batch("_end_room", end_that_is_no_news),
+        "a start and a room's end",
+        FAULT,
+        "lost",
+    ),
+    Break(
+        "a slice of an open task does not look at its room",
+        in_batch("_see", see_and_not_look_if_it_is_open),
+        "a slice and a room's end",
+        FAULT,
+        "lost",
+    ),
+    Break(
+        "a room's open tasks are read from the global index",
+        lambda: patch.object(WatchedTable, "open_tasks", open_tasks_of_the_global_index),
+        "a start and a room's end",
+        PREEMPTION,
+        "lost",
+    ),
+    Break(
         "a start overwrites a newer one",
         without_condition("note_start", "started_at"),
         "two sessions and their ends",
@@ -190,6 +260,63 @@ BREAKS = [
         "slices around a room's end",
         PREEMPTION,
         "though its stop was answered",
+    ),
+    Break(
+        "a sighting opens what has started later",
+        without_condition("note_sighting", "started_at"),
+        "slices and starts of two sessions",
+        PREEMPTION,
+        "since before its newest start",
+    ),
+    Break(
+        "a task that is opened again keeps its end",
+        without_values("note_start", "expires_at"),
+        "a session that is told of",
+        FREE,
+        "expires",
+    ),
+    Break("nobody watches the task", without_values("note_start", "watch"), "an end that is lost", FREE, "an orphan"),
+    Break(
+        "a slice that opens a task does not have it watched",
+        without_values("note_sighting", "watch"),
+        "an end that is lost, of a task of which slices tell",
+        FREE,
+        "an orphan",
+    ),
+    Break(
+        "a sighting leaves since when the task is open",
+        without_values("note_sighting", "open_since"),
+        "a slice and a room's end",
+        FREE,
+        "lost",
+    ),
+    Break(
+        "an answer closes what was opened after its event",
+        as_if_known(lambda known, event: replace(known, open_since_ms=event.time_ms) if known.is_open else known),
+        "a session that is told of",
+        PREEMPTION,
+        "is not open",
+    ),
+    Break(
+        "an answer closes for good what only slices tell of",
+        as_if_known(lambda known, _: replace(known, watch=None)),
+        "an end that is lost, of a session whose only slice is remembered",
+        FREE,
+        "an orphan",
+    ),
+    Break(
+        "the sweeper does not forget that a room was gone",
+        lambda: patch.object(SegmentTable, "forget_gone", lambda *_: None),
+        "a room that is away, is there, and is away",
+        FREE,
+        "wrong stop: the room was away",
+    ),
+    Break(
+        "the sweeper believes an index that is late",
+        lambda: patch.object(SegmentTable, "note_gone", note_gone_whatever_is_known),
+        "a room that is away, is there, and is away",
+        PREEMPTION,
+        "wrong stop: the room was away",
     ),
     Break(
         "an answer overwrites a newer one",

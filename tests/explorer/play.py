@@ -26,8 +26,9 @@ from tests.unit.rtc_model import Message, Request, RtcService, Session, WatchedT
 
 LONGEST_INVOCATION_SECONDS = 240
 QUESTIONS = ("get_segment_task", "room_exists")
-LOOKS_ROUND = "_next_page"  # the one who reads the global index
-READS = ("read", "open_tasks", LOOKS_ROUND, *QUESTIONS)
+LOOKS_ROUND = "_next_page"
+READS_OF_THE_GLOBAL_INDEX = (LOOKS_ROUND, "open_tasks_of_the_global_index")
+READS = ("read", "open_tasks", *READS_OF_THE_GLOBAL_INDEX, *QUESTIONS)
 
 
 class How(Enum):
@@ -312,6 +313,8 @@ class Played:
         """Whether the room was gone a minute later, too, where the sweeper says that it is gone since then."""
         if all(gone_ms != since_ms for gone_ms in self._gone_ms):
             return True
+        if any(one == room and at_ms >= since_ms and exists for one, at_ms, exists in self.rtc.looks):
+            return False
         looked_ms = [ms(second) for second in self._clock[: self._now + 1] if ms(second) >= since_ms + 60_000]
         return any(not self.rtc.room_existed(room, at_ms) for at_ms in looked_ms)
 
@@ -321,6 +324,8 @@ class Played:
             self._swept,
             self._acting.name,
             contents(self.table.dynamo.items()),
+            contents(self.table.dynamo.index),
+            tuple(self.rtc.looks),
             tuple(session.stopped_ms for session in self.rtc.sessions),
             frozenset(environment.state for environment in self._environments),
             tuple(sweeper.state for sweeper in self._sweepers),
@@ -359,6 +364,16 @@ class Played:
                     yield Choice(partial(self._take, actor, step, How.WELL), cost)
                     if step.name in QUESTIONS:
                         yield Choice(partial(self._take, actor, step, How.ANSWERED_LATER), PREEMPTION)
+                    if step.name in READS_OF_THE_GLOBAL_INDEX:
+                        for late in self._ways_to_be_late():
+                            yield Choice(partial(self._take_late, actor, step, late), PREEMPTION)
+
+    def _ways_to_be_late(self) -> Iterator[frozenset[tuple[str, str]]]:
+        """Say of which items the global index may not have the last changes: of one, of all but one, of all."""
+        behind = frozenset(self.table.dynamo.behind)
+        yield from sorted(
+            {late for key in behind for late in (frozenset({key}), behind - {key}, behind) if late}, key=sorted
+        )
 
     def _deliveries(self) -> Iterator[Choice]:
         idle = [environment for environment in self._environments if not environment.batch]
@@ -417,6 +432,12 @@ class Played:
         result = told_how.get(how, how.name.lower().replace("_", " "))
         self.story.insert(number, f"{actor.name}: {step}" + (f" -> {result}" if result else ""))
 
+    def _take_late(self, actor: Actor, step: Step, late: frozenset[tuple[str, str]]) -> None:
+        self.table.dynamo.is_late = late.__contains__
+        self._take(actor, step, How.WELL)
+        self.table.dynamo.is_late = lambda _: False
+        self.story.append(f"-- the index was late for {', '.join(sorted(task_id for _, task_id in late))}")
+
     def _answer(self, actor: Actor, step: Step) -> None:
         self._acting = actor
         self.story.append(f"{actor.name}: is answered {step}")
@@ -442,6 +463,8 @@ class Played:
         for life in self.world.room:
             if before < ms(life.ends) <= self.now_ms():
                 self.story.append("-- the room is empty")
+            if before < ms(life.starts) <= self.now_ms():
+                self.story.append("-- somebody is in the room")
 
     def _sweep(self, sweeper: Sweeping) -> None:
         self._acting = sweeper

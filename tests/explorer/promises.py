@@ -122,7 +122,7 @@ def no_lost_stop(play: Played) -> Iterator[str]:
         if is_known and not play.rtc.room_existed(session.task.room, play.now_ms()):
             yield "an orphan: the room is gone, its task was heard of, and it still runs"
         record = play.table.read([session.task]).get(session.task)
-        if covering and record and record.watch and not record.is_open:
+        if covering and record and record.watch and record.stop_event_time_ms is not None and not record.is_open:
             play.allow(UNSEEN)
         elif covering:
             yield f"lost: {covering[0].type} was to stop a session that still runs"
@@ -147,6 +147,8 @@ def _the_task_s_record_is_true(play: Played, task: Task, record: Record, item: I
     if record.is_open and "expires_at" in item:
         yield "untrue record: the task is open, and its record expires"
     newest_ms = max((time_ms for one, time_ms in play.table.starts if one == task), default=None)
+    if record.open_since_ms is not None and record.open_since_ms < (record.started_at_ms or 0):
+        yield "untrue record: the task is open since before its newest start"
     if newest_ms is not None and not record.covers(newest_ms) and not record.is_open:
         yield "untrue record: the task has started since its last stop, and is not open"
     # At the very time of a stop a start is one of the next session.

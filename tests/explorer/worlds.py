@@ -1,4 +1,4 @@
-"""Small worlds: one room, one or two tasks and their sessions, and up to four messages that tell of them."""
+"""Small worlds: one room, one or two tasks and their sessions, and up to five messages about them."""
 
 from __future__ import annotations
 
@@ -92,6 +92,11 @@ WORLDS = [
         (slice_made(5), room_end(10), slice_made(22)),
         moments=(11 + STALE,),
     ),
+    World(
+        "slices and starts of two sessions",
+        (life(0, 15), life(20)),
+        (slice_made(5), start(20), violation(10), slice_made(22)),
+    ),
     World("two tasks", (life(0), life(0, task_id="video")), (start(0), slice_made(5, "video"), room_end(10))),
     World(
         "an end that is lost",
@@ -163,6 +168,51 @@ WORLDS = [
         sweeps=tuple(1 + SWEEP * number for number in (1, 2, 3, 4, 5)),
         served_by=310,
         room=(RoomLife(0, 10), RoomLife(SWEEP, SWEEP + 10)),
+    ),
+    World(
+        "a room that is away, is there, and is away",
+        (life(0),),
+        (start(0),),
+        sweeps=tuple(1 + SWEEP * number for number in (1, 2, 3)),
+        served_by=100,
+        room=(RoomLife(0, 300), RoomLife(302, 900), RoomLife(902, FOR_EVER)),
+    ),
+    World(
+        "five messages: a task starts again while its room ends",
+        (life(0, 15), life(19), life(0, task_id="video")),
+        (start(0), start(0, "video"), violation(10), start(19), room_end(20)),
+    ),
+    World(
+        "five messages: slices tell of a task that starts again while its room ends",
+        (life(0, 15), life(19), life(0, task_id="video")),
+        (slice_made(5), start(0, "video"), violation(10), slice_made(21), room_end(25)),
+    ),
+    World(
+        "five messages: two ends of a room and two tasks",
+        (life(0, 15), life(18), life(0, task_id="video")),
+        (start(0), slice_made(5, "video"), room_end(10), start(18), room_end(30)),
+    ),
+    World(
+        "five messages: three ends and a start that comes last",
+        (life(0), life(12, task_id="video")),
+        (slice_made(3), violation(10), room_end(14), start(12, "video"), room_end(21)),
+        batches=True,
+    ),
+    World(
+        "five messages: an end that is lost, of two tasks that started again",
+        (life(0, 15), life(19), life(0, task_id="video")),
+        (start(0), slice_made(5, "video"), violation(10), start(19), violation(30, "video")),
+        sweeps=tuple(31 + SWEEP * number for number in (1, 2, 3, 4, 5)),
+        served_by=120,
+        room=(RoomLife(0, 100),),
+    ),
+    World(
+        "five messages: a session that began unseen, and an end that is lost",
+        (life(0, 11), life(14), life(0, task_id="video")),
+        (slice_made(5), start(0, "video"), room_end(10), slice_made(20), slice_made(22, "video")),
+        sweeps=tuple(31 + SWEEP * number for number in (1, 2, 3, 4, 5)),
+        served_by=120,
+        room=(RoomLife(0, 10), RoomLife(14, 100)),
     ),
     World("together", (life(0, 15), life(20)), (start(0), room_end(10), start(20), violation(30)), batches=True),
 ]

@@ -40,6 +40,8 @@ class MemoryDynamo:
     ----------
     changes
         Every item that was changed, before and after, as the table's stream shows them.
+    index
+        The items of the global index, as they were when it was read last.
     behind
         What the global index has not taken over yet: the versions of each item, the oldest first; None: it is deleted.
     is_late
@@ -48,7 +50,7 @@ class MemoryDynamo:
 
     def __init__(self) -> None:
         self._items: dict[tuple[str, str], Item] = {}
-        self._index: dict[tuple[str, str], Item] = {}
+        self.index: dict[tuple[str, str], Item] = {}
         self.changes: list[tuple[Item, Item]] = []
         self.behind: dict[tuple[str, str], list[Item | None]] = {}
         self.is_late: Callable[[tuple[str, str]], bool] = lambda _: False
@@ -114,15 +116,15 @@ class MemoryDynamo:
         for key, versions in list(self.behind.items()):
             while versions and not self.is_late(key):
                 version = versions.pop(0)
-                self._index.pop(key, None)
+                self.index.pop(key, None)
                 if version:
-                    self._index[key] = version
+                    self.index[key] = version
             if not versions:
                 del self.behind[key]
         names = projected(name)
         return [
-            {attribute: value for attribute, value in self._index[key].items() if names is None or attribute in names}
-            for key in sorted(self._index)
+            {attribute: value for attribute, value in self.index[key].items() if names is None or attribute in names}
+            for key in sorted(self.index)
         ]
 
     def update_item(

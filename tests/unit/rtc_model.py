@@ -14,12 +14,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import count
 from typing import Any, cast
 from unittest.mock import patch
 
-from segments import rules
+from segments import pace, rules
 from segments.calls import Calls, InThread
 from segments.circuit import Circuit
 from segments.errors import Retryable
@@ -139,6 +139,7 @@ class RtcService:
         self._rooms = rooms
         self.sessions = sorted(sessions, key=lambda session: session.started_ms)
         self.requests: list[Request] = []
+        self.looks: list[tuple[Room, int, bool]] = []
         self._now_ms = now_ms
 
     def stop_segment(self, task: Task, business_id: str | None, sending: Callable[[], None]) -> Stopped:  # noqa: ARG002 - the API's
@@ -167,7 +168,9 @@ class RtcService:
 
     def room_exists(self, room: Room, sending: Callable[[], None]) -> bool:
         sending()
-        return self.room_existed(room, self._now_ms())
+        exists = self.room_existed(room, self._now_ms())
+        self.looks.append((room, self._now_ms(), exists))
+        return exists
 
     def room_existed(self, room: Room, at_ms: int) -> bool:
         """Whether somebody was in the room then."""
@@ -372,12 +375,16 @@ def make_sweeper(
     return Sweeper(SWEEP_SETTINGS, table, cast("RtcApi", rtc), questions, in_thread, send, now_ms)
 
 
+_pace = lru_cache(pace.pace)  # environments are many, and it is the same for all of them
+
+
 def _calls(in_thread: InThread, now_ms: Callable[[], int]) -> Calls:
     def clock_seconds() -> float:
         return now_ms() / 1000
 
     # Virtual time stands still within an invocation, and a turn would never come: here every look is a second later.
-    turns = Turns(SETTINGS.requests_per_second, count().__next__, lambda _: asyncio.sleep(0))
+    with patch.object(pace, "pace", _pace):
+        turns = Turns(SETTINGS.requests_per_second, count().__next__, lambda _: asyncio.sleep(0))
     return Calls(turns, Circuit(clock_seconds), in_thread, clock_seconds, _measure)
 
 
