@@ -23,6 +23,7 @@ ROOT = Path(__file__).parent.parent
 BUILT_TEMPLATE = ROOT / ".aws-sam" / "build" / "template.yaml"
 APP_ID = "661e"  # of the samples
 STACK_NAME = "rtc-segment-stopper-sandbox"
+SWEEPS = ("", "")  # under which the sweeper's own item lies, as if it were a room's
 ACCESS_KEY_ID = "AKLTsandbox"
 SECRET_ACCESS_KEY = "sandbox-secret-key"  # noqa: S105 # nosec B105 # the double's own
 EVENT_BUS = "rooms"
@@ -130,8 +131,8 @@ class Sandbox:
 
     def sweep(self, room_ids: Iterable[str]) -> dict[str, Any]:
         """Let a minute pass in these rooms, as the table knows them, and sweep once; return what Lambda answers."""
-        for room_id in room_ids:
-            let_a_minute_pass(self.client("dynamodb"), self.outputs["SegmentTableName"], APP_ID, room_id)
+        for app_id, room_id in [SWEEPS, *((APP_ID, room_id) for room_id in room_ids)]:
+            let_a_minute_pass(self.client("dynamodb"), self.outputs["SegmentTableName"], app_id, room_id)
         answer: dict[str, Any] = self.client("lambda").invoke(
             FunctionName=self.resource("SweepRoomsFunction"), Payload=b"{}"
         )
@@ -166,18 +167,19 @@ def resource(aws: EmbeddedAws, logical_id: str) -> str:
 
 
 def let_a_minute_pass(dynamodb: Any, table_name: str, app_id: str, room_id: str) -> None:
-    """Put back by a minute when a room's tasks started, since when they are open, and when the room was found gone."""
+    """Put back by a minute what the table knows of a room, or of the `SWEEPS`."""
+    times = {"started_at", "open_since", "gone_at", "round_began_at", "last_round_began_at"}
     room = {"S": f"{app_id}#{room_id}"}
     items = dynamodb.query(
         TableName=table_name, KeyConditionExpression="room = :room", ExpressionAttributeValues={":room": room}
     )["Items"]
     for item in items:
-        for attribute in {"started_at", "open_since", "gone_at"} & item.keys():
+        if earlier := sorted(times & item.keys()):
             dynamodb.update_item(
                 TableName=table_name,
                 Key={"room": room, "task_id": item["task_id"]},
-                UpdateExpression=f"SET {attribute} = {attribute} - :minute",
-                ConditionExpression=f"attribute_exists({attribute})",
+                UpdateExpression="SET " + ", ".join(f"{name} = {name} - :minute" for name in earlier),
+                ConditionExpression=" AND ".join(f"attribute_exists({name})" for name in earlier),
                 ExpressionAttributeValues={":minute": {"N": "60000"}},
             )
 

@@ -43,7 +43,7 @@ _WHOLE_NUMBER = re.compile("-?[0-9]{1,38}")  # as DynamoDB writes one
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to sweep, and how far the last sweep came.
+    """The right to sweep, and how far the sweeps have come. Times are Unix ms.
 
     Parameters
     ----------
@@ -51,13 +51,14 @@ class Lease:
         When it runs out. It tells this lease from any other one.
     place
         The room at which the sweep goes on.
-    round_began_at_ms
-        When the current round through the watched rooms began.
+    round_began_at_ms, last_round_began_at_ms
+        When the current round through the watched rooms began, and the one before.
     """
 
     until_ms: int
-    place: Room | None
-    round_began_at_ms: int | None
+    place: Room | None = None
+    round_began_at_ms: int | None = None
+    last_round_began_at_ms: int | None = None
 
 
 class SegmentTable:
@@ -236,14 +237,23 @@ class SegmentTable:
         except _Refused:
             return None
         place = _text(item, "place")
-        return Lease(until_ms, _room(place) if place else None, _whole_number(item, "round_began_at"))
+        return Lease(
+            until_ms,
+            _room(place) if place else None,
+            _whole_number(item, "round_began_at"),
+            _whole_number(item, "last_round_began_at"),
+        )
 
-    def note_place(self, lease: Lease, place: Room, round_began_at_ms: int | None) -> bool:
+    def note_place(self, lease: Lease) -> bool:
         """Remember how far a sweep has come. Call this method before the rooms up to there are looked at.
 
         Returns whether the lease is still valid.
         """
-        values = {"place": _room_key(place), "round_began_at": round_began_at_ms}
+        values: dict[str, str | int | None] = {
+            "place": _room_key(lease.place) if lease.place else None,
+            "round_began_at": lease.round_began_at_ms,
+            "last_round_began_at": lease.last_round_began_at_ms,
+        }
         return self._hold(lease, values)
 
     def give_back(self, lease: Lease) -> None:
@@ -257,41 +267,31 @@ class SegmentTable:
             return False
         return True
 
-    def watched_rooms(self, place: Room | None) -> Iterator[tuple[Room, dict[Task, Record]]]:
-        """Go round the rooms that have watched items, from the one after `place`. The index may be late.
+    def watched_rooms(
+        self, *, after: Room | None = None, until: Room | None = None
+    ) -> Iterator[tuple[Room, dict[Task, Record]]]:
+        """Go through the rooms that have watched items, by name. The index may be late.
 
         Yields each room with these items: its tasks, and its `#look`.
         """
-        ways = [("room > :place", place), ("room <= :place", place)] if place else [("", None)]
-        for condition, start in ways:
-            values = {":watch": {"S": WATCHED}} | ({":place": {"S": _room_key(start)}} if start else {})
-            items = self._query(
-                IndexName=WATCHED_TASKS,
-                KeyConditionExpression=" AND ".join(filter(None, ["watch = :watch", condition])),
-                ExpressionAttributeValues=values,
-            )
-            for room, group in groupby(items, lambda item: _task(item).room):
-                yield room, {_task(item): _record(item) for item in group}
+        bounds = {
+            ":watch": WATCHED,
+            ":after": _room_key(after) if after else None,
+            ":until": _room_key(until) if until else None,
+        }
+        conditions = {":watch": "watch = :watch", ":after": "room > :after", ":until": "room <= :until"}
+        given = {name: {"S": value} for name, value in bounds.items() if value}
+        items = self._query(
+            IndexName=WATCHED_TASKS,
+            KeyConditionExpression=" AND ".join(conditions[name] for name in given),
+            ExpressionAttributeValues=given,
+        )
+        for room, group in groupby(items, lambda item: _task(item).room):
+            yield room, {_task(item): _record(item) for item in group}
 
-    def note_gone(self, room: Room, known_gone_at_ms: int | None, gone_at_ms: int) -> bool:
-        """Remember when a room was found gone.
-
-        Parameters
-        ----------
-        known_gone_at_ms
-            When it was found gone before, according to the index; None overwrites whatever there is.
-
-        Returns
-        -------
-        bool
-            Whether that was still so.
-        """
-        when: list[_Condition] = [] if known_gone_at_ms is None else [("gone_at", "=", known_gone_at_ms)]
-        try:
-            self._update(Task(room, LOOK_ITEM), {"gone_at": gone_at_ms, "watch": WATCHED}, when=when)
-        except _Refused:
-            return False
-        return True
+    def note_gone(self, room: Room, gone_at_ms: int) -> None:
+        """Remember when a room was last found gone."""
+        self._update(Task(room, LOOK_ITEM), {"gone_at": gone_at_ms, "watch": WATCHED})
 
     def forget_gone(self, room: Room) -> None:
         """Remember no longer that a room was found gone."""

@@ -39,7 +39,13 @@ class Check:
 
 
 def decide_check(
-    tasks: Mapping[Task, Record], gone_at_ms: int | None, asked_at_ms: int, *, exists: bool, max_task_ms: int
+    tasks: Mapping[Task, Record],
+    gone_at_ms: int | None,
+    asked_at_ms: int,
+    *,
+    exists: bool,
+    last_round_began_at_ms: int,
+    max_task_ms: int,
 ) -> Check:
     """Decide about a room and its watched tasks.
 
@@ -49,14 +55,17 @@ def decide_check(
         When the room was found gone before, Unix ms; None: it was not.
     asked_at_ms
         When the API was asked whether the room exists, Unix ms: nothing that starts later is to be stopped.
+    last_round_began_at_ms
+        A room that was found gone before that has been asked about since, Unix ms.
     max_task_ms
         For how long a task may be open; 0: for ever.
     """
     if exists:
         return Check(None, _too_old(tasks, asked_at_ms, max_task_ms), asked_at_ms)
-    if gone_at_ms is None or any((record.open_since_ms or 0) > gone_at_ms for record in tasks.values()):
-        # Gone for the first time, or for the first time since a task was opened. Once is not enough: a room is away for
-        # a moment when its last user's connection breaks.
+    opened_at_ms = max(record.open_since_ms or 0 for record in tasks.values())
+    if gone_at_ms is None or gone_at_ms < max(opened_at_ms, last_round_began_at_ms):
+        # Gone for the first time, or for the first time since it was there. Once is not enough: a room is away for a
+        # moment when its last user's connection breaks.
         return Check(asked_at_ms, (), asked_at_ms)
     if asked_at_ms - gone_at_ms < GONE_AGAIN_MS:
         return Check(gone_at_ms, (), asked_at_ms)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from segments.calls import Calls, InThread
 from segments.errors import CircuitOpen, CredentialsRefused, NoAnswer, Rejected, SetupRefused, StopError
 from segments.events import Room, Task
-from segments.ledger import LOOK_ITEM, SegmentTable
+from segments.ledger import LOOK_ITEM, Lease, SegmentTable
 from segments.rtc import RtcApi
 from segments.rules import Record
-from sweep_rooms.checks import decide_check
+from sweep_rooms.checks import GONE_AGAIN_MS, decide_check
 from sweep_rooms.settings import SweepSettings
 
 QUESTIONS_PER_SECOND = 30  # GetRoomOnlineUsers has 40 over the account (document 1188355); others may ask too
@@ -97,33 +97,45 @@ class Sweeper:
         lease = await self._in_thread(self._table.take_lease, now_ms, until_ms)
         if lease is None:
             return None
-        rooms = self._table.watched_rooms(lease.place)
-        before, began_at_ms = lease.place, lease.round_began_at_ms
-        while seconds_left() >= PAGE_SECONDS:
-            page: list[tuple[Room, dict[Task, Record]]] = await self._in_thread(_next_page, rooms)
-            if not page:
-                break
-            place, _ = page[-1]
-            if before is None or place <= before:
-                now_ms = self._now_ms()
-                sweep.round_seconds = None if began_at_ms is None else (now_ms - began_at_ms) / 1000
-                began_at_ms = now_ms
-            before = place
-            # Before the page: a sweep that crashes over it is followed by one that passes over it.
-            if not await self._in_thread(self._table.note_place, lease, place, began_at_ms):
-                return sweep
-            answers = await asyncio.gather(*(self._look(sweep, room, items, seconds_left) for room, items in page))
-            if not any(answers):
-                break  # only silence: the next sweep goes on
+        began_at_ms = lease.round_began_at_ms
+        is_over = lease.place is None or await self._sweep_on(
+            sweep, lease, self._table.watched_rooms(after=lease.place), seconds_left
+        )
+        # A round in less than a minute would find rooms gone again too soon.
+        if is_over and (began_at_ms is None or now_ms - began_at_ms >= GONE_AGAIN_MS):
+            sweep.round_seconds = None if began_at_ms is None else (now_ms - began_at_ms) / 1000
+            lease = replace(lease, round_began_at_ms=now_ms, last_round_began_at_ms=began_at_ms)
+            await self._sweep_on(sweep, lease, self._table.watched_rooms(until=lease.place), seconds_left)
         await self._in_thread(self._table.give_back, lease)
         return sweep
 
+    async def _sweep_on(
+        self,
+        sweep: Sweep,
+        lease: Lease,
+        rooms: Iterator[tuple[Room, dict[Task, Record]]],
+        seconds_left: Callable[[], float],
+    ) -> bool:
+        """Sweep some rooms, a page of them after another. Returns whether they were all swept."""
+        while seconds_left() >= PAGE_SECONDS:
+            page: list[tuple[Room, dict[Task, Record]]] = await self._in_thread(_next_page, rooms)
+            if not page:
+                return True
+            lease = replace(lease, place=page[-1][0])
+            # Before the page: a sweep that crashes over it is followed by one that passes over it.
+            if not await self._in_thread(self._table.note_place, lease):
+                return False
+            looks = (self._look(sweep, lease, room, items, seconds_left) for room, items in page)
+            if not any(await asyncio.gather(*looks)):
+                return False  # only silence: the next sweep goes on
+        return False
+
     async def _look(
-        self, sweep: Sweep, room: Room, items: Mapping[Task, Record], seconds_left: Callable[[], float]
+        self, sweep: Sweep, lease: Lease, room: Room, items: Mapping[Task, Record], seconds_left: Callable[[], float]
     ) -> bool:
         """Look at a room. Returns False if the API was silent."""
         try:
-            await self._ask(sweep, room, items, seconds_left)
+            await self._ask(sweep, lease, room, items, seconds_left)
         except StopError as error:
             is_refused = isinstance(error, CredentialsRefused | SetupRefused)
             is_rejected = is_refused or isinstance(error, Rejected)
@@ -134,10 +146,9 @@ class Sweeper:
         return True
 
     async def _ask(
-        self, sweep: Sweep, room: Room, items: Mapping[Task, Record], seconds_left: Callable[[], float]
+        self, sweep: Sweep, lease: Lease, room: Room, items: Mapping[Task, Record], seconds_left: Callable[[], float]
     ) -> None:
-        look = items.get(Task(room, LOOK_ITEM))
-        gone_at_ms = look.gone_at_ms if look else None
+        look = items.get(Task(room, LOOK_ITEM), Record())
         tasks = {task: record for task, record in items.items() if task.task_id != LOOK_ITEM}
         if not tasks:
             await self._in_thread(self._table.forget_gone, room)
@@ -146,16 +157,24 @@ class Sweeper:
         exists = await self._questions.make(self._api.room_exists, room, seconds_left=seconds_left)
         sweep.rooms_swept += 1
         sweep.rooms_gone += not exists
-        check = decide_check(tasks, gone_at_ms, asked_at_ms, exists=exists, max_task_ms=self._settings.max_task_ms)
-        if check.gone_at_ms is None and gone_at_ms is not None:
-            await self._in_thread(self._table.forget_gone, room)
-        if check.gone_at_ms not in (None, gone_at_ms):
-            known_ms = gone_at_ms if check.to_stop else None
-            # Before the event: the index may be late, and the room have been there since `gone_at_ms`.
-            if not await self._in_thread(self._table.note_gone, room, known_ms, check.gone_at_ms):
-                return
+        check = decide_check(
+            tasks,
+            look.gone_at_ms,
+            asked_at_ms,
+            exists=exists,
+            last_round_began_at_ms=asked_at_ms
+            if lease.last_round_began_at_ms is None
+            else lease.last_round_began_at_ms,
+            max_task_ms=self._settings.max_task_ms,
+        )
         if check.to_stop:
             await self._in_thread(self._send_room_gone, room, check.to_stop, check.stop_time_ms)
+        if check.gone_at_ms == look.gone_at_ms:
+            return
+        if check.gone_at_ms is None:
+            await self._in_thread(self._table.forget_gone, room)
+        else:
+            await self._in_thread(self._table.note_gone, room, check.gone_at_ms)
 
 
 def _next_page(rooms: Iterator[tuple[Room, dict[Task, Record]]]) -> list[tuple[Room, dict[Task, Record]]]:

@@ -93,6 +93,7 @@ def put_item(role: Role, on: Resources) -> object:
 def query(role: Role, on: Resources) -> object:
     return role.client("dynamodb").query(
         TableName=segment_table(on),
+        IndexName="OpenTasks",
         KeyConditionExpression="room = :room",
         ExpressionAttributeValues={":room": {"S": "nobody's"}},
     )
@@ -180,7 +181,7 @@ ALLOWED: list[tuple[str, str, Try]] = [
     (STOP, "receives from the event queue", receive_from("EventQueue")),
     (STOP, "sends to the dead-letter queue", send_to("DeadLetterQueue")),
     (STOP, "sends later copies to the event queue", send_to("EventQueue")),
-    (STOP, "reads the room's records", query),
+    (STOP, "finds the room's open tasks", query),
     (STOP, "reads records", batch_get(segment_table)),
     (STOP, "writes a record", on_table("update_item", segment_table, **UPDATE)),
     (STOP, "reads the RTC key", get_secret(rtc_key)),
@@ -192,7 +193,7 @@ ALLOWED: list[tuple[str, str, Try]] = [
     (PUBLISH, "puts events on the outcome bus", put_events(OUTCOME_BUS)),
     (PUBLISH, "sends to the queue of what was not published", send_to("UnpublishedOutcomeQueue")),
     (SWEEP, "finds the watched rooms", query_watched),
-    (SWEEP, "reads records", batch_get(segment_table)),
+    (SWEEP, "forgets that a room was gone", on_table("delete_item", segment_table)),
     (SWEEP, "writes a record", on_table("update_item", segment_table, **UPDATE)),
     (SWEEP, "sends to the event queue", send_to("EventQueue")),
     (SWEEP, "reads the RTC key", get_secret(rtc_key)),
@@ -238,7 +239,6 @@ DENIED: list[tuple[str, str, Try]] = [
     (PUBLISH, "read the callback key", get_secret(callback_key)),
     (PUBLISH, "invoke a function", invoke("StopSegmentFunction")),
     (PUBLISH, "use a KMS key", make_data_key),
-    (SWEEP, "delete a record", on_table("delete_item", segment_table)),
     (SWEEP, "replace a record", put_item),
     (SWEEP, "read the whole table", scan),
     (SWEEP, "write to another table", on_table("update_item", another_table, **UPDATE)),

@@ -66,7 +66,6 @@ async def record_first(self: Batch, task: Task, event: Event, record: Record) ->
 _decide_and_stop = Batch._decide_and_stop
 _see = Batch._see
 _end_room = Batch._end_room
-_note_gone = SegmentTable.note_gone
 
 
 async def see_as_if_for_the_first_time(self: Batch, event: Event) -> Served:
@@ -128,12 +127,12 @@ async def see_and_not_look_if_it_is_open(self: Batch, event: Event) -> Served:
 
 def open_tasks_of_the_global_index(self: WatchedTable, room: Room) -> dict[Task, Record]:
     self.begin_reading()
-    watched = dict(self.watched_rooms(None)).get(room, {})
+    watched = dict(self.watched_rooms()).get(room, {})
     return self._watched({task: record for task, record in watched.items() if record.is_open})
 
 
-def note_gone_whatever_is_known(self: SegmentTable, room: Room, _: int | None, gone_at_ms: int) -> bool:
-    return _note_gone(self, room, None, gone_at_ms)
+def gone_is_gone_whatever_was_answered_since(*arguments: Any, **options: Any) -> Check:
+    return decide_check(*arguments, **{**options, "last_round_began_at_ms": 0})
 
 
 def gone_once_is_enough(tasks: Any, gone_at_ms: int | None, asked_at_ms: int, *, exists: bool, **options: Any) -> Check:
@@ -305,17 +304,10 @@ BREAKS = [
         "an orphan",
     ),
     Break(
-        "the sweeper does not forget that a room was gone",
-        lambda: patch.object(SegmentTable, "forget_gone", lambda *_: None),
+        "a room was gone whatever was answered since",
+        lambda: patch.object(sweeper, "decide_check", gone_is_gone_whatever_was_answered_since),
         "a room that is away, is there, and is away",
-        FREE,
-        "wrong stop: the room was away",
-    ),
-    Break(
-        "the sweeper believes an index that is late",
-        lambda: patch.object(SegmentTable, "note_gone", note_gone_whatever_is_known),
-        "a room that is away, is there, and is away",
-        PREEMPTION,
+        FAULT,
         "wrong stop: the room was away",
     ),
     Break(

@@ -68,7 +68,7 @@ def task(room: Room) -> Task:
 
 def watched(table: SegmentTable, room: Room) -> dict[Task, Record]:
     """Read what the global index knows of a room. The embedded AWS and moto have it at once."""
-    return dict(table.watched_rooms(None)).get(room, {})
+    return dict(table.watched_rooms()).get(room, {})
 
 
 def put(client: Any, name: str, tasks: Sequence[Task], **attributes: dict[str, str]) -> None:
@@ -385,7 +385,7 @@ class TestRooms:
             table.note_start(Task(other, "audio"), T)
         stop(table, task, event(task), Outcome.STOPPED, None, NOW_MS)
         table.note_room_end(room_end(room), NOW_MS)
-        table.note_gone(room, None, T)
+        table.note_gone(room, T)
         assert table.open_tasks(room) == {}
         table.note_start(task, T)
         assert table.open_tasks(room).keys() == {task}
@@ -424,7 +424,7 @@ class TestWatching:
 
     def test_a_task_of_the_index_comes_with_what_the_sweeper_needs(self, table: SegmentTable, task: Task) -> None:
         table.note_start(task, T, "biz-1")
-        table.note_gone(task.room, None, T + 1)
+        table.note_gone(task.room, T + 1)
         look = Task(task.room, "#look")
         assert watched(table, task.room) == {
             task: Record(open_since_ms=T, watch=WATCHED),
@@ -433,12 +433,10 @@ class TestWatching:
         table.forget_gone(task.room)
         assert watched(table, task.room).keys() == {task}
 
-    def test_a_look_is_moved_on_only_from_where_it_was(self, table: SegmentTable, room: Room) -> None:
-        assert not table.note_gone(room, T, T + 1)
-        assert table.note_gone(room, None, T)
-        assert table.note_gone(room, T, T + 1)
-        assert not table.note_gone(room, T, T + 2)
-        assert watched(table, room)[Task(room, "#look")].gone_at_ms == T + 1
+    def test_a_look_is_moved_on(self, table: SegmentTable, room: Room) -> None:
+        for gone_at_ms in (T, T + 1):
+            table.note_gone(room, gone_at_ms)
+            assert watched(table, room)[Task(room, "#look")].gone_at_ms == gone_at_ms
 
     def test_what_the_api_calls_over_is_watched_no_longer_unless_it_was_opened_again(
         self, table: SegmentTable, client: Any, name: str, task: Task
@@ -452,22 +450,22 @@ class TestWatching:
         assert watched(table, task.room) == {}
         assert item(client, name, task)["expires_at"] == str(EXPIRES)
 
-    @pytest.mark.parametrize("place", [None, 0, 1, 2, 3])
-    def test_a_sweep_goes_round_from_its_place(self, client: Any, place: int | None) -> None:
+    def test_rooms_come_by_name_and_from_a_place_on_or_up_to_it(self, client: Any) -> None:
         name = f"segments-{uuid4().hex}"
-        if not isinstance(client, MemoryDynamo):
+        if isinstance(client, MemoryDynamo):
+            client = MemoryDynamo().client
+        else:
             create_segment_table(client, name)
-        table = SegmentTable(
-            MemoryDynamo().client if isinstance(client, MemoryDynamo) else client, name, 1, sweeps=True
-        )
+        table = SegmentTable(client, name, 1, sweeps=True)
         rooms = [Room("661e", f"room-{number}") for number in range(4)]
-        for room in rooms:
+        for room in reversed(rooms):
             for task_id in ("audio", "video"):
                 table.note_start(Task(room, task_id), T)
-        found = list(table.watched_rooms(None if place is None else rooms[place]))
-        first = 0 if place is None else place + 1
-        assert [room for room, _ in found] == [*rooms[first:], *rooms[:first]]
-        assert all(len(items) == 2 for _, items in found)
+        assert [room for room, _ in table.watched_rooms()] == rooms
+        assert all(len(items) == 2 for _, items in table.watched_rooms())
+        for number, place in enumerate(rooms, 1):
+            assert [room for room, _ in table.watched_rooms(after=place)] == rooms[number:]
+            assert [room for room, _ in table.watched_rooms(until=place)] == rooms[:number]
 
     @NOT_IN_MEMORY
     def test_a_room_whose_tasks_lie_on_two_pages_is_one_room(
@@ -483,7 +481,7 @@ class TestWatching:
 
         client.meta.events.register("provide-client-params.dynamodb.Query", cut)
         try:
-            found = [items for one, items in table.watched_rooms(None) if one == room]
+            found = [items for one, items in table.watched_rooms() if one == room]
         finally:
             client.meta.events.unregister("provide-client-params.dynamodb.Query", cut)
         assert [items.keys() for items in found] == [set(tasks)]
@@ -509,18 +507,18 @@ class TestLeases:
     def test_the_place_is_kept_by_whoever_has_the_lease(self, table: SegmentTable, room: Room) -> None:
         late = table.take_lease(T, T + 10)
         assert late
-        assert table.note_place(late, room, T)
+        late = Lease(T + 10, room, T + 1, T - 1)
+        assert table.note_place(late)
         another = table.take_lease(T + 11, T + 21)
-        assert another == Lease(T + 21, room, T)
-        assert not table.note_place(late, Room("661e", "elsewhere"), T)
+        assert another == Lease(T + 21, room, T + 1, T - 1)
+        assert not table.note_place(late)
         table.give_back(late)
         assert table.take_lease(T + 12, T + 22) is None
 
     def test_it_is_no_task_and_not_watched(self, table: SegmentTable, room: Room) -> None:
-        lease = table.take_lease(T, T + 10)
-        assert lease
-        table.note_place(lease, room, T)
-        assert Room("", "") not in dict(table.watched_rooms(None))
+        assert table.take_lease(T, T + 10)
+        table.note_place(Lease(T + 10, room, T))
+        assert Room("", "") not in dict(table.watched_rooms())
 
 
 class TestReading:
@@ -598,9 +596,9 @@ USES = pytest.mark.parametrize(
     [
         pytest.param(lambda table, task: table.read([task]), id="read"),
         pytest.param(lambda table, task: table.open_tasks(task.room), id="open_tasks"),
-        pytest.param(lambda table, _: list(table.watched_rooms(None)), id="watched_rooms"),
+        pytest.param(lambda table, _: list(table.watched_rooms()), id="watched_rooms"),
         pytest.param(lambda table, _: table.take_lease(T, T + 1), id="take_lease"),
-        pytest.param(lambda table, task: table.note_gone(task.room, None, T), id="note_gone"),
+        pytest.param(lambda table, task: table.note_gone(task.room, T), id="note_gone"),
         pytest.param(lambda table, task: table.forget_gone(task.room), id="forget_gone"),
         pytest.param(lambda table, task: table.note_start(task, T), id="note_start"),
         pytest.param(lambda table, task: table.note_sighting(task, T), id="note_sighting"),

@@ -12,7 +12,20 @@ T = 1_795_327_920_000
 HOUR_MS = 3_600_000
 ROOM = Room("661e", "room-1")
 AUDIO, VIDEO = Task(ROOM, "audio"), Task(ROOM, "video")
+ROUND = T - 2 * GONE_AGAIN_MS
 OPEN, NEWEST, WATCHED = (Record(open_since_ms=ms, watch="1") for ms in (T - HOUR_MS, T - GONE_AGAIN_MS, None))
+
+
+def check(
+    tasks: dict[Task, Record],
+    gone_at_ms: int | None,
+    *,
+    exists: bool,
+    last_round_began_at_ms: int = ROUND,
+    max_task_ms: int = 0,
+) -> Check:
+    times = {"last_round_began_at_ms": last_round_began_at_ms, "max_task_ms": max_task_ms}
+    return decide_check(tasks, gone_at_ms, T, exists=exists, **times)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +47,8 @@ OPEN, NEWEST, WATCHED = (Record(open_since_ms=ms, watch="1") for ms in (T - HOUR
         pytest.param(
             T - GONE_AGAIN_MS - 1, False, {VIDEO: OPEN, AUDIO: NEWEST}, Check(T, (), T), id="gone, but opened since"
         ),
+        pytest.param(ROUND, False, {AUDIO: OPEN}, Check(T, (AUDIO,), ROUND), id="gone twice in a row"),
+        pytest.param(ROUND - 1, False, {AUDIO: OPEN}, Check(T, (), T), id="gone, but asked about since"),
         pytest.param(
             T - GONE_AGAIN_MS,
             False,
@@ -46,7 +61,7 @@ OPEN, NEWEST, WATCHED = (Record(open_since_ms=ms, watch="1") for ms in (T - HOUR
 def test_what_is_done_about_a_room(
     gone_at_ms: int | None, exists: bool, tasks: dict[Task, Record], decided: Check
 ) -> None:
-    assert decide_check(tasks, gone_at_ms, T, exists=exists, max_task_ms=0) == decided
+    assert check(tasks, gone_at_ms, exists=exists) == decided
 
 
 @pytest.mark.parametrize(
@@ -55,7 +70,7 @@ def test_what_is_done_about_a_room(
 )
 def test_a_task_may_be_too_old_though_its_room_exists(max_task_ms: int, open_for_ms: int, is_stopped: bool) -> None:
     tasks = {AUDIO: Record(open_since_ms=T - open_for_ms), VIDEO: WATCHED}
-    decided = decide_check(tasks, None, T, exists=True, max_task_ms=max_task_ms)
+    decided = check(tasks, None, exists=True, max_task_ms=max_task_ms)
     assert decided == Check(None, (AUDIO,) if is_stopped else (), T)
 
 
@@ -65,19 +80,21 @@ records = st.builds(Record, open_since_ms=st.none() | times_ms)
 
 @given(
     gone_at_ms=st.none() | times_ms,
+    last_ms=times_ms,
     exists=st.booleans(),
     tasks=st.dictionaries(st.sampled_from([AUDIO, VIDEO]), records, min_size=1),
     max_task_ms=st.sampled_from([0, HOUR_MS]),
 )
 def test_nothing_is_stopped_at_a_time_at_which_its_room_was_not_known_to_be_over(
-    gone_at_ms: int | None, exists: bool, tasks: dict[Task, Record], max_task_ms: int
+    gone_at_ms: int | None, last_ms: int, exists: bool, tasks: dict[Task, Record], max_task_ms: int
 ) -> None:
-    decided = decide_check(tasks, gone_at_ms, T, exists=exists, max_task_ms=max_task_ms)
+    decided = check(tasks, gone_at_ms, exists=exists, last_round_began_at_ms=last_ms, max_task_ms=max_task_ms)
     assert set(decided.to_stop) <= tasks.keys()
     assert (decided.gone_at_ms is None) is exists
     if decided.to_stop and not exists:
         assert decided.stop_time_ms == gone_at_ms
         assert decided.gone_at_ms == T
+        assert last_ms <= decided.stop_time_ms
         assert max(record.open_since_ms or 0 for record in tasks.values()) <= decided.stop_time_ms
         assert set(decided.to_stop) == tasks.keys()
     assert not (exists and decided.to_stop and not max_task_ms)
