@@ -38,7 +38,7 @@ def observed(history: History) -> World:
         return World(history).live()
 
 
-@thorough(100)
+@thorough(70)
 @given(histories())
 @example(LATE_EVENT_OF_A_RESTARTED_TASK)
 @example(ROOM_ENDS_WHILE_ITS_TASK_STARTS)
@@ -49,7 +49,7 @@ def test_nothing_is_stopped_and_nothing_is_recorded_as_answered(history: History
     assert Outcome.STOPPED not in {outcome for outcomes in world.outcomes.values() for outcome in outcomes}
 
 
-@thorough(100)
+@thorough(70)
 @given(calm_restarts())
 @example(ROOM_ENDS_WHILE_ITS_TASK_STARTS)
 @example(TASK_IS_SEEN_WHILE_ITS_ROOM_ENDS)
