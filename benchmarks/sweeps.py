@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.deployments import Deployment, message
 from benchmarks.load import Task, running, running_tasks
 from benchmarks.meters import Cost, function_seconds, log_lines, measured
-from sandbox.stack import let_a_minute_pass, resource
+from sandbox.stack import SWEEPS, let_a_minute_pass, resource
 
 ROOMS = 5_000
 GONE = 0.05
@@ -123,8 +123,9 @@ def sweep(sweeper: Deployment, tasks: Sequence[Task], gone: Sequence[Task] = (),
 def let_rooms_wait(deployment: Deployment, tasks: Sequence[Task]) -> None:
     """Let so much time pass that a room that was found gone may be found gone again."""
     client = deployment.aws.client("dynamodb")
+    rooms = [SWEEPS, *((app_id, room_id) for app_id, room_id, _ in tasks)]
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda task: let_a_minute_pass(client, deployment.table_name, task[0], task[1]), tasks))
+        list(threads.map(lambda room: let_a_minute_pass(client, deployment.table_name, *room), rooms))
 
 
 def sweep_once(sweeper: Deployment) -> None:

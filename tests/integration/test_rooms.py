@@ -40,7 +40,7 @@ def test_a_room_shows_its_end_its_look_and_its_tasks_open_or_only_watched(client
     for task_id, note in (("stopped", table.note_start), ("unseen", table.note_sighting)):
         note(Task(ROOM, task_id), T)
         stop(table, Task(ROOM, task_id), T + 1)
-    table.note_gone(ROOM, None, T)
+    table.note_gone(ROOM, T)
     table.note_room_end(Event(EventType.ROOM_ENDED, ROOM, T), T)
     items, more = read_room(client, NAME, ROOM)
     assert {item.task_id: item.state for item in items} == {
@@ -72,7 +72,7 @@ def test_the_oldest_open_tasks_are_listed_and_the_others_counted(client: Any, ta
     stop(table, tasks[4], T)
     table.note_sighting(Task(ROOM, "unseen"), T)
     stop(table, Task(ROOM, "unseen"), T + 1)
-    table.note_gone(ROOM, None, T)
+    table.note_gone(ROOM, T)
     table.note_room_end(Event(EventType.ROOM_ENDED, ROOM, T), T)
     oldest, count = read_open_tasks(client, NAME, 2)
     assert oldest == [OpenTask(T - 8, tasks[5]), OpenTask(T - 7, tasks[1])]
