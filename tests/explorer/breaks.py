@@ -214,7 +214,7 @@ BREAKS = [
     Break(
         "a sighting whose stop failed is taken for one that says nothing new",
         in_batch("_see", see_as_if_for_the_first_time),
-        "two sessions and their slices",
+        "two sessions and their slices, the last one late",
         FAULT,
         "lost",
     ),
@@ -263,7 +263,7 @@ BREAKS = [
     Break(
         "a sighting opens what has started later",
         without_condition("note_sighting", "started_at"),
-        "slices and starts of two sessions",
+        "a slice and the start of the next session",
         PREEMPTION,
         "since before its newest start",
     ),

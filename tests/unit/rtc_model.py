@@ -584,12 +584,17 @@ def _closes(event: Event, task: Task) -> bool:
     return event.is_stop and (task in event.tasks or (not event.task_ids and event.room == task.room))
 
 
-def is_to_be_stopped(session: Session, event: Event, events: Sequence[Event]) -> bool:
-    """Whether a stop event covers a session that runs at its time, and that the table can know of."""
+def is_to_be_stopped(session: Session, event: Event, events: Sequence[Event], *, slices_may_hide: bool = False) -> bool:
+    """Whether a stop event covers a session that runs at its time, and that the table can know of.
+
+    Parameters
+    ----------
+    slices_may_hide
+        Whether to leave out sessions that only slices report, and an older session's slices hide for a minute.
+    """
     of_task = [one for one in events if not one.is_stop and session.task in one.tasks]
     slices_ms = [one.time_ms for one in of_task if one.type is EventType.SEGMENT_REAL_TIME_DATA]
-    # A slice may say nothing new for a minute after an older one, which may be of an older session.
-    is_hidden = min(slices_ms, default=session.started_ms) < session.started_ms
+    is_hidden = slices_may_hide and min(slices_ms, default=session.started_ms) < session.started_ms
     telling = [one for one in of_task if one.type is EventType.SEGMENT_STARTED or not is_hidden]
     heard_ms = max((one.time_ms for one in telling if one.time_ms <= event.time_ms), default=None)
     known = session.task in event.tasks or (

@@ -64,7 +64,7 @@ def test_after_switching_to_stop_the_same_history_ends_as_if_it_had_been_on(hist
         (session, event)
         for session in world.running
         for event in history.events
-        if is_to_be_stopped(session, event, history.events)
+        if is_to_be_stopped(session, event, history.events, slices_may_hide=True)
     ]
     assert lost == []
     for request in requests:
