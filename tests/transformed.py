@@ -54,6 +54,7 @@ def longest(name: str, partition: str = "aws") -> str:
         "SourceTopicArn": arn.format("sns") + "t" * 256 + ".fifo",
         "AlarmTopicArn": arn.format("sns") + "t" * 256,
         "CallbackSecretArn": arn.format("secretsmanager") + "secret:" + "n" * 512 + "-sUffix",
+        "WorkflowArn": arn.format("states") + "stateMachine:" + "w" * 80,
         "KmsKeyArn": arn.format("kms") + "key/mrk-" + "0" * 32,
     }
     parameter = PARAMETERS[name]

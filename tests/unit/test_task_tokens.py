@@ -78,6 +78,7 @@ class TestWords:
         assert len(json.dumps(output)) <= MOST_OUTPUT_BYTES < 262_144
         assert len(output["Tasks"]) + output.get("TasksLeftOut", 0) == count
         assert ("TasksLeftOut" in output) is (count > 800)
+        assert len(output["Tasks"]) >= min(count, 500)
 
     # SendTaskFailure, Step Functions API Reference: error at most 256 characters, cause at most 32,768.
     def test_an_error_is_no_longer_than_step_functions_takes(self) -> None:
