@@ -51,7 +51,8 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:  #
         "rooms_unanswered": sweep.rooms_unanswered,
     }
     if sweep.refused and not sweep.rooms_swept:
-        logger.warning("the key may not ask whether rooms exist", error_code=sweep.refused.code, **counts)
+        refused: dict[str, Any] = {"error_code": sweep.refused.code, "error_message": sweep.refused.message}
+        logger.warning("the API does not say whether rooms exist", **refused, **counts)
         metrics.add_metric("SweepRefused", MetricUnit.Count, 1)
     logger.info("swept", **counts)
     metrics.add_metric("RoomsSwept", MetricUnit.Count, sweep.rooms_swept)
