@@ -12,7 +12,7 @@ from sandbox.environments import BUILD, HANDLERS, environment, lambda_variables,
 from sandbox.stack import ROOT
 from tests.environments import STOP_SETTINGS
 
-MOST_BYTES = 40 * 1024 * 1024
+MOST_BYTES = 16 * 1024 * 1024
 
 SETTINGS = {
     "StopSegmentFunction": STOP_SETTINGS,
@@ -23,6 +23,12 @@ SETTINGS = {
     },
     "PublishOutcomeFunction": {"OUTCOME_EVENT_BUS_NAME": "outcomes"},
     "SweepRoomsFunction": STOP_SETTINGS | {"MAX_TASK_HOURS": "0"},
+}
+SERVICES = {
+    "StopSegmentFunction": {"dynamodb", "secretsmanager", "sqs"},
+    "ReceiveCallbackFunction": set(),
+    "PublishOutcomeFunction": {"events", "stepfunctions"},
+    "SweepRoomsFunction": {"dynamodb", "secretsmanager", "sqs"},
 }
 COMPILED = """
 import importlib, json, sys
@@ -91,6 +97,14 @@ def test_every_package_in_the_artifact_is_of_a_pure_python_wheel(function: str) 
 @every_function
 def test_artifact_names_nothing_of_the_machine_that_built_it(function: str) -> None:
     assert [path for path in files(function) if str(ROOT).encode() in path.read_bytes()] == []
+
+
+@every_function
+def test_artifact_describes_only_the_services_that_its_function_calls(function: str) -> None:
+    described = {path.name for path in (BUILD / function / "botocore" / "data").iterdir() if path.is_dir()}
+    assert described == SERVICES[function]
+    endpoints = json.loads((BUILD / function / "botocore" / "data" / "endpoints.json").read_text())
+    assert {"aws", "aws-cn"} <= {partition["partition"] for partition in endpoints["partitions"]}
 
 
 @every_function
