@@ -1,5 +1,6 @@
 """The stop function as Lambda calls it, against an embedded AWS and the RTC API's double."""
 
+import asyncio
 import io
 import json
 import random
@@ -582,7 +583,15 @@ class TestTimeLeft:
                 answers.wait()
             return note_start(task, *rest)
 
+        waits: list[float] = []
+        timeout = asyncio.timeout
+
+        def note(seconds: float) -> asyncio.Timeout:
+            waits.append(seconds)
+            return timeout(seconds)
+
         monkeypatch.setattr(table, "note_start", hang)
+        monkeypatch.setattr(asyncio, "timeout", note)
         records = [
             hung.message("SegmentStarted", TaskId="audio"),
             good.message("SegmentStarted", TaskId="audio"),
@@ -593,6 +602,7 @@ class TestTimeLeft:
         finally:
             answers.set()
         assert list(function.letters(*records)) == kept_of(records, 2)
+        assert waits == [0.5] * 3
 
 
 class TestSettling:
