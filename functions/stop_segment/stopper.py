@@ -294,7 +294,8 @@ class Batch:
             raise Retryable("TaskUnclear", "GetSegmentTask does not say when the task started", request_id)
         began_ms = found.started_at_ms if found and verdict is Verdict.SUPERSEDED else 0
         if began_ms > event.time_ms:
-            await self._in_thread(self._table.note_start, task, began_ms)
+            # A start in the future, in another unit perhaps, would supersede every later stop.
+            await self._in_thread(self._table.note_start, task, min(began_ms, self._now_ms()))
         return verdict, request_id
 
 
