@@ -16,7 +16,8 @@ from segments.ledger import SegmentTable, room_item
 from segments.rtc import RtcApi, Stopped
 from segments.rules import Outcome, Record, RunningTask
 from stop_segment.stopper import Done, Served, Stopper
-from tests.unit.memory_dynamo import MemoryDynamo
+from tests.segment_table import GLOBAL, LOCAL, keys_of, projected
+from tests.unit.memory_dynamo import Item, MemoryDynamo
 from tests.unit.rtc_model import SETTINGS
 
 T = 1_795_327_920_000
@@ -36,6 +37,7 @@ class Rtc:
         self.found: RunningTask | None = None
         self.silent = False
         self.stops: list[tuple[str, str | None]] = []
+        self.questions = 0
 
     def stop_segment(self, task: Task, business_id: str | None) -> Stopped:
         self.stops.append((task.task_id, business_id))
@@ -44,7 +46,23 @@ class Rtc:
         return Stopped(Outcome.STOPPED, "stop-1")
 
     def get_segment_task(self, _: Task) -> tuple[RunningTask | None, str]:
+        self.questions += 1
         return self.found, "query-1"
+
+
+def index_writes(old: Item, new: Item) -> int:
+    """Count the indexes in which an item has changed, come or gone. None moves to another key here."""
+    count = 0
+    for name in (*LOCAL, *GLOBAL):
+        held = None if name in LOCAL else projected(name)
+        views = [
+            {key: value for key, value in item.items() if held is None or key in held}
+            if all(key in item for key in keys_of(name))
+            else None
+            for item in (old, new)
+        ]
+        count += views[0] != views[1]
+    return count
 
 
 class Environment:
@@ -53,11 +71,13 @@ class Environment:
     def __init__(self) -> None:
         self.now_ms = T
         self.rtc = Rtc()
-        self.client = MemoryDynamo().client
+        self.dynamo = MemoryDynamo()
+        self.client = self.dynamo.client
         self.table = SegmentTable(
             self.client, SETTINGS.segment_table_name, SETTINGS.record_retention_seconds, sweeps=True
         )
         self.did: Counter[str] = Counter()
+        self.write_units = 0
         self.measured: list[tuple[str, float]] = []
         self.settings = SETTINGS
         self.restart()
@@ -77,7 +97,13 @@ class Environment:
 
     async def in_thread(self, function: Callable[..., Any], *arguments: object) -> Any:
         self.did[function.__name__] += 1
-        return function(*arguments)
+        before = len(self.dynamo.changes)
+        result = function(*arguments)
+        # A write of a small item costs a unit, also if its condition fails, and another one for each index that it
+        # changes (Amazon DynamoDB Developer Guide, "Working with read and write operations").
+        self.write_units += function.__name__.startswith("note_")
+        self.write_units += sum(index_writes(old, new) for old, new in self.dynamo.changes[before:])
+        return result
 
     async def make(
         self, function: Callable[..., Any], *arguments: object, seconds_left: Callable[[], float], message: object
@@ -231,8 +257,10 @@ class TestRooms:
         for number in range(ends):
             environment.now_ms = T + number * MINUTE_MS
             environment.serve(replace(start(environment.now_ms), task_ids=(f"audio-{number}",)))
+            environment.write_units = 0
             environment.serve(room_end(environment.now_ms + 1))
         assert len(environment.rtc.stops) == ends
+        assert environment.write_units == 4
         assert environment.did == {"note_room_end": 1, "open_tasks": 1, "note_stop": 1}
 
     def test_a_room_without_a_known_task_has_none_to_stop(self, environment: Environment) -> None:
@@ -254,6 +282,30 @@ class TestRooms:
         assert record
         assert (record.event_type, record.event_id, record.business_id) == ("RoomEnded", "evt-2", "biz-1")
         assert (record.stop_event_time_ms, record.outcome) == (T, "stopped")
+
+
+class TestCosts:
+    def test_a_told_session_with_two_ends_costs_eight_write_units(self, environment: Environment) -> None:
+        environment.serve(start())
+        environment.serve(room_end(T + 1))
+        environment.serve(room_end(T + 300))
+        assert environment.write_units == 8
+        assert len(environment.rtc.stops) == 1
+
+    def test_a_room_that_ends_twelve_times_with_fresh_tasks_costs_a_request_each(
+        self, environment: Environment
+    ) -> None:
+        for number in range(12):
+            environment.now_ms = T + number * MINUTE_MS
+            environment.serve(replace(sighting(environment.now_ms), task_ids=(f"audio-{number}",)))
+            environment.serve(room_end(environment.now_ms + 1))
+        assert (len(environment.rtc.stops), environment.rtc.questions) == (12, 0)
+
+    def test_a_stop_of_an_unknown_task_costs_a_write_and_its_duplicate_none(self, environment: Environment) -> None:
+        environment.serve(stop())
+        assert environment.write_units == 1
+        environment.serve(stop())
+        assert environment.write_units == 1
 
 
 UNCLEAR = "TaskUnclear: GetSegmentTask does not say when the task started"
