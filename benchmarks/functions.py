@@ -91,7 +91,7 @@ PEER = Function(
 
 
 def _receive_callback() -> Function:
-    body = json.dumps(callback("RoomDestroy", {"RoomId": "room-1"}, "2026-11-22T06:12:00Z"))
+    body = json.dumps(callback("RoomDestroy", {"RoomId": "room-1"}, datetime.now(UTC).isoformat()))
     event = {"requestContext": {"http": {"method": "POST"}}, "body": body, "isBase64Encoded": False}
     environment = {"EVENT_QUEUE_URL": _QUEUE, "CALLBACK_SECRET_ARN": _ARN, "URL_SUFFIX": "amazonaws.com"}
     artifact = _BUILD / "ReceiveCallbackFunction"

@@ -21,11 +21,13 @@ from aws_lambda_powertools.metrics import MetricUnit
 from receive_callback.aws import AwsError, Service
 from receive_callback.keys import CallbackKeys, KeysUnavailable
 from receive_callback.replays import QueuedCallbacks
-from receive_callback.signature import MalformedCallback, is_signed, signed_values
+from receive_callback.signature import NAMES, MalformedCallback, read_signed
 from receive_callback.slices import QueuedSlices, read_slice, room_of
+from segments.times import find_callback_ms, now_ms, read_callback_ms, to_rfc3339
 
 MOST_BYTES = 64 * 1024
 MOST_REMEMBERED = 10_000
+MOST_AGE_MS = 3_600_000  # the RTC server sends again within seconds: an older callback is a replay
 ROOM_DESTROY, SLICE = "RoomDestroy", "SegmentRealTimeData"
 _GROUP = re.compile("[a-zA-Z0-9_@.-]{1,128}")  # what SQS takes as a message group, as far as an AppId may be so
 # A known slice emits no metric by itself, and Powertools would warn of that.
@@ -35,7 +37,7 @@ logger = Logger()
 metrics = Metrics()
 _sqs = Service("sqs", "AmazonSQS", "1.0")
 _keys = CallbackKeys(
-    Service("secretsmanager", "secretsmanager", "1.1"), os.environ["CALLBACK_SECRET_ARN"], time.monotonic
+    Service("secretsmanager", "secretsmanager", "1.1"), os.environ["CALLBACK_SECRET_ARN"], time.monotonic, now_ms
 )
 _queue_url = os.environ["EVENT_QUEUE_URL"]
 _queued = QueuedCallbacks(MOST_REMEMBERED)
@@ -72,9 +74,11 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:  # noqa: 
     Returns
     -------
     dict
-        ``statusCode`` and a JSON ``body``: 200 queued, known, replayed or ignored, 400 malformed, 401 not signed, 405
-        not a POST, 413 over 64 KB, 503 not now.
+        ``statusCode`` and a JSON ``body``: 200 ready (to GET and HEAD), queued, known, replayed, stale or ignored, 400
+        malformed, 401 not signed, 405 another method, 413 over 64 KB, 503 not now.
     """
+    if event["requestContext"]["http"]["method"] in ("GET", "HEAD"):
+        return _answer(HTTPStatus.OK, "ready")  # the RTC console takes no URL that does not answer GET
     try:
         end = _receive(event)
     except Refusal as refusal:
@@ -85,32 +89,32 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:  # noqa: 
 
 
 def _receive(event: dict[str, Any]) -> str:
-    body = _body(event)
-    callback = _callback(body)
-    signed = _verified(callback)
+    arrived_ms = now_ms()
+    signed = _verified(_callback(_body(event)))
+    callback, time_ms = _meaning(signed, arrived_ms)
     event_type = callback["EventType"]
-    fields = {"event_type": event_type, "event_id": callback["EventId"], "app_id": callback["AppId"]}
+    fields: dict[str, Any] = {"event_type": event_type, "event_id": callback["EventId"], "app_id": callback["AppId"]}
+    if time_ms < arrived_ms - MOST_AGE_MS:
+        return _drop("stale", "CallbackStale", fields)
     if event_type not in (ROOM_DESTROY, SLICE):
-        _count("CallbackIgnored")
-        logger.info("ignored", **fields)
-        return "ignored"
-    if signed in _queued:
-        _count("CallbackReplayed")
-        logger.info("replayed", **fields)
-        return "replayed"
-    found = read_slice(callback) if event_type == SLICE else None
+        return _drop("ignored", "CallbackIgnored", fields)
+    values = tuple(callback.values())
+    if values in _queued:
+        return _drop("replayed", "CallbackReplayed", fields)
+    found = read_slice(callback, time_ms) if event_type == SLICE else None
     if found and found in _slices:
         # Neither a line nor a metric of its own: they would cost more than all else that is done for it.
         _slices.known += 1
         logger.debug("known", **fields)
         return "known"
+    message = json.dumps(callback)  # in ASCII, since SQS refuses some characters
     group = {"MessageGroupId": callback["AppId"]} if _GROUP.fullmatch(callback["AppId"]) else {}
     try:
-        sent = _sqs.call("SendMessage", QueueUrl=_queue_url, MessageBody=body, **group)
+        sent = _sqs.call("SendMessage", QueueUrl=_queue_url, MessageBody=message, **group)
     except AwsError as error:
         logger.warning("the event queue did not take a callback", error=error.code, **fields)
         raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "CallbackNotQueued", "not queued, send it again") from None
-    _queued.add(signed)
+    _queued.add(values)
     if found:
         _slices.add(found)
     elif event_type == ROOM_DESTROY:
@@ -118,6 +122,12 @@ def _receive(event: dict[str, Any]) -> str:
     _count("CallbackQueued")
     logger.info("queued", message_id=sent["MessageId"], **fields)
     return "queued"
+
+
+def _drop(end: str, metric: str, fields: dict[str, Any]) -> str:
+    _count(metric)
+    logger.info(end, **fields)
+    return end
 
 
 def _count(metric: str) -> None:
@@ -129,7 +139,7 @@ def _count(metric: str) -> None:
 
 def _body(event: dict[str, Any]) -> str:
     if event["requestContext"]["http"]["method"] != "POST":
-        raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "CallbackMalformed", "only POST is served")
+        raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "CallbackMalformed", "only POST, GET and HEAD are served")
     text = event.get("body") or ""
     raw = base64.b64decode(text) if event.get("isBase64Encoded") else text.encode(errors="surrogatepass")
     if len(raw) > MOST_BYTES:
@@ -151,18 +161,33 @@ def _callback(body: str) -> dict[str, Any]:
 
 
 def _verified(callback: dict[str, Any]) -> tuple[str, ...]:
-    """Return what the signature covers, where it is right."""
-    signature = callback.get("Signature")
+    """Return the values that the signature covers, if it is right."""
     try:
-        signed = signed_values(callback)
-        if is_signed(signed, signature, _keys.current()) or is_signed(signed, signature, _keys.renewed()):
-            return signed
+        signed = read_signed(callback, _keys.current) or read_signed(callback, _keys.renewed)
     except MalformedCallback as error:
         raise _malformed(str(error)) from None
     except KeysUnavailable:
         reason = "the callback secret cannot be read, send it again"
         raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "CallbackNotQueued", reason) from None
-    raise Refusal(HTTPStatus.UNAUTHORIZED, "CallbackRefused", "the signature is missing or wrong")
+    if signed is None:
+        raise Refusal(HTTPStatus.UNAUTHORIZED, "CallbackRefused", "the signature is missing or wrong")
+    return signed
+
+
+def _meaning(signed: tuple[str, ...], arrived_ms: int) -> tuple[dict[str, str], int]:
+    """Return what is kept of a callback, and its time.
+
+    A signature still holds if values change places or pass characters on to each other, and a room's end whose time
+    cannot be read counts from its arrival. So that an old callback does not become new this way, its time counts
+    wherever it stands: in what is signed, joined as the signature joins it, it is always whole.
+    """
+    callback = dict(zip(NAMES, signed, strict=False))  # without the nonce, which is of no use but to forge
+    if (time_ms := read_callback_ms(callback["EventTime"])) is not None:
+        return callback, time_ms
+    others = signed[:1] + signed[2:]  # EventData stays what it is, or is no JSON any more
+    if (moved_ms := find_callback_ms("".join(sorted(others)))) is None:
+        return callback, arrived_ms
+    return callback | {"EventTime": to_rfc3339(moved_ms)}, moved_ms
 
 
 def _malformed(reason: str) -> Refusal:

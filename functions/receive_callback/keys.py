@@ -1,14 +1,17 @@
-"""The callback secret keys: the current one and the one before it, so that a rotation loses no callback."""
+"""The callback secret keys: the current one, and for a day the one before it, so that a rotation loses no callback."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 
 from receive_callback.aws import AwsError, Service
 
 MAX_AGE_SECONDS = 300
 LEAST_SECONDS_BETWEEN_READS = 60
+SECONDS_WITHOUT_A_KEY = 5  # between two reads, if none has given a key so far
+PREVIOUS_SECONDS = 24 * 3600  # how long a key goes on counting, from when the next one was created
 
 
 class KeysUnavailable(Exception):
@@ -18,7 +21,7 @@ class KeysUnavailable(Exception):
 class CallbackKeys:
     """The keys, as Secrets Manager holds them in the stages AWSCURRENT and AWSPREVIOUS.
 
-    A secret that holds none is read afresh at most once a minute: whoever fills it in need not wait longer.
+    The time between two reads has a minimum, whatever arrives and whatever Secrets Manager answers.
 
     Parameters
     ----------
@@ -28,17 +31,28 @@ class CallbackKeys:
         The secret: the bare key.
     clock_seconds
         A clock that never goes back.
+    now_ms
+        The time of day, Unix ms.
     """
 
-    def __init__(self, secrets_manager: Service, secret_arn: str, clock_seconds: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        secrets_manager: Service,
+        secret_arn: str,
+        clock_seconds: Callable[[], float],
+        now_ms: Callable[[], int],
+    ) -> None:
         self._secrets_manager = secrets_manager
         self._secret_arn = secret_arn
         self._clock_seconds = clock_seconds
-        self._keys: tuple[str, ...] = ()
-        self._read_at = -math.inf
+        self._now_ms = now_ms
+        self._current = ""
+        self._previous = ""
+        self._previous_until_ms = -math.inf
+        self._asked_at = -math.inf
 
     def current(self) -> tuple[str, ...]:
-        """Return the keys, read at most MAX_AGE_SECONDS ago where Secrets Manager answers.
+        """Return the keys, read at most MAX_AGE_SECONDS ago if Secrets Manager answers.
 
         Raises
         ------
@@ -48,7 +62,7 @@ class CallbackKeys:
         return self._not_older_than(MAX_AGE_SECONDS)
 
     def renewed(self) -> tuple[str, ...]:
-        """Return the keys, read afresh unless that was done within the last minute: a forger must not make us read.
+        """Return the keys, read again unless that was done within the last minute: a forger must not make us read.
 
         Raises
         ------
@@ -59,24 +73,31 @@ class CallbackKeys:
 
     def _not_older_than(self, seconds: float) -> tuple[str, ...]:
         now = self._clock_seconds()
-        if now - self._read_at >= (seconds if self._keys else LEAST_SECONDS_BETWEEN_READS):
-            try:
-                self._keys = tuple(key for stage in ("AWSCURRENT", "AWSPREVIOUS") if (key := self._read(stage)))
-            except AwsError:
-                # Old keys are better than none while Secrets Manager is in trouble; without any, the next request asks.
-                if not self._keys:
-                    raise KeysUnavailable from None
-            self._read_at = now
-        if not self._keys:
+        if now - self._asked_at >= (seconds if self._current else SECONDS_WITHOUT_A_KEY):
+            self._asked_at = now
+            with suppress(AwsError):  # old keys are better than none while Secrets Manager is in trouble
+                self._read()
+        if not self._current:
             raise KeysUnavailable
-        return self._keys
+        # At each request, since keys may be kept for long: an age that was right when they were read would grow.
+        return (self._current, self._previous) if self._now_ms() < self._previous_until_ms else (self._current,)
 
-    def _read(self, stage: str) -> str | None:
+    def _read(self) -> None:
+        current, created_ms = self._read_stage("AWSCURRENT")
+        until_ms = created_ms + PREVIOUS_SECONDS * 1000
+        previous = self._read_previous() if current and self._now_ms() < until_ms else ""
+        self._current, self._previous = current, previous
+        self._previous_until_ms = until_ms if previous else -math.inf
+
+    def _read_previous(self) -> str:
         try:
-            answer = self._secrets_manager.call("GetSecretValue", SecretId=self._secret_arn, VersionStage=stage)
+            return self._read_stage("AWSPREVIOUS")[0]
         except AwsError as error:
-            if stage == "AWSPREVIOUS" and error.code == "ResourceNotFoundException":
-                return None  # never rotated
+            if error.code == "ResourceNotFoundException":
+                return ""  # never rotated
             raise
-        key: str = answer.get("SecretString", "")
-        return key.strip()
+
+    def _read_stage(self, stage: str) -> tuple[str, float]:
+        """Return a version's key, and when the version was created, Unix ms."""
+        answer = self._secrets_manager.call("GetSecretValue", SecretId=self._secret_arn, VersionStage=stage)
+        return str(answer.get("SecretString", "")).strip(), float(answer.get("CreatedDate", 0)) * 1000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class QueuedCallbacks:
-    """Remembers the callbacks that were queued last, by what their signatures cover: one signature may cover several.
+    """Remembers the callbacks that were queued last, by what is kept of them: one signature may cover several.
 
     A replay that another environment gets, or that comes after many others, is queued again. That is harmless: time
     decides what it may stop (docs/design.md).
@@ -19,11 +19,11 @@ class QueuedCallbacks:
         self._most = most
         self._seen: dict[int, None] = {}  # hashes, since callbacks may be long; in the order in which they came
 
-    def add(self, signed_values: tuple[str, ...]) -> None:
+    def add(self, values: tuple[str, ...]) -> None:
         """Remember a callback, once the queue has taken it."""
-        self._seen[hash(signed_values)] = None
+        self._seen[hash(values)] = None
         if len(self._seen) > self._most:
             del self._seen[next(iter(self._seen))]
 
-    def __contains__(self, signed_values: tuple[str, ...]) -> bool:
-        return hash(signed_values) in self._seen
+    def __contains__(self, values: tuple[str, ...]) -> bool:
+        return hash(values) in self._seen

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-_SIGNED = ("EventType", "EventData", "EventTime", "EventId", "AppId", "Version")
+NAMES = ("EventType", "EventData", "EventTime", "EventId", "AppId", "Version")
 _NONCES = ("Nonce", "Noce")  # the second is how BytePlus spells it
 
 
@@ -21,7 +21,7 @@ def sign(callback: Mapping[str, Any], key: str) -> str:
     Parameters
     ----------
     callback
-        The callback's JSON object.
+        The callback's JSON object. If both nonces are there, the first one that is a string is signed.
     key
         The callback secret key.
 
@@ -30,41 +30,49 @@ def sign(callback: Mapping[str, Any], key: str) -> str:
     MalformedCallback
         A signed value is missing or is not a string.
     """
-    return _digest(signed_values(callback), key)
+    return _digest((*next(_readings(callback)), key))
 
 
-def signed_values(callback: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what the signature covers, without the key.
+def read_signed(callback: Mapping[str, Any], keys: Callable[[], Iterable[str]]) -> tuple[str, ...] | None:
+    """Return the values that a callback's signature covers: those of NAMES, then the nonce.
+
+    The time that this takes says nothing about the keys.
+
+    Parameters
+    ----------
+    keys
+        Gives the callback secret keys, and is asked only about a callback that is well formed.
+
+    Returns
+    -------
+    tuple[str, ...] | None
+        None: none of the keys has made the signature.
 
     Raises
     ------
     MalformedCallback
         A signed value is missing or is not a string.
     """
-    nonce = next((name for name in _NONCES if name in callback), _NONCES[0])
-    values = []
-    for name in (*_SIGNED, nonce):
-        value = callback.get(name)
-        if not isinstance(value, str):
-            raise MalformedCallback(f"{name} must be a string")
-        values.append(value)
-    return tuple(values)
-
-
-def is_signed(signed: tuple[str, ...], signature: object, keys: Iterable[str]) -> bool:
-    """Tell whether any of the keys has made a callback's signature, in a time that tells nothing of the keys.
-
-    Parameters
-    ----------
-    signed
-        What the signature must cover: `signed_values`.
-    """
+    readings, signature = list(_readings(callback)), callback.get("Signature")
     given = signature.encode(errors="surrogatepass") if isinstance(signature, str) else b""
-    matches = [hmac.compare_digest(_digest(signed, key).encode(), given) for key in keys]
-    return any(matches)
+    made = [(values, _digest((*values, key)).encode()) for key in keys() for values in readings]
+    # A list: all of them are compared.
+    return next(iter([values for values, digest in made if hmac.compare_digest(digest, given)]), None)
 
 
-def _digest(values: Iterable[str], key: str) -> str:
+def _readings(callback: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Give what may have been signed, with each nonce that is there: a sender may write both, one of them empty."""
+    for name in NAMES:
+        if not isinstance(callback.get(name), str):
+            raise MalformedCallback(f"{name} must be a string")
+    nonces = [nonce for name in _NONCES if isinstance(nonce := callback.get(name), str)]
+    if not nonces:
+        raise MalformedCallback(f"{_NONCES[0]} must be a string")
+    for nonce in nonces:
+        yield (*(callback[name] for name in NAMES), nonce)
+
+
+def _digest(values: Iterable[str]) -> str:
     # A lone surrogate cannot have been signed, but must not raise either.
-    strings = sorted(text.encode(errors="surrogatepass") for text in (*values, key))
+    strings = sorted(text.encode(errors="surrogatepass") for text in values)
     return hashlib.sha256(b"".join(strings)).hexdigest()

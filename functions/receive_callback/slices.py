@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 REMEMBERED_SECONDS = 60  # for so long a session that has begun anew may go unseen
@@ -17,12 +16,12 @@ REMEMBERED_SECONDS = 60  # for so long a session that has begun anew may go unse
 
 @dataclass(frozen=True)
 class Slice:
-    """A slice of a task, made before `time`."""
+    """A slice of a task, made before `time_ms`."""
 
     app_id: str
     room_id: str
     task_id: str
-    time: datetime
+    time_ms: int
 
     @property
     def task(self) -> tuple[str, str, str]:
@@ -30,14 +29,10 @@ class Slice:
         return self.app_id, self.room_id, self.task_id
 
 
-def read_slice(callback: Mapping[str, Any]) -> Slice | None:
-    """Read a callback of type SegmentRealTimeData; None where it is unusual, so that whoever serves it says why."""
-    try:
-        time = datetime.fromisoformat(callback["EventTime"])
-    except ValueError:
-        return None
+def read_slice(callback: Mapping[str, Any], time_ms: int) -> Slice | None:
+    """Read a callback of type SegmentRealTimeData, made at a time; None if it is unusual: its reader says why."""
     room, task_id = room_of(callback), _data(callback).get("TaskId")
-    return Slice(*room, task_id, time) if room and isinstance(task_id, str) and time.tzinfo else None
+    return Slice(*room, task_id, time_ms) if room and isinstance(task_id, str) else None
 
 
 def room_of(callback: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -74,21 +69,21 @@ class QueuedSlices:
         self._most = most
         self._clock_seconds = clock_seconds
         self.known = 0
-        self._queued: dict[tuple[str, str, str], tuple[datetime, float]] = {}  # in the order in which they were queued
+        self._queued: dict[tuple[str, str, str], tuple[int, float]] = {}  # in the order in which they were queued
 
     def __contains__(self, found: Slice) -> bool:
         """Whether a slice of this task was queued that is not newer than this one.
 
         An older slice is news: it may be from before the room's end, where the queued one is from after it.
         """
-        time, until = self._queued.get(found.task, (found.time, 0.0))
-        return time <= found.time and self._clock_seconds() < until
+        time_ms, until = self._queued.get(found.task, (found.time_ms, 0.0))
+        return time_ms <= found.time_ms and self._clock_seconds() < until
 
     def add(self, queued: Slice) -> None:
         """Remember a slice, once the queue has taken it."""
         now = self._clock_seconds()
         self._queued.pop(queued.task, None)
-        self._queued[queued.task] = queued.time, now + REMEMBERED_SECONDS
+        self._queued[queued.task] = queued.time_ms, now + REMEMBERED_SECONDS
         while len(self._queued) > self._most or next(iter(self._queued.values()))[1] <= now:
             del self._queued[next(iter(self._queued))]
 

@@ -21,7 +21,7 @@ _CLOCK = r"(?P<clock>(?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2})(?:[.](?P<fraction>[
 _RFC3339 = re.compile(f"{_DATE}T{_CLOCK}(?:Z|(?P<sign>[+-])(?P<hours>[0-9]{{2}}):(?P<minutes>[0-9]{{2}}))")
 # ISO 8601 as the RTC servers write it: an offset without its colon or minutes, a blank after the T or in its place.
 _ISO8601 = re.compile(
-    rf"\s*{_DATE}(?:[Tt]\s*|\s+){_CLOCK}\s*(?:[Zz]|(?P<sign>[+-])(?P<hours>[0-9]{{2}})(?::?(?P<minutes>[0-9]{{2}}))?)\s*"
+    rf"{_DATE}(?:[Tt]\s*|\s+){_CLOCK}\s*(?:[Zz]|(?P<sign>[+-])(?P<hours>[0-9]{{2}})(?::?(?P<minutes>[0-9]{{2}}))?)"
 )
 _MOST_CHARACTERS = 64
 _WHOLE_NUMBER = re.compile("-?[0-9]{1,15}")
@@ -68,8 +68,14 @@ def read_callback_ms(event_time: object) -> int | None:
     int | None
         None: it cannot be read or is too early, so the time of arrival counts. A room's end is never lost for its time.
     """
-    found_ms = _find_ms(_ISO8601, event_time) if isinstance(event_time, str) else None
+    found_ms = _find_ms(_ISO8601, event_time.strip()) if isinstance(event_time, str) else None
     return None if found_ms is None or found_ms < EARLIEST_MS else min(found_ms, LATEST_MS)
+
+
+def find_callback_ms(text: str) -> int | None:
+    """Read the first time that stands anywhere in a text, as `read_callback_ms` does."""
+    times_ms = (read_callback_ms(found.group()) for found in _ISO8601.finditer(text))
+    return next((found_ms for found_ms in times_ms if found_ms is not None), None)
 
 
 def read_stored_ms(number: object) -> int | None:

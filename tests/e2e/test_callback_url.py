@@ -4,15 +4,18 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from receive_callback.signature import sign
 from sandbox.callbacks import SECRET_KEY, callback, post
-from sandbox.stack import Sandbox
+from sandbox.stack import Sandbox, wait_for
 from tests.e2e.observer import APP_ID, Observer, Room, now_ms, rfc3339
 from tests.integration.test_receive_callback import KEY, MUTATIONS_A_SEED, is_properly_signed, mutated
 
 MOST_BYTES = 64 * 1024
+Change = Callable[[dict[str, str]], dict[str, str]]
 
 
 def sighting_of(room: Room, task_id: str, *, key: str = SECRET_KEY) -> dict[str, str]:
@@ -20,8 +23,18 @@ def sighting_of(room: Room, task_id: str, *, key: str = SECRET_KEY) -> dict[str,
     return callback("SegmentRealTimeData", data, rfc3339(now_ms()), app_id=APP_ID, key=key)
 
 
-def end_of(room: Room, *, key: str = SECRET_KEY, nonce: str = "Nonce") -> dict[str, str]:
-    return callback("RoomDestroy", {"RoomId": room.id}, rfc3339(now_ms()), app_id=APP_ID, key=key, nonce=nonce)
+def end_of(room: Room, event_time: str = "", *, key: str = SECRET_KEY) -> dict[str, str]:
+    return callback("RoomDestroy", {"RoomId": room.id}, event_time or rfc3339(now_ms()), app_id=APP_ID, key=key)
+
+
+def signed_again(content: dict[str, str], **changes: str) -> dict[str, str]:
+    """Change a callback as its sender would."""
+    content = content | changes
+    return content | {"Signature": sign(content, SECRET_KEY)}
+
+
+def in_the_past(minutes: int, form: str = "%Y-%m-%dT%H:%M:%S.%f%z") -> str:
+    return (datetime.now(UTC) - timedelta(minutes=minutes)).strftime(form)
 
 
 def answer_to(box: Sandbox, body: str | bytes, method: str = "POST") -> tuple[int, str]:
@@ -30,18 +43,63 @@ def answer_to(box: Sandbox, body: str | bytes, method: str = "POST") -> tuple[in
     return status, json.loads(text)["result"]
 
 
-@pytest.mark.parametrize("nonce", ["Nonce", "Noce"])
-def test_signed_callbacks_are_queued_and_stop_the_room_s_tasks(box: Sandbox, room: Room, nonce: str) -> None:
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        pytest.param(lambda c: c, id="Volcengine's"),
+        pytest.param(lambda c: signed_again({("Noce" if k == "Nonce" else k): c[k] for k in c}), id="BytePlus's"),
+        pytest.param(lambda c: c | {"Noce": ""}, id="both nonces"),
+        pytest.param(lambda c: {**c, "Noce": c["Nonce"], "Nonce": ""}, id="both nonces, the other one signed"),
+        pytest.param(lambda c: signed_again(c, EventTime=in_the_past(0)), id="+0000"),
+        pytest.param(lambda c: signed_again(c, EventTime=in_the_past(0, "%Y-%m-%dT %H:%M:%S.%fZ")), id="a blank"),
+        pytest.param(lambda c: signed_again(c, EventTime="just now"), id="no time"),
+        pytest.param(lambda c: signed_again(c, EventTime="1970-01-01T00:00:00Z"), id="a time before 2018"),
+        pytest.param(lambda c: signed_again(c, EventId="evt-\uffff\x00"), id="U+FFFF"),
+    ],
+)
+def test_signed_callbacks_are_queued_and_stop_the_room_s_tasks(box: Sandbox, room: Room, spelled: Change) -> None:
     room.start("audio")
     assert answer_to(box, json.dumps(sighting_of(room, "audio"))) == (200, "queued")
     assert room.outcomes(1) == ["known"]
 
-    assert answer_to(box, json.dumps(end_of(room, nonce=nonce))) == (200, "queued")
+    assert answer_to(box, json.dumps(spelled(end_of(room)), ensure_ascii=False)) == (200, "queued")
 
     assert room.outcomes(2) == ["known", "stopped"]
     assert [request.body for request in room.requests()] == [
         {"AppId": APP_ID, "BusinessId": "biz-1", "RoomId": room.id, "TaskId": "audio"}
     ]
+
+
+def test_a_callback_of_half_an_hour_ago_stops_its_room_and_one_of_two_hours_ago_is_dropped(
+    box: Sandbox, new_room: Callable[[], Room]
+) -> None:
+    late, stale = new_room(), new_room()
+    for room in (late, stale):
+        room.start("audio", at_ms=now_ms() - 10_800_000)
+        assert room.end_of("SegmentStarted", TaskId="audio", EventTime=in_the_past(180, "%Y-%m-%dT%H:%M:%SZ")) == [
+            "known"
+        ]
+
+    assert answer_to(box, json.dumps(end_of(stale, in_the_past(120)))) == (200, "stale")
+    assert answer_to(box, json.dumps(end_of(late, in_the_past(30)))) == (200, "queued")
+
+    assert late.outcomes(2) == ["known", "stopped"]
+    assert stale.is_running("audio")
+    assert stale.outcomes(1) == ["known"]
+
+
+def test_nothing_that_is_kept_holds_a_callback_s_signature(box: Sandbox, observer: Observer, room: Room) -> None:
+    taken, letter = end_of(room), signed_again(end_of(room), EventData=json.dumps({"RoomId": f"{room.id}/"}))
+    for content in (taken, letter):
+        assert answer_to(box, json.dumps(content | {"signature": content["Signature"]})) == (200, "queued")
+    assert room.outcomes(1) == ["no_open_tasks"]
+    (found,) = wait_for(
+        lambda: [found for found in observer.letters().values() if letter["EventId"] in found.body], "a dead letter"
+    )
+    assert json.loads(found.body).keys() == letter.keys() - {"Signature", "Nonce"}
+    written = observer.everything_written()
+    assert taken["EventId"] in written
+    assert not [content for content in (taken, letter) if content["Signature"] in written]
 
 
 def test_replayed_callback_makes_no_second_request(box: Sandbox, observer: Observer, room: Room) -> None:
@@ -108,7 +166,17 @@ def test_malformed_callback_is_refused(box: Sandbox, body: str | bytes) -> None:
     assert answer_to(box, body)[0] == 400
 
 
-@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_the_request_by_which_the_console_tries_the_url_is_answered(box: Sandbox, method: str) -> None:
+    status, text = post(box.aws, box.outputs["CallbackUrl"], "", method=method)
+    assert (status, text) == (200, '{"result": "ready"}' if method == "GET" else "")
+    waiting = box.client("sqs").get_queue_attributes(
+        QueueUrl=box.outputs["EventQueueUrl"], AttributeNames=["ApproximateNumberOfMessages"]
+    )
+    assert waiting["Attributes"]["ApproximateNumberOfMessages"] == "0"
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
 def test_other_methods_are_refused(box: Sandbox, room: Room, method: str) -> None:
     assert answer_to(box, json.dumps(end_of(room)), method)[0] == 405
 
@@ -126,9 +194,6 @@ def test_body_over_64_kilobytes_is_refused_and_one_of_64_is_not(box: Sandbox, ro
     assert answer_to(box, longest + " ")[0] == 413
 
 
-Forgery = Callable[[dict[str, str]], dict[str, str]]
-
-
 @pytest.mark.parametrize(
     "forge",
     [
@@ -141,7 +206,7 @@ Forgery = Callable[[dict[str, str]], dict[str, str]]
     ],
 )
 def test_forged_callback_is_refused_and_never_reaches_the_queue(
-    box: Sandbox, observer: Observer, new_room: Callable[[], Room], forge: Forgery
+    box: Sandbox, observer: Observer, new_room: Callable[[], Room], forge: Change
 ) -> None:
     target, other = new_room(), new_room()
     target.start("audio")
@@ -204,6 +269,7 @@ def test_callback_is_asked_for_again_while_the_key_cannot_be_read(box: Sandbox, 
     with observer.without_permission("ReceiveCallbackRole", "ReadTheCallbackKey"):
         observer.renew_function("ReceiveCallbackFunction")
         assert answer_to(box, room_end)[0] == 503
+    observer.renew_function("ReceiveCallbackFunction")  # the old environment asks again after five seconds
     assert answer_to(box, room_end) == (200, "queued")
 
 

@@ -129,7 +129,7 @@ class TestMetrics:
         others = {
             name: ("Seconds" if name.endswith("Seconds") else "Count", function)
             for function in ("receive_callback", "publish_outcome", "sweep_rooms")
-            for name in self.literals(function, "add_metric|count|Refusal")
+            for name in self.literals(function, "add_metric|count|drop|Refusal")
         }
         return {**stops, **others}
 

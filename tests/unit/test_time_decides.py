@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from hypothesis import HealthCheck, example, given, settings
@@ -23,7 +22,6 @@ from segments.events import Event, EventType
 from segments.rules import Outcome
 from tests.examples import examples
 from tests.unit.rtc_model import (
-    EPOCH,
     SETTINGS,
     History,
     Invocation,
@@ -413,7 +411,7 @@ def queued_of(draw: Draw, callbacks: Sequence[Message]) -> list[Message]:
     for callback in sorted(callbacks, key=lambda callback: callback.sent):
         now, memory = callback.sent, draw(st.sampled_from(memories))
         if callback.type is SIGHTING:
-            found = Slice("app", callback.room_id, callback.task_ids[0], EPOCH + timedelta(seconds=callback.at))
+            found = Slice("app", callback.room_id, callback.task_ids[0], callback.at * 1000)
             if found in memory:
                 continue
             memory.add(found)
