@@ -159,19 +159,31 @@ def _switch(stack_name: str, output_format: str, *, on: bool) -> None:
         click.get_current_context().exit(NOT_ALL)
 
 
-@main.command("set", epilog=examples("set MaxConcurrency=20", "set MaxConcurrency=20 RtcQpsLimit=100 --yes"))
-@click.argument("assignments", nargs=-1, required=True, metavar="PARAMETER=VALUE...")
+@main.command(
+    "set",
+    epilog=examples(
+        "set MaxConcurrency=20", "set MaxConcurrency=20 RtcQpsLimit=100 --yes", "set --clear AlarmTopicArn --yes"
+    ),
+)
+@click.argument("assignments", nargs=-1, metavar="PARAMETER=VALUE...")
+@click.option(
+    "--clear", "cleared", multiple=True, metavar="PARAMETER", help="Make it empty, which takes away what it gives."
+)
 @click.option("--yes", is_flag=True, help="Do it. Without this, only say what would be done.")
 @common_options
-def set_parameters(*, assignments: tuple[str, ...], yes: bool, stack_name: str, output_format: str) -> None:
+def set_parameters(
+    *, assignments: tuple[str, ...], cleared: tuple[str, ...], yes: bool, stack_name: str, output_format: str
+) -> None:
     """Change parameters of the stack, and not its code.
 
     The template and the code stay those that are deployed, whatever lies in this folder. The next deployment keeps the
-    values, unless it names others. docs/parameters.md tells what each means.
+    values, unless it names others. A value is never empty by accident: --clear makes it so. docs/parameters.md says
+    what each means.
     """
-    wanted = {name: value for name, equals, value in (one.partition("=") for one in assignments) if equals}
-    if len(wanted) < len(assignments):
-        raise click.BadParameter("write each once, as PARAMETER=VALUE", param_hint="PARAMETER=VALUE")
+    try:
+        wanted = parameters.read(assignments, cleared)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="PARAMETER=VALUE") from None
     deployment = find_deployment(client("cloudformation"), stack_name)
     try:
         values = parameters.unlike(deployment, wanted)

@@ -36,10 +36,11 @@ def callback_group() -> None:
 )
 @common_options
 def test(*, url: str | None, key_file: Path | None, stack_name: str, output_format: str) -> None:
-    """Send a signed callback and a forged one, and tell what became of both.
+    """Send a GET, a forged callback and a signed one, and say what became of each.
 
-    They end a room that nobody has, of an application that nobody has. The signed one must be taken, and come out of
-    the queue; the forged one must be refused. The exit code is 0 where that is so, else 1.
+    The RTC console sends the GET when a URL is entered, and refuses the URL if it is not answered with 200. The
+    callbacks end a test room of a test application, which do not exist. The forged one must be refused. The signed one
+    must be taken, and come out of the queue. If all is so, the exit code is 0, else 1.
     """
     deployment = find_deployment(client("cloudformation"), stack_name)
     url = url or deployment.outputs.get("CallbackUrl")
@@ -50,25 +51,29 @@ def test(*, url: str | None, key_file: Path | None, stack_name: str, output_form
     key = key_file.read_text().strip() if key_file else _key_of(deployment)
     if not key:
         raise click.ClickException("there is no callback key: the file or the secret is empty")
+    knock = callbacks.knock(url)
     signed = callbacks.make_callback(now_ms(), "signed", key)
-    genuine = callbacks.send(url, signed)
     forged = callbacks.forge(signed, now_ms())
+    # The forged one first: `status` takes a refusal that nothing taken follows for a wrong key.
     refused = callbacks.send(url, forged)
+    genuine = callbacks.send(url, signed)
     with interruptible() as interrupted:
         arrived = genuine.is_taken and _arrives(deployment, signed["EventId"], interrupted)
     sneaked_in = _last_end(deployment) == forged["EventId"]
     queue = _at_the_queue(taken=genuine.is_taken, arrived=arrived, sneaked_in=sneaked_in)
-    well = arrived and refused.is_refused and not sneaked_in
+    well = knock.status == 200 and arrived and refused.is_refused and not sneaked_in
     tell(
         output_format,
         {
             "url": url,
             "well": well,
+            "get": {"status": knock.status, "word": callbacks.of_the_knock(knock)},
             "signed": {"status": genuine.status, "word": callbacks.on_the_way(genuine)},
             "forged": {"status": refused.status, "word": callbacks.of_the_forgery(refused)},
             "queue": {"arrived": arrived, "word": queue},
         },
         url,
+        f"GET      {callbacks.of_the_knock(knock)}",
         f"signed   {callbacks.on_the_way(genuine)}",
         f"forged   {callbacks.of_the_forgery(refused)}",
         f"queue    {queue}",
@@ -108,4 +113,4 @@ def _at_the_queue(*, taken: bool, arrived: bool, sneaked_in: bool) -> str:
         return "the signed one came out of it and was served; the forged one never reached it"
     if taken:
         return f"the signed one has not come out of it within {callbacks.ARRIVAL_SECONDS} s: ask `status`"
-    return "neither reached it"
+    return "neither callback reached it"

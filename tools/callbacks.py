@@ -1,4 +1,4 @@
-"""Is the way of a callback open? A signed one and a forged one, sent as the RTC server sends them."""
+"""Whether the way of a callback is open: a GET, a forged and a signed callback, sent as the RTC server sends them."""
 
 from __future__ import annotations
 
@@ -84,23 +84,39 @@ def forge(callback: Mapping[str, str], now_ms: int) -> dict[str, str]:
     return {**callback, "EventId": f"callback-test-forged-{now_ms}"}
 
 
+def knock(url: str) -> Answer:
+    """Send the GET by which the RTC server tries a URL that is entered in the console."""
+    return _request("GET", url)
+
+
 def send(url: str, callback: Mapping[str, str]) -> Answer:
-    """Send a callback as the RTC server does: it waits five seconds and follows no redirect."""
+    """Send a callback as the RTC server does."""
+    return _request("POST", url, body=json.dumps(callback), headers={"Content-Type": "application/json"})
+
+
+def _request(method: str, url: str, **content: Any) -> Answer:
+    """Wait for an answer as the RTC server does, for five seconds, and follow no redirect."""
     began = time.monotonic()
     authorities = os.environ.get("AWS_CA_BUNDLE") or certifi.where()
     with urllib3.PoolManager(ca_certs=authorities, timeout=ANSWER_SECONDS, retries=False) as pool:
         try:
-            response = pool.request(
-                "POST",
-                url,
-                body=json.dumps(callback),
-                headers={"Content-Type": "application/json"},
-                redirect=False,
-            )
+            response = pool.request(method, url, redirect=False, **content)
         except (urllib3.exceptions.HTTPError, ValueError) as error:
-            return Answer(0, f"{type(error).__name__}: {error}", time.monotonic() - began)
+            return Answer(0, _why_none(error), time.monotonic() - began)
     result = response.headers.get("Location", "") if response.status in _REDIRECTS else _said(response.data)
     return Answer(response.status, result, time.monotonic() - began)
+
+
+def _why_none(error: Exception) -> str:
+    if isinstance(error, urllib3.exceptions.NameResolutionError):
+        return "this machine has no network, or the URL's host does not exist"
+    if isinstance(error, urllib3.exceptions.SSLError):
+        return f"its certificate is not valid here ({error})"
+    if isinstance(error, urllib3.exceptions.TimeoutError) and not isinstance(
+        error, urllib3.exceptions.NewConnectionError
+    ):
+        return "the time is up"
+    return f"{type(error).__name__}: {error}"
 
 
 def _said(body: bytes) -> str:
@@ -113,12 +129,23 @@ def _said(body: bytes) -> str:
     return str(content.get("result") or content.get("message", ""))
 
 
+def of_the_knock(answer: Answer) -> str:
+    """Say what came of the GET."""
+    if answer.status == 200:
+        return "answered with 200, so the RTC console takes the URL"
+    if answer.status in (0, 404, *_REDIRECTS):
+        return on_the_way(answer)
+    return (
+        f"{answer.status}, not 200: the RTC console refuses the URL. Something before the function must let GET through"
+    )
+
+
 def on_the_way(answer: Answer) -> str:
     """Say what became of the signed callback on its way."""
     if answer.is_taken:
         return f"taken and queued after {answer.seconds:.1f} s"
     if answer.status == 0:
-        return f"no answer within {ANSWER_SECONDS} s, or none at all: {answer.result}"
+        return f"no answer within {ANSWER_SECONDS} s: {answer.result}"
     if answer.status in _REDIRECTS:
         return (
             f"{answer.status}: it leads to {answer.result}, and the RTC server follows no redirect: "
@@ -133,8 +160,10 @@ def of_the_forgery(answer: Answer) -> str:
     """Say what became of the forged callback on its way."""
     if answer.is_refused:
         return "refused with 401, as it must be"
+    if answer.status == 0:
+        return on_the_way(answer)
     if answer.status == 200:
-        return "TAKEN: whoever knows the URL can end rooms. Does the URL lead to this stack's function?"
+        return "TAKEN: anyone who knows the URL can end rooms. Does the URL lead to this stack's function?"
     return f"{answer.status}, not 401: it did not get as far as the signature"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tools.deployment import Deployment
@@ -11,6 +11,25 @@ if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
 
 _POLL_SECONDS, _MOST_POLLS = 2, 900
+
+
+def read(assignments: Sequence[str], cleared: Sequence[str]) -> dict[str, str]:
+    """Read the values that parameters are to have: some from PARAMETER=VALUE, none for those to be cleared.
+
+    Raises
+    ------
+    ValueError
+        The text has another form, names a parameter twice or none, or gives no value.
+    """
+    pairs = [one.partition("=") for one in assignments]
+    wanted = {name: value for name, equals, value in pairs if equals}
+    if len(wanted) < len(pairs) or not (pairs or cleared) or {*wanted} & {*cleared}:
+        raise ValueError("write each once, as PARAMETER=VALUE")
+    for name, value in wanted.items():
+        if not value.strip():
+            # A variable of the shell that is empty by mistake would take a callback URL or the alarms away.
+            raise ValueError(f"{name} has no value: --clear {name} makes it empty, and takes away what it gives")
+    return wanted | dict.fromkeys(cleared, "")
 
 
 def unlike(deployment: Deployment, wanted: Mapping[str, str]) -> dict[str, str]:

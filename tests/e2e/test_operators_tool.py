@@ -369,7 +369,8 @@ class TestSet:
     @pytest.mark.parametrize(
         ("arguments", "sentence"),
         [
-            ((), "Missing argument"),
+            ((), "write each once, as PARAMETER=VALUE"),
+            (("CallbackSecretArn=",), "CallbackSecretArn has no value: --clear CallbackSecretArn makes it empty"),
             (("MaxConcurrency",), "write each once, as PARAMETER=VALUE"),
             (("MaxConcurency=7",), "MaxConcurency is no parameter, only "),
         ],

@@ -151,10 +151,15 @@ class TestCallbacks:
         return done.returncode, done.stdout + done.stderr
 
     def test_a_signed_one_comes_out_of_the_queue_and_a_forged_one_is_refused(self, box: Sandbox) -> None:
+        began_ms = now_ms()
         code, told = self.run(box)
         assert code == 0
+        # `status` believes what came last: the test's own forgery must not be it.
+        counted = [m.name for line in box.log_lines(since_ms=began_ms) for m, _ in metrics_in(line)]
+        assert [name for name in counted if name.startswith("Callback")] == ["CallbackRefused", "CallbackQueued"]
         assert re.search(
-            r"^signed +taken and queued after [\d.]+ s\n"
+            r"^GET +answered with 200, so the RTC console takes the URL\n"
+            r"signed +taken and queued after [\d.]+ s\n"
             r"forged +refused with 401, as it must be\n"
             r"queue +the signed one came out of it and was served; the forged one never reached it\n",
             told,
@@ -169,7 +174,7 @@ class TestCallbacks:
         answer = json.loads(told)
         assert (code, answer["well"], answer["signed"]["status"]) == (1, False, 401)
         assert "this key is not the one in the secret" in answer["signed"]["word"]
-        assert answer["queue"]["word"] == "neither reached it"
+        assert answer["queue"]["word"] == "neither callback reached it"
 
     def test_an_empty_secret_is_told(self, box: Sandbox) -> None:
         with secret_of(box, "sandbox-callback", " "):

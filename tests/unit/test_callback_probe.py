@@ -11,7 +11,7 @@ import pytest
 
 from receive_callback.signature import sign
 from tools import callbacks
-from tools.callbacks import Answer, forge, make_callback, of_the_forgery, on_the_way, send
+from tools.callbacks import Answer, forge, knock, make_callback, of_the_forgery, of_the_knock, on_the_way, send
 
 NOW_MS = 1_795_327_920_123
 CALLBACK = make_callback(NOW_MS, "signed", "key")
@@ -30,8 +30,14 @@ class Front(HTTPServer):
 class Handler(BaseHTTPRequestHandler):
     server: Front
 
+    def do_GET(self) -> None:
+        self._answer()
+
     def do_POST(self) -> None:
         self.server.received = self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer()
+
+    def _answer(self) -> None:
         time.sleep(self.server.delay_seconds)
         self.send_response(self.server.status)
         if self.server.location:
@@ -110,9 +116,32 @@ def test_an_answer_that_comes_too_late_is_none(front: Front, monkeypatch: pytest
     assert (answer.status, on_the_way(answer).startswith("no answer within 0.2 s")) == (0, True)
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1/", "https://127.0.0.1:1/"])
-def test_where_nobody_answers_it_says_so(url: str) -> None:
-    assert on_the_way(send(url, CALLBACK)).startswith("no answer within 5 s, or none at all: ")
+@pytest.mark.parametrize(
+    ("status", "sentence"),
+    [
+        (200, "answered with 200, so the RTC console takes the URL"),
+        (302, "302: it leads to https://elsewhere.example/, and the RTC server follows no redirect"),
+        (403, "403, not 200: the RTC console refuses the URL"),
+        (404, "404: there is nothing at this URL"),
+        (405, "405, not 200: the RTC console refuses the URL"),
+    ],
+)
+def test_it_is_said_whether_the_console_takes_the_url(front: Front, status: int, sentence: str) -> None:
+    front.status, front.location = status, "https://elsewhere.example/" if status == 302 else ""
+    assert of_the_knock(knock(url_of(front))).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://127.0.0.1:1/", "NewConnectionError"),
+        ("https://127.0.0.1:1/", "NewConnectionError"),
+        ("https://nowhere.invalid/", "this machine has no network, or the URL's host does not exist"),
+    ],
+)
+def test_without_an_answer_each_line_says_so(url: str, reason: str) -> None:
+    for said in (of_the_knock(knock(url)), on_the_way(send(url, CALLBACK)), of_the_forgery(send(url, CALLBACK))):
+        assert said.startswith(f"no answer within 5 s: {reason}")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from segments.errors import InvalidMessage
 from segments.events import Room, parse_event
-from tools import letters
+from tools import letters, parameters
 from tools.deployment import Deployment, NotDeployed, find_deployment
 from tools.display import letter_text, printable, room_text, switch_text
 from tools.event_queue import Depth
@@ -544,3 +544,22 @@ class TestInterruption:
             os.kill(os.getpid(), signal.SIGINT)
             with pytest.raises(KeyboardInterrupt):
                 os.kill(os.getpid(), signal.SIGINT)
+
+
+class TestSet:
+    def test_values_are_read_and_parameters_are_cleared(self) -> None:
+        read = parameters.read(("MaxConcurrency=20", "RtcEndpoint=https://a.example/?a=b"), ("AlarmTopicArn",))
+        assert read == {"MaxConcurrency": "20", "RtcEndpoint": "https://a.example/?a=b", "AlarmTopicArn": ""}
+
+    @pytest.mark.parametrize("assignment", ["CallbackSecretArn=", "AlarmTopicArn= ", "MaxConcurrency=\n"])
+    def test_an_empty_value_takes_nothing_away_by_accident(self, assignment: str) -> None:
+        name = assignment.partition("=")[0]
+        with pytest.raises(ValueError, match=f"^{name} has no value: --clear {name} makes it empty"):
+            parameters.read((assignment,), ())
+
+    @pytest.mark.parametrize(
+        ("assignments", "cleared"), [((), ()), (("MaxConcurrency",), ()), (("A=1", "A=2"), ()), (("A=1",), ("A",))]
+    )
+    def test_each_parameter_is_named_once(self, assignments: tuple[str, ...], cleared: tuple[str, ...]) -> None:
+        with pytest.raises(ValueError, match=r"^write each once"):
+            parameters.read(assignments, cleared)
