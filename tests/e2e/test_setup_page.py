@@ -1,4 +1,7 @@
-"""docs/setup.md, word for word: its commands, in a shell that is pointed at the sandbox, print what the page shows."""
+"""docs/setup.md, word for word: its commands, in a shell that is pointed at the sandbox, print what the page shows.
+
+Its Chinese twin has the same commands and shows the same.
+"""
 
 import re
 import subprocess
@@ -8,17 +11,17 @@ from pathlib import Path
 import pytest
 
 from sandbox.shell import settings
-from sandbox.stack import ROOT, Sandbox, sandbox
+from sandbox.stack import ROOT, STACK_NAME, Sandbox, sandbox
 from tests.e2e.observer import APP_ID
 from tests.environments import OF_A_SHELL
 
-PAGE = (ROOT / "docs" / "setup.md").read_text()
+PAGE, CHINESE_PAGE = ((ROOT / "docs" / name).read_text() for name in ("setup.md", "setup.zh-CN.md"))
 
 
-def steps() -> list[tuple[str, str]]:
+def steps(page: str) -> list[tuple[str, str]]:
     """Give the commands that are followed by what they print, each with that."""
     line = r"(?!```).*\n"
-    return re.findall(rf"^```sh\n((?:{line})*)```\n\n```text\n((?:{line})*)```$", PAGE, re.MULTILINE)
+    return re.findall(rf"^```sh\n((?:{line})*)```\n\n```text\n((?:{line})*)```$", page, re.MULTILINE)
 
 
 def pattern(shown: str) -> str:
@@ -35,8 +38,10 @@ def box() -> Iterator[Sandbox]:
 
 def test_from_nothing_to_the_first_stopped_room_paused_and_resumed(box: Sandbox, tmp_path: Path) -> None:
     (tmp_path / "env").write_text(settings(box))
-    commands = steps()
+    commands = steps(PAGE)
+    assert commands == steps(CHINESE_PAGE)
     assert len(commands) == PAGE.count("```text\n")
+    callback_url = box.outputs["CallbackUrl"]
     for command, shown in commands:
         done = subprocess.run(
             ["/bin/sh", "-c", f". {tmp_path / 'env'}\n{command}"],
@@ -51,3 +56,8 @@ def test_from_nothing_to_the_first_stopped_room_paused_and_resumed(box: Sandbox,
         printed = re.sub(r"[ \t]+", " ", done.stdout)
         assert re.fullmatch(pattern(shown), printed, re.DOTALL), (command, printed, shown)
     assert not box.rtc.is_running(APP_ID, "first-room", "audio")
+    (stack,) = box.client("cloudformation").describe_stacks(StackName=STACK_NAME)["Stacks"]
+    assert {one["OutputKey"]: one["OutputValue"] for one in stack["Outputs"]}["CallbackUrl"] == callback_url
+    parameters = {one["ParameterKey"]: one["ParameterValue"] for one in stack["Parameters"]}
+    assert ":secret:rtc-callback-key-" in parameters["CallbackSecretArn"]
+    assert not (ROOT / "callback-key.txt").exists()

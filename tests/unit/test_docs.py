@@ -5,6 +5,7 @@ import importlib.util
 import inspect
 import json
 import re
+import subprocess
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -187,6 +188,26 @@ def test_every_mutant_that_is_explained_is_of_code_that_exists(mutant: Mutant) -
     for name in names:
         found = getattr(found, name)
     assert mutant.before in " ".join(inspect.getsource(found).split())
+
+
+SET_LAST = [
+    pytest.param(block, id=f"{page.stem} {number}")
+    for page in PAGES
+    for number, block in enumerate(blocks(page.read_text(), "sh"))
+    if re.search(r" set .*--yes", block) and not re.match(r"\S+ (-m tools )?set ", block)
+]
+
+
+@pytest.mark.parametrize("block", SET_LAST)
+def test_a_block_that_changes_a_parameter_stops_at_the_first_failure(block: str, tmp_path: Path) -> None:
+    """Run it where `aws` fails, as it does where a file that it reads was never made."""
+    note = 'case " $*" in *" set "*) touch changed;; esac'
+    for name, script in {"aws": "exit 254", "python": note, "stopper": note}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}:/usr/bin:/bin"
+    subprocess.run(["/bin/sh", "-c", block], cwd=tmp_path, env={"PATH": path}, capture_output=True, check=False)
+    assert not (tmp_path / "changed").exists()
 
 
 def test_docs_have_an_index() -> None:
