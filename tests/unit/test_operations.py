@@ -56,6 +56,12 @@ def test_an_alarm_says_what_to_do(alarm: str) -> None:
 
 
 @pytest.mark.parametrize("alarm", ALARMS)
+def test_an_alarm_begins_with_the_consequence(alarm: str) -> None:
+    text = ALARMS[alarm]["AlarmDescription"]
+    assert re.match(r"(Some rooms|Rooms|Room ends|Tasks go on|Slicing may|Nothing is being stopped|Workflows)\b", text)
+
+
+@pytest.mark.parametrize("alarm", ALARMS)
 def test_an_alarm_has_its_section(alarm: str) -> None:
     heading = runbook_of(alarm)
     text = section(heading)
