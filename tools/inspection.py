@@ -18,13 +18,14 @@ from tools.event_source import EventSource, NoEventSource, find_event_source
 from tools.letters import Group, group
 from tools.queues import DeadLetterQueue
 from tools.status import HEARTBEAT_MS, REFUSED, Facts, Named, Trouble
+from tools.sweeping import read_sweeping
 
 NAMESPACE = "RtcSegmentStopper"
 HEARTBEAT_ROOM, HEARTBEAT_TASK = "rtc-segment-stopper", "heartbeat"
 _TAKEN = ("CallbackQueued", "CallbackReplayed", "CallbackIgnored")
 _SERVED = ("stopped", "already_stopped", "heartbeat")  # the outcomes of a call that the API served
 _DAY = timedelta(days=1)
-_MOST_PAGES = 20  # of log lines, or of watched rooms: enough to tell, and an answer within seconds
+_MOST_PAGES = 20  # of log lines: enough to tell, and an answer within seconds
 
 Client = Callable[[str], Any]
 
@@ -49,7 +50,7 @@ def inspect(client: Client, deployment: Deployment, interrupted: Callable[[], bo
     hidden, complete, groups = _letters(client("sqs"), deployment.dead_letter_queue_url, interrupted)
     log = _Log(client("logs"), resources["StopSegmentLogGroup"][1])
     heartbeat_ms = _heartbeat(client("dynamodb"), deployment)
-    watched, due_at_ms = _watched_rooms(client("dynamodb"), deployment)
+    sweeps = parameters.get("SweepMinutes", "0") != "0"
     return Facts(
         now_ms=now_ms,
         parameters=parameters,
@@ -71,9 +72,9 @@ def inspect(client: Client, deployment: Deployment, interrupted: Callable[[], bo
         refusal=_refusal(log, now_ms),
         heartbeat_ms=heartbeat_ms,
         heartbeat_failure=_heartbeat_failure(log, heartbeat_ms, now_ms) if parameters.get("HeartbeatAppId") else None,
-        swept_at_ms=metrics.time("RoomsSwept"),
-        watched_rooms=watched,
-        due_at_ms=due_at_ms,
+        sweeping=read_sweeping(client("dynamodb"), deployment.segment_table_name) if sweeps else None,
+        rejected_rooms=round(metrics.value("RoomsRejected") or 0),
+        rejected_at_ms=metrics.time("RoomsRejected"),
         called_back_at_ms=max((ms for name in _TAKEN if (ms := metrics.time(name))), default=None),
         refused_at_ms=metrics.time("CallbackRefused"),
     )
@@ -97,7 +98,7 @@ def _latest_metrics(client: Any, deployment: Deployment, now_ms: int) -> _Metric
     queue = [{"Name": "QueueName", "Value": deployment.event_queue_arn.rpartition(":")[2]}]
     asked = [
         ("AWS/SQS", "ApproximateAgeOfOldestMessage", queue, "Maximum"),
-        *((NAMESPACE, name, ours, "Sum") for name in (*_TAKEN, "CallbackRefused", "RoomsSwept")),
+        *((NAMESPACE, name, ours, "Sum") for name in (*_TAKEN, "CallbackRefused", "RoomsRejected")),
     ]
     now = datetime.fromtimestamp(now_ms / 1000, UTC)
     answer = client.get_metric_data(
@@ -258,20 +259,6 @@ def _refusal(log: _Log, now_ms: int) -> Trouble | None:
             served = (line.get("outcome") in _SERVED for _, line in log.lines('"outcome"', last.at_ms + 1))
             return None if any(served) else last
     return None
-
-
-def _watched_rooms(client: Any, deployment: Deployment) -> tuple[int | None, int | None]:
-    """Count the rooms that the sweeper watches."""
-    if deployment.parameters.get("SweepMinutes", "0") == "0":
-        return None, None
-    pages = client.get_paginator("query").paginate(
-        TableName=deployment.segment_table_name,
-        IndexName="WatchedTasks",
-        KeyConditionExpression="watch = :watched",
-        ExpressionAttributeValues={":watched": {"S": "1"}},
-    )
-    rooms = {item["room"]["S"] for _, page in zip(range(_MOST_PAGES), pages, strict=False) for item in page["Items"]}
-    return len(rooms), None
 
 
 def _ms(moment: datetime) -> int:

@@ -122,8 +122,7 @@ def read_open_tasks(client: DynamoDBClient, table_name: str, most: int) -> tuple
         for item in read_watched(client, table_name):
             if "open_since" in item:
                 count += 1
-                task = Task(Room(*item["room"]["S"].split("#")), item["task_id"]["S"])
-                yield OpenTask(int(item["open_since"]["N"]), task)
+                yield OpenTask(int(item["open_since"]["N"]), Task(room_of(item), item["task_id"]["S"]))
 
     return heapq.nsmallest(most, open_tasks()), count
 
@@ -139,6 +138,16 @@ def read_watched(client: DynamoDBClient, table_name: str) -> Iterator[dict[str, 
             "ExpressionAttributeValues": {":watch": {"S": WATCHED}},
         },
     )
+
+
+def item_key(task: Task) -> dict[str, dict[str, str]]:
+    """Write the key of an item."""
+    return {"room": {"S": f"{task.room.app_id}#{task.room.room_id}"}, "task_id": {"S": task.task_id}}
+
+
+def room_of(item: Mapping[str, Any]) -> Room:
+    """Read from an item which room it is of."""
+    return Room(*item["room"]["S"].split("#"))
 
 
 def _query(client: DynamoDBClient, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

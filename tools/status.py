@@ -10,11 +10,13 @@ from segments.answers import Whose, row_of
 from tools.event_queue import Depth
 from tools.event_source import EventSource
 from tools.letters import Group
+from tools.sweeping import Sweeping
 from tools.times import readable_age
 
 OLDEST_SECONDS = 120  # from then on an event is late: the alarm for the oldest message says the same
 HEARTBEAT_MS = 15 * 60_000  # three that did not come: the heartbeat's alarm says the same
-OVERDUE_MS = 10 * 60_000
+OVERDUE_MS = 5 * 60_000  # beyond two rounds
+MS_A_ROOM = 40  # of a round: 30 questions a second, in most of the time
 REFUSED = (Whose.KEY, Whose.ACCOUNT, Whose.DEPLOYMENT)  # by the API, whatever the message
 
 
@@ -92,12 +94,10 @@ class Facts:
         When the last heartbeat came out well.
     heartbeat_failure
         What the last heartbeat failed of, if it failed after that.
-    swept_at_ms
-        When the sweeper last ran.
-    watched_rooms
-        How many rooms it watches.
-    due_at_ms
-        When the first of them is to be looked at.
+    sweeping
+        None where the sweeper is off.
+    rejected_rooms, rejected_at_ms
+        How many watched rooms the API rejected in the last sweep in which it did so, and when that was.
     called_back_at_ms, refused_at_ms
         When a callback was last taken, and when one was last refused.
     """
@@ -122,15 +122,19 @@ class Facts:
     refusal: Trouble | None = None
     heartbeat_ms: int | None = None
     heartbeat_failure: Trouble | None = None
-    swept_at_ms: int | None = None
-    watched_rooms: int | None = None
-    due_at_ms: int | None = None
+    sweeping: Sweeping | None = None
+    rejected_rooms: int = 0
+    rejected_at_ms: int | None = None
     called_back_at_ms: int | None = None
     refused_at_ms: int | None = None
 
     def ago(self, time_ms: int) -> str:
         """Say how long ago something was."""
         return readable_age(min(time_ms, self.now_ms), self.now_ms)  # a stack goes on while it is looked at
+
+    def length(self, length_ms: int) -> str:
+        """Write a length of time."""
+        return readable_age(self.now_ms - length_ms, self.now_ms).removesuffix(" ago")
 
 
 def check(facts: Facts) -> list[Check]:
@@ -255,18 +259,35 @@ def _heartbeat(facts: Facts) -> Check:
 
 
 def _sweeper(facts: Facts) -> Check:
-    if facts.parameters.get("SweepMinutes", "0") == "0":
+    sweeping = facts.sweeping
+    if sweeping is None:
         return Check("sweeper", Verdict.OFF, "SweepMinutes is 0")
-    rooms = "1 room" if facts.watched_rooms == 1 else f"{facts.watched_rooms} rooms"
-    if facts.due_at_ms is not None and facts.now_ms - facts.due_at_ms > OVERDUE_MS:
-        return Check(
-            "sweeper",
-            Verdict.WRONG,
-            f"{rooms} watched, and one should have been looked at {facts.ago(facts.due_at_ms)}",
-        )
-    if facts.swept_at_ms is None:
-        return Check("sweeper", Verdict.UNKNOWN, f"{rooms} watched; when it last ran is not known")
-    return Check("sweeper", Verdict.WELL, f"{rooms} watched; it ran {facts.ago(facts.swept_at_ms)}")
+    more = "" if sweeping.counts_all else "more than "
+    words = [f"{more}1 room watched" if sweeping.rooms == 1 else f"{more}{sweeping.rooms} rooms watched"]
+    if sweeping.round_began_at_ms is None:
+        verdict = Verdict.UNKNOWN if sweeping.rooms else Verdict.WELL
+        return Check("sweeper", verdict, f"{words[0]}; it has not asked about any room yet")
+    words.append(f"a round began {facts.ago(sweeping.round_began_at_ms)}")
+    if sweeping.rooms and sweeping.round_ms is not None:
+        words.append(f"the one before took {facts.length(sweeping.round_ms)}")
+    if (all_asked_ms := sweeping.all_asked_since_ms) is not None:
+        words.append(f"no room has waited longer than {facts.length(facts.now_ms - all_asked_ms)}")
+    if facts.rejected_at_ms is not None:
+        words.append(f"{facts.rejected_rooms} rejected by the API {facts.ago(facts.rejected_at_ms)}")
+    return Check("sweeper", Verdict.WRONG if _is_late(facts, sweeping) else Verdict.WELL, "; ".join(words))
+
+
+def _is_late(facts: Facts, sweeping: Sweeping) -> bool:
+    """Tell whether the next round should have begun long ago."""
+    if sweeping.open_since_ms is None or sweeping.round_began_at_ms is None:
+        return False
+    round_ms = max(
+        60_000 * int(facts.parameters.get("SweepMinutes", "0")),
+        sweeping.round_ms or 0,
+        sweeping.rooms * MS_A_ROOM,
+    )
+    waits_since_ms = max(sweeping.round_began_at_ms, sweeping.open_since_ms)
+    return facts.now_ms - waits_since_ms > 2 * round_ms + OVERDUE_MS
 
 
 def _callbacks(facts: Facts) -> Check:

@@ -24,7 +24,7 @@ WATCHED = "1"
 # `#` cannot occur in an id, so no task and no room has these names.
 ROOM_ITEM = "#room"
 LOOK_ITEM = "#look"
-_SWEEP_KEY = Task(Room("", ""), "#sweep")
+SWEEP_ITEM = Task(Room("", ""), "#sweep")
 _KEYS_A_READ = 100
 _TRIES = 10
 _ATTRIBUTES = {
@@ -233,7 +233,7 @@ class SegmentTable:
     def take_lease(self, now_ms: int, until_ms: int) -> Lease | None:
         """Take the right to sweep; None if another sweep has it."""
         try:
-            item = self._change(_SWEEP_KEY, {"lease_until": until_ms}, when=[("lease_until", "<", now_ms)])
+            item = self._change(SWEEP_ITEM, {"lease_until": until_ms}, when=[("lease_until", "<", now_ms)])
         except _Refused:
             return None
         place = _text(item, "place")
@@ -262,7 +262,7 @@ class SegmentTable:
 
     def _hold(self, lease: Lease, values: Mapping[str, str | int | None]) -> bool:
         try:
-            self._change(_SWEEP_KEY, values, when=[("lease_until", "=", lease.until_ms)])
+            self._change(SWEEP_ITEM, values, when=[("lease_until", "=", lease.until_ms)])
         except _Refused:
             return False
         return True

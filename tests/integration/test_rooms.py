@@ -1,16 +1,20 @@
-"""What the tools read of rooms, from a table that the functions' own module has written."""
+"""What the tools read of rooms and of the sweeper, from a table that the functions' own module has written."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from benchmarks.table_units import WRITE_UNIT_BYTES, size_of
 from segments.events import Event, EventType, Room, Task
 from segments.ledger import SegmentTable
 from segments.rules import Outcome, Record
 from tests.second_opinion import moto_client
 from tests.segment_table import create_segment_table
+from tools import sweeping
 from tools.rooms import OpenTask, read_open_tasks, read_room
+from tools.sweeping import Sweeping, read_sweeping
 
 T = 1_795_327_920_123
 ROOM = Room("661e", "room-1")
@@ -78,3 +82,39 @@ def test_the_oldest_open_tasks_are_listed_and_the_others_counted(client: Any, ta
     assert oldest == [OpenTask(T - 8, tasks[5]), OpenTask(T - 7, tasks[1])]
     assert count == 8
     assert len(read_open_tasks(client, NAME, 100)[0]) == 8
+
+
+def test_the_largest_items_that_ids_allow_cost_one_write_unit(client: Any, table: SegmentTable) -> None:
+    room, longest = Room("a" * 128, "r" * 128), "i" * 128
+    task = Task(room, "t" * 128)
+    table.note_start(task, T, longest)
+    event = Event(EventType.MODERATION_VIOLATION, room, T + 1, (task.task_id,), longest, longest)
+    known = table.read([task])[task]
+    request_id = "20261122061200" + "0" * 34
+    table.note_stop(task, known, event, Outcome.ALREADY_STOPPED, request_id, T)
+    table.note_start(task, T + 2)
+    table.note_gone(room, T)
+    table.note_room_end(event, T)
+    sizes = {item["task_id"]["S"]: size_of(item) for item in client.scan(TableName=NAME)["Items"]}
+    assert set(sizes) == {task.task_id, "#room", "#look"}
+    assert max(sizes.values()) == sizes[task.task_id] < 900 < WRITE_UNIT_BYTES
+
+
+def test_the_rooms_that_are_watched_are_counted_and_the_sweeper_s_own_item_is_read(
+    client: Any, table: SegmentTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms = [Room("661e", f"room-{number}") for number in range(3)]
+    for task_id in ("audio", "video"):
+        for number, room in enumerate(rooms):
+            table.note_start(Task(room, task_id), T - number)
+    found = Sweeping(3, last_room=rooms[2], open_since_ms=T - 2)
+    assert read_sweeping(client, NAME) == found
+    lease = table.take_lease(T, T + 1)
+    assert lease
+    table.note_place(replace(lease, place=rooms[1], round_began_at_ms=T - 1, last_round_began_at_ms=T - 8))
+    found = replace(found, place=rooms[1], round_began_at_ms=T - 1, last_round_began_at_ms=T - 8)
+    assert read_sweeping(client, NAME) == found
+    assert found.round_ms == 7
+    monkeypatch.setattr(sweeping, "MOST_ITEMS", 2)
+    found = replace(found, rooms=1, counts_all=False, last_room=rooms[0], open_since_ms=T)
+    assert read_sweeping(client, NAME) == found

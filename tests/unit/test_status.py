@@ -1,17 +1,30 @@
 """What is known of a stack is judged as an operator would."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from segments.events import Room
 from tools.event_queue import Depth
 from tools.event_source import EventSource
 from tools.letters import Group
 from tools.status import Facts, Named, Trouble, Verdict, check, is_well
+from tools.sweeping import Sweeping
 
 NOW_MS = 1_795_327_920_123
 MINUTE_MS = 60_000
 URL = "https://api.example/"
+ROOMS = [Room("661e", f"room-{number}") for number in range(3)]
+# All rooms were asked about in a round that began two minutes ago.
+SWEEPING = Sweeping(
+    rooms=3,
+    last_room=ROOMS[2],
+    open_since_ms=NOW_MS - 600 * MINUTE_MS,
+    place=ROOMS[2],
+    round_began_at_ms=NOW_MS - 2 * MINUTE_MS,
+    last_round_began_at_ms=NOW_MS - 7 * MINUTE_MS,
+)
 WELL = Facts(
     now_ms=NOW_MS,
     parameters={"Mode": "stop", "HeartbeatAppId": "661e", "SweepMinutes": "5", "MaxConcurrency": "7"},
@@ -31,12 +44,17 @@ WELL = Facts(
     outcome_bus=Named(),
     alarm_topic=Named(),
     heartbeat_ms=NOW_MS - 4 * MINUTE_MS,
-    swept_at_ms=NOW_MS - MINUTE_MS,
-    watched_rooms=3,
-    due_at_ms=NOW_MS + MINUTE_MS,
+    sweeping=SWEEPING,
     called_back_at_ms=NOW_MS - 2 * MINUTE_MS,
 )
 PARAMETERS = WELL.parameters
+
+
+def round_began(minutes: int, **known: Any) -> Facts:
+    """Let the current round have begun so long ago, and the one before five minutes earlier."""
+    began_ms = NOW_MS - minutes * MINUTE_MS
+    times = {"round_began_at_ms": began_ms, "last_round_began_at_ms": began_ms - 5 * MINUTE_MS}
+    return replace(WELL, sweeping=replace(SWEEPING, **times | known))
 
 
 def test_a_stack_of_which_all_is_known_and_nothing_wrong_is_well() -> None:
@@ -45,7 +63,9 @@ def test_a_stack_of_which_all_is_known_and_nothing_wrong_is_well() -> None:
     assert is_well(checks)
     words = {one.name: one.word for one in checks}
     assert words["heartbeat"] == "came out well 4 min ago"
-    assert words["sweeper"] == "3 rooms watched; it ran 60 s ago"
+    assert words["sweeper"] == (
+        "3 rooms watched; a round began 2 min ago; the one before took 5 min; no room has waited longer than 2 min"
+    )
     assert words["parameters"] == "HeartbeatAppId=661e, MaxConcurrency=7"
 
 
@@ -110,9 +130,29 @@ def test_a_stack_of_which_all_is_known_and_nothing_wrong_is_well() -> None:
             "unknown",
             "none since the deployment",
         ),
-        ("sweeper", replace(WELL, parameters={**PARAMETERS, "SweepMinutes": "0"}), "off", "SweepMinutes is 0"),
-        ("sweeper", replace(WELL, due_at_ms=NOW_MS - 11 * MINUTE_MS), "wrong", "should have been looked at 11 min ago"),
-        ("sweeper", replace(WELL, swept_at_ms=None, watched_rooms=1), "unknown", "1 room watched; when it last ran"),
+        ("sweeper", replace(WELL, sweeping=None), "off", "SweepMinutes is 0"),
+        ("sweeper", round_began(2, place=ROOMS[1]), "well", "no room has waited longer than 7 min"),
+        ("sweeper", round_began(2, counts_all=False), "well", "more than 3 rooms watched"),
+        (
+            "sweeper",
+            replace(WELL, rejected_rooms=2_000, rejected_at_ms=NOW_MS - 3 * MINUTE_MS),
+            "well",
+            "2000 rejected by the API 3 min ago",
+        ),
+        ("sweeper", round_began(15), "well", "a round began 15 min ago"),
+        ("sweeper", round_began(16), "wrong", "a round began 16 min ago"),
+        # Nothing had been watched for a day.
+        ("sweeper", round_began(1_440, open_since_ms=NOW_MS - MINUTE_MS), "well", "a round began 24 h ago"),
+        # So many rooms are not asked about in five minutes.
+        ("sweeper", round_began(130, rooms=100_000), "well", "100000 rooms watched"),
+        ("sweeper", round_began(140, rooms=100_000), "wrong", "100000 rooms watched"),
+        (
+            "sweeper",
+            replace(WELL, sweeping=Sweeping(1, last_room=ROOMS[0], open_since_ms=NOW_MS)),
+            "unknown",
+            "1 room watched; it has not asked about any room yet",
+        ),
+        ("sweeper", replace(WELL, sweeping=Sweeping(0)), "well", "0 rooms watched"),
         ("callbacks", replace(WELL, callback_url=None), "off", "CallbackSecretArn"),
         ("callbacks", replace(WELL, callback_key=Named("the secret is empty")), "wrong", "the secret is empty"),
         ("callbacks", replace(WELL, called_back_at_ms=None), "unknown", "none is known of the last day: " + URL),

@@ -1,0 +1,79 @@
+"""How the sweeper gets on: how many rooms it watches, and how long each waits for its turn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from segments.events import Room
+from segments.ledger import SWEEP_ITEM
+from tools.rooms import item_key, read_watched, room_of
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+MOST_ITEMS = 100_000  # 12 MB of the index: enough to say that it is many, and an answer within seconds
+_ROUNDS = "round_began_at", "last_round_began_at"
+
+
+@dataclass(frozen=True)
+class Sweeping:
+    """What the table knows of the sweeper. Times are Unix ms, None is what is not known.
+
+    Parameters
+    ----------
+    rooms
+        How many rooms it watches.
+    counts_all
+        Whether these are all: no more than MOST_ITEMS are counted.
+    last_room
+        The last of all watched rooms in the order in which they are asked about.
+    open_since_ms
+        Since when the task is open that has been open longest.
+    place
+        The last room that was asked about.
+    round_began_at_ms, last_round_began_at_ms
+        When the current round through the watched rooms began, and the one before.
+    """
+
+    rooms: int
+    counts_all: bool = True
+    last_room: Room | None = None
+    open_since_ms: int | None = None
+    place: Room | None = None
+    round_began_at_ms: int | None = None
+    last_round_began_at_ms: int | None = None
+
+    @property
+    def round_ms(self) -> int | None:
+        """How long the last whole round took."""
+        if self.round_began_at_ms is None or self.last_round_began_at_ms is None:
+            return None
+        return self.round_began_at_ms - self.last_round_began_at_ms
+
+    @property
+    def all_asked_since_ms(self) -> int | None:
+        """Since when every room was asked about that was watched by then."""
+        if self.place is None or self.last_room is None:
+            return None
+        # The rooms after the place wait since the round before.
+        return self.round_began_at_ms if self.place >= self.last_room else self.last_round_began_at_ms
+
+
+def read_sweeping(client: DynamoDBClient, table_name: str) -> Sweeping:
+    """Read the index of the watched tasks and the sweeper's own item."""
+    rooms, counts_all, last_room, open_since_ms = 0, True, None, None
+    for number, item in enumerate(read_watched(client, table_name)):
+        if number == MOST_ITEMS:
+            counts_all = False
+            break
+        room = room_of(item)
+        rooms += room != last_room
+        last_room = room
+        if "open_since" in item:
+            opened_ms = int(item["open_since"]["N"])
+            open_since_ms = opened_ms if open_since_ms is None else min(open_since_ms, opened_ms)
+    own = client.get_item(TableName=table_name, Key=item_key(SWEEP_ITEM), ConsistentRead=True).get("Item", {})
+    began, last_began = (int(own[name]["N"]) if name in own else None for name in _ROUNDS)
+    place = Room(*own["place"]["S"].split("#")) if "place" in own else None
+    return Sweeping(rooms, counts_all, last_room, open_since_ms, place, began, last_began)
