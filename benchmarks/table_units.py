@@ -17,7 +17,7 @@ from botocore.httpsession import URLLib3Session
 from benchmarks.deployments import Deployment
 from sandbox.embedded_aws import REGION
 
-_WRITE_UNIT_BYTES = 1024
+WRITE_UNIT_BYTES = 1024
 _READ_UNIT_BYTES = 4096
 
 Item = Mapping[str, Mapping[str, str]]
@@ -86,8 +86,8 @@ class TableUnits:
                 writes += 1
             else:
                 reads += self._read_units(name, request)
-        largest = max((_size(after) for _, after in changes), default=0)
-        if largest > _WRITE_UNIT_BYTES:
+        largest = max((size_of(after) for _, after in changes), default=0)
+        if largest > WRITE_UNIT_BYTES:
             raise RuntimeError(f"an item of {largest} bytes costs more than one unit")
         return Spent(len(calls), float(writes), reads)
 
@@ -106,7 +106,7 @@ class TableUnits:
                 return _a_read(request)
             case "Query":
                 given = self._dynamodb.query(**request)["Items"]
-                return _a_read(request) * max(1, math.ceil(sum(map(_size, given)) / _READ_UNIT_BYTES))
+                return _a_read(request) * max(1, math.ceil(sum(map(size_of, given)) / _READ_UNIT_BYTES))
             case _:
                 raise RuntimeError(f"nobody has said what a {name} costs")
 
@@ -152,7 +152,7 @@ def _a_read(request: Mapping[str, Any]) -> float:
     return 1.0 if request.get("ConsistentRead") else 0.5
 
 
-def _size(item: Item) -> int:
+def size_of(item: Item) -> int:
     """Count an item's bytes as DynamoDB does: names and values, two digits a byte."""
     return sum(
         len(name) + (len(value["N"]) // 2 + 2 if "N" in value else sum(len(text.encode()) for text in value.values()))
