@@ -24,7 +24,7 @@ Item = Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True)
-class _Index:
+class Index:
     """An index of the table: its keys, and the attributes that it holds; None: all."""
 
     keys: frozenset[str]
@@ -68,7 +68,7 @@ class TableUnits:
         table = self._dynamodb.describe_table(TableName=deployment.table_name)["Table"]
         keys = {key["AttributeName"] for key in table["KeySchema"]}
         self._indexes = [
-            _index(index, keys)
+            index_of(index, keys)
             for scope in ("LocalSecondaryIndexes", "GlobalSecondaryIndexes")
             for index in table.get(scope, ())
         ]
@@ -140,12 +140,13 @@ class _Changes:
                 yield change.get("OldImage", {}), change.get("NewImage", {})
 
 
-def _index(description: Mapping[str, Any], table_keys: set[str]) -> _Index:
+def index_of(description: Mapping[str, Any], table_keys: set[str]) -> Index:
+    """Read what an index holds from its description."""
     keys = {key["AttributeName"] for key in description["KeySchema"]}
     projection = description["Projection"]
     is_all = projection["ProjectionType"] == "ALL"
     named = {*keys, *table_keys, *projection.get("NonKeyAttributes", ())}
-    return _Index(frozenset(keys), None if is_all else frozenset(named))
+    return Index(frozenset(keys), None if is_all else frozenset(named))
 
 
 def _a_read(request: Mapping[str, Any]) -> float:
