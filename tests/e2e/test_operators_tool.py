@@ -305,7 +305,7 @@ def test_a_room_is_told_with_all_that_the_table_knows(stack: Sandbox, room_id: s
     wait_until_served(stack)
     (listed,) = (one for one in answer(stack, "open")["tasks"] if one["room_id"] == room_id)
     assert (listed["app_id"], listed["task_id"], listed["open_since"]) == (APP_ID, "audio", 1_793_527_200_000)
-    assert re.search(rf"\d+ d +{APP_ID} +\S+ +audio$", run_tool(stack, "open").stdout, re.MULTILINE)
+    assert re.search(rf"\d+ d +{APP_ID} +\S+ +audio *$", run_tool(stack, "open").stdout, re.MULTILINE)
     ended = {"EventType": "RoomEnded", "AppId": APP_ID, "RoomId": room_id, "EventId": "evt-1"}
     stack.send([json.dumps(ended)])
     wait_until_served(stack)
