@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from functools import cached_property, lru_cache
 from itertools import count, cycle
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from unittest.mock import patch
 
 from segments import pace, rules
@@ -36,6 +36,9 @@ from sweep_rooms.settings import read_settings as read_sweep_settings
 from sweep_rooms.sweeper import SendRoomGone, Sweeper
 from sweep_rooms.wiring import room_gone
 from tests.unit.memory_dynamo import MemoryDynamo
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
 
 _ENVIRONMENT = {
     "EVENT_QUEUE_URL": "https://queue",
@@ -191,12 +194,10 @@ class _ReadRecord(Record):
 class WatchedTable(SegmentTable):
     """The segment table, which keeps what it is told: starts, and times of stop events that were answered."""
 
-    def __init__(self, now_ms: Callable[[], int]) -> None:
+    def __init__(self, now_ms: Callable[[], int], client: DynamoDBClient | None = None, name: str = "segments") -> None:
         self._now_ms = now_ms
         self.dynamo = MemoryDynamo()
-        super().__init__(
-            self.dynamo.client, SETTINGS.segment_table_name, SETTINGS.record_retention_seconds, sweeps=True
-        )
+        super().__init__(client or self.dynamo.client, name, SETTINGS.record_retention_seconds, sweeps=True)
         self.starts: list[tuple[Task, int]] = []
         self.answers: list[tuple[Task, int]] = []
 
@@ -447,14 +448,14 @@ async def _in_thread(function: Callable[..., Any], *arguments: object) -> Any:
 class World:
     """Lives a history. Messages whose invocation died, or that failed, are delivered again until they are done."""
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: History, client: DynamoDBClient | None = None, table_name: str = "segments") -> None:
         self._history = history
         self._now_ms = ms(0)
         self._environments: dict[int, _Environment] = {}
         self._done: set[int] = set()
         self._received: Counter[int] = Counter()
         self._events = history.events
-        self.table = WatchedTable(self.now_ms)
+        self.table = WatchedTable(self.now_ms, client, table_name)
         late = cycle(history.late)
         self.table.dynamo.is_late = lambda _: next(late)
         self.rtc = RtcService(
