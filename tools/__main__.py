@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 
 from segments.events import Room
+from segments.times import now_ms
 from tools import display, parameters, rooms
 from tools.callback_commands import callback_group
-from tools.cli import NOT_ALL, Commands, client, common_options, examples, now_ms, tell
+from tools.cli import NOT_ALL, Commands, client, common_options, examples, tell
 from tools.deployment import find_deployment
 from tools.event_queue import read_depth
 from tools.event_source import switch

@@ -9,8 +9,9 @@ from pathlib import Path
 import click
 from botocore.exceptions import ClientError
 
+from segments.times import now_ms
 from tools import callbacks
-from tools.cli import NOT_ALL, client, common_options, examples, now_ms, tell
+from tools.cli import NOT_ALL, client, common_options, examples, tell
 from tools.deployment import Deployment, find_deployment
 from tools.interruption import interruptible
 

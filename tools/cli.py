@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -94,8 +93,3 @@ def tell(output_format: str, facts: dict[str, Any], *texts: RenderableType) -> N
         return
     for text in texts:
         display.output.print(text, soft_wrap=not isinstance(text, Table))
-
-
-def now_ms() -> int:
-    """Return the time of day, Unix ms."""
-    return time.time_ns() // 1_000_000

@@ -12,8 +12,9 @@ from typing import Any
 import click
 from rich.console import RenderableType
 
+from segments.times import now_ms
 from tools import display, letters, saved
-from tools.cli import NOT_ALL, Command, client, common_options, examples, now_ms, tell
+from tools.cli import NOT_ALL, Command, client, common_options, examples, tell
 from tools.deployment import Deployment, find_deployment
 from tools.interruption import interruptible
 from tools.letters import Letter, Selection

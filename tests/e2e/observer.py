@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,15 +16,12 @@ import boto3
 from sandbox.embedded_aws import REGION
 from sandbox.rtc_gateway import ApiRequest
 from sandbox.stack import Sandbox, wait_for
+from segments.times import now_ms as now_ms
 from tests.contracts import assert_kept
 
 APP_ID = "661e"
 ROOM_ITEM = "#room"
 CONTRACTS_OF_EVENTS = {"SegmentStopped": "segment-stopped", "SegmentStopFailed": "segment-stop-failed"}
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def rfc3339(unix_ms: int) -> str:

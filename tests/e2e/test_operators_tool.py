@@ -16,6 +16,7 @@ import pytest
 from sandbox.faults import INTERNAL_ERROR
 from sandbox.stack import ROOT, STACK_NAME, Sandbox, number_the_concurrency, sandbox, wait_for
 from segments.errors import InvalidMessage, Rejected, Retryable, StopError
+from segments.times import now_ms
 from stop_segment.failures import Failure
 from stop_segment.queues import Queues
 from tests.e2e.operator import command, environment, run_tool
@@ -55,10 +56,6 @@ def answer(stack: Sandbox, *arguments: str) -> Any:
     done = run_tool(stack, *arguments, "--output", "json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def room_ended(room_id: str, task_id: str = "audio") -> str:

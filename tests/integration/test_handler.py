@@ -21,6 +21,7 @@ from sandbox.embedded_aws import EmbeddedAws
 from sandbox.faults import QPS_OVER_LIMIT, SERVICE_UNAVAILABLE, Fault
 from sandbox.rtc_double import RtcDouble
 from segments.events import parse_event
+from segments.times import now_ms
 from tests.environments import STOP_SETTINGS, import_handler
 from tests.segment_table import create_segment_table
 from tests.unit.test_fuzz_messages import MAKERS
@@ -135,10 +136,6 @@ def record(body: str, *, receive_count: int = 1, seconds_ago: int = 0, receipt_h
 
 
 GIVE_UP_AFTER_SECONDS = 3_600
-
-
-def now_ms() -> int:
-    return int(datetime.now(UTC).timestamp() * 1000)
 
 
 @pytest.fixture(scope="module")
