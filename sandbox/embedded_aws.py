@@ -95,7 +95,9 @@ def shielded() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def embedded_aws(*, port: int = 0, certificate_folder: Path | None = None) -> Iterator[EmbeddedAws]:
+def embedded_aws(
+    *, port: int = 0, certificate_folder: Path | None = None, program: str = "ministack"
+) -> Iterator[EmbeddedAws]:
     """Start ministack, wait until it answers, and stop it with all its functions at the end.
 
     The caller is shielded meanwhile: see `shielded`.
@@ -106,26 +108,28 @@ def embedded_aws(*, port: int = 0, certificate_folder: Path | None = None) -> It
         Where it listens, by default wherever there is room.
     certificate_folder
         Where its certificate is kept for the next time; by default each time has one of its own.
+    program
+        The module that is ministack, or ministack with more in it.
 
     Raises
     ------
     RuntimeError
         It ended, or did not answer within START_DEADLINE_SECONDS; the message has its last lines.
     """
-    with shielded(), _ministack(port or free_port(), certificate_folder) as aws:
+    with shielded(), _ministack(port or free_port(), certificate_folder, program) as aws:
         yield aws
 
 
 @contextlib.contextmanager
-def _ministack(port: int, certificate_folder: Path | None) -> Iterator[EmbeddedAws]:
+def _ministack(port: int, certificate_folder: Path | None, program: str) -> Iterator[EmbeddedAws]:
     home = Path(tempfile.mkdtemp(prefix="segment-stopper-"))
     try:
         certificate, key = _certificate(certificate_folder or home)
         aws = EmbeddedAws(f"https://{_HOST}:{port}", certificate, home / "ministack.log")
         with aws.log.open("wb") as log:
             # A process group of its own: a Ctrl-C meant for the caller must let it stop the functions in order.
-            process = subprocess.Popen(  # nosec B603 # our own command, no shell
-                [sys.executable, "-m", "ministack"],
+            process = subprocess.Popen(  # noqa: S603 # nosec B603 # our own command, no shell
+                [sys.executable, "-m", program],
                 env=_process_environment(home, port, certificate, key),
                 cwd=home,
                 stdin=subprocess.DEVNULL,

@@ -55,6 +55,7 @@ def longest(name: str, partition: str = "aws") -> str:
         "AlarmTopicArn": arn.format("sns") + "t" * 256,
         "CallbackSecretArn": arn.format("secretsmanager") + "secret:" + "n" * 512 + "-sUffix",
         "WorkflowArn": arn.format("states") + "stateMachine:" + "w" * 80,
+        "PermissionsBoundaryArn": f"arn:{partition}:iam::111122223333:policy/" + "p" * 512,
         "KmsKeyArn": arn.format("kms") + "key/mrk-" + "0" * 32,
     }
     parameter = PARAMETERS[name]
