@@ -22,7 +22,13 @@ output = Console(highlight=False, markup=False, emoji=False)
 messages = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 _LABEL_WIDTH = 14
-_STYLES = {Verdict.WELL: "green", Verdict.WRONG: "bold red", Verdict.UNKNOWN: "yellow", Verdict.OFF: "dim"}
+_STYLES = {
+    Verdict.WELL: "green",
+    Verdict.WRONG: "bold red",
+    Verdict.UNKNOWN: "yellow",
+    Verdict.WAITING: "yellow",
+    Verdict.OFF: "dim",
+}
 
 
 def progress_bar(what: str, *, shown: bool) -> Progress:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from botocore.exceptions import ClientError
 
-from segments.credentials import Credentials
-from segments.errors import CredentialsRefused
 from tools.deployment import Deployment
 from tools.event_queue import read_depth
 from tools.event_source import EventSource, NoEventSource, find_event_source
@@ -57,7 +54,6 @@ def inspect(client: Client, deployment: Deployment, interrupted: Callable[[], bo
         defaults=_defaults(cloudformation, deployment.stack_name),
         changed_at_ms=deployment.changed_at_ms,
         event_source=_event_source(client("lambda"), deployment.event_queue_arn),
-        rtc_key=_rtc_key(secrets, outputs["RtcCredentialsSecretArn"]),
         callback_key=_callback_key(secrets, callback_secret) if callback_secret else None,
         queue=read_depth(client("sqs"), deployment.event_queue_url),
         oldest_seconds=metrics.value("ApproximateAgeOfOldestMessage"),
@@ -70,6 +66,7 @@ def inspect(client: Client, deployment: Deployment, interrupted: Callable[[], bo
         outcome_bus=_outcome_bus(client("events"), bus_name) if bus_name else None,
         alarm_topic=_alarm_topic(client("sns"), topic_arn) if topic_arn else None,
         refusal=_refusal(log, now_ms),
+        served=_served(log, now_ms - round(_DAY.total_seconds() * 1_000)),
         heartbeat_ms=heartbeat_ms,
         heartbeat_failure=_heartbeat_failure(log, heartbeat_ms, now_ms) if parameters.get("HeartbeatAppId") else None,
         sweeping=read_sweeping(client("dynamodb"), deployment.segment_table_name) if sweeps else None,
@@ -149,15 +146,6 @@ def _event_source(client: Any, queue_arn: str) -> EventSource | None:
         return find_event_source(client, queue_arn)
     except NoEventSource:
         return None
-
-
-def _rtc_key(client: Any, secret_arn: str) -> Named:
-    try:
-        Credentials(client, secret_arn, time.monotonic).current()
-    except CredentialsRefused as error:
-        denied = error.code == "SecretUnavailable" and "AccessDenied" in error.message
-        return Named(f"{error.code}: {error.message}", readable=not denied)
-    return Named()
 
 
 def _callback_key(client: Any, secret_arn: str) -> Named:
@@ -256,9 +244,12 @@ def _refusal(log: _Log, now_ms: int) -> Trouble | None:
         refusals = [failure for failure in found if failure.is_of(*REFUSED)]
         if refusals:
             last = max(refusals, key=lambda failure: failure.at_ms)
-            served = (line.get("outcome") in _SERVED for _, line in log.lines('"outcome"', last.at_ms + 1))
-            return None if any(served) else last
+            return None if _served(log, last.at_ms + 1) else last
     return None
+
+
+def _served(log: _Log, since_ms: int) -> bool:
+    return any(line.get("outcome") in _SERVED for _, line in log.lines('"outcome"', since_ms))
 
 
 def _ms(moment: datetime) -> int:

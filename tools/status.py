@@ -17,6 +17,7 @@ OLDEST_SECONDS = 120  # from then on an event is late: the alarm for the oldest 
 HEARTBEAT_MS = 15 * 60_000  # three that did not come: the heartbeat's alarm says the same
 OVERDUE_MS = 5 * 60_000  # beyond two rounds
 MS_A_ROOM = 40  # of a round: 30 questions a second, in most of the time
+SECRET = ("SecretInvalid", "SecretUnavailable")
 REFUSED = (Whose.KEY, Whose.ACCOUNT, Whose.DEPLOYMENT)  # by the API, whatever the message
 
 
@@ -26,6 +27,7 @@ class Verdict(StrEnum):
     WELL = "well"
     WRONG = "wrong"
     UNKNOWN = "unknown"
+    WAITING = "waiting"  # for a person, and nothing needs it yet
     OFF = "off"
 
 
@@ -49,7 +51,8 @@ class Trouble:
     def is_of(self, *parties: Whose) -> bool:
         """Tell whether it is the trouble of one of these."""
         row = row_of(self.code)
-        return row is not None and row.whose in parties
+        whose = Whose.KEY if self.code in SECRET else row.whose if row else None
+        return whose in parties
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,10 @@ class Facts:
     outcome_bus, alarm_topic
         None where the stack names none.
     refusal
-        Why the API last refused the key, the account or the deployment, if it has served nothing since.
+        Why the API last refused the key, the account or the deployment, or the secret holds none, if the API has served
+        nothing since.
+    served
+        Whether the API has served a call in the last day.
     oldest_seconds
         The age of the oldest event on the queue.
     letters_complete
@@ -107,7 +113,6 @@ class Facts:
     defaults: Mapping[str, str]
     changed_at_ms: int
     event_source: EventSource | None
-    rtc_key: Named
     callback_key: Named | None
     queue: Depth
     oldest_seconds: float | None
@@ -120,6 +125,7 @@ class Facts:
     outcome_bus: Named | None = None
     alarm_topic: Named | None = None
     refusal: Trouble | None = None
+    served: bool = False
     heartbeat_ms: int | None = None
     heartbeat_failure: Trouble | None = None
     sweeping: Sweeping | None = None
@@ -186,12 +192,18 @@ def _event_source(facts: Facts) -> Check:
 
 
 def _rtc_key(facts: Facts) -> Check:
-    secret = _named("RTC key", facts.rtc_key, "the secret is filled in")
+    """Judge the key by its last use: it is nobody's business what it is."""
     refusal = facts.refusal
-    if secret.verdict is Verdict.WRONG or refusal is None or not refusal.is_of(Whose.KEY):
-        return secret
-    word = f"the API refused it {facts.ago(refusal.at_ms)}: {refusal.code}, {refusal.message}"
-    return Check("RTC key", Verdict.WRONG, word)
+    if refusal is not None and refusal.code in SECRET:
+        word = f"{refusal.code} {facts.ago(refusal.at_ms)}: {refusal.message}"
+        return Check("RTC key", Verdict.WRONG, word)
+    if refusal is not None and refusal.is_of(Whose.KEY):
+        word = f"the API refused it {facts.ago(refusal.at_ms)}: {refusal.code}, {refusal.message}"
+        return Check("RTC key", Verdict.WRONG, word)
+    if facts.served:
+        return Check("RTC key", Verdict.WELL, "the API has served a call with it in the last day")
+    word = "no call has used it in the last day: fill in the secret, and send an event or a heartbeat"
+    return Check("RTC key", Verdict.WAITING, word)
 
 
 def _rtc_api(facts: Facts) -> Check:

@@ -4,18 +4,26 @@ import base64
 import contextlib
 import json
 import os
+import re
+import shutil
+import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import boto3
 import pytest
+import yaml
+from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import ClientError, WaiterError
 
 from sandbox.embedded_aws import REGION, EmbeddedAws, embedded_aws
 from sandbox.stack import ROOT
 from tests.e2e.test_release import release
+
+pytestmark = pytest.mark.long
 
 STACK = "rtc-segment-stopper-prod"
 OIDC = "token.actions.githubusercontent.com"
@@ -48,6 +56,14 @@ class Account:
         credentials: Mapping[str, str] = answer["Credentials"]
         return credentials
 
+    def environment_of_the_pipeline(self) -> dict[str, str]:
+        credentials = self.become_pipeline()
+        return self.aws.environment | {
+            "AWS_ACCESS_KEY_ID": credentials["AccessKeyId"],
+            "AWS_SECRET_ACCESS_KEY": credentials["SecretAccessKey"],
+            "AWS_SESSION_TOKEN": credentials["SessionToken"],
+        }
+
     def pipeline(self, service: str) -> Any:
         credentials = self.become_pipeline()
         return boto3.session.Session().client(
@@ -73,17 +89,18 @@ class Account:
             "PermissionsBoundaryArn": self.roles["FunctionBoundaryArn"],
             **parameters,
         }
+        name = f"deploy-{uuid4()}"
         client.create_change_set(
             StackName=STACK,
-            ChangeSetName="deploy",
+            ChangeSetName=name,
             ChangeSetType=kind,
             TemplateURL=f"{self.aws.endpoint}/{self.roles['ReleaseBucket']}/cloudformation.json",
             RoleARN=self.roles["StackRoleArn"],
             Capabilities=["CAPABILITY_IAM"],
             Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in given.items()],
         )
-        wait(client, "change_set_create_complete", StackName=STACK, ChangeSetName="deploy")
-        client.execute_change_set(StackName=STACK, ChangeSetName="deploy")
+        wait(client, "change_set_create_complete", StackName=STACK, ChangeSetName=name)
+        client.execute_change_set(StackName=STACK, ChangeSetName=name)
         return self.outcome(f"stack_{kind.lower()}_complete")
 
     def delete(self) -> str:
@@ -116,6 +133,82 @@ class Account:
             yield
         finally:
             iam.put_role_policy(RoleName=role_name, PolicyName=policy_name, PolicyDocument=json.dumps(policy))
+
+
+class Runner:
+    """Runs the steps of deploy.yml in their order, as the code host's runner does.
+
+    What the host provides has a stand-in: the checkout is this repository, `gh` hands out the fixture's release and
+    notes what it was to verify, and the credentials come from a token as the host would sign it.
+    """
+
+    def __init__(self, account: Account, folder: Path) -> None:
+        self.account = account
+        self.workspace = folder / "workspace"
+        self.verified = folder / "verified"
+        self.workspace.mkdir()
+        for path in ROOT.iterdir():
+            if path.name not in (".git", "dist"):
+                (self.workspace / path.name).symlink_to(path)
+        bin_folder = folder / "bin"
+        bin_folder.mkdir()
+        gh = bin_folder / "gh"
+        gh.write_text(GH.format(dist=account.dist, verified=self.verified))
+        gh.chmod(0o700)
+        self.environment = {
+            "HOME": str(folder),
+            "PATH": f"{bin_folder}{os.pathsep}{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        }
+
+    def run(self, **variables: str) -> tuple[str, str]:
+        """Return the name of the step that failed, if one did, and what was printed."""
+        told = ""
+        job = DEPLOY["jobs"]["deploy"]
+        given = {
+            "inputs.release": "v1.2.3",
+            "github.repository": REPOSITORY,
+            "github.token": "token",
+            "vars.STACK_NAME": STACK,
+            "vars.RELEASE_BUCKET": self.account.roles["ReleaseBucket"],
+            "vars.STACK_ROLE_ARN": self.account.roles["StackRoleArn"],
+            "vars.FUNCTION_BOUNDARY_ARN": self.account.roles["FunctionBoundaryArn"],
+            "vars.PARAMETERS": "",
+            **variables,
+        }
+
+        def filled(environment: Mapping[str, str]) -> dict[str, str]:
+            return {
+                name: re.sub(r"\$\{\{ (.*?) \}\}", lambda found: given[found[1]], text)
+                for name, text in environment.items()
+            }
+
+        for step in job["steps"]:
+            if "uses" in step:
+                if step["uses"].startswith("aws-actions/configure-aws-credentials@"):
+                    self.environment |= self.account.environment_of_the_pipeline()
+                continue
+            done = subprocess.run(
+                ["/bin/bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", step["run"]],
+                cwd=self.workspace / step.get("working-directory", "."),
+                env=self.environment | filled(job["env"]) | filled(step.get("env", {})),
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            told += done.stdout + done.stderr
+            if done.returncode:
+                return step["name"], told
+        return "", told
+
+
+DEPLOY = yaml.safe_load((ROOT / ".github" / "workflows" / "deploy.yml").read_text())
+GH = """#!/bin/sh -e
+case "$1 $2" in
+"release download") cp -R {dist} "$5" ;;
+"attestation verify") test -f "$3" && echo "$@" >> {verified} ;;
+*) exit 64 ;;
+esac
+"""
 
 
 def wait(client: Any, waiter: str, **of: str) -> None:
@@ -152,6 +245,34 @@ def test_stack_is_deployed_updated_and_deleted_under_the_shipped_roles(account: 
     assert account.change("CREATE") == ""
     assert account.change("UPDATE", LogLevel="DEBUG", SweepMinutes="7", DuplicateWindowSeconds="6") == ""
     assert account.delete() == ""
+
+
+def test_first_run_of_the_workflow_is_green_and_waits_for_the_key(account: Account, tmp_path: Path) -> None:
+    runner = Runner(account, tmp_path)
+    failed, told = runner.run(**{"vars.PARAMETERS": "LogLevel=DEBUG SweepMinutes=7"})
+    assert (failed, "RTC key" in told) == ("", True), told
+    assert re.search(r"RTC key +waiting +no call has used it", told)
+    assert "Nothing is wrong." in told
+    (stack,) = account.aws.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
+    parameters = {one["ParameterKey"]: one["ParameterValue"] for one in stack["Parameters"]}
+    assert (parameters["LogLevel"], parameters["SweepMinutes"]) == ("DEBUG", "7")
+
+    verified = runner.verified.read_text().splitlines()
+    sums = (account.dist / "SHA256SUMS").read_text().splitlines()
+    assert [line.split()[2] for line in verified] == [line.split()[1] for line in sums]
+    for line in verified:
+        assert f"--repo {REPOSITORY} --signer-workflow {REPOSITORY}/.github/workflows/release.yml" in line
+        assert line.endswith("--source-ref refs/tags/v1.2.3")
+    assert account.delete() == ""
+
+
+def test_workflow_deploys_no_file_that_was_changed(account: Account, tmp_path: Path) -> None:
+    changed = tmp_path / "changed"
+    shutil.copytree(account.dist, changed)
+    (changed / "cloudformation.json").write_text("{}")
+    failed, told = Runner(replace(account, dist=changed), tmp_path).run()
+    assert failed == "Check that the files are whole"
+    assert "cloudformation.json: FAILED" in told
 
 
 @pytest.mark.parametrize(
@@ -193,3 +314,26 @@ def test_deployment_without_a_right_fails_with_its_name(account: Account, action
     with account.without("StackRole", action):
         assert f"not authorized to perform: {action} on resource" in account.change("CREATE", CallbackSecretArn=secret)
     assert account.delete() == ""
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        "cloudformation:CreateChangeSet",
+        "cloudformation:DescribeChangeSet",
+        "cloudformation:DescribeStacks",
+        "cloudformation:ExecuteChangeSet",
+        "iam:PassRole",
+        "s3:PutObject",
+    ],
+)
+def test_pipeline_without_a_right_fails_with_its_name(account: Account, action: str) -> None:
+    def deploy() -> None:
+        account.upload()
+        account.change("CREATE")
+
+    with account.without("PipelineRole", action):
+        with pytest.raises((ClientError, S3UploadFailedError, WaiterError)) as denied:
+            deploy()
+    assert f"not authorized to perform: {action}" in str(denied.value)
+    account.delete()

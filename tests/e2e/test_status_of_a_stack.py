@@ -46,7 +46,7 @@ def test_a_stack_that_works_is_well_and_what_is_not_published_is_unknown(box: Sa
     checks = status(box)
     assert wrong(checks) == []
     assert checks["mapping"] == ("well", "enabled")
-    assert checks["RTC key"] == ("well", "the secret is filled in")
+    assert checks["RTC key"][0] == "waiting"  # nothing has used it yet
     assert checks["dead letters"] == ("well", "none")
     assert checks["callbacks"][0] == "unknown"
     assert "MaxReceiveCount=3" in checks["parameters"][1]
@@ -75,11 +75,17 @@ def secret_of(box: Sandbox, secret_id: str, content: str) -> Iterator[None]:
         client.put_secret_value(SecretId=secret_id, SecretString=before)
 
 
-def test_empty_secrets_turn_it_red(box: Sandbox) -> None:
+def test_empty_secrets_turn_it_red(box: Sandbox, observer: Observer, room: Room) -> None:
+    room.start("audio")
     with secret_of(box, box.outputs["RtcCredentialsSecretArn"], '{"AccessKeyId": "", "SecretAccessKey": ""}'):
+        observer.renew_function("StopSegmentFunction")
+        (message_id,) = box.send([room.event("RoomEnded", TaskId="audio")])
+        assert observer.retried(message_id)["error_code"] == "SecretInvalid"
         checks = status(box)
     assert wrong(checks) == ["RTC key"]
-    assert checks["RTC key"][1].startswith("SecretInvalid: ")
+    assert checks["RTC key"][1].startswith("SecretInvalid ")
+    assert observer.ends([message_id]) == {message_id: ["stopped"]}
+    assert status(box)["RTC key"][0] == "well"
     with secret_of(box, "sandbox-callback", " "):
         assert status(box)["callbacks"] == ("wrong", "the callback secret is empty")
 
@@ -119,7 +125,8 @@ def test_a_foreign_app_is_one_request_and_one_letter_and_nothing_is_said_of_the_
     assert len(room.requests()) == 1
     assert observer.letter(message_id).attributes["ErrorCode"] == "AccessDenied.NoPermissionForApp"
     checks = status(box)
-    assert (checks["RTC key"][0], checks["RTC API"][0]) == ("well", "well")
+    assert checks["RTC key"][0] != "wrong"
+    assert checks["RTC API"][0] == "well"
     counted = {metric.name for line in box.log_lines(since_ms=began_ms) for metric, _ in metrics_in(line)}
     assert "Rejected" in counted
     assert "CredentialsRefused" not in counted
