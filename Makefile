@@ -63,6 +63,7 @@ lint: style #: Check style, types, layers, contracts, twins, workflows, the temp
 	check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/fault.yml .github/ISSUE_TEMPLATE/wish.yml
 	pre-commit validate-config
 	cfn-lint --append-rules cfn_lint_serverless.rules -- template.yaml
+	cfn-lint -- deploy/roles.yaml
 	bandit --quiet --recursive functions sandbox tools benchmarks release
 
 audit: $(INSTALLED) #: Ask OSV for known vulnerabilities of the locked packages: it needs the internet
