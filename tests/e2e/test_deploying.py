@@ -76,6 +76,19 @@ class Account:
             aws_session_token=credentials["SessionToken"],
         )
 
+    def let_the_pipeline_read_logs(self) -> None:
+        """Allow it under the names that ministack gives to log groups. AWS names them as it names all else."""
+        statement = {
+            "Effect": "Allow",
+            "Action": "logs:FilterLogEvents",
+            "Resource": f"arn:aws:logs:{REGION}:000000000000:log-group:/aws/cloudformation/{STACK}/*",
+        }
+        self.aws.client("iam").put_role_policy(
+            RoleName=self.roles["PipelineRoleArn"].rpartition("/")[2],
+            PolicyName="ReadLogsOfEmbeddedAws",
+            PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [statement]}),
+        )
+
     def upload(self) -> None:
         s3 = self.pipeline("s3")
         for path in (*self.dist.glob("*.zip"), self.dist / "cloudformation.json"):
@@ -110,7 +123,9 @@ class Account:
     def outcome(self, waiter: str) -> str:
         try:
             wait(self.pipeline("cloudformation"), waiter, StackName=STACK)
-        except WaiterError:
+        except WaiterError as error:
+            if "AccessDenied" in str(error):
+                raise
             events = self.pipeline("cloudformation").describe_stack_events(StackName=STACK)["StackEvents"]
             return " ".join(event.get("ResourceStatusReason", "") for event in events)
         return ""
@@ -120,7 +135,7 @@ class Account:
         """Take a right away from a role."""
         iam = self.aws.client("iam")
         role_name = self.roles[f"{role}Arn"].rpartition("/")[2]
-        (policy_name, *_) = iam.list_role_policies(RoleName=role_name)["PolicyNames"]
+        policy_name = {"StackRole": "MakeTheStack", "PipelineRole": "Deploy"}[role]
         policy = iam.get_role_policy(RoleName=role_name, PolicyName=policy_name)["PolicyDocument"]
         less = json.loads(json.dumps(policy))
         for statement in less["Statement"]:
@@ -162,7 +177,7 @@ class Runner:
 
     def run(self, **variables: str) -> tuple[str, str]:
         """Return the name of the step that failed, if one did, and what was printed."""
-        told = ""
+        told = failed = ""
         job = DEPLOY["jobs"]["deploy"]
         given = {
             "inputs.release": "v1.2.3",
@@ -183,6 +198,9 @@ class Runner:
             }
 
         for step in job["steps"]:
+            due = f"failure() && steps.{failed.lower()}.conclusion == 'failure'" if failed else None
+            if step.get("if") != due:
+                continue
             if "uses" in step:
                 if step["uses"].startswith("aws-actions/configure-aws-credentials@"):
                     self.environment |= self.account.environment_of_the_pipeline()
@@ -196,9 +214,8 @@ class Runner:
                 check=False,
             )
             told += done.stdout + done.stderr
-            if done.returncode:
-                return step["name"], told
-        return "", told
+            failed = failed or (step["name"] if done.returncode else "")
+        return failed, told
 
 
 DEPLOY = yaml.safe_load((ROOT / ".github" / "workflows" / "deploy.yml").read_text())
@@ -237,6 +254,7 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
             wait(client, "stack_create_complete", StackName="deploy")
             outputs = client.describe_stacks(StackName="deploy")["Stacks"][0]["Outputs"]
             made = Account(aws, dist, {output["OutputKey"]: output["OutputValue"] for output in outputs})
+            made.let_the_pipeline_read_logs()
             made.upload()
             yield made
 
@@ -263,6 +281,14 @@ def test_first_run_of_the_workflow_is_green_and_waits_for_the_key(account: Accou
     for line in verified:
         assert f"--repo {REPOSITORY} --signer-workflow {REPOSITORY}/.github/workflows/release.yml" in line
         assert line.endswith("--source-ref refs/tags/v1.2.3")
+    assert account.delete() == ""
+
+
+def test_workflow_says_which_right_is_missing(account: Account, tmp_path: Path) -> None:
+    with account.without("StackRole", "dynamodb:CreateTable"):
+        failed, told = Runner(account, tmp_path).run()
+    assert failed == "Deploy"
+    assert re.search(r"SegmentTable\s.*not authorized to perform: dynamodb:CreateTable on resource", told)
     assert account.delete() == ""
 
 
@@ -332,8 +358,8 @@ def test_pipeline_without_a_right_fails_with_its_name(account: Account, action: 
         account.upload()
         account.change("CREATE")
 
-    with account.without("PipelineRole", action):
-        with pytest.raises((ClientError, S3UploadFailedError, WaiterError)) as denied:
-            deploy()
+    errors = (ClientError, S3UploadFailedError, WaiterError)
+    with account.without("PipelineRole", action), pytest.raises(errors) as denied:
+        deploy()
     assert f"not authorized to perform: {action}" in str(denied.value)
     account.delete()
