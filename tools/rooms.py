@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from segments.events import Room, Task
-from segments.ledger import LOOK_ITEM, OPEN_TASKS, ROOM_ITEM, WATCHED, WATCHED_TASKS
+from segments.ledger import LOOK_ITEM, OPEN_TASKS, ROOM_ITEM, WATCHED, WATCHED_TASKS, fields_of, task_of
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -122,7 +122,8 @@ def read_open_tasks(client: DynamoDBClient, table_name: str, most: int) -> tuple
         for item in read_watched(client, table_name):
             if "open_since" in item:
                 count += 1
-                yield OpenTask(int(item["open_since"]["N"]), Task(room_of(item), item["task_id"]["S"]))
+                open_since_ms = fields_of(item, {"open_since": "open_since_ms"})["open_since_ms"]
+                yield OpenTask(open_since_ms or 0, task_of(item))
 
     return heapq.nsmallest(most, open_tasks()), count
 
@@ -145,11 +146,6 @@ def item_key(task: Task) -> dict[str, dict[str, str]]:
     return {"room": {"S": f"{task.room.app_id}#{task.room.room_id}"}, "task_id": {"S": task.task_id}}
 
 
-def room_of(item: Mapping[str, Any]) -> Room:
-    """Read from an item which room it is of."""
-    return Room(*item["room"]["S"].split("#"))
-
-
 def _query(client: DynamoDBClient, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for page in client.get_paginator("query").paginate(**request):
         yield from page["Items"]
@@ -161,10 +157,4 @@ def to_json(item: Item) -> dict[str, Any]:
 
 
 def _item(attributes: dict[str, Any]) -> Item:
-    plain = {name: _plain(attribute) for name, attribute in attributes.items()}
-    return Item(**{field: plain[name] for name, field in _ATTRIBUTES.items() if name in plain})
-
-
-def _plain(attribute: Mapping[str, Any]) -> Any:
-    ((kind, value),) = attribute.items()
-    return int(value) if kind == "N" else value
+    return Item(**fields_of(attributes, _ATTRIBUTES))

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from segments.events import Room
-from segments.ledger import SWEEP_ITEM
-from tools.rooms import item_key, read_watched, room_of
+from segments.ledger import SWEEP_ITEM, task_of
+from tools.rooms import item_key, read_watched
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -67,7 +67,7 @@ def read_sweeping(client: DynamoDBClient, table_name: str) -> Sweeping:
         if number == MOST_ITEMS:
             counts_all = False
             break
-        room = room_of(item)
+        room = task_of(item).room
         rooms += room != last_room
         last_room = room
         if "open_since" in item:

@@ -98,7 +98,7 @@ class SegmentTable:
             answer = self._call("batch_get_item", RequestItems={self._name: {"Keys": keys, "ConsistentRead": True}})
             if answer.get("UnprocessedKeys"):
                 raise Retryable("TableThrottled", "DynamoDB did not read every record of the batch")
-            found.update((_task(item), _record(item)) for item in answer["Responses"].get(self._name, []))
+            found.update((task_of(item), _record(item)) for item in answer["Responses"].get(self._name, []))
         return found
 
     def open_tasks(self, room: Room) -> dict[Task, Record]:
@@ -109,7 +109,7 @@ class SegmentTable:
             KeyConditionExpression="room = :room",
             ExpressionAttributeValues={":room": {"S": _room_key(room)}},
         )
-        return {_task(item): _record(item) for item in items}
+        return {task_of(item): _record(item) for item in items}
 
     def note_start(self, task: Task, started_at_ms: int, business_id: str | None = None) -> bool:
         """Open a task that started then, unless a later start or a later answer to a stop is known.
@@ -286,8 +286,8 @@ class SegmentTable:
             KeyConditionExpression=" AND ".join(conditions[name] for name in given),
             ExpressionAttributeValues=given,
         )
-        for room, group in groupby(items, lambda item: _task(item).room):
-            yield room, {_task(item): _record(item) for item in group}
+        for room, group in groupby(items, lambda item: task_of(item).room):
+            yield room, {task_of(item): _record(item) for item in group}
 
     def note_gone(self, room: Room, gone_at_ms: int) -> None:
         """Remember when a room was last found gone."""
@@ -444,18 +444,28 @@ def _key(task: Task) -> dict[str, Any]:
     return {"room": {"S": _room_key(task.room)}, "task_id": {"S": task.task_id}}
 
 
-def _task(item: Mapping[str, Any]) -> Task:
+def task_of(item: Mapping[str, Any]) -> Task:
+    """Name the task that an item is about."""
     return Task(_room(item["room"]["S"]), item["task_id"]["S"])
 
 
 def _record(item: Mapping[str, Any]) -> Record:
-    """Read an item. An attribute in a form that no function writes counts as missing."""
-    values: dict[str, Any] = {
-        field: _whole_number(item, attribute) if field.endswith("_ms") else _text(item, attribute)
-        for attribute, field in _ATTRIBUTES.items()
+    return Record(**fields_of(item, _ATTRIBUTES))
+
+
+def fields_of(item: Mapping[str, Any], attributes: Mapping[str, str]) -> dict[str, Any]:
+    """Read an item's attributes into fields. One in a form that no function writes counts as missing.
+
+    Parameters
+    ----------
+    attributes
+        The field of each attribute: in ms or seconds it is a whole number, else a text.
+    """
+    return {
+        field: _whole_number(item, attribute) if field.endswith(("_ms", "_seconds")) else _text(item, attribute)
+        for attribute, field in attributes.items()
         if attribute in item
     }
-    return Record(**values)
 
 
 def _whole_number(item: Mapping[str, Any], attribute: str) -> int | None:

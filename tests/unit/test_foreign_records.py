@@ -4,6 +4,7 @@ It stops at an event at a time, and at items whose keys are an index's own: Dyna
 """
 
 import contextlib
+import json
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from segments.rules import RunningTask
 from sweep_rooms.checks import GONE_AGAIN_MS
 from tests.unit.memory_dynamo import Item
 from tests.unit.test_sweeper import AUDIO, HOUR_MS, ROOM, SWEEP_MS, T, World, run
+from tools import rooms
 
 # As DynamoDB writes them: up to 38 digits, and an exponent where they do not suffice.
 NUMBERS = st.sampled_from(
@@ -90,6 +92,8 @@ def test_whatever_the_table_holds_no_function_raises(
         run(world.sweeper().sweep(lambda: 60))
     for sent_room, task_ids, time_ms in world.sent:
         serve(world, Event(EventType.ROOM_GONE, sent_room, time_ms, tuple(task_ids)))
+    for item in world.dynamo.items():
+        json.dumps(rooms.to_json(rooms._item(item)))
     for old, new in [*world.dynamo.changes, ({}, keyed(task, "audio")), (keyed(task, "audio"), keyed(room, ROOM_ITEM))]:
         with contextlib.suppress(Unpublishable):
             segment_stopped(old, new, "bus")
