@@ -1,0 +1,264 @@
+"""The examples of workflows, deployed as they stand beside the stack that they call, and run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandbox.embedded_aws import REGION
+from sandbox.faults import SERVICE_UNAVAILABLE
+from sandbox.metrics import metrics_in
+from sandbox.stack import OUTCOME_BUS, ROOT, Sandbox, sandbox, wait_for
+from tests.contracts import breaks, closed, schema
+from tests.e2e.observer import APP_ID, Observer, Room, now_ms, rfc3339
+
+EXAMPLES = ROOT / "examples" / "workflows"
+STATE_MACHINES = f"arn:aws:states:{REGION}:000000000000:stateMachine"
+
+
+@pytest.fixture(scope="module")
+def box() -> Iterator[Sandbox]:
+    """Deploy a stack that may answer the example's workflow."""
+    with sandbox({"WorkflowArn": f"{STATE_MACHINES}:rtc-close-*"}, app_ids={APP_ID}) as running:
+        yield running
+
+
+@dataclass
+class Examples:
+    """The deployed examples, and a queue behind the topic that they notify."""
+
+    box: Sandbox
+    arns: dict[str, str]
+    topic: str
+    notes_queue: str
+    notes: list[dict[str, Any]] = field(default_factory=list)
+
+    def start(self, name: str, event: dict[str, Any]) -> str:
+        """Begin an execution; give its ARN."""
+        states = self.box.client("stepfunctions")
+        arn: str = states.start_execution(stateMachineArn=self.arns[name], input=json.dumps(event))["executionArn"]
+        return arn
+
+    def status(self, execution: str) -> str:
+        found: str = self.box.client("stepfunctions").describe_execution(executionArn=execution)["status"]
+        return found
+
+    def end(self, execution: str) -> dict[str, Any]:
+        """Wait until an execution has ended; give how."""
+
+        def ended() -> dict[str, Any]:
+            found: dict[str, Any] = self.box.client("stepfunctions").describe_execution(executionArn=execution)
+            return {} if found["status"] == "RUNNING" else found
+
+        return wait_for(ended, "an execution to end", seconds=90)
+
+    def run(self, name: str, event: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Run an example; give its status and its output, or its error and cause."""
+        ended = self.end(self.start(name, event))
+        if ended["status"] == "SUCCEEDED":
+            return "SUCCEEDED", json.loads(ended["output"])
+        return ended["status"], {"Error": ended["error"], "Cause": ended["cause"]}
+
+    def note(self, text: str) -> dict[str, Any]:
+        """Wait for the notification that holds a text."""
+        sqs = self.box.client("sqs")
+
+        def come() -> dict[str, Any]:
+            for message in sqs.receive_message(QueueUrl=self.notes_queue, MaxNumberOfMessages=10).get("Messages", []):
+                self.notes.append(json.loads(message["Body"]))
+                sqs.delete_message(QueueUrl=self.notes_queue, ReceiptHandle=message["ReceiptHandle"])
+            return next((note for note in self.notes if text in note["Message"]), {})
+
+        return wait_for(come, f"a notification of {text}")
+
+
+def deploy(box: Sandbox, name: str, parameters: dict[str, str]) -> str:
+    """Deploy an example with SAM CLI, as its page says; give the ARN of its state machine."""
+    done = subprocess.run(
+        [
+            *(str(Path(sys.executable).with_name("sam")), "deploy"),
+            *("--config-file", str(ROOT / "samconfig.toml"), "--config-env", "sandbox"),
+            *("--template-file", str(EXAMPLES / name / "template.yaml"), "--stack-name", f"example-{name}"),
+            *("--parameter-overrides", *(f"{key}={value}" for key, value in parameters.items())),
+        ],
+        cwd=ROOT,
+        env=os.environ | box.aws.environment | {"SAM_CLI_TELEMETRY": "0", "SAM_CLI_POLL_DELAY": "0.2"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (stack,) = box.client("cloudformation").describe_stacks(StackName=f"example-{name}")["Stacks"]
+    (output,) = [output for output in stack["Outputs"] if output["OutputKey"] == "WorkflowArn"]
+    arn: str = output["OutputValue"]
+    return arn
+
+
+@pytest.fixture(scope="module")
+def examples(box: Sandbox) -> Examples:
+    sns, sqs = box.client("sns"), box.client("sqs")
+    topic = sns.create_topic(Name="on-call")["TopicArn"]
+    queue = sqs.create_queue(QueueName="on-call")["QueueUrl"]
+    queue_arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"Service": "sns.amazonaws.com"},
+        "Action": "sqs:SendMessage",
+        "Resource": queue_arn,
+    }
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    sqs.set_queue_attributes(QueueUrl=queue, Attributes={"Policy": policy})
+    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=queue_arn)
+    events = {name: box.outputs[name] for name in ("EventQueueUrl", "EventQueueArn")}
+    table = {"SegmentTableName": box.outputs["SegmentTableName"], "PollSeconds": "1", "MaxTries": "8"}
+    parameters = {
+        "close-room": events | {"NotifyTopicArn": topic},
+        "poll-record": events | table,
+        "on-failure": {"OutcomeEventBusName": OUTCOME_BUS, "NotifyTopicArn": topic},
+    }
+    with ThreadPoolExecutor() as threads:
+        arns = dict(
+            zip(parameters, threads.map(lambda name: deploy(box, name, parameters[name]), parameters), strict=True)
+        )
+    return Examples(box, arns, topic, queue)
+
+
+def metric_values(box: Sandbox, name: str) -> list[float]:
+    """Give what the publishing function has counted so far."""
+    lines = box.log_lines("PublishOutcomeLogGroup")
+    return [value for line in lines for metric, values in metrics_in(line) for value in values if metric.name == name]
+
+
+def room_end(room: Room, **more: object) -> dict[str, Any]:
+    return {"AppId": APP_ID, "RoomId": room.id, "EventTime": rfc3339(now_ms()), **more}
+
+
+class TestCloseRoom:
+    def test_room_is_closed_and_closing_it_again_is_a_duplicate(self, examples: Examples, room: Room) -> None:
+        room.start("audio")
+        event = room_end(room, TaskId="audio", EventId="evt-1")
+        status, output = examples.run("close-room", event)
+        assert (status, output["Outcome"]) == ("SUCCEEDED", "stopped")
+        assert output["Tasks"] == [
+            {"TaskId": "audio", "Outcome": "stopped", "RequestId": room.requests()[0].request_id}
+        ]
+        assert (output["RoomId"], output["EventId"], output["EventTime"]) == (room.id, "evt-1", event["EventTime"])
+        assert breaks(output, closed(schema("workflow-output"))) == []
+        assert not room.is_running("audio")
+
+        status, output = examples.run("close-room", event)
+        assert (status, output["Outcome"]) == ("SUCCEEDED", "duplicate")
+        assert room.stopped == ["audio"]
+
+    def test_whole_room_is_closed_and_one_without_tasks_is_no_failure(self, examples: Examples, room: Room) -> None:
+        room.start("audio", "screen")
+        for task_id in ("audio", "screen"):
+            assert room.end_of("SegmentStarted", TaskId=task_id) == ["known"]
+        status, output = examples.run("close-room", {"AppId": APP_ID, "RoomId": room.id})
+        assert (status, {task["Outcome"] for task in output["Tasks"]}) == ("SUCCEEDED", {"stopped"})
+        assert room.stopped == ["audio", "screen"]
+
+        status, output = examples.run("close-room", {"AppId": APP_ID, "RoomId": f"{room.id}-empty"})
+        assert (status, output["Outcome"], output["Tasks"]) == ("SUCCEEDED", "no_open_tasks", [])
+
+    def test_what_the_api_rejects_fails_with_its_code_and_somebody_is_told(
+        self, examples: Examples, observer: Observer, room: Room
+    ) -> None:
+        status, failed = examples.run("close-room", room_end(room, AppId="nobody", TaskId="audio"))
+        assert (status, failed["Error"]) == ("FAILED", "InvalidParameter.NotExistAppId")
+        assert failed["Cause"].startswith("rejected: task audio: ")
+        assert examples.note(f"in room {room.id}")["Subject"] == "A room could not be closed"
+        (letter,) = [letter for letter in observer.letters().values() if room.id in letter.body]
+        assert letter.attributes["ErrorCode"] == failed["Error"]
+
+    def test_outage_shorter_than_the_time_out_delays_it_and_does_not_fail_it(
+        self, box: Sandbox, examples: Examples, room: Room
+    ) -> None:
+        room.start("audio")
+        box.rtc.fail(SERVICE_UNAVAILABLE, task=(APP_ID, room.id, "audio"))
+        execution = examples.start("close-room", room_end(room, TaskId="audio"))
+        wait_for(room.requests, "a first try")
+        wait_for(
+            lambda: any(
+                line.get("room_id") == room.id and line.get("outcome") == "retried" for line in box.log_lines()
+            ),
+            "a message to be retried",
+        )
+        assert examples.status(execution) == "RUNNING"
+        box.rtc.heal()
+        ended = examples.end(execution)
+        assert ended["status"] == "SUCCEEDED"
+        assert json.loads(ended["output"])["Outcome"] == "stopped"
+
+    def test_message_whose_token_is_over_is_served_and_nothing_else_happens(
+        self, box: Sandbox, examples: Examples, observer: Observer, room: Room
+    ) -> None:
+        status, _ = examples.run("close-room", room_end(room, AppId="nobody", TaskId="audio"))
+        assert status == "FAILED"
+        wait_for(lambda: any(room.id in letter.body for letter in observer.letters().values()), "a dead letter")
+        (letter,) = [letter for letter in observer.letters().values() if room.id in letter.body]
+        token = json.loads(letter.body)["TaskToken"]
+
+        room.start("audio")
+        gone, letters = metric_values(box, "WorkflowGone"), len(observer.letters())
+        assert room.end_of("RoomEnded", TaskId="audio", TaskToken=token) == ["stopped"]
+        wait_for(lambda: len(metric_values(box, "WorkflowGone")) > len(gone), "a token that is over")
+        assert not room.is_running("audio")
+        assert len(observer.letters()) == letters
+        assert metric_values(box, "WorkflowNotAnswered") == []
+
+    def test_no_token_is_written_anywhere_but_in_a_letter(
+        self, box: Sandbox, examples: Examples, observer: Observer, room: Room
+    ) -> None:
+        examples.run("close-room", room_end(room, AppId="nobody", TaskId="audio"))
+        wait_for(lambda: any(room.id in letter.body for letter in observer.letters().values()), "a dead letter")
+        (letter,) = [letter for letter in observer.letters().values() if room.id in letter.body]
+        token = json.loads(letter.body)["TaskToken"]
+        wait_for(lambda: [e for e in observer.outcome_events() if e["detail"].get("RoomId") == room.id], "an event")
+        assert token not in observer.all_logs() + str(box.records()) + str(observer.outcome_events())
+        assert room.id in observer.all_logs()
+
+
+class TestPollRecord:
+    def test_stop_is_found_in_the_table(self, examples: Examples, room: Room) -> None:
+        room.start("audio")
+        status, output = examples.run("poll-record", room_end(room, TaskId="audio"))
+        assert (status, output) == (
+            "SUCCEEDED",
+            {"Outcome": "stopped", "RequestId": room.requests()[0].request_id},
+        )
+
+    def test_stop_that_is_never_recorded_ends_the_readings(self, examples: Examples, room: Room) -> None:
+        status, failed = examples.run("poll-record", room_end(room, AppId="nobody", TaskId="audio"))
+        assert (status, failed["Error"]) == ("FAILED", "NotRecorded")
+        assert failed["Cause"] == "No stop was recorded after 8 readings"
+
+
+class TestOnFailure:
+    def test_failed_stop_starts_it_and_somebody_is_told(self, box: Sandbox, examples: Examples, room: Room) -> None:
+        box.send([json.dumps(room_end(room, EventType="RoomEnded", AppId="nobody", TaskId="audio")), room.id])
+        note = examples.note(f"Room {room.id} of nobody")
+        assert note["Subject"] == "Slicing may go on"
+        assert "InvalidParameter.NotExistAppId" in note["Message"]
+        assert examples.note("A room that cannot be read")["Subject"] == "A sender breaks the message contract"
+
+    def test_execution_says_that_nobody_could_be_told(self, box: Sandbox, examples: Examples, room: Room) -> None:
+        box.client("sns").delete_topic(TopicArn=examples.topic)
+        box.send([json.dumps(room_end(room, EventType="RoomEnded", AppId="nobody", TaskId="audio"))])
+        states = box.client("stepfunctions")
+        failed = wait_for(
+            lambda: states.list_executions(stateMachineArn=examples.arns["on-failure"], statusFilter="FAILED")[
+                "executions"
+            ],
+            "an execution to fail",
+        )
+        assert len(failed) == 1
