@@ -1,6 +1,7 @@
 """What the stack tells others: a SegmentStopped event for every stop, on the outcome bus."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from sandbox.stack import ROOT, Sandbox, wait_for
@@ -59,6 +60,60 @@ def test_duplicate_has_no_event_of_its_own(room: Room) -> None:
     assert room.end_of("RoomEnded", TaskId="screen") == ["already_stopped"]
     wait_for(lambda: any(e["detail"]["TaskId"] == "screen" for e in room.outcome_events(2)), "the last stop's event")
     assert len(room.outcome_events(2)) == 2
+
+
+NEVER_SET = {
+    "zero": "0001-01-01T00:00:00Z",
+    "zero, in the east": "0001-01-01T00:00:00+08:00",
+    "1970": "1970-01-01T00:00:00Z",
+}
+
+
+def test_impossible_times_a_huge_message_and_a_foreign_record_hinder_no_stop_and_no_event(
+    box: Sandbox, observer: Observer, new_room: Callable[[], Room]
+) -> None:
+    good, bad, vast, foreign = [new_room(), new_room(), new_room()], new_room(), new_room(), new_room()
+    tasks = [f"task-{number}" for number in range(100)]
+    for room in (*good, bad):
+        room.start("audio")
+    vast.start(*tasks)
+    bodies = {
+        "vast": vast.event("RoomEnded", TaskIds=tasks),
+        **{name: bad.event("RoomEnded", TaskId="audio", EventTime=time) for name, time in NEVER_SET.items()},
+        "huge": bad.event("RoomEnded", TaskIds=["audio"] * 50_000),
+        **{f"good {number}": room.event("RoomEnded", TaskId="audio") for number, room in enumerate(good)},
+    }
+    box.client("dynamodb").put_item(
+        TableName=box.outputs["SegmentTableName"],
+        Item={
+            "room": {"S": f"{APP_ID}#{foreign.id}"},
+            "task_id": {"S": "audio"},
+            "stop_event_time": {"N": "-62135625600000"},
+            "stopped_at": {"N": "5"},
+            "event_type": {"S": "Nonsense"},
+            "expires_at": {"N": "1"},
+        },
+    )
+    message_ids = dict(zip(bodies, box.send(list(bodies.values())), strict=True))
+
+    ends = observer.ends(message_ids.values())
+
+    assert {name: {*ends[message_id]} for name, message_id in message_ids.items()} == {
+        name: {"invalid_message"} if name in (*NEVER_SET, "huge") else {"stopped"} for name in bodies
+    }
+    assert [observer.receives(message_id) for message_id in message_ids.values()] == [1] * len(bodies)
+    assert vast.stopped == sorted(tasks)
+    # No small message waits for the vast one: its hundred requests take more than a second.
+    (first, *_, last) = sorted(request.received_at for request in vast.requests())
+    assert all(request.received_at < (first + last) / 2 for room in good for request in room.requests())
+    assert bad.is_running("audio")
+    assert foreign.end_of("RoomEnded", TaskId="audio") == ["already_stopped"]
+    assert [event["detail"]["TaskId"] for room in good for event in room.outcome_events(1)] == ["audio"] * 3
+    assert len(vast.outcome_events(100)) == 100
+    wait_for(lambda: "outcome events passed over" in observer.all_logs(), "the foreign record to be passed over")
+    letters = [letter for letter in observer.letters().values() if letter.body in bodies.values()]
+    assert sorted(letter.body for letter in letters) == sorted(bodies[name] for name in (*NEVER_SET, "huge"))
+    assert {letter.attributes["ErrorKind"] for letter in letters} == {"invalid_message"}
 
 
 def changes_of(box: Sandbox, room: Room) -> list[dict[str, Any]]:
