@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
+import subprocess  # nosec B404 # asks git for the commit
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
