@@ -1,4 +1,4 @@
-"""The demo's second act: a room's life, told by the RTC server through the callback URL."""
+"""The demo's second act: two lessons in a room, reported by the RTC server through the callback URL."""
 
 from __future__ import annotations
 
@@ -57,34 +57,37 @@ def live(box: Sandbox) -> list[Seen]:
 
 
 def _steps(box: Sandbox) -> list[Step]:
-    today = datetime.now(UTC)
-    yesterday = today - timedelta(days=1)
+    now = datetime.now(UTC)
+    first, yesterday = now - timedelta(minutes=40), now - timedelta(days=1)
     for task_id in ("audio", "screen"):
-        box.rtc.start_task(APP_ID, ROOM_ID, task_id, start_time_ms=_ms(yesterday - timedelta(hours=1)))
-    end, told_again = (callback("RoomDestroy", {"RoomId": ROOM_ID}, _text(yesterday)) for _ in range(2))
+        box.rtc.start_task(APP_ID, ROOM_ID, task_id, start_time_ms=_ms(first - timedelta(minutes=10)))
+    old, end, sent_again = (
+        callback("RoomDestroy", {"RoomId": ROOM_ID}, _text(time)) for time in (yesterday, first, first)
+    )
     return [
-        Step("yesterday: a slice of audio", _slice("audio", yesterday), 200, ("known",), ("audio", "screen")),
-        Step("yesterday: a slice of screen", _slice("screen", yesterday), 200, ("known",), ("audio", "screen")),
+        Step("lesson 1: a slice of audio", _slice("audio", first), 200, ("known",), ("audio", "screen")),
+        Step("lesson 1: a slice of screen", _slice("screen", first), 200, ("known",), ("audio", "screen")),
         Step(
-            "a forged end of the room",
-            callback("RoomDestroy", {"RoomId": ROOM_ID}, _text(yesterday), key="guessed"),
+            "a forged end of lesson 1",
+            callback("RoomDestroy", {"RoomId": ROOM_ID}, _text(first), key="guessed"),
             401,
             running=("audio", "screen"),
         ),
-        Step("yesterday: the room ends", end, 200, ("stopped", "stopped")),
+        Step("yesterday's end, replayed", old, 200, running=("audio", "screen")),
+        Step("lesson 1 ends", end, 200, ("stopped", "stopped")),
         Step(
-            "today: a new slice of audio",
-            _slice("audio", today),
+            "lesson 2: a slice of audio",
+            _slice("audio", now),
             200,
             ("known",),
             ("audio",),
-            before=lambda: box.rtc.start_task(APP_ID, ROOM_ID, "audio", start_time_ms=_ms(today)),
+            before=lambda: box.rtc.start_task(APP_ID, ROOM_ID, "audio", start_time_ms=_ms(now)),
         ),
-        Step("yesterday's end, replayed", end, 200, running=("audio",)),
-        Step("yesterday's end, told again", told_again, 200, ("duplicate",), ("audio",)),
+        Step("lesson 1's end, replayed", end, 200, running=("audio",)),
+        Step("lesson 1's end, sent again", sent_again, 200, ("duplicate",), ("audio",)),
         Step(
-            "today: the room ends",
-            callback("RoomDestroy", {"RoomId": ROOM_ID}, _text(today + timedelta(seconds=1)), nonce="Noce"),
+            "lesson 2 ends",
+            callback("RoomDestroy", {"RoomId": ROOM_ID}, _text(now + timedelta(seconds=1)), nonce="Noce"),
             200,
             ("stopped",),
         ),

@@ -4,6 +4,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -36,7 +37,7 @@ class Receiver:
 
     def status(self, key: str = KEY, *, frozen_seconds: float = 0) -> int:
         """Send a signed callback and give the answer's status."""
-        body = json.dumps(callback("RoomDestroy", {"RoomId": "room-1"}, "2026-11-22T06:12:00Z", key=key))
+        body = json.dumps(callback("RoomDestroy", {"RoomId": "room-1"}, datetime.now(UTC).isoformat(), key=key))
         event = {"requestContext": {"http": {"method": "POST"}}, "body": body, "isBase64Encoded": False}
         answer = self.environment.invoke(event, remaining_ms=10_000, frozen_seconds=frozen_seconds)
         status: int = answer["statusCode"]
