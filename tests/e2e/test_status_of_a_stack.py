@@ -3,7 +3,7 @@
 import contextlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -75,6 +75,16 @@ def secret_of(box: Sandbox, secret_id: str, content: str) -> Iterator[None]:
         client.put_secret_value(SecretId=secret_id, SecretString=before)
 
 
+def wait_until_stopped(box: Sandbox, rooms: Collection[Room]) -> None:
+    """Wait until a task of each room is stopped, by the message or by a later copy: chance says how soon it comes."""
+
+    def going_on() -> set[str]:
+        stopped = {line.get("room_id") for line in box.log_lines() if line.get("outcome") == "stopped"}
+        return {room.id for room in rooms} - stopped
+
+    wait_for(lambda: not going_on(), "the stops")
+
+
 def test_empty_secrets_turn_it_red(box: Sandbox, observer: Observer, room: Room) -> None:
     room.start("audio")
     with secret_of(box, box.outputs["RtcCredentialsSecretArn"], '{"AccessKeyId": "", "SecretAccessKey": ""}'):
@@ -84,7 +94,8 @@ def test_empty_secrets_turn_it_red(box: Sandbox, observer: Observer, room: Room)
         checks = status(box)
     assert wrong(checks) == ["RTC key"]
     assert checks["RTC key"][1].startswith("SecretInvalid ")
-    assert observer.ends([message_id]) == {message_id: ["stopped"]}
+    observer.renew_function("StopSegmentFunction")  # its environments read a secret without a key once a minute
+    wait_until_stopped(box, [room])
     assert status(box)["RTC key"][0] == "well"
     with secret_of(box, "sandbox-callback", " "):
         assert status(box)["callbacks"] == ("wrong", "the callback secret is empty")
@@ -106,7 +117,7 @@ def test_a_key_without_its_policy_loses_nothing_and_turns_it_red_until_the_polic
         box.rtc.heal()
     assert wrong(checks) == ["RTC key"]
     assert re.match(r"the API refused it .* ago: LackPolicy, the user of the key in the secret", checks["RTC key"][1])
-    assert observer.ends(message_ids) == {message_id: ["stopped"] for message_id in message_ids}
+    wait_until_stopped(box, rooms)
     assert [room.id for room in rooms if room.is_running("audio")] == []
     assert box.dead_letters() == []
     assert wrong(status(box)) == []
