@@ -67,7 +67,7 @@ def end_of(failure: Failure, now_ms: int, *, max_receive_count: int, give_up_aft
     """Say what is to become of a message.
 
     An outage is nobody's fault: its messages are tried until they are `give_up_after_ms` old, from copies where SQS
-    would not deliver the message once more. Dead letters are for what people must mend.
+    would not deliver the message once more. Dead letters are for what people must fix.
     """
     if isinstance(failure.error, InvalidMessage):
         return End.INVALID_MESSAGE
