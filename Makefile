@@ -41,7 +41,7 @@ explore: $(INSTALLED) #: Walk every history of small worlds: each order, and eac
 	@PYTHONPATH=functions:. python -m tests.explorer
 
 faults: $(INSTALLED) $(BUILT) #: Break everything on purpose, under load, and count what is lost; SEED=1
-	@python -m tests.faults --seed $(or $(SEED),1)
+	@PYTHONPATH=functions:. python -m tests.faults --seed $(or $(SEED),1)
 
 mutants: $(MUTANTS)/.installed #: Change the code in small ways, and see whether the tests notice; ONLY="turns calls"
 	@$(MUTANTS)/bin/python -m tests.mutants $(ONLY)

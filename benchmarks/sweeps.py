@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from benchmarks.deployments import Deployment, message
 from benchmarks.load import Task, running, running_tasks
 from benchmarks.meters import Cost, function_seconds, log_lines, measured
-from sandbox.stack import SWEEPS, let_a_minute_pass, resource
+from sandbox.stack import let_a_minute_pass, resource
 
 ROOMS = 5_000
 GONE = 0.05
@@ -122,10 +121,8 @@ def sweep(sweeper: Deployment, tasks: Sequence[Task], gone: Sequence[Task] = (),
 
 def let_rooms_wait(deployment: Deployment, tasks: Sequence[Task]) -> None:
     """Let so much time pass that a room that was found gone may be found gone again."""
-    client = deployment.aws.client("dynamodb")
-    rooms = [SWEEPS, *((app_id, room_id) for app_id, room_id, _ in tasks)]
-    with ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda room: let_a_minute_pass(client, deployment.table_name, *room), rooms))
+    rooms = [(app_id, room_id) for app_id, room_id, _ in tasks]
+    let_a_minute_pass(deployment.aws.client("dynamodb"), deployment.table_name, rooms)
 
 
 def sweep_once(sweeper: Deployment) -> None:

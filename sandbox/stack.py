@@ -10,6 +10,7 @@ import subprocess  # nosec B404 # runs SAM CLI
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -130,18 +131,9 @@ class Sandbox:
         return resource(self.aws, logical_id)
 
     def sweep(self, room_ids: Iterable[str]) -> dict[str, Any]:
-        """Let a minute pass in these rooms, as the table knows them, and sweep once; return what Lambda answers.
-
-        The lease of a sweep that crashed has run out by then, as it has on the schedule.
-        """
-        self.client("dynamodb").update_item(
-            TableName=self.outputs["SegmentTableName"],
-            Key={"room": {"S": "#".join(SWEEPS)}, "task_id": {"S": "#sweep"}},
-            UpdateExpression="SET lease_until = :long_ago",
-            ExpressionAttributeValues={":long_ago": {"N": "0"}},
-        )
-        for app_id, room_id in [SWEEPS, *((APP_ID, room_id) for room_id in room_ids)]:
-            let_a_minute_pass(self.client("dynamodb"), self.outputs["SegmentTableName"], app_id, room_id)
+        """Let a minute pass in these rooms, as the table knows them, and sweep once; return what Lambda answers."""
+        rooms = [(APP_ID, room_id) for room_id in room_ids]
+        let_a_minute_pass(self.client("dynamodb"), self.outputs["SegmentTableName"], rooms)
         answer: dict[str, Any] = self.client("lambda").invoke(
             FunctionName=self.resource("SweepRoomsFunction"), Payload=b"{}"
         )
@@ -175,10 +167,25 @@ def resource(aws: EmbeddedAws, logical_id: str) -> str:
     return physical_id
 
 
-def let_a_minute_pass(dynamodb: Any, table_name: str, app_id: str, room_id: str) -> None:
-    """Put back by a minute what the table knows of a room, or of the `SWEEPS`."""
+def let_a_minute_pass(dynamodb: Any, table_name: str, rooms: Iterable[tuple[str, str]]) -> None:
+    """Put back by a minute what the table knows of rooms, (AppId, RoomId), and of the sweeps.
+
+    Each room once, however often it is given: one that grows older than the sweeps is never found gone twice. The lease
+    of a sweep that crashed runs out, as it has before the schedule's next sweep.
+    """
+    dynamodb.update_item(
+        TableName=table_name,
+        Key={"room": {"S": "#".join(SWEEPS)}, "task_id": {"S": "#sweep"}},
+        UpdateExpression="SET lease_until = :long_ago",
+        ExpressionAttributeValues={":long_ago": {"N": "0"}},
+    )
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda room: _put_back(dynamodb, table_name, "#".join(room)), {SWEEPS, *rooms}))
+
+
+def _put_back(dynamodb: Any, table_name: str, key: str) -> None:
     times = {"started_at", "open_since", "gone_at", "round_began_at", "last_round_began_at"}
-    room = {"S": f"{app_id}#{room_id}"}
+    room = {"S": key}
     items = dynamodb.query(
         TableName=table_name, KeyConditionExpression="room = :room", ExpressionAttributeValues={":room": room}
     )["Items"]
