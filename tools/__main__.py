@@ -23,10 +23,10 @@ EXIT_CODES = """
 Exit codes:
   0    done
   1    status, callback test: something is wrong; show, room: nothing was found; redrive, purge, restore: some
-       letters stay where they were; pause, resume: Lambda has not done it within two minutes
+       letters stay where they are; pause, resume: Lambda did not finish within 2 minutes
   2    wrong usage
   3    no such stack, not one of ours, no credentials, or AWS refused
-  130  interrupted: what was not done yet is as it was
+  130  interrupted: steps that were not done yet have no effect
 """
 
 
@@ -50,14 +50,16 @@ def main() -> None:
     """Operate an RTC segment stopper.
 
     The account, the region and the endpoint are those of the AWS CLI: AWS_PROFILE, AWS_REGION, and for the sandbox
-    AWS_ENDPOINT_URL and what else `make sandbox` prints.
+    AWS_ENDPOINT_URL and the other variables of `.sandbox/env`.
     """
 
 
 @main.command(epilog=examples("room 661e room-1", "room 661e room-1 --output json"))
 @click.argument("app_id")
 @click.argument("room_id")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="At most so many tasks.")
+@click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Maximum number of tasks."
+)
 @common_options
 @click.pass_context
 def room(ctx: click.Context, *, app_id: str, room_id: str, limit: int, stack_name: str, output_format: str) -> None:
@@ -81,7 +83,9 @@ def room(ctx: click.Context, *, app_id: str, room_id: str, limit: int, stack_nam
 
 
 @main.command("open", epilog=examples("open", "open --limit 1000 --output json"))
-@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="At most so many tasks.")
+@click.option(
+    "--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Maximum number of tasks."
+)
 @common_options
 def open_tasks(*, limit: int, stack_name: str, output_format: str) -> None:
     """List the tasks that may be running, over all rooms, those first that have been open longest."""
@@ -168,7 +172,7 @@ def _switch(stack_name: str, output_format: str, *, on: bool) -> None:
 )
 @click.argument("assignments", nargs=-1, metavar="PARAMETER=VALUE...")
 @click.option(
-    "--clear", "cleared", multiple=True, metavar="PARAMETER", help="Make it empty, which takes away what it gives."
+    "--clear", "cleared", multiple=True, metavar="PARAMETER", help="Make it empty, which removes what it provides."
 )
 @click.option("--yes", is_flag=True, help="Do it. Without this, only say what would be done.")
 @common_options

@@ -28,12 +28,12 @@ def callback_group() -> None:
     "--url",
     envvar="CALLBACK_URL",
     show_envvar=True,
-    help="The URL that the RTC console has, where it is not the stack's own: a domain of yours, or the sandbox's.",
+    help="The URL in the RTC console, if it is not the stack's own: your domain, or the sandbox's URL.",
 )
 @click.option(
     "--key-file",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="The key that the RTC console has, to see whether the secret holds the same. Without it, the secret's.",
+    help="The key in the RTC console, to check that the secret holds the same. Without it, the secret's key.",
 )
 @common_options
 def test(*, url: str | None, key_file: Path | None, stack_name: str, output_format: str) -> None:
@@ -48,7 +48,7 @@ def test(*, url: str | None, key_file: Path | None, stack_name: str, output_form
     if url is None:
         raise click.ClickException("there is no callback URL: deploy with CallbackSecretArn (docs/setup.md)")
     if not url.startswith("https://"):
-        raise click.ClickException(f"{url} is no https URL, and the RTC server calls no other")
+        raise click.ClickException(f"{url} is not an https URL, and the RTC server calls no other")
     key = key_file.read_text().strip() if key_file else _key_of(deployment)
     if not key:
         raise click.ClickException("there is no callback key: the file or the secret is empty")
@@ -109,9 +109,9 @@ def _last_end(deployment: Deployment) -> str | None:
 
 def _at_the_queue(*, taken: bool, arrived: bool, sneaked_in: bool) -> str:
     if sneaked_in:
-        return "the FORGED one came out of it"
+        return "the FORGED one was served"
     if arrived:
-        return "the signed one came out of it and was served; the forged one never reached it"
+        return "the signed one was served; the forged one never reached it"
     if taken:
-        return f"the signed one has not come out of it within {callbacks.ARRIVAL_SECONDS} s: ask `status`"
+        return f"the signed one was not served within {callbacks.ARRIVAL_SECONDS} s: run `stopper status`"
     return "neither callback reached it"

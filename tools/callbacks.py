@@ -26,13 +26,13 @@ ANSWER_SECONDS = 5  # the RTC server waits no longer
 ARRIVAL_SECONDS = 30
 _REDIRECTS = (301, 302, 303, 307, 308)
 _SENTENCES = {
-    400: "the URL leads to something that does not understand callbacks: is it this stack's?",
+    400: "the URL leads to something that does not understand callbacks. Check that it is this stack's URL",
     401: (
-        "the signature is refused: this key is not the one in the secret. Is it the same in the RTC console and in the "
-        "secret? A key that was put into the secret just now counts within a minute"
+        "the signature is refused: this key is not the one in the secret. Check that the RTC console and the secret "
+        "hold the same key. A key that was put into the secret just now counts within a minute"
     ),
-    403: "refused before the function saw it: by a web ACL, or by what stands before the URL",
-    404: "there is nothing at this URL: has the stack been deployed anew without it, or the URL been mistyped?",
+    403: "refused before the function saw it: by a web ACL, or by another server before it",
+    404: "nothing is at this URL. Check its spelling, and whether the stack was deployed without it since",
     429: "throttled: more callbacks than the URL takes, or no concurrency left for its function",
 }
 
@@ -115,7 +115,7 @@ def _why_none(error: Exception) -> str:
     if isinstance(error, urllib3.exceptions.TimeoutError) and not isinstance(
         error, urllib3.exceptions.NewConnectionError
     ):
-        return "the time is up"
+        return "the answer takes too long"
     return f"{type(error).__name__}: {error}"
 
 
@@ -132,7 +132,7 @@ def _said(body: bytes) -> str:
 def of_the_knock(answer: Answer) -> str:
     """Say what came of the GET."""
     if answer.status == 200:
-        return "answered with 200, so the RTC console takes the URL"
+        return "answered with 200, so the RTC console accepts the URL"
     if answer.status in (0, 404, *_REDIRECTS):
         return on_the_way(answer)
     return (
@@ -143,7 +143,7 @@ def of_the_knock(answer: Answer) -> str:
 def on_the_way(answer: Answer) -> str:
     """Say what became of the signed callback on its way."""
     if answer.is_taken:
-        return f"taken and queued after {answer.seconds:.1f} s"
+        return f"accepted and queued after {answer.seconds:.1f} s"
     if answer.status == 0:
         return f"no answer within {ANSWER_SECONDS} s: {answer.result}"
     if answer.status in _REDIRECTS:
@@ -159,12 +159,12 @@ def on_the_way(answer: Answer) -> str:
 def of_the_forgery(answer: Answer) -> str:
     """Say what became of the forged callback on its way."""
     if answer.is_refused:
-        return "refused with 401, as it must be"
+        return "refused with 401, as required"
     if answer.status == 0:
         return on_the_way(answer)
     if answer.status == 200:
-        return "TAKEN: anyone who knows the URL can end rooms. Does the URL lead to this stack's function?"
-    return f"{answer.status}, not 401: it did not get as far as the signature"
+        return "ACCEPTED: anyone who knows this URL can end rooms. Check that it leads to this stack's function"
+    return f"{answer.status}, not 401: the signature was not checked"
 
 
 def read_last_end(client: DynamoDBClient, table_name: str) -> str | None:

@@ -49,7 +49,7 @@ class Commands(click.Group):
         except (ClientError, BotoCoreError) as error:
             raise AwsTrouble(f"AWS: {error}") from None
         except Interrupted:
-            display.messages.print("Interrupted. What was not done yet is as it was.")
+            display.messages.print("Interrupted. Steps that were not done yet have no effect.")
             ctx.exit(INTERRUPTED)
 
 

@@ -138,17 +138,18 @@ def switch_text(event_source: EventSource, depth: Depth, *, on: bool, stack_name
     """Say what it means that the event source mapping was switched."""
     on_queue = f"{_count(depth.waiting, 'event waits', 'events wait')} on the queue, {depth.in_work} in work."
     if event_source.state != ("Enabled" if on else "Disabled"):
-        return f"Not yet: Lambda calls the mapping {event_source.state}. Ask `stopper status` again. {on_queue}"
+        return f"Not yet: the mapping is {event_source.state}. Run `stopper status` again. {on_queue}"
     if on:
         return (
             f"Resumed. {on_queue}\n"
-            "What has waited is late: the API is asked about its tasks first, and no session begun since is stopped."
+            "Events that waited are late: the API is asked about their tasks first, "
+            "and no session that began since is stopped."
         )
     days = depth.retention_seconds / 86_400
     return (
         f"Paused: nothing is stopped from now on. {on_queue}\n"
-        f"Events and callbacks go on arriving. SQS keeps each for {days:.3g} days from when it was sent, no longer.\n"
-        "After two minutes the alarm for the oldest message rings, after fifteen the heartbeat's.\n"
+        f"Events and callbacks still arrive. SQS keeps each for {days:.3g} days after it was sent.\n"
+        "The alarm for the oldest message starts after 2 minutes, the heartbeat's after 15.\n"
         f"To go on: stopper resume --stack-name {stack_name}"
     )
 

@@ -106,7 +106,7 @@ def list_letters(*, selection: Selection, stack_name: str, output_format: str) -
     ),
 )
 @selection_options
-@click.option("--limit", type=click.IntRange(1), help="At most so many: those that failed first.")
+@click.option("--limit", type=click.IntRange(1), help="Maximum number of letters: those that failed first.")
 @common_options
 @click.pass_context
 def show_letters(
@@ -145,7 +145,7 @@ def show_letters(
     type=click.IntRange(1, 3_000),
     default=50,
     show_default=True,
-    help="Send at most so many letters a second.",
+    help="Maximum number of letters to send per second.",
 )
 @common_options
 def redrive(*, selection: Selection, yes: bool, per_second: int, stack_name: str, output_format: str) -> None:
@@ -245,9 +245,9 @@ def _follow(steps: Iterable[Tally], total: int, verb: str, facts: dict[str, Any]
     finally:
         left = []
         if tally.refused:
-            left.append(f"{_letters(tally.refused)} refused, and left as they were: {tally.reason}")
+            left.append(f"{_letters(tally.refused)} refused, and left on the queue: {tally.reason}")
         if tally.undeleted:
-            left.append(f"{_letters(tally.undeleted)} not deleted, which may be done again: {tally.reason}")
+            left.append(f"{_letters(tally.undeleted)} not deleted, so they can be chosen again: {tally.reason}")
         tell(output_format, facts | asdict(tally), f"{tally.done} of {_letters(total)} {verb}.", *left)
     if tally.done < total:
         click.get_current_context().exit(NOT_ALL)
@@ -274,13 +274,13 @@ def _warn(output_format: str, reading: Reading) -> None:
         return
     if reading.hidden:
         display.messages.print(
-            f"About {_letters(reading.hidden)} more are held by another reader, or were by one that was killed: "
-            "they are missing here, and show up again within minutes."
+            f"About {_letters(reading.hidden)} more are held by another reader, perhaps one that was killed. "
+            "They are missing here, and appear again within minutes."
         )
     if not reading.complete:
         display.messages.print(
-            "The queue was not read to its end: letters came faster than they could be read, or 120,000 are in "
-            "flight, and SQS gives out no more. Repeat the command when these are done."
+            "The queue was not read to its end: letters arrived faster than they could be read, or 120,000 are in "
+            "flight, and SQS delivers no more. Repeat the command when these are done."
         )
 
 
@@ -289,8 +289,8 @@ def _warn_of_hopeless(output_format: str, chosen: list[Letter]) -> None:
     if kinds and output_format != "json":
         count = sum(letter.kind in kinds for letter in chosen)
         display.messages.print(
-            f"{_letters(count)} of the kind {' or '.join(kinds)} cannot work as they are: unless the account was at "
-            "fault, they come back. Leave them out with --kind exhausted, and let their sender send corrected events."
+            f"{_letters(count)} of the kind {' or '.join(kinds)} will fail again, unless the cause was in your "
+            "account. Leave them out with --kind exhausted, and have the sender send corrected events."
         )
 
 

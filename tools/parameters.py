@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ def read(assignments: Sequence[str], cleared: Sequence[str]) -> dict[str, str]:
     for name, value in wanted.items():
         if not value.strip():
             # A variable of the shell that is empty by mistake would take a callback URL or the alarms away.
-            raise ValueError(f"{name} has no value: --clear {name} makes it empty, and takes away what it gives")
+            raise ValueError(f"{name} has no value: --clear {name} makes it empty, and removes what it provides")
     return wanted | dict.fromkeys(cleared, "")
 
 
@@ -42,7 +43,9 @@ def unlike(deployment: Deployment, wanted: Mapping[str, str]) -> dict[str, str]:
     """
     for name in wanted:
         if name not in deployment.parameters:
-            raise ValueError(f"{name} is no parameter, only {', '.join(sorted(deployment.parameters))}")
+            near = difflib.get_close_matches(name, deployment.parameters, n=1)
+            advice = f"did you mean {near[0]}?" if near else f"use one of {', '.join(sorted(deployment.parameters))}"
+            raise ValueError(f"{name} is not a parameter: {advice}")
     return {name: value for name, value in wanted.items() if deployment.parameters[name] != value}
 
 

@@ -170,20 +170,20 @@ def is_well(checks: Sequence[Check]) -> bool:
 
 def _version(facts: Facts) -> Check:
     if facts.version is None:
-        return Check("version", Verdict.UNKNOWN, "the stack does not say")
+        return Check("version", Verdict.UNKNOWN, "the stack has no output Version")
     return Check("version", Verdict.WELL, facts.version)
 
 
 def _mode(facts: Facts) -> Check:
     if facts.parameters.get("Mode") == "observe":
-        return Check("mode", Verdict.WELL, "observe: all is decided and logged, nothing is stopped")
+        return Check("mode", Verdict.WELL, "observe: decisions are logged, nothing is stopped")
     return Check("mode", Verdict.WELL, "stop")
 
 
 def _event_source(facts: Facts) -> Check:
     source = facts.event_source
     if source is None:
-        return Check("mapping", Verdict.WRONG, "none takes events from the queue to the stop function: deploy again")
+        return Check("mapping", Verdict.WRONG, "nothing takes events from the queue to the stop function: deploy again")
     if source.state == "Disabled":
         return Check("mapping", Verdict.WRONG, "paused: nothing is stopped until `resume`")
     if source.state != "Enabled":
@@ -216,7 +216,7 @@ def _rtc_api(facts: Facts) -> Check:
 
 def _named(name: str, named: Named, well: str) -> Check:
     if not named.readable:
-        return Check(name, Verdict.UNKNOWN, f"you may not ask about it: {named.trouble}")
+        return Check(name, Verdict.UNKNOWN, f"you have no permission to read it: {named.trouble}")
     return Check(name, Verdict.WRONG, named.trouble) if named.trouble else Check(name, Verdict.WELL, well)
 
 
@@ -225,7 +225,7 @@ def _queue(facts: Facts) -> Check:
     if not facts.queue.waiting:
         return Check("event queue", Verdict.WELL, held)
     if facts.oldest_seconds is None:
-        return Check("event queue", Verdict.UNKNOWN, f"{held}, of unknown age")
+        return Check("event queue", Verdict.UNKNOWN, f"{held}, age unknown")
     late = facts.oldest_seconds >= OLDEST_SECONDS
     word = f"{held}, the oldest for {facts.oldest_seconds:.0f} s"
     return Check("event queue", Verdict.WRONG if late else Verdict.WELL, word)
@@ -244,7 +244,7 @@ def _letters(facts: Facts) -> Check:
 
 def _alarms(facts: Facts) -> Check:
     if not facts.ringing:
-        return Check("alarms", Verdict.WELL, "none rings")
+        return Check("alarms", Verdict.WELL, "no alarm is on")
     return Check("alarms", Verdict.WRONG, "; ".join(f"{name}: {reason}" for name, reason in facts.ringing.items()))
 
 
@@ -263,10 +263,10 @@ def _heartbeat(facts: Facts) -> Check:
         return Check("heartbeat", Verdict.WRONG, word)
     last_ms = facts.heartbeat_ms
     if last_ms is not None and facts.now_ms - last_ms < HEARTBEAT_MS:
-        return Check("heartbeat", Verdict.WELL, f"came out well {facts.ago(last_ms)}")
+        return Check("heartbeat", Verdict.WELL, f"succeeded {facts.ago(last_ms)}")
     if last_ms is None and facts.now_ms - facts.changed_at_ms < HEARTBEAT_MS:
         return Check("heartbeat", Verdict.UNKNOWN, "none since the deployment: one comes every five minutes")
-    since = "none yet" if last_ms is None else f"the last came out well {facts.ago(last_ms)}"
+    since = "none yet" if last_ms is None else f"the last succeeded {facts.ago(last_ms)}"
     return Check("heartbeat", Verdict.WRONG, f"{since}, and no later one arrived")
 
 
@@ -312,10 +312,14 @@ def _callbacks(facts: Facts) -> Check:
     taken_ms, refused_ms = facts.called_back_at_ms, facts.refused_at_ms
     if refused_ms is not None and (taken_ms is None or taken_ms < refused_ms):
         taken = "none was taken in the last day" if taken_ms is None else f"the last was taken {facts.ago(taken_ms)}"
-        word = f"refused {facts.ago(refused_ms)} for its signature, and {taken}: is the key the same on both sides?"
-        return Check("callbacks", Verdict.WRONG, f"{word} {facts.callback_url}")
+        advice = f"Check that the console and the secret hold the same key: {facts.callback_url}"
+        return Check(
+            "callbacks",
+            Verdict.WRONG,
+            f"refused {facts.ago(refused_ms)} for its signature, and {taken}. {advice}",
+        )
     if taken_ms is None:
-        return Check("callbacks", Verdict.UNKNOWN, f"none is known of the last day: {facts.callback_url}")
+        return Check("callbacks", Verdict.UNKNOWN, f"no callback arrived in the last day: {facts.callback_url}")
     return Check("callbacks", Verdict.WELL, f"the last was taken {facts.ago(taken_ms)}: {facts.callback_url}")
 
 
@@ -327,5 +331,8 @@ def _outcome_bus(facts: Facts) -> Check:
 
 def _parameters(facts: Facts) -> Check:
     changed = {name: value for name, value in facts.parameters.items() if value != facts.defaults.get(name)}
-    word = ", ".join(f"{name}={value}" for name, value in sorted(changed.items()))
-    return Check("parameters", Verdict.WELL, word or "all have their defaults")
+    shown = {
+        name: f"...{value.split(':')[-1]}" if value.startswith("arn:") else value for name, value in changed.items()
+    }
+    word = ", ".join(f"{name}={value}" for name, value in sorted(shown.items()))
+    return Check("parameters", Verdict.WELL, word or "all have their default values")

@@ -268,12 +268,12 @@ class TestPurge:
 
 def test_who_redrives_letters_that_cannot_work_is_warned(stack: Sandbox, room_id: str) -> None:
     write_letters(stack, [room_ended(room_id)])
-    assert "cannot work" not in run_tool(stack, "letters", "redrive").stderr
+    assert "will fail again" not in run_tool(stack, "letters", "redrive").stderr
     write_letters(stack, ["no JSON"], kind="invalid_message")
     write_letters(stack, [room_ended(room_id)], kind="rejected")
     warned = run_tool(stack, "letters", "redrive").stderr
-    assert warned.startswith("2 letters of the kind invalid_message or rejected cannot work as they are")
-    assert "cannot work" not in run_tool(stack, "letters", "redrive", "--kind", "exhausted").stderr
+    assert warned.startswith("2 letters of the kind invalid_message or rejected will fail again")
+    assert "will fail again" not in run_tool(stack, "letters", "redrive", "--kind", "exhausted").stderr
 
 
 def test_no_more_letters_are_shown_than_are_asked_for(stack: Sandbox, room_id: str) -> None:
@@ -369,7 +369,7 @@ class TestSet:
             ((), "write each once, as PARAMETER=VALUE"),
             (("CallbackSecretArn=",), "CallbackSecretArn has no value: --clear CallbackSecretArn makes it empty"),
             (("MaxConcurrency",), "write each once, as PARAMETER=VALUE"),
-            (("MaxConcurency=7",), "MaxConcurency is no parameter, only "),
+            (("MaxConcurency=7",), "MaxConcurency is not a parameter: did you mean MaxConcurrency?"),
         ],
     )
     def test_wrong_usage_ends_in_a_sentence(self, stack: Sandbox, arguments: tuple[str, ...], sentence: str) -> None:

@@ -181,10 +181,10 @@ class TestCallbacks:
 
         assert wait_for(lambda: counted()[1:] and counted(), "both") == ["CallbackRefused", "CallbackQueued"]
         assert re.search(
-            r"^GET +answered with 200, so the RTC console takes the URL\n"
-            r"signed +taken and queued after [\d.]+ s\n"
-            r"forged +refused with 401, as it must be\n"
-            r"queue +the signed one came out of it and was served; the forged one never reached it\n",
+            r"^GET +answered with 200, so the RTC console accepts the URL\n"
+            r"signed +accepted and queued after [\d.]+ s\n"
+            r"forged +refused with 401, as required\n"
+            r"queue +the signed one was served; the forged one never reached it\n",
             told,
             re.MULTILINE,
         )
@@ -248,7 +248,7 @@ class TestHeartbeat:
                 beat()
             put_back_the_last_heartbeat(box, minutes=16)
             checks = status(box)
-        word = "the last came out well 16 min ago, and no later one arrived"
+        word = "the last succeeded 16 min ago, and no later one arrived"
         assert checks["heartbeat"] == ("wrong", word)
         observer.ends([beat()])
         assert status(box)["heartbeat"][0] == "well"

@@ -75,7 +75,7 @@ def test_it_is_what_the_rtc_server_sends() -> None:
 @pytest.mark.parametrize(
     ("status", "body", "sentence"),
     [
-        (200, {"result": "queued"}, "taken and queued after "),
+        (200, {"result": "queued"}, "accepted and queued after "),
         (200, {"result": "ignored"}, "200: ignored."),
         (400, {"result": "the body is not JSON"}, "400: the URL leads to something that does not under"),
         (
@@ -84,7 +84,7 @@ def test_it_is_what_the_rtc_server_sends() -> None:
             "401: the signature is refused: this key is not the one",
         ),
         (403, {"message": "Forbidden"}, "403: refused before the function saw it"),
-        (404, {"message": "Not Found"}, "404: there is nothing at this URL"),
+        (404, {"message": "Not Found"}, "404: nothing is at this URL"),
         (429, {"message": "Too Many Requests"}, "429: throttled"),
         (
             503,
@@ -100,7 +100,7 @@ def test_each_answer_has_its_sentence(front: Front, status: int, body: object, s
     assert json.loads(front.received) == CALLBACK
     assert answer.status == status
     assert on_the_way(answer).startswith(sentence)
-    assert answer.is_taken == (sentence == "taken and queued after ")
+    assert answer.is_taken == (sentence == "accepted and queued after ")
 
 
 def test_a_redirect_is_not_followed_and_said(front: Front) -> None:
@@ -119,10 +119,10 @@ def test_an_answer_that_comes_too_late_is_none(front: Front, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("status", "sentence"),
     [
-        (200, "answered with 200, so the RTC console takes the URL"),
+        (200, "answered with 200, so the RTC console accepts the URL"),
         (302, "302: it leads to https://elsewhere.example/, and the RTC server follows no redirect"),
         (403, "403, not 200: the RTC console refuses the URL"),
-        (404, "404: there is nothing at this URL"),
+        (404, "404: nothing is at this URL"),
         (405, "405, not 200: the RTC console refuses the URL"),
     ],
 )
@@ -145,7 +145,8 @@ def test_without_an_answer_each_line_says_so(url: str, reason: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "sentence"), [(401, "refused with 401"), (200, "TAKEN: "), (429, "429, not 401: it did not get as far")]
+    ("status", "sentence"),
+    [(401, "refused with 401"), (200, "ACCEPTED: "), (429, "429, not 401: the signature was not checked")],
 )
 def test_a_forgery_must_be_refused(status: int, sentence: str) -> None:
     assert of_the_forgery(Answer(status, "")).startswith(sentence)

@@ -27,7 +27,13 @@ SWEEPING = Sweeping(
 )
 WELL = Facts(
     now_ms=NOW_MS,
-    parameters={"Mode": "stop", "HeartbeatAppId": "661e", "SweepMinutes": "5", "MaxConcurrency": "7"},
+    parameters={
+        "Mode": "stop",
+        "HeartbeatAppId": "661e",
+        "SweepMinutes": "5",
+        "MaxConcurrency": "7",
+        "AlarmTopicArn": "arn:aws:sns:us-east-1:123456789012:alarms",
+    },
     defaults={"Mode": "stop", "HeartbeatAppId": "", "SweepMinutes": "5", "MaxConcurrency": "5"},
     changed_at_ms=NOW_MS - 1_000 * MINUTE_MS,
     event_source=EventSource("1", "Enabled"),
@@ -62,19 +68,19 @@ def test_a_stack_of_which_all_is_known_and_nothing_wrong_is_well() -> None:
     assert {one.verdict for one in checks} == {Verdict.WELL}
     assert is_well(checks)
     words = {one.name: one.word for one in checks}
-    assert words["heartbeat"] == "came out well 4 min ago"
+    assert words["heartbeat"] == "succeeded 4 min ago"
     assert words["sweeper"] == (
         "3 rooms watched; a round began 2 min ago; the one before took 5 min; no room has waited longer than 2 min"
     )
-    assert words["parameters"] == "HeartbeatAppId=661e, MaxConcurrency=7"
+    assert words["parameters"] == "AlarmTopicArn=...alarms, HeartbeatAppId=661e, MaxConcurrency=7"
 
 
 @pytest.mark.parametrize(
     ("name", "facts", "verdict", "word"),
     [
-        ("version", replace(WELL, version=None), "unknown", "does not say"),
+        ("version", replace(WELL, version=None), "unknown", "no output Version"),
         ("mode", replace(WELL, parameters={**PARAMETERS, "Mode": "observe"}), "well", "nothing is stopped"),
-        ("mapping", replace(WELL, event_source=None), "wrong", "none takes events"),
+        ("mapping", replace(WELL, event_source=None), "wrong", "nothing takes events"),
         ("mapping", replace(WELL, event_source=EventSource("1", "Disabled")), "wrong", "paused"),
         ("mapping", replace(WELL, event_source=EventSource("1", "Enabling")), "unknown", "Enabling"),
         ("RTC key", replace(WELL, served=False), "waiting", "fill in the secret"),
@@ -103,7 +109,7 @@ def test_a_stack_of_which_all_is_known_and_nothing_wrong_is_well() -> None:
         ),
         ("event queue", replace(WELL, queue=Depth(5, 0, 60), oldest_seconds=119), "well", "the oldest for 119 s"),
         ("event queue", replace(WELL, queue=Depth(5, 0, 60), oldest_seconds=120), "wrong", "the oldest for 120 s"),
-        ("event queue", replace(WELL, queue=Depth(5, 0, 60)), "unknown", "5 waiting, 0 in work, of unknown age"),
+        ("event queue", replace(WELL, queue=Depth(5, 0, 60)), "unknown", "5 waiting, 0 in work, age unknown"),
         (
             "dead letters",
             replace(
@@ -126,7 +132,7 @@ def test_a_stack_of_which_all_is_known_and_nothing_wrong_is_well() -> None:
             "heartbeat",
             replace(WELL, heartbeat_ms=NOW_MS - 15 * MINUTE_MS),
             "wrong",
-            "well 15 min ago, and no later one",
+            "succeeded 15 min ago, and no later one",
         ),
         ("heartbeat", replace(WELL, heartbeat_ms=None), "wrong", "none yet"),
         (
@@ -160,7 +166,7 @@ def test_a_stack_of_which_all_is_known_and_nothing_wrong_is_well() -> None:
         ("sweeper", replace(WELL, sweeping=Sweeping(0)), "well", "0 rooms watched"),
         ("callbacks", replace(WELL, callback_url=None), "off", "CallbackSecretArn"),
         ("callbacks", replace(WELL, callback_key=Named("the secret is empty")), "wrong", "the secret is empty"),
-        ("callbacks", replace(WELL, called_back_at_ms=None), "unknown", "none is known of the last day: " + URL),
+        ("callbacks", replace(WELL, called_back_at_ms=None), "unknown", "no callback arrived in the last day: " + URL),
         (
             "callbacks",
             replace(WELL, refused_at_ms=NOW_MS - MINUTE_MS),
@@ -168,7 +174,7 @@ def test_a_stack_of_which_all_is_known_and_nothing_wrong_is_well() -> None:
             "refused 60 s ago for its signature, and the last was taken 2 min ago",
         ),
         ("callbacks", replace(WELL, refused_at_ms=NOW_MS - 3 * MINUTE_MS), "well", "the last was taken 2 min ago"),
-        ("parameters", replace(WELL, parameters=WELL.defaults), "well", "all have their defaults"),
+        ("parameters", replace(WELL, parameters=WELL.defaults), "well", "all have their default values"),
     ],
 )
 def test_each_check_has_its_word(name: str, facts: Facts, verdict: str, word: str) -> None:

@@ -510,7 +510,7 @@ class TestPausing:
         client: Any = Lambda("Enabled", "Disabling")
         mapping = switch(client, "arn", on=False, interrupted=lambda: True)
         assert mapping.state == "Disabling"
-        assert "Lambda calls the mapping Disabling" in switch_text(mapping, Depth(0, 0, 60), on=False, stack_name="s")
+        assert "the mapping is Disabling" in switch_text(mapping, Depth(0, 0, 60), on=False, stack_name="s")
 
     @pytest.mark.parametrize("count", [0, 2])
     def test_none_or_several_are_a_trouble(self, count: int) -> None:
