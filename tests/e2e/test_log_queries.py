@@ -1,4 +1,4 @@
-"""The commands and queries of docs/operations.md, on a stack that has had the troubles which they look for."""
+"""The runbook's commands and the queries of docs/queries.md, on a stack with the troubles that they look for."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from sandbox.stack import ROOT, STACK_NAME, Sandbox, wait_for
 from tests.e2e.observer import APP_ID, Observer, Room, now_ms, rfc3339
 
 PAGE = (ROOT / "docs" / "operations.md").read_text()
+QUERIES_PAGE = (ROOT / "docs" / "queries.md").read_text()
+METRICS_PAGE = (ROOT / "docs" / "metrics.md").read_text()
 ROOM_OF_THE_PAGE = "room-1"
 MESSAGE_OF_THE_PAGE = "0d2d2d6c-6b0e-4e4e-9c56-7a4c2b3f1a52"
 
@@ -254,11 +256,10 @@ class Query:
 
 
 def queries() -> list[Query]:
-    """Read the page's queries: those of their own section, and those of its commands."""
-    text = PAGE.partition("\n## Queries\n")[2]
-    own = re.findall(r"^#### (.+?)\n(.*?)^```insights\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    """Read the queries of their own page, and those of the runbook's commands."""
+    own = re.findall(r"^### (.+?)\n(.*?)^```insights\n(.*?)^```", QUERIES_PAGE, re.MULTILINE | re.DOTALL)
     of_commands = re.findall(r"^insights (\w+) \d+ '([^']+)'", PAGE, re.MULTILINE)
-    assert len(own) == PAGE.count("```insights\n")
+    assert len(own) == QUERIES_PAGE.count("```insights\n")
     assert len(of_commands) == PAGE.count("\ninsights ")
     return [
         *(Query(title, (re.findall(r"`(\w+LogGroup)`", where) or ["StopSegmentLogGroup"])[0], text)
@@ -369,7 +370,7 @@ def test_every_query_finds_what_it_looks_for(trouble: Trouble, query: Query) -> 
 
 
 def test_the_query_about_a_room_tells_how_its_stop_failed_and_was_done(trouble: Trouble) -> None:
-    (query,) = [query for query in queries() if query.title == "Why was this room not stopped?"]
+    (query,) = [query for query in queries() if query.title == "History of a room"]
     rows = Insights(query.text.replace(ROOM_OF_THE_PAGE, trouble.room.id)).run(trouble.logs[query.log_group])
     # The task's line, then its message's.
     assert [row["message"] for row in rows] == ["task failed", "retried", "stopped"]
@@ -378,7 +379,7 @@ def test_the_query_about_a_room_tells_how_its_stop_failed_and_was_done(trouble: 
 
 
 def test_the_slowest_stop_is_the_first_and_took_as_long_as_its_metric_says(trouble: Trouble) -> None:
-    (query,) = [query for query in queries() if query.title == "Which stops were the slowest?"]
+    (query,) = [query for query in queries() if query.title == "Slowest stops"]
     rows = Insights(query.text.replace("limit 20", "limit 10000")).run(trouble.logs[query.log_group])
     times = [row["ms_to_stop"] for row in rows]
     assert times == sorted(times, reverse=True)
@@ -394,9 +395,7 @@ def test_the_slowest_stop_is_the_first_and_took_as_long_as_its_metric_says(troub
 
 @pytest.mark.parametrize(
     "field",
-    re.findall(
-        r"^\| ((?:`\w+`(?:, )?)+) \| \w", PAGE.partition("## Log lines")[2].partition("## Queries")[0], re.MULTILINE
-    ),
+    re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| \w", QUERIES_PAGE.partition("## Queries")[0], re.MULTILINE),
 )
 def test_every_field_of_the_page_is_in_a_log_line(trouble: Trouble, field: str) -> None:
     known = {name for lines in trouble.logs.values() for line in lines for name in line}
@@ -406,7 +405,7 @@ def test_every_field_of_the_page_is_in_a_log_line(trouble: Trouble, field: str) 
 
 
 def test_every_metric_has_the_stack_as_its_one_dimension_and_the_unit_of_the_page(trouble: Trouble) -> None:
-    units = dict(re.findall(r"^\| `(\w+)` \| (Count|Milliseconds) \|", PAGE, re.MULTILINE))
+    units = dict(re.findall(r"^\| `(\w+)` \| (Count|Milliseconds) \|", METRICS_PAGE, re.MULTILINE))
     emitted = [line for lines in trouble.logs.values() for line in lines if "_aws" in line]
     assert emitted
     for line in emitted:
