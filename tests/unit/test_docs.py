@@ -244,22 +244,31 @@ def test_every_example_of_the_contract_is_what_it_says(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("language", "event", "now", "writes"),
+    ("sample", "event", "now", "writes"),
     [
-        ("python", r"event = \{(.*?)\}", "datetime.now(UTC).isoformat()", "2026-11-22T06:12:00.123456+00:00"),
-        ("js", r"const event = \{(.*?)\}", "new Date().toISOString()", "2026-11-22T06:12:00.123Z"),
+        ("docs/events.md", r"event = \{(.*?)\}", "datetime.now(UTC).isoformat()", "2026-11-22T06:12:00.123456+00:00"),
         (
-            "go",
+            "examples/senders/send.mjs",
+            r"const event = \{(.*?)\}",
+            "new Date().toISOString()",
+            "2026-11-22T06:12:00.123Z",
+        ),
+        (
+            "examples/senders/send.go",
             r"event := map\[string\]string\{(.*?)\}",
             "time.Now().UTC().Format(time.RFC3339Nano)",
             "2026-11-22T06:12:00.1Z",
         ),
-        ("java", r"var event = Map.of\((.*?)\n +\);", "Instant.now().toString()", "2026-11-22T06:12:00.123456789Z"),
+        (
+            "examples/senders/Sender.java",
+            r"var event = Map.of\((.*?)\n +\);",
+            "Instant.now().toString()",
+            "2026-11-22T06:12:00.123456789Z",
+        ),
     ],
 )
-def test_a_sender_s_sample_sends_what_the_schema_asks(language: str, event: str, now: str, writes: str) -> None:
-    (sample,) = [text for text in blocks(EVENTS_PAGE, language) if "EVENT_QUEUE_URL" in text]
-    found = re.search(event, sample, re.DOTALL)
+def test_a_sender_s_sample_sends_what_the_schema_asks(sample: str, event: str, now: str, writes: str) -> None:
+    found = re.search(event, (ROOT / sample).read_text(), re.DOTALL)
     assert found
     lines = [line.strip().rstrip(",") for line in found[1].strip().splitlines()]
     fields = dict(re.findall(r'^"?(\w+)"?[:,]\s+(.+)$', "\n".join(lines), re.MULTILINE))
