@@ -107,6 +107,15 @@ def test_a_translated_page_has_the_form_of_its_twin(page: Path) -> None:
         assert found[part] == value, part
 
 
+@pytest.mark.parametrize("page", PAGES_IN_TWO_LANGUAGES, ids=lambda page: page.name)
+def test_a_chinese_page_leads_to_chinese_pages_and_marks_the_english_ones(page: Path) -> None:
+    chinese = page.with_suffix(".zh-CN.md")
+    for label, target, behind in re.findall(r"\[([^\]]*)\]\(([^)\s#]+\.md)[^)]*\)(.{0,3})", chinese.read_text()):
+        if label != "English" and not target.endswith(".zh-CN.md"):
+            assert not (page.parent / target).with_suffix(".zh-CN.md").exists(), target
+            assert behind[1:] == "英文", target
+
+
 @pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
 def test_readme_is_short_enough_to_be_read_to_its_end(name: str) -> None:
     assert len((ROOT / name).read_text().splitlines()) <= 150
