@@ -334,7 +334,7 @@ def trouble(box: Sandbox, observer: Observer) -> Trouble:
             lambda: any("reasons" in line for line in log_of(observer, "PublishOutcomeLogGroup")), "an unpublished stop"
         )
     # As a whole: no event of SQS's has no Records.
-    box.client("lambda").invoke(FunctionName=box.outputs["StopSegmentFunctionName"], Payload=b"{}")
+    box.invoke("StopSegmentFunction", {})
     assert observer.ends([message_id]) == {message_id: ["stopped"]}
     wait_for(
         lambda: any("Traceback" in line["@message"] for line in log_of(observer, "StopSegmentLogGroup")), "a fault"
@@ -350,7 +350,7 @@ def trouble(box: Sandbox, observer: Observer) -> Trouble:
     observer.renew_function("StopSegmentFunction", MODE="stop")
     denied = Fault("error", status=403, code="AccessDenied")
     box.rtc.fail(denied)
-    box.client("lambda").invoke(FunctionName=observer.resource("SweepRoomsFunction"), Payload=b"{}")
+    box.invoke("SweepRoomsFunction", {})
     box.rtc.heal()
     groups = ("StopSegmentLogGroup", "ReceiveCallbackLogGroup", "PublishOutcomeLogGroup", "SweepRoomsLogGroup")
     return Trouble(retried, message_id, {group: log_of(observer, group) for group in groups})

@@ -139,11 +139,9 @@ def test_stop_that_the_bus_does_not_take_is_asked_for_again_and_arrives_in_the_e
 ) -> None:
     """The embedded AWS does not deliver again what a stream's function reports as failed: so the test does."""
     room.start("audio")
-    function = observer.resource("PublishOutcomeFunction")
 
     def deliver(changes: list[dict[str, Any]]) -> list[str]:
-        payload = json.dumps({"Records": changes}, default=str)
-        answer = json.load(box.client("lambda").invoke(FunctionName=function, Payload=payload)["Payload"])
+        answer = box.invoke("PublishOutcomeFunction", {"Records": changes})
         return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
 
     with observer.without_permission("PublishOutcomeRole", "Publish"):
@@ -206,9 +204,8 @@ def test_dead_letter_that_the_bus_does_not_take_is_told_once_it_does(box: Sandbo
         observer.letter(message_id)
         wait_for(lambda: hidden_on(sqs, queue), "the function to have tried")
     assert told_of(observer, message_id) == []
-    function = observer.resource("PublishOutcomeFunction")
     record = {"messageId": "1", "body": json.dumps(DETAIL | {"SourceMessageId": message_id}), "eventSource": "aws:sqs"}
-    box.client("lambda").invoke(FunctionName=function, Payload=json.dumps({"Records": [record]}))
+    assert box.invoke("PublishOutcomeFunction", {"Records": [record]}) == {"batchItemFailures": []}
     assert wait_for(lambda: told_of(observer, message_id), "the event of a dead letter")
     sqs.purge_queue(QueueUrl=queue)
 

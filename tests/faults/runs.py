@@ -154,7 +154,7 @@ class Stage:
 
     def _sweep_once(self, rooms: Sequence[str]) -> None:
         """Let so much time pass that rooms are to be looked at again, and look."""
-        self._box.sweep(rooms)  # one that is killed answers with an error
+        self._box.sweep(rooms)  # one that is killed is followed by another, which finds its lease
         self._wait_until_empty(QUEUE_DEADLINE_SECONDS)
 
     def _send(self, messages: Sequence[Message], sent: dict[str, Message]) -> None:
