@@ -1,7 +1,7 @@
 """AWS's JSON protocol, as far as two calls need it.
 
 A boto3 client would take three times as long to import and make, and the RTC server waits for our cold start: `make
-bench` measures it. The signing is botocore's own.
+bench` measures it. The signing and the certificates are botocore's.
 """
 
 from __future__ import annotations
@@ -10,47 +10,32 @@ import json
 import os
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
-import certifi
 import urllib3
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
+from botocore.httpsession import get_cert_path
 from urllib3.exceptions import HTTPError, ProtocolError, SSLError
 
 if TYPE_CHECKING:
     from botocore.credentials import ReadOnlyCredentials
 
-# What fails or takes long here, the RTC server sends again.
+# The RTC server sends again what fails or takes long here.
 _pool = urllib3.PoolManager(
     timeout=urllib3.Timeout(connect=0.5, read=1.0),
     retries=False,
-    ca_certs=os.environ.get("AWS_CA_BUNDLE") or certifi.where(),
+    ca_certs=os.environ.get("AWS_CA_BUNDLE") or get_cert_path(True),
 )
 
 
 class AwsError(Exception):
-    """AWS refused a call or did not answer.
-
-    Parameters
-    ----------
-    code
-        AWS's error code, or the name of what went wrong on the way.
-    """
+    """AWS refused a call or did not answer: `code` is AWS's error code, or the name of what went wrong on the way."""
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
         self.code = code
-
-
-@dataclass(frozen=True)
-class _Key:
-    """The function's own key, as Lambda puts it into the environment, in the form that botocore signs with."""
-
-    access_key: str
-    secret_key: str
-    token: str | None
 
 
 class Service:
@@ -61,7 +46,7 @@ class Service:
     name
         Its name in endpoints and signatures.
     target
-        What its actions' names are prefixed with in X-Amz-Target.
+        The prefix of its actions' names in X-Amz-Target.
     json_version
         The version of the JSON protocol that it speaks.
     """
@@ -71,21 +56,16 @@ class Service:
         self._content_type = f"application/x-amz-json-{json_version}"
         region = environment["AWS_REGION"]
         self.url = environment.get("AWS_ENDPOINT_URL") or f"https://{name}.{region}.{environment['URL_SUFFIX']}"
-        key = _Key(
-            environment["AWS_ACCESS_KEY_ID"],
-            environment["AWS_SECRET_ACCESS_KEY"],
-            environment.get("AWS_SESSION_TOKEN"),
+        # The function's own key, as Lambda puts it into the environment.
+        key = SimpleNamespace(
+            access_key=environment["AWS_ACCESS_KEY_ID"],
+            secret_key=environment["AWS_SECRET_ACCESS_KEY"],
+            token=environment.get("AWS_SESSION_TOKEN"),
         )
         self._signer = SigV4Auth(cast("ReadOnlyCredentials", key), name, region)
 
     def call(self, action: str, **content: str) -> dict[str, Any]:
-        """Call an action and return its answer.
-
-        Raises
-        ------
-        AwsError
-            It was refused, or there was no answer.
-        """
+        """Call an action and return its answer. Raises `AwsError`."""
         headers = {"Content-Type": self._content_type, "X-Amz-Target": f"{self._target}.{action}"}
         url, body = self.url + "/", json.dumps(content).encode()
         request = AWSRequest("POST", url, headers, body)
@@ -104,8 +84,8 @@ def _post(url: str, body: bytes, headers: dict[str, str]) -> urllib3.BaseHTTPRes
     try:
         return _pool.request("POST", url, body=body, headers=headers)
     except (ProtocolError, SSLError) as error:
-        # A connection that was kept while Lambda froze the environment may have died meanwhile, which shows only when
-        # it is used. AWS may have done what it was asked: to queue a callback twice is harmless (replays.py says why).
+        # A connection that was kept while Lambda froze the environment may be dead, which shows only when it is used.
+        # AWS may have done what it was asked: queuing a callback twice is harmless (replays.py says why).
         if not isinstance(error.args[-1], (ConnectionError, ssl.SSLEOFError)):
             raise
         return _pool.request("POST", url, body=body, headers=headers)

@@ -11,7 +11,6 @@ import os
 import re
 import time
 import warnings
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -29,8 +28,8 @@ MOST_BYTES = 64 * 1024
 MOST_REMEMBERED = 10_000
 MOST_AGE_MS = 3_600_000  # the RTC server sends again within seconds: an older callback is a replay
 ROOM_DESTROY, SLICE = "RoomDestroy", "SegmentRealTimeData"
-_GROUP = re.compile("[a-zA-Z0-9_@.-]{1,128}")  # what SQS takes as a message group, as far as an AppId may be so
-# A known slice emits no metric by itself, and Powertools would warn of that.
+_GROUP = re.compile("[a-zA-Z0-9_@.-]{1,128}")  # the AppIds that SQS takes as a message group
+# A known slice emits no metric, and Powertools would warn of that.
 warnings.filterwarnings("ignore", "No application metrics to publish")
 
 logger = Logger()
@@ -44,38 +43,21 @@ _queued = QueuedCallbacks(MOST_REMEMBERED)
 _slices = QueuedSlices(MOST_REMEMBERED, time.monotonic)
 
 
-@dataclass(frozen=True)
 class Refusal(Exception):
-    """A request that is not served.
+    """A request that is not served, the metric that counts it, and a reason without any value of the request."""
 
-    Parameters
-    ----------
-    metric
-        The metric that counts it.
-    reason
-        One sentence for a person, without any value of the request.
-    """
-
-    status: HTTPStatus
-    metric: str
-    reason: str
+    def __init__(self, status: HTTPStatus, metric: str, reason: str) -> None:
+        super().__init__(status, metric, reason)
+        self.status, self.metric, self.reason = status, metric, reason
 
 
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:  # noqa: ARG001 - Lambda passes it
-    """Answer one HTTP request of the RTC server.
+    """Answer one HTTP request of the RTC server: an HTTP API's, payload version 2.0.
 
-    Parameters
-    ----------
-    event
-        An HTTP API's request, payload version 2.0.
-
-    Returns
-    -------
-    dict
-        ``statusCode`` and a JSON ``body``: 200 ready (to GET and HEAD), queued, known, replayed, stale or ignored, 400
-        malformed, 401 not signed, 405 another method, 413 over 64 KB, 503 not now.
+    The answers are 200 ready (to GET and HEAD), queued, known, replayed, stale or ignored, 400 malformed, 401 not
+    signed, 405 another method, 413 over 64 KB, 503 not now.
     """
     if event["requestContext"]["http"]["method"] in ("GET", "HEAD"):
         return _answer(HTTPStatus.OK, "ready")  # the RTC console takes no URL that does not answer GET
@@ -103,7 +85,7 @@ def _receive(event: dict[str, Any]) -> str:
         return _drop("replayed", "CallbackReplayed", fields)
     found = read_slice(callback, time_ms) if event_type == SLICE else None
     if found and found in _slices:
-        # Neither a line nor a metric of its own: they would cost more than all else that is done for it.
+        # No line and no metric for each: they would cost more than everything else that is done for it.
         _slices.known += 1
         logger.debug("known", **fields)
         return "known"
@@ -178,10 +160,10 @@ def _meaning(signed: tuple[str, ...], arrived_ms: int) -> tuple[dict[str, str], 
     """Return what is kept of a callback, and its time.
 
     A signature still holds if values change places or pass characters on to each other, and a room's end whose time
-    cannot be read counts from its arrival. So that an old callback does not become new this way, its time counts
-    wherever it stands: in what is signed, joined as the signature joins it, it is always whole.
+    cannot be read counts from its arrival. To keep an old callback from becoming new this way, its time counts
+    wherever it stands: it is always whole in the signed values, joined as the signature joins them.
     """
-    callback = dict(zip(NAMES, signed, strict=False))  # without the nonce, which is of no use but to forge
+    callback = dict(zip(NAMES, signed, strict=False))  # without the nonce, which only a forger could use
     if (time_ms := read_callback_ms(callback["EventTime"])) is not None:
         return callback, time_ms
     others = signed[:1] + signed[2:]  # EventData stays what it is, or is no JSON any more

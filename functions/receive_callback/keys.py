@@ -19,20 +19,10 @@ class KeysUnavailable(Exception):
 
 
 class CallbackKeys:
-    """The keys, as Secrets Manager holds them in the stages AWSCURRENT and AWSPREVIOUS.
+    """The keys, as Secrets Manager holds them in the stages AWSCURRENT and AWSPREVIOUS: the secret is the bare key.
 
-    The time between two reads has a minimum, whatever arrives and whatever Secrets Manager answers.
-
-    Parameters
-    ----------
-    secrets_manager
-        Secrets Manager.
-    secret_arn
-        The secret: the bare key.
-    clock_seconds
-        A clock that never goes back.
-    now_ms
-        The time of day, Unix ms.
+    The time between two reads has a minimum, whatever arrives and whatever Secrets Manager answers. `clock_seconds` is
+    monotonic, `now_ms` the time of day. Both methods raise `KeysUnavailable`.
     """
 
     def __init__(
@@ -52,23 +42,11 @@ class CallbackKeys:
         self._asked_at = -math.inf
 
     def current(self) -> tuple[str, ...]:
-        """Return the keys, read at most MAX_AGE_SECONDS ago if Secrets Manager answers.
-
-        Raises
-        ------
-        KeysUnavailable
-            There are none.
-        """
+        """Return the keys, read at most MAX_AGE_SECONDS ago if Secrets Manager answers."""
         return self._not_older_than(MAX_AGE_SECONDS)
 
     def renewed(self) -> tuple[str, ...]:
-        """Return the keys, read again unless that was done within the last minute: a forger must not make us read.
-
-        Raises
-        ------
-        KeysUnavailable
-            There are none.
-        """
+        """Return the keys, read again unless that was done within the last minute: a forger must not make us read."""
         return self._not_older_than(LEAST_SECONDS_BETWEEN_READS)
 
     def _not_older_than(self, seconds: float) -> tuple[str, ...]:
@@ -79,7 +57,7 @@ class CallbackKeys:
                 self._read()
         if not self._current:
             raise KeysUnavailable
-        # At each request, since keys may be kept for long: an age that was right when they were read would grow.
+        # At each request: keys may be kept for long, so the previous one may grow too old meanwhile.
         return (self._current, self._previous) if self._now_ms() < self._previous_until_ms else (self._current,)
 
     def _read(self) -> None:

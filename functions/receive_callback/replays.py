@@ -4,15 +4,10 @@ from __future__ import annotations
 
 
 class QueuedCallbacks:
-    """Remembers the callbacks that were queued last, by what is kept of them: one signature may cover several.
+    """Remembers the last callbacks that were queued, by the values that are kept: one signature may cover several.
 
     A replay that another environment gets, or that comes after many others, is queued again. That is harmless: time
     decides what it may stop (docs/design.md).
-
-    Parameters
-    ----------
-    most
-        How many are remembered.
     """
 
     def __init__(self, most: int) -> None:

@@ -16,42 +16,22 @@ class MalformedCallback(Exception):
 
 
 def sign(callback: Mapping[str, Any], key: str) -> str:
-    """Return the signature that the RTC server gives a callback, in lower-case hex.
+    """Return the signature that the RTC server gives a callback, in lower-case hex. Raises `MalformedCallback`.
 
-    Parameters
-    ----------
-    callback
-        The callback's JSON object. If both nonces are there, the first one that is a string is signed.
-    key
-        The callback secret key.
-
-    Raises
-    ------
-    MalformedCallback
-        A signed value is missing or is not a string.
+    If both nonces are there, the first one that is a string is signed.
     """
     return _digest((*next(_readings(callback)), key))
 
 
 def read_signed(callback: Mapping[str, Any], keys: Callable[[], Iterable[str]]) -> tuple[str, ...] | None:
-    """Return the values that a callback's signature covers: those of NAMES, then the nonce.
+    """Return the values that a callback's signature covers: those of NAMES, then the nonce. None: no key has made it.
 
-    The time that this takes says nothing about the keys.
+    The time that this takes says nothing about the keys. Raises `MalformedCallback`.
 
     Parameters
     ----------
     keys
         Gives the callback secret keys, and is asked only about a callback that is well formed.
-
-    Returns
-    -------
-    tuple[str, ...] | None
-        None: none of the keys has made the signature.
-
-    Raises
-    ------
-    MalformedCallback
-        A signed value is missing or is not a string.
     """
     readings, signature = list(_readings(callback)), callback.get("Signature")
     given = signature.encode(errors="surrogatepass") if isinstance(signature, str) else b""

@@ -1,21 +1,19 @@
-"""The slices that say nothing new: of a task that this function environment queued a slice of a moment ago.
+"""The slices that say nothing new: a slice of the same task was queued by this function environment a moment ago.
 
 The RTC server reports a slice for every user every few seconds. The first one makes its task known; so would any later
-one. docs/design.md tells why nothing is lost by leaving those out for a minute.
+one. docs/design.md explains why nothing is lost if later ones are left out for a minute.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-REMEMBERED_SECONDS = 60  # for so long a session that has begun anew may go unseen
+REMEMBERED_SECONDS = 60  # a session that begins again may go unseen for so long
 
 
-@dataclass(frozen=True)
-class Slice:
+class Slice(NamedTuple):
     """A slice of a task, made before `time_ms`."""
 
     app_id: str
@@ -25,18 +23,18 @@ class Slice:
 
     @property
     def task(self) -> tuple[str, str, str]:
-        """What names its task."""
-        return self.app_id, self.room_id, self.task_id
+        """The ids of its task."""
+        return self[:3]
 
 
 def read_slice(callback: Mapping[str, Any], time_ms: int) -> Slice | None:
-    """Read a callback of type SegmentRealTimeData, made at a time; None if it is unusual: its reader says why."""
+    """Read a callback of type SegmentRealTimeData, made at a time; None if it is unusual, which others report."""
     room, task_id = room_of(callback), _data(callback).get("TaskId")
     return Slice(*room, task_id, time_ms) if room and isinstance(task_id, str) else None
 
 
 def room_of(callback: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Read which room a callback is about: AppId and RoomId; None where it does not say."""
+    """Read AppId and RoomId of a callback; None if it has no RoomId."""
     room_id = _data(callback).get("RoomId")
     return (callback["AppId"], room_id) if isinstance(room_id, str) else None
 
@@ -50,19 +48,9 @@ def _data(callback: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class QueuedSlices:
-    """Remembers, for a minute, of which tasks a slice was queued.
+    """Remembers, for a minute, the tasks whose slices were queued, at most so many.
 
-    Parameters
-    ----------
-    most
-        How many tasks are remembered.
-    clock_seconds
-        A clock that never goes back.
-
-    Attributes
-    ----------
-    known
-        How many slices were known since somebody last told of them.
+    `known` counts the known slices that no metric has counted yet.
     """
 
     def __init__(self, most: int, clock_seconds: Callable[[], float]) -> None:
@@ -74,7 +62,7 @@ class QueuedSlices:
     def __contains__(self, found: Slice) -> bool:
         """Whether a slice of this task was queued that is not newer than this one.
 
-        An older slice is news: it may be from before the room's end, where the queued one is from after it.
+        An older slice is news: it may be from before the room's end, and the queued one from after it.
         """
         time_ms, until = self._queued.get(found.task, (found.time_ms, 0.0))
         return time_ms <= found.time_ms and self._clock_seconds() < until
@@ -88,6 +76,6 @@ class QueuedSlices:
             del self._queued[next(iter(self._queued))]
 
     def forget(self, room: tuple[str, str] | None) -> None:
-        """Take every slice in a room for news again, since the room has ended: what runs there next began anew."""
+        """Let every slice in a room be news again, since the room has ended: its next session is a new one."""
         for task in [task for task in self._queued if task[:2] == room]:
             del self._queued[task]
