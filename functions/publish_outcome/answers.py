@@ -6,7 +6,6 @@ import functools
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from enum import Enum, auto
 from typing import Any
 
 import botocore.session
@@ -15,63 +14,52 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from segments.batches import ENTRIES_A_CALL
 
-# What Step Functions says of a token that nobody waits with any more; the last is embedded AWS's word for it.
-_OVER = ("TaskTimedOut", "InvalidToken", "TaskDoesNotExist")
-
-
-class Answered(Enum):
-    """What became of an answer."""
-
-    TAKEN = auto()
-    GONE = auto()
+# Step Functions' codes for a token that no workflow waits with any more; the last one is embedded AWS's.
+OVER = ("TaskTimedOut", "InvalidToken", "TaskDoesNotExist")
 
 
 def answer_in(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the answer that a message of the queue holds; empty where it holds something else."""
+    """Read the answer that a message of the queue holds; empty if it holds something else."""
     told: dict[str, Any] = json.loads(record["body"]) if record["eventSource"] == "aws:sqs" else {}
     return told if "TaskToken" in told else {}
 
 
-def answer(client: Any, told: Mapping[str, Any]) -> Answered | str:
-    """Answer a workflow.
+def answer_all(answers: Mapping[str, Mapping[str, Any]]) -> dict[str, str | None]:
+    """Answer workflows at once, and return why each answer failed, if it did, by the ids of their messages.
 
-    Parameters
-    ----------
-    client
-        A client of Step Functions.
-    told
-        The stop function's answer: a TaskToken, and either an Output or an Error with its Cause.
-
-    Returns
-    -------
-    Answered | str
-        A text is why it could not be answered: it may work later.
+    An answer has a TaskToken, and either an Output or an Error with its Cause. A failure is AWS's error code, or the
+    name of what went wrong on the way.
     """
+    if not answers:
+        return {}
+    with ThreadPoolExecutor(ENTRIES_A_CALL) as threads:
+        failures = threads.map(functools.partial(_answer, step_functions()), answers.values())
+        return dict(zip(answers, failures, strict=True))
+
+
+def _answer(client: Any, told: Mapping[str, Any]) -> str | None:
     try:
         if "Output" in told:
             client.send_task_success(taskToken=told["TaskToken"], output=json.dumps(told["Output"]))
         else:
             client.send_task_failure(taskToken=told["TaskToken"], error=told["Error"], cause=told["Cause"])
-    except ClientError as error:
-        code = error.response["Error"]["Code"]
-        return Answered.GONE if code in _OVER else code
-    except BotoCoreError as error:
-        return type(error).__name__
-    return Answered.TAKEN
+    except (ClientError, BotoCoreError) as error:
+        return code_of(error)
+    return None
 
 
-def answer_all(answers: Mapping[str, Mapping[str, Any]]) -> dict[str, Answered | str]:
-    """Answer several workflows at once, by the ids of the messages that hold the answers."""
-    if not answers:
-        return {}
-    with ThreadPoolExecutor(ENTRIES_A_CALL) as threads:
-        return dict(
-            zip(answers, threads.map(functools.partial(answer, step_functions()), answers.values()), strict=True)
-        )
+def code_of(error: ClientError | BotoCoreError) -> str:
+    """Name what went wrong with a call of AWS."""
+    return error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
 
 
 @functools.cache
 def step_functions() -> Any:
     """Make the client, when the first workflow is answered: most stacks answer none."""
+    return make_client("stepfunctions")
+
+
+def make_client(service: str) -> Any:
+    """Make a client of an AWS service."""
     config = Config(connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3})
-    return botocore.session.get_session().create_client("stepfunctions", config=config)
+    return botocore.session.get_session().create_client(service, config=config)

@@ -1,18 +1,16 @@
-"""The Lambda function behind the segment table's stream and the queue of what others are told: events and answers."""
+"""The Lambda function behind the segment table's stream and the queue of notices and answers: it publishes them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-import botocore.session
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from publish_outcome.answers import Answered, answer_all, answer_in
+from publish_outcome.answers import OVER, answer_all, answer_in, code_of, make_client
 from publish_outcome.outcomes import Unpublishable, bytes_of, segment_stop_failed, segment_stopped
 from segments.batches import PUT_EVENTS_BYTES_A_CALL, parts
 
@@ -24,13 +22,7 @@ _MOST_NAMED = 10  # records in a log line
 
 logger = Logger()
 metrics = Metrics()
-_events = cast(
-    "EventBridgeClient",
-    botocore.session.get_session().create_client(
-        "events",
-        config=Config(connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3}),
-    ),
-)
+_events: EventBridgeClient = make_client("events")
 _bus_name = os.environ["OUTCOME_EVENT_BUS_NAME"]
 
 
@@ -53,18 +45,23 @@ def handler(event: dict[str, Any], context: object) -> dict[str, list[dict[str, 
                 answers[record["messageId"]] = told
                 continue
             identifier, entry = _read(record)
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with one must not hold up the others behind it
-            passed_over[_name(record)] = str(error) if isinstance(error, Unpublishable) else type(error).__name__
+        except Exception as error:  # noqa: BLE001 - a faulty record must not hold up the others behind it
+            name = str(record.get("eventID") or record.get("messageId"))
+            passed_over[name] = str(error) if isinstance(error, Unpublishable) else type(error).__name__
             continue
         if entry is not None:
             entries[identifier] = entry
-    _report_passed_over(passed_over)
+    if passed_over:
+        # No event can ever be made of them: delivered again, they would only hold up the others.
+        metrics.add_metric("OutcomesPassedOver", MetricUnit.Count, len(passed_over))
+        reasons, records = sorted(set(passed_over.values())), list(passed_over)[:_MOST_NAMED]
+        logger.error("outcome events passed over", reasons=reasons, count=len(passed_over), records=records)
     failures = [*_publish(entries), *_answer(answers)]
     return {"batchItemFailures": [{"itemIdentifier": identifier} for identifier in failures]}
 
 
 def _read(record: Mapping[str, Any]) -> tuple[str, PutEventsRequestEntryTypeDef | None]:
-    """Make an event of a change of the table or of a notice; give what it is to be called where it fails, too."""
+    """Make an event of a change of the table or of a notice, beside its identifier among batchItemFailures."""
     if record["eventSource"] == "aws:sqs":
         return record["messageId"], segment_stop_failed(record["body"], _bus_name)
     change = record.get("dynamodb", {})
@@ -72,28 +69,10 @@ def _read(record: Mapping[str, Any]) -> tuple[str, PutEventsRequestEntryTypeDef 
     return change.get("SequenceNumber", ""), entry
 
 
-def _name(record: Mapping[str, Any]) -> str:
-    """Name a record as its service does."""
-    return str(record.get("eventID") or record.get("messageId"))
-
-
-def _report_passed_over(reasons: Mapping[str, str]) -> None:
-    """Say of which records no event will ever be made: delivered again, they would only hold up the others."""
-    if reasons:
-        metrics.add_metric("OutcomesPassedOver", MetricUnit.Count, len(reasons))
-        records = list(reasons)[:_MOST_NAMED]
-        logger.error(
-            "outcome events passed over", reasons=sorted(set(reasons.values())), count=len(reasons), records=records
-        )
-
-
 def _publish(entries: Mapping[str, PutEventsRequestEntryTypeDef]) -> dict[str, str]:
-    """Put the events on the bus; give why each that was not taken was not, by its record's identifier."""
+    """Put the events on the bus; return why each that was not taken was not, by its record's identifier."""
     failures: dict[str, str] = {}
-    identifiers = list(entries)
-    for part in parts(
-        identifiers, lambda identifier: bytes_of(entries[identifier]), most_bytes=PUT_EVENTS_BYTES_A_CALL
-    ):
+    for part in parts(list(entries), lambda one: bytes_of(entries[one]), most_bytes=PUT_EVENTS_BYTES_A_CALL):
         failures |= _put(part, [entries[identifier] for identifier in part])
     metrics.add_metric("OutcomesPublished", MetricUnit.Count, len(entries) - len(failures))
     if failures:
@@ -105,11 +84,9 @@ def _publish(entries: Mapping[str, PutEventsRequestEntryTypeDef]) -> dict[str, s
 def _put(identifiers: Sequence[str], entries: Sequence[PutEventsRequestEntryTypeDef]) -> dict[str, str]:
     try:
         answer = _events.put_events(Entries=entries)
-    except ClientError as error:
-        return dict.fromkeys(identifiers, error.response["Error"]["Code"])
-    except BotoCoreError as error:
-        return dict.fromkeys(identifiers, type(error).__name__)
-    # An answer may be shorter than the request: what it does not name was not taken.
+    except (ClientError, BotoCoreError) as error:
+        return dict.fromkeys(identifiers, code_of(error))
+    # An answer may be shorter than the request: an entry that it does not name was not taken.
     results: list[Mapping[str, Any]] = [*answer.get("Entries", []), *({} for _ in identifiers)]
     return {
         identifier: result.get("ErrorCode", "Unknown")
@@ -119,18 +96,17 @@ def _put(identifiers: Sequence[str], entries: Sequence[PutEventsRequestEntryType
 
 
 def _answer(answers: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Answer workflows; give the ids of the answers that could not be given. The log names messages, never a token."""
-    failures = []
-    for identifier, answered in answer_all(answers).items():
+    """Answer workflows; return the ids of the answers to deliver again. The log names messages, never a token."""
+    again = []
+    for identifier, failure in answer_all(answers).items():
         source = answers[identifier]["SourceMessageId"]
-        match answered:
-            case Answered.TAKEN:
-                metrics.add_metric("WorkflowAnswered", MetricUnit.Count, 1)
-            case Answered.GONE:
-                metrics.add_metric("WorkflowGone", MetricUnit.Count, 1)
-                logger.info("workflow waits no longer", source_message_id=source)
-            case reason:
-                metrics.add_metric("WorkflowNotAnswered", MetricUnit.Count, 1)
-                logger.warning("workflow not answered", reason=reason, source_message_id=source)
-                failures.append(identifier)
-    return failures
+        if failure is None:
+            metrics.add_metric("WorkflowAnswered", MetricUnit.Count, 1)
+        elif failure in OVER:
+            metrics.add_metric("WorkflowGone", MetricUnit.Count, 1)
+            logger.info("workflow waits no longer", source_message_id=source)
+        else:
+            metrics.add_metric("WorkflowNotAnswered", MetricUnit.Count, 1)
+            logger.warning("workflow not answered", reason=failure, source_message_id=source)
+            again.append(identifier)
+    return again

@@ -1,4 +1,4 @@
-"""What others are told: a `SegmentStopped` event for a change of the table that is a stop, and `SegmentStopFailed`."""
+"""The events for other systems: `SegmentStopped` for a change of the table that is a stop, and `SegmentStopFailed`."""
 
 from __future__ import annotations
 
@@ -32,27 +32,13 @@ Image = Mapping[str, Mapping[str, Any]]
 
 
 class Unpublishable(Exception):
-    """A change or a notice of which no event can be made. The message names the field and the rule."""
+    """No event can be made of a change or a notice: no function has written it. The message names field and rule."""
 
 
 def segment_stopped(old: Image, new: Image, bus_name: str) -> PutEventsRequestEntryTypeDef | None:
-    """Make the event for a change of an item.
+    """Make the event for a change of an item from `old` to `new`, each empty if there was none. Raises `Unpublishable`.
 
-    Parameters
-    ----------
-    old, new
-        The item before and after; empty where there was none.
-
-    Returns
-    -------
-    dict | None
-        An entry for PutEvents; None where the change is no stop: a start, a sighting, a room's end, an expiry, or a
-        heartbeat.
-
-    Raises
-    ------
-    Unpublishable
-        The item is none that a function writes.
+    None: the change is no stop, but a start, a sighting, a room's end, an expiry, or a heartbeat.
     """
     if "stopped_at" not in new or new.get("event_type") == {"S": "Heartbeat"} or _stop_of(new) == _stop_of(old):
         return None
@@ -76,18 +62,7 @@ def segment_stopped(old: Image, new: Image, bus_name: str) -> PutEventsRequestEn
 
 
 def segment_stop_failed(detail: str, bus_name: str) -> PutEventsRequestEntryTypeDef:
-    """Make the event for a dead letter.
-
-    Parameters
-    ----------
-    detail
-        The event's detail, as the stop function wrote it.
-
-    Raises
-    ------
-    Unpublishable
-        It is none that the stop function writes.
-    """
+    """Make the event for a dead letter, with the stop function's notice as its detail. Raises `Unpublishable`."""
     try:
         failed_at_ms = read_ms(json.loads(detail)["FailedAt"])
     except (ValueError, TypeError, LookupError, RecursionError):
