@@ -12,8 +12,8 @@ from segments.events import FIRST_SENT_AT, GIVEN_UP, Event, parse_event, redrive
 
 
 @dataclass(frozen=True)
-class Message:
-    """A message as SQS delivers it.
+class Arrival:
+    """A message as SQS delivers it, and what it says.
 
     Parameters
     ----------
@@ -23,99 +23,80 @@ class Message:
         How often it has been received, from 1.
     attributes
         Its message attributes' strings. One of another type has none, which is as unreadable as a bad one: empty.
+    content
+        An event, None for a callback that does not concern us, or why the message says nothing.
     """
 
     message_id: str
     receipt_handle: str
-    body: str
+    body: str = field(repr=False)
     sent_ms: int
     receive_count: int = 1
     attributes: Mapping[str, str] = field(default_factory=dict)
+    content: Event | StopError | None = None
 
-
-@dataclass(frozen=True)
-class Arrival:
-    """A message and what it says: an event, None for a callback that does not concern us, or why it says nothing."""
-
-    message: Message
-    content: Event | StopError | None
+    @property
+    def event(self) -> Event | None:
+        """The event, if the message says one."""
+        return self.content if isinstance(self.content, Event) else None
 
     @property
     def log_fields(self) -> dict[str, Any]:
-        """What every log line about the message holds."""
-        fields: dict[str, Any] = {"message_id": self.message.message_id, "receive_count": self.message.receive_count}
-        if isinstance(self.content, Event):
-            event = self.content
+        """The fields of every log line about the message."""
+        fields: dict[str, Any] = {"message_id": self.message_id, "receive_count": self.receive_count}
+        if self.event:
             fields |= {
-                "event_type": event.type.value,
-                "event_id": event.event_id,
-                "event_time": event.time_ms,
-                "app_id": event.room.app_id,
-                "room_id": event.room.room_id,
+                "event_type": self.event.type.value,
+                "event_id": self.event.event_id,
+                "event_time": self.event.time_ms,
+                "app_id": self.event.room.app_id,
+                "room_id": self.event.room.room_id,
             }
         return fields
 
     @property
     def time_ms(self) -> int:
         """The event's time T, or the best that is known of it, Unix ms."""
-        if isinstance(self.content, Event):
-            return self.content.time_ms
-        with contextlib.suppress(InvalidMessage):
-            return min(self.message.sent_ms, redriven_ms(self.message.attributes.get("EventTime", "")))
-        return self.message.sent_ms
+        return self.event.time_ms if self.event else self._earlier("EventTime")
 
     @property
     def first_sent_ms(self) -> int:
         """When the message was sent, or the first one that it is a copy of, Unix ms."""
+        return self._earlier(FIRST_SENT_AT)
+
+    def _earlier(self, attribute: str) -> int:
         with contextlib.suppress(InvalidMessage):
-            return min(self.message.sent_ms, redriven_ms(self.message.attributes.get(FIRST_SENT_AT, ""), FIRST_SENT_AT))
-        return self.message.sent_ms
+            return min(self.sent_ms, redriven_ms(self.attributes.get(attribute, "")))
+        return self.sent_ms
 
     @property
     def is_given_up(self) -> bool:
         """Whether it has a dead letter already, and only its workflow is still to be told."""
-        return GIVEN_UP in self.message.attributes and self.task_token is not None
-
-    @property
-    def app_id(self) -> str | None:
-        """The AppId that the message names, if any."""
-        return self.content.room.app_id if isinstance(self.content, Event) else None
+        return GIVEN_UP in self.attributes and self.task_token is not None
 
     @property
     def task_token(self) -> str | None:
         """The task token of the workflow that waits for the message's end, if any."""
-        if isinstance(self.content, Event):
-            return self.content.task_token
-        return None if isinstance(self.content, FunctionFailed) else task_token(self.message.body)
+        if self.event:
+            return self.event.task_token
+        return None if isinstance(self.content, FunctionFailed) else task_token(self.body)
 
 
 def arrive(record: Mapping[str, Any]) -> Arrival:
     """Read a message, as it is among the Records of the event that Lambda gives the function."""
-    message = Message(
-        message_id=record["messageId"],
-        receipt_handle=record["receiptHandle"],
-        body=record["body"],
-        sent_ms=int(record["attributes"]["SentTimestamp"]),
-        receive_count=int(record["attributes"]["ApproximateReceiveCount"]),
-        attributes={
-            name: attribute.get("stringValue") or "" for name, attribute in record["messageAttributes"].items()
-        },
-    )
+    body, sent_ms = record["body"], int(record["attributes"]["SentTimestamp"])
+    receive_count = int(record["attributes"]["ApproximateReceiveCount"])
+    attributes = {name: attribute.get("stringValue") or "" for name, attribute in record["messageAttributes"].items()}
     content: Event | StopError | None
     try:
-        if (first_sent_at := message.attributes.get(FIRST_SENT_AT)) is not None:
+        if (first_sent_at := attributes.get(FIRST_SENT_AT)) is not None:
             redriven_ms(first_sent_at, FIRST_SENT_AT)
-        content = parse_event(
-            message.body,
-            message.sent_ms,
-            message.attributes.get("EventTime"),
-            is_second_try=message.receive_count > 1,
-        )
+        content = parse_event(body, sent_ms, attributes.get("EventTime"), is_second_try=receive_count > 1)
     except InvalidMessage as error:
         content = error
     except Exception as error:  # noqa: BLE001 - a fault of ours in reading one message must not fail the others
         content = FunctionFailed("FunctionFailed", f"the function failed to read it: {type(error).__name__}")
-    return Arrival(message, content)
+    return Arrival(record["messageId"], record["receiptHandle"], body, sent_ms, receive_count, attributes, content)
 
 
 def waves(arrivals: list[Arrival]) -> tuple[list[Arrival], list[Arrival]]:
@@ -123,8 +104,8 @@ def waves(arrivals: list[Arrival]) -> tuple[list[Arrival], list[Arrival]]:
     notes: list[Arrival] = []
     stops: list[tuple[int, Arrival]] = []
     for arrival in arrivals:
-        if isinstance(arrival.content, Event) and arrival.content.is_stop:
-            stops.append((arrival.content.time_ms, arrival))
+        if arrival.event and arrival.event.is_stop:
+            stops.append((arrival.event.time_ms, arrival))
         else:
             notes.append(arrival)
     return notes, [arrival for _, arrival in sorted(stops, key=lambda stop: -stop[0])]

@@ -1,6 +1,6 @@
 """The Lambda function behind the event queue: parse, serve, settle what failed, report.
 
-What an invocation has time for::
+The time of an invocation::
 
     calls begin      the last call and its record     settling        end
     |-----------------------|----------------------------|-------------|
@@ -20,24 +20,22 @@ from typing import TYPE_CHECKING, Any
 from segments.batches import at_once
 from segments.clients import SQS_CALL_SECONDS
 from segments.errors import FunctionFailed, NoTimeLeft, StopError, Unanswered
-from segments.events import Event
 from segments.rules import Outcome
 from segments.telemetry import logger, metrics
 from segments.times import now_ms
 from stop_segment.arrivals import Arrival, arrive, waves
 from stop_segment.failures import End, Failure, end_of
 from stop_segment.logs import log_failure, log_outcome, log_served, log_unanswered, log_untold
-from stop_segment.notices import is_told
 from stop_segment.stopper import Batch
 from stop_segment.wiring import make_wiring
-from stop_segment.workflows import failed, failed_before, served_well
+from stop_segment.workflows import failed, failed_before, is_told, served_well
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
 wiring = make_wiring(os.environ)
-# One after the other, each of them several calls at once: letters and copies, then notices and back-offs. Answers to
-# workflows come before, and what takes the place of one that could not be given comes after.
+# One after the other, each of them several calls at once: answers to workflows, letters and copies, notices and
+# back-offs, and copies for the answers that could not be given.
 SETTLING_CALLS = 4 if wiring.settings.answer_queue_url else 2
 SETTLING_SECONDS = SETTLING_CALLS * SQS_CALL_SECONDS + 1.0  # the rest is for log lines and metrics
 RECORD_SECONDS = 2.0  # a record that takes longer is not waited for: its message is tried again
@@ -57,14 +55,12 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, list[dic
         ``{"batchItemFailures": [{"itemIdentifier": <message id>}, ...]}``: the messages that SQS is to keep. Every
         other one has ended in an outcome or on the dead-letter queue.
     """
-    settings = wiring.settings
-    call_seconds = settings.rtc_connect_timeout_seconds + settings.rtc_read_timeout_seconds
 
     def until_settling() -> float:
         return context.get_remaining_time_in_millis() / 1000 - SETTLING_SECONDS
 
     def seconds_left() -> float:
-        return until_settling() - RECORD_SECONDS - call_seconds
+        return until_settling() - RECORD_SECONDS - wiring.settings.call_seconds
 
     arrivals = [arrive(record) for record in event["Records"]]
     kept = wiring.loop.run(_serve_in_turns(arrivals, wiring.stopper.batch(seconds_left), until_settling))
@@ -81,12 +77,12 @@ async def _serve(arrivals: list[Arrival], batch: Batch, until_settling: Callable
     failures: list[Failure] = []
     for wave in waves(arrivals):
         errors = await asyncio.gather(*(_serve_in_time(arrival, batch, until_settling) for arrival in wave))
-        failures.extend(_failure(arrival, error) for arrival, error in zip(wave, errors, strict=True) if error)
+        failures.extend(Failure(arrival, error) for arrival, error in zip(wave, errors, strict=True) if error)
     return failures
 
 
 async def _serve_in_time(arrival: Arrival, batch: Batch, until_settling: Callable[[], float]) -> StopError | None:
-    """Serve a message, but not for so long that the others of its batch would lose their ends."""
+    """Serve a message, but stop in time for the ends of all messages of its batch."""
     try:
         async with asyncio.timeout(until_settling()):
             return await _serve_message(arrival, batch)
@@ -101,7 +97,7 @@ async def _serve_in_time(arrival: Arrival, batch: Batch, until_settling: Callabl
 
 async def _serve_message(arrival: Arrival, batch: Batch) -> StopError | None:
     if arrival.is_given_up:
-        return Unanswered(failed_before(arrival.message, arrival.task_token), has_letter=True)
+        return Unanswered(failed_before(arrival), has_letter=True)
     if isinstance(arrival.content, StopError):
         return arrival.content
     if arrival.content is None:
@@ -110,47 +106,26 @@ async def _serve_message(arrival: Arrival, batch: Batch) -> StopError | None:
     served = await batch.serve(arrival.content)
     _on_the_side(log_served, arrival, served)
     if served.failure is None and arrival.content.task_token is not None:
-        return Unanswered(served_well(arrival.message.message_id, arrival.content, served.done))
+        return Unanswered(served_well(arrival.message_id, arrival.content, served.done))
     return served.failure
 
 
-def _failure(arrival: Arrival, error: StopError) -> Failure:
-    return Failure(
-        message_id=arrival.message.message_id,
-        receipt_handle=arrival.message.receipt_handle,
-        body=arrival.message.body,
-        receive_count=arrival.message.receive_count,
-        event_time_ms=arrival.time_ms,
-        first_sent_ms=arrival.first_sent_ms,
-        error=error,
-        group=arrival.app_id,
-        event=arrival.content if isinstance(arrival.content, Event) else None,
-        log_fields=arrival.log_fields,
-        task_token=arrival.task_token,
-    )
-
-
 def _settle(failures: list[Failure]) -> list[str]:
-    """Send dead letters and later copies, set the back-offs; give the ids of the messages that SQS must keep."""
+    """Send dead letters and later copies, set the back-offs; return the ids of the messages that SQS must keep."""
     settings, queues, time_ms = wiring.settings, wiring.queues, now_ms()
-    answered = _answer(
-        [(failure, failure.error.answer) for failure in failures if isinstance(failure.error, Unanswered)]
-    )
+    answered = _answer([(one, one.error.answer) for one in failures if isinstance(one.error, Unanswered)])
     failures = [failure for failure in failures if failure.message_id not in answered]
-    ends = {
-        failure.message_id: end_of(
-            failure, time_ms, max_receive_count=settings.max_receive_count, give_up_after_ms=settings.give_up_after_ms
-        )
-        for failure in failures
-    }
+    limits = {"max_receive_count": settings.max_receive_count, "give_up_after_ms": settings.give_up_after_ms}
+    ends = {failure.message_id: end_of(failure, time_ms, **limits) for failure in failures}
     letters = [(failure, end.value) for failure in failures if (end := ends[failure.message_id]).is_dead_letter]
     copies = [failure for failure in failures if ends[failure.message_id] is End.REQUEUED]
     sent = set().union(
         *_together((queues.send_dead_letters, letters, time_ms), (queues.send_copies, copies, time_ms, jitter))
     )
-    # After the letters: whoever is told of one finds it.
-    told = [(failure, kind) for failure, kind in letters if failure.message_id in sent and is_told(failure)]
-    waited_for = [(failure, kind) for failure, kind in letters if failure.message_id in sent and failure.task_token]
+    # After the letters: a workflow that hears of one finds it on its queue.
+    lying = [letter for letter in letters if letter[0].message_id in sent]
+    told = [letter for letter in lying if is_told(letter[0])]
+    waited_for = [letter for letter in lying if letter[0].arrival.task_token]
     kept = [failure for failure in failures if failure.message_id not in sent]
     _together((_tell, told, time_ms), (_answer_letters, waited_for, time_ms), (queues.postpone, kept, jitter))
     for failure in failures:
@@ -159,7 +134,7 @@ def _settle(failures: list[Failure]) -> list[str]:
 
 
 def _tell(letters: list[tuple[Failure, str]], time_ms: int) -> None:
-    """Have workflows told of dead letters. A letter of which that fails lies on its queue all the same."""
+    """Have dead letters published. If that fails, the letter is on its queue all the same."""
     if wiring.settings.failed_stop_queue_url:
         told = wiring.queues.send_notices(letters, time_ms)
         for failure, _ in letters:
@@ -174,7 +149,7 @@ def _answer_letters(letters: list[tuple[Failure, str]], time_ms: int) -> None:
 
 
 def _answer(answers: list[tuple[Failure, str]]) -> set[str]:
-    """Have workflows answered; give the ids of the messages of which nothing more is to be told."""
+    """Have workflows answered; return the ids of the messages that need no further answer."""
     if not wiring.settings.answer_queue_url:
         for failure, _ in answers:
             _on_the_side(log_unanswered, failure, "the stack has no WorkflowArn")
@@ -192,16 +167,10 @@ def _together(*steps: tuple[Any, ...]) -> list[set[str]]:
 
 
 def _on_the_side(step: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Do what a message's end does not depend on: what this raises is a log line, and loses no message.
-
-    Returns
-    -------
-    Any
-        What the step returns; None where it raises.
-    """
+    """Take a step that no message's end depends on: if it raises, that is a log line, and the result is None."""
     try:
         return step(*arguments, **options)
-    except Exception:  # noqa: BLE001 - whatever it is, letters that are sent count, and so do the other messages' ends
+    except Exception:  # noqa: BLE001 - letters that are sent count, and so do the other messages' ends
         with contextlib.suppress(Exception):
             logger.exception("unexpected error", step=getattr(step, "__name__", None))
         return None

@@ -1,4 +1,4 @@
-"""What people see of it: one log line a decision, and metrics."""
+"""One log line for each decision, and metrics."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from aws_lambda_powertools.metrics import MetricUnit
 
 from segments.errors import CircuitOpen, CredentialsRefused, NoTimeLeft, SetupRefused, StopError
-from segments.events import Event, EventType
+from segments.events import EventType
 from segments.rules import Outcome
 from segments.telemetry import logger, metrics
 from stop_segment.arrivals import Arrival
@@ -20,7 +20,7 @@ _MOST_NAMED = 10  # tasks in a line about several
 
 
 def log_served(arrival: Arrival, served: Served) -> None:
-    """Say how each task of an event ended: in a line each, up to a bound, and in one about the others of an outcome."""
+    """Log how each task of an event ended: in a line each, up to a bound, and in one for each outcome of the others."""
     for done in served.done[:MOST_LINES]:
         log_outcome(arrival, done.task_id, done.outcome, done.request_id)
     for outcome, tasks in Counter(done.outcome for done in served.done[MOST_LINES:]).items():
@@ -29,7 +29,7 @@ def log_served(arrival: Arrival, served: Served) -> None:
     lines = max(0, MOST_LINES - len(served.done))
     others: defaultdict[str, list[tuple[str, StopError]]] = defaultdict(list)
     for task_id, error in served.failed:
-        # Of a call that was not made there is nothing to say but the number.
+        # A call that was not made is only counted.
         if lines and not isinstance(error, (NoTimeLeft, CircuitOpen)):
             logger.warning("task failed", task_id=task_id, **_error_fields(error), **arrival.log_fields)
             lines -= 1
@@ -42,33 +42,23 @@ def log_served(arrival: Arrival, served: Served) -> None:
 
 
 def log_outcome(arrival: Arrival, task_id: str | None, outcome: Outcome, request_id: str | None = None) -> None:
-    """Tell how a task ended; `task_id` is None where the outcome concerns a room or no task at all."""
+    """Log how a task ended; `task_id` is None if the outcome concerns a room or no task at all."""
     logger.info(outcome.value, outcome=outcome.value, task_id=task_id, request_id=request_id, **arrival.log_fields)
     _count(arrival, outcome, 1)
 
 
 def _count(arrival: Arrival, outcome: Outcome, tasks: int) -> None:
     metrics.add_metric(_metric_name(outcome.value), MetricUnit.Count, tasks)
-    if (
-        outcome is Outcome.STOPPED
-        and isinstance(arrival.content, Event)
-        and arrival.content.type is EventType.ROOM_GONE
-    ):
+    if outcome is Outcome.STOPPED and arrival.event and arrival.event.type is EventType.ROOM_GONE:
         metrics.add_metric("Orphans", MetricUnit.Count, tasks)
 
 
 def log_failure(failure: Failure, end: End, *, sent: bool) -> None:
-    """Tell what became of a message that failed.
-
-    Parameters
-    ----------
-    sent
-        Whether its dead letter or its copy was sent. One that could not be sent is tried again.
-    """
+    """Log what became of a failed message; if its dead letter or copy was not `sent`, it is tried again."""
     unsent = not sent and end is not End.RETRIED
     message = f"{'dead letter' if end.is_dead_letter else 'copy'} not sent" if unsent else end.value
     outcome = End.RETRIED if unsent else end
-    logger.warning(message, outcome=outcome.value, **_error_fields(failure.error), **failure.log_fields)
+    logger.warning(message, outcome=outcome.value, **_error_fields(failure.error), **failure.arrival.log_fields)
     metrics.add_metric(_metric_name(outcome.value), MetricUnit.Count, 1)
     if outcome.is_dead_letter:
         metrics.add_metric("DeadLettered", MetricUnit.Count, 1)
@@ -78,14 +68,14 @@ def log_failure(failure: Failure, end: End, *, sent: bool) -> None:
 
 
 def log_untold(failure: Failure) -> None:
-    """Tell that workflows will not hear of a dead letter."""
-    logger.warning("failed stop not told", **_error_fields(failure.error), **failure.log_fields)
+    """Log that a dead letter will not be published."""
+    logger.warning("failed stop not told", **_error_fields(failure.error), **failure.arrival.log_fields)
     metrics.add_metric("FailuresNotTold", MetricUnit.Count, 1)
 
 
 def log_unanswered(failure: Failure, reason: str) -> None:
-    """Report that the workflow that waits for a message's end was not told of it."""
-    logger.warning("workflow not answered", reason=reason, **failure.log_fields)
+    """Log that the workflow that waits for a message's end has no answer."""
+    logger.warning("workflow not answered", reason=reason, **failure.arrival.log_fields)
     metrics.add_metric("WorkflowNotAnswered", MetricUnit.Count, 1)
 
 

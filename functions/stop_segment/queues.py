@@ -1,10 +1,10 @@
-"""The event queue, the dead-letter queue and the failed stops' queue, as far as failures need them."""
+"""The messages that are sent in the place of failed ones, and the back-offs of those that stay. It knows SQS."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -13,7 +13,7 @@ from segments.batches import at_once, parts
 from segments.errors import NoTimeLeft
 from segments.events import FIRST_SENT_AT, GIVEN_UP
 from stop_segment.failures import BACK_OFF_BASE_SECONDS, Failure, back_off_seconds, delay_seconds
-from stop_segment.notices import notice
+from stop_segment.workflows import notice
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -21,16 +21,15 @@ if TYPE_CHECKING:
 
 
 class Queues:
-    """The event queue and the dead-letter queue, as far as failures need them. It knows SQS.
+    """The queues that failures need.
+
+    A letter is a failure with its ErrorKind. Every `send` method returns the ids of the messages for which SQS has
+    taken what was sent. `jitter` gives random numbers from 0 to 1.
 
     Parameters
     ----------
-    client
-        A boto3 SQS client.
-    failed_stop_queue_url
-        What takes notices of dead letters; empty where nobody is told.
-    answer_queue_url
-        What takes answers to workflows; empty if none may be answered.
+    failed_stop_queue_url, answer_queue_url
+        Empty if the stack has no such queue.
     """
 
     def __init__(
@@ -48,107 +47,59 @@ class Queues:
         self._answer_queue_url = answer_queue_url
 
     def send_dead_letters(self, letters: Sequence[tuple[Failure, str]], now_ms: int) -> set[str]:
-        """Send failures, each with its ErrorKind, to the dead-letter queue.
-
-        Returns
-        -------
-        set
-            The ids of the messages whose letters SQS has taken. Only those may be acknowledged.
-        """
+        """Send letters to the dead-letter queue. Only the messages of those that were sent may be acknowledged."""
         return self._send(
             self._dead_letter_queue_url,
-            [_Letter(failure, _attributes(failure, kind, now_ms)) for failure, kind in letters],
-        )
-
-    def send_notices(self, letters: Sequence[tuple[Failure, str]], now_ms: int) -> set[str]:
-        """Have workflows told of dead letters, each with its ErrorKind.
-
-        Returns
-        -------
-        set
-            The ids of the messages of which they will be told.
-        """
-        return self._send(
-            self._failed_stop_queue_url,
-            [_Letter(failure, {}, body=notice(failure, kind, now_ms)) for failure, kind in letters],
-        )
-
-    def send_answers(self, answers: Sequence[tuple[Failure, str]]) -> set[str]:
-        """Hand answers to workflows over to the publishing function.
-
-        Returns
-        -------
-        set
-            The ids of the messages whose answers SQS has taken.
-        """
-        return self._send(self._answer_queue_url, [_Letter(failure, {}, body=answer) for failure, answer in answers])
-
-    def send_given_up(self, letters: Sequence[tuple[Failure, str]], now_ms: int) -> set[str]:
-        """Send copies of dead letters, each with its ErrorKind, to the event queue: their workflows are to be told.
-
-        Returns
-        -------
-        set
-            The ids of the messages whose copies SQS has taken.
-        """
-        given_up: dict[str, MessageAttributeValueTypeDef] = {GIVEN_UP: {"DataType": "String", "StringValue": "true"}}
-        return self._send(
-            self._event_queue_url,
-            [
-                _Letter(failure, _attributes(failure, kind, now_ms) | given_up, BACK_OFF_BASE_SECONDS, failure.group)
-                for failure, kind in letters
-            ],
+            [_Entry(failure, failure.arrival.body, _attributes(failure, kind, now_ms)) for failure, kind in letters],
         )
 
     def send_copies(self, failures: Sequence[Failure], now_ms: int, jitter: Callable[[], float]) -> set[str]:
         """Send copies of messages to the event queue, to be served later, with the times of the original.
 
-        Parameters
-        ----------
-        jitter
-            Gives random numbers from 0 to 1.
-
-        Returns
-        -------
-        set
-            The ids of the messages whose copies SQS has taken. Only those may be acknowledged.
+        Only the messages whose copies were sent may be acknowledged.
         """
+        entries = []
+        for failure in failures:
+            arrival, first_sent_ms = failure.arrival, failure.arrival.first_sent_ms
+            times = _numbers({"EventTime": arrival.time_ms, FIRST_SENT_AT: first_sent_ms})
+            entries.append(_Entry(failure, arrival.body, times, delay_seconds(now_ms - first_sent_ms, jitter())))
+        return self._send(self._event_queue_url, entries)
+
+    def send_given_up(self, letters: Sequence[tuple[Failure, str]], now_ms: int) -> set[str]:
+        """Send copies of letters to the event queue, since their workflows are still to be told."""
+        mark: dict[str, MessageAttributeValueTypeDef] = {GIVEN_UP: {"DataType": "String", "StringValue": "true"}}
+        entries = [
+            _Entry(failure, failure.arrival.body, _attributes(failure, kind, now_ms) | mark, BACK_OFF_BASE_SECONDS)
+            for failure, kind in letters
+        ]
+        return self._send(self._event_queue_url, entries)
+
+    def send_notices(self, letters: Sequence[tuple[Failure, str]], now_ms: int) -> set[str]:
+        """Report letters to the publishing function."""
         return self._send(
-            self._event_queue_url,
-            [
-                _Letter(
-                    failure,
-                    _numbers({"EventTime": failure.event_time_ms, FIRST_SENT_AT: failure.first_sent_ms}),
-                    delay_seconds(now_ms - failure.first_sent_ms, jitter()),
-                    failure.group,
-                )
-                for failure in failures
-            ],
+            self._failed_stop_queue_url,
+            [_Entry(failure, notice(failure, kind, now_ms)) for failure, kind in letters],
         )
 
-    def _send(self, queue_url: str, letters: Sequence[_Letter]) -> set[str]:
-        # At once: a part is as large as a call may be, so that ten large letters are ten calls.
-        sent = at_once([functools.partial(self._send_part, queue_url, part) for part in parts(letters, _size)])
+    def send_answers(self, answers: Sequence[tuple[Failure, str]]) -> set[str]:
+        """Hand answers to workflows over to the publishing function."""
+        return self._send(self._answer_queue_url, [_Entry(failure, answer) for failure, answer in answers])
+
+    def _send(self, queue_url: str, entries: Sequence[_Entry]) -> set[str]:
+        # At once: a part is as large as a call may be, so that ten large entries are ten calls.
+        sent = at_once([functools.partial(self._send_part, queue_url, part) for part in parts(entries, _size)])
         return set().union(*sent)
 
-    def _send_part(self, queue_url: str, part: Sequence[_Letter]) -> set[str]:
+    def _send_part(self, queue_url: str, part: Sequence[_Entry]) -> set[str]:
+        entries = [entry.of_call(number) for number, entry in enumerate(part)]
         try:
-            answer = self._client.send_message_batch(
-                QueueUrl=queue_url,
-                Entries=[_entry(number, letter) for number, letter in enumerate(part)],
-            )
+            answer = self._client.send_message_batch(QueueUrl=queue_url, Entries=entries)
         except (ClientError, BotoCoreError):
             return set()
         return {part[int(entry["Id"])].failure.message_id for entry in answer.get("Successful", [])}
 
     def postpone(self, failures: Sequence[Failure], jitter: Callable[[], float]) -> None:
-        """Set when each message is tried again. Where that fails, the queue's own visibility time-out says when.
-
-        Parameters
-        ----------
-        jitter
-            Gives random numbers from 0 to 1.
-        """
+        """Set when each message is tried again. If that fails, the queue's own visibility time-out applies."""
         for part in parts(failures):
             try:
                 self._client.change_message_visibility_batch(
@@ -156,7 +107,7 @@ class Queues:
                     Entries=[
                         {
                             "Id": str(number),
-                            "ReceiptHandle": failure.receipt_handle,
+                            "ReceiptHandle": failure.arrival.receipt_handle,
                             "VisibilityTimeout": _back_off_seconds(failure, jitter()),
                         }
                         for number, failure in enumerate(part)
@@ -167,32 +118,40 @@ class Queues:
 
 
 def _back_off_seconds(failure: Failure, jitter: float) -> int:
-    # Nobody has failed a message whose turn did not come: it need not wait longer each time.
-    return back_off_seconds(1 if isinstance(failure.error, NoTimeLeft) else failure.receive_count, jitter)
+    # A message whose turn did not come has not failed: it need not wait longer each time.
+    return back_off_seconds(1 if isinstance(failure.error, NoTimeLeft) else failure.arrival.receive_count, jitter)
 
 
 @dataclass(frozen=True)
-class _Letter:
+class _Entry:
     failure: Failure
-    attributes: dict[str, MessageAttributeValueTypeDef]
-    delay_seconds: int = 0
-    group: str | None = None
-    body: str | None = None
+    body: str
+    attributes: dict[str, MessageAttributeValueTypeDef] = field(default_factory=dict)
+    delay_seconds: int | None = None  # None: it does not go to the event queue
 
-    @property
-    def text(self) -> str:
-        return self.failure.body if self.body is None else self.body
+    def of_call(self, number: int) -> SendMessageBatchRequestEntryTypeDef:
+        entry: SendMessageBatchRequestEntryTypeDef = {
+            "Id": str(number),
+            "MessageBody": self.body,
+            "MessageAttributes": self.attributes,
+        }
+        if self.delay_seconds is not None:
+            entry["DelaySeconds"] = self.delay_seconds
+            if event := self.failure.arrival.event:
+                # While one AppId floods the queue, SQS serves the others first.
+                entry["MessageGroupId"] = event.room.app_id
+        return entry
 
 
-def _size(letter: _Letter) -> int:
-    """Count a letter's bytes as SQS does: the body, and every attribute's name, type and value."""
-    attributes = letter.attributes.items()
+def _size(entry: _Entry) -> int:
+    """Count an entry's bytes as SQS does: the body, and every attribute's name, type and value."""
+    attributes = entry.attributes.items()
     texts = [text for name, value in attributes for text in (name, value["DataType"], value["StringValue"])]
-    return len(letter.text.encode()) + sum(len(text.encode()) for text in texts)
+    return len(entry.body.encode()) + sum(len(text.encode()) for text in texts)
 
 
 def _attributes(failure: Failure, kind: str, now_ms: int) -> dict[str, MessageAttributeValueTypeDef]:
-    error = failure.error
+    arrival, error = failure.arrival, failure.error
     texts = {
         "ErrorKind": kind,
         "ErrorCode": error.code,
@@ -200,24 +159,12 @@ def _attributes(failure: Failure, kind: str, now_ms: int) -> dict[str, MessageAt
         "RequestId": error.request_id,
         "SourceMessageId": failure.message_id,
     }
-    numbers = {"FailedAt": now_ms, "ReceiveCount": failure.receive_count, "EventTime": failure.event_time_ms}
     # SQS refuses an empty value: an error without an answer has no RequestId.
     strings: dict[str, MessageAttributeValueTypeDef] = {
         name: {"DataType": "String", "StringValue": text} for name, text in texts.items() if text
     }
+    numbers = {"FailedAt": now_ms, "ReceiveCount": arrival.receive_count, "EventTime": arrival.time_ms}
     return strings | _numbers(numbers)
-
-
-def _entry(number: int, letter: _Letter) -> SendMessageBatchRequestEntryTypeDef:
-    entry: SendMessageBatchRequestEntryTypeDef = {
-        "Id": str(number),
-        "MessageBody": letter.text,
-        "MessageAttributes": letter.attributes,
-        "DelaySeconds": letter.delay_seconds,
-    }
-    if letter.group:
-        entry["MessageGroupId"] = letter.group
-    return entry
 
 
 def _numbers(values: Mapping[str, int]) -> dict[str, MessageAttributeValueTypeDef]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from segments.settings import Reader, SettingsError, SharedSettings, read_shared
+from segments.settings import Reader, SettingsError, SharedSettings
 
-# GetSegmentTask takes 60 requests a second over the account, whatever StopSegment takes (its page of the API). A third
-# is left to others.
+# GetSegmentTask takes 60 requests per second of an account (its page of the API). A third is left to others.
 _QUERIES_PER_SECOND = 40
 
 
@@ -29,13 +28,7 @@ class Settings(SharedSettings):
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
-    """Read the settings.
-
-    Raises
-    ------
-    SettingsError
-        One is missing, not a number, out of its range, or not a URL that may be called.
-    """
+    """Read the settings. `SettingsError`: one is missing, out of its range, or not a URL that may be called."""
     read = Reader(environment)
     functions = read.number("MAX_CONCURRENCY", least=2)
     requests = read.number("RTC_QPS_LIMIT", least=1)
@@ -45,7 +38,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
             "each function needs one request a second"
         )
     return Settings(
-        **read_shared(environment),
+        **read.shared(),
         dead_letter_queue_url=read.text("DEAD_LETTER_QUEUE_URL"),
         requests_per_second=requests // functions,
         queries_per_second=_QUERIES_PER_SECOND // functions,

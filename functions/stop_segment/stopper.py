@@ -1,4 +1,4 @@
-"""What is done with the events of a batch: remember, decide, stop, record."""
+"""Serves the events of a batch: remember, decide, stop, record."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _OBSERVED = {
 
 @dataclass(frozen=True)
 class Done:
-    """How a task of an event ended. `task_id` is None where the outcome concerns the room."""
+    """How a task of an event ended. `task_id` is None if the outcome concerns the room."""
 
     task_id: str | None
     outcome: Outcome
@@ -39,14 +39,14 @@ class Done:
 
 @dataclass(frozen=True)
 class Served:
-    """An event's end: what was done, and which tasks failed."""
+    """An event's end: the tasks that were served, and those that failed."""
 
     done: list[Done]
     failed: list[tuple[str, StopError]] = field(default_factory=list)
 
     @property
     def failure(self) -> StopError | None:
-        """What the message failed of: where any task may work later, the message may."""
+        """The message's error: if any task may work later, the message may."""
         for kind in (Retryable, StopError):
             for task_id, error in self.failed:
                 if isinstance(error, kind):
@@ -54,39 +54,27 @@ class Served:
         return None
 
 
+@dataclass(eq=False)
 class Stopper:
-    """One function environment: what outlives an invocation.
+    """The part of a function environment that outlives an invocation.
 
     Parameters
     ----------
     stops, queries
         How StopSegment and GetSegmentTask are called.
-    now_ms
-        The time of day, Unix ms.
     measure
         Takes a metric's name and a value: TimeToStop in ms, from an event to the answer that its task is stopped.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        table: SegmentTable,
-        api: RtcApi,
-        stops: Calls,
-        queries: Calls,
-        in_thread: InThread,
-        now_ms: Callable[[], int],
-        measure: Callable[[str, float], None],
-    ) -> None:
-        self.settings = settings
-        self.table = table
-        self.api = api
-        self.stops = stops
-        self.queries = queries
-        self.in_thread = in_thread
-        self.now_ms = now_ms
-        self.measure = measure
-        self._remembered: dict[Task, tuple[int, int]] = {}
+    settings: Settings
+    table: SegmentTable
+    api: RtcApi
+    stops: Calls
+    queries: Calls
+    in_thread: InThread
+    now_ms: Callable[[], int]
+    measure: Callable[[str, float], None]
+    _remembered: dict[Task, tuple[int, int]] = field(default_factory=dict)
 
     def batch(self, seconds_left: Callable[[], float]) -> Batch:
         """Begin an invocation; a call is started only while `seconds_left()` is not negative."""
@@ -111,7 +99,7 @@ class Stopper:
         self._remembered[task] = time_ms, self.now_ms() + _REMEMBERED_MS
 
     def forget(self, task: Task) -> None:
-        """Take a sighting of the task for news again."""
+        """Let the next sighting of the task be news again."""
         self._remembered.pop(task, None)
 
 
@@ -131,12 +119,9 @@ class Batch:
         self._failed: dict[Task, Retryable] = {}
 
     async def serve(self, event: Event) -> Served:
-        """Do what the event asks for.
+        """Do what the event asks for. The errors of tasks are in the result.
 
-        Raises
-        ------
-        Retryable
-            The table could not be asked which tasks there are. What goes wrong with a task is in the result.
+        Raises `Retryable` if the table could not be asked which tasks there are.
         """
         if event.type is EventType.SEGMENT_STARTED:
             return await self._start(event)
@@ -150,7 +135,7 @@ class Batch:
 
     async def _beat(self, event: Event) -> Served:
         served = await self._stop_all(event, dict.fromkeys(event.tasks))
-        # A heartbeat is no stop: it has come all the way, and that is all that there is to tell.
+        # A heartbeat is no stop: its outcome says only that it has come all the way.
         beats = [replace(done, outcome=_BEATS.get(done.outcome, done.outcome)) for done in served.done]
         return Served(beats, served.failed)
 
@@ -257,7 +242,7 @@ class Batch:
             stopped = await self._stopper.stops.make(
                 self._stopper.api.stop_segment, task, business_id, seconds_left=self._seconds_left, message=event
             )
-            # CloudWatch gives no percentiles of a metric with a negative value, and SQS's clock may be ahead of ours.
+            # SQS's clock may be ahead of ours, and CloudWatch has no percentiles of a metric with negative values.
             if not is_heartbeat:
                 self._stopper.measure("TimeToStop", max(0, self._now_ms() - event.time_ms))
         else:
@@ -270,12 +255,12 @@ class Batch:
         return Done(task.task_id, stopped.outcome, stopped.request_id)
 
     async def _look(self, task: Task, event: Event) -> tuple[Verdict, str | None]:
-        """Find out what StopSegment would answer, without asking for it."""
+        """Predict the answer of StopSegment, without a stop."""
         found, request_id = await self._get_segment_task(task, event)
         return Verdict.STOP if found and not found.is_over else Verdict.ALREADY_STOPPED, request_id
 
     async def _observe(self, task: Task, record: Record, done: Done) -> Done:
-        """End a stop that is only observed: nothing is answered, but a task that is over need not be looked after."""
+        """End a stop that is only observed: no answer is recorded, but a task that is over is no longer watched."""
         if done.outcome is Outcome.ALREADY_STOPPED and record.watch:
             await self._in_thread(self._table.note_over, task, record, self._now_ms())
             self._stopper.forget(task)
@@ -294,7 +279,7 @@ class Batch:
             raise Retryable("TaskUnclear", "GetSegmentTask does not say when the task started", request_id)
         began_ms = found.started_at_ms if found and verdict is Verdict.SUPERSEDED else 0
         if began_ms > event.time_ms:
-            # A start in the future, in another unit perhaps, would supersede every later stop.
+            # A start in the future, perhaps in another unit, would supersede every later stop.
             await self._in_thread(self._table.note_start, task, min(began_ms, self._now_ms()))
         return verdict, request_id
 
@@ -309,7 +294,7 @@ class _SharedReads:
         self._reading: set[asyncio.Task[None]] = set()
 
     async def read(self, task: Task) -> Record | None:
-        """Read a record as it is after this call began; None where there is none."""
+        """Read a record as it is after this call began; None if there is none."""
         loop = asyncio.get_running_loop()
         if not self._wanted:
             loop.call_soon(self._begin)
@@ -326,16 +311,16 @@ class _SharedReads:
     async def _finish(self, wanted: dict[Task, asyncio.Future[Record | None]]) -> None:
         try:
             found = await self._in_thread(self._table.read, list(wanted))
-        except Exception as error:  # noqa: BLE001 - it is raised again in everyone who waits
+        except Exception as error:  # noqa: BLE001 - it is raised again in every caller that waits
             for future in wanted.values():
                 if not future.done():
                     future.set_exception(error)
         else:
             for task, future in wanted.items():
-                if not future.done():  # the time of one who waited may be over
+                if not future.done():  # the time of a caller may be over
                     future.set_result(found.get(task))
 
 
 def _type_of_end(stored: str) -> EventType:
-    """Read the type of a room's end as it is stored; what is none of ours has ended the room all the same."""
+    """Read the type of a room's end as it is stored; an unknown type has ended the room all the same."""
     return EventType(stored) if stored in EventType.__members__.values() else EventType.ROOM_ENDED

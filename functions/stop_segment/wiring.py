@@ -1,4 +1,4 @@
-"""What the stop function's environment makes once: its clients, and what remembers from one invocation to the next."""
+"""What an environment of the stop function makes once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stop_segment.stopper import Stopper
 
 @dataclass(frozen=True)
 class Wiring:
-    """What an invocation works with."""
+    """What an invocation uses of its environment."""
 
     settings: Settings
     stopper: Stopper
@@ -28,13 +28,7 @@ class Wiring:
 
 
 def make_wiring(environment: Mapping[str, str]) -> Wiring:
-    """Make what the stop function works with.
-
-    Raises
-    ------
-    SettingsError
-        A setting is missing or makes no sense.
-    """
+    """Make it. `SettingsError`: a setting is missing or makes no sense."""
     settings = read_settings(environment)
     clients = make_clients(settings)
     stops, queries = (

@@ -1,4 +1,4 @@
-"""What a workflow is told of the end of the message that carries its task token."""
+"""What workflows are told: notices of dead letters, and answers to the tokens that messages carry. All are JSON."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from segments.events import Event
+from segments.events import Event, EventType
 from segments.times import to_rfc3339
-from stop_segment.arrivals import Message
+from stop_segment.arrivals import Arrival
 from stop_segment.failures import Failure
 from stop_segment.stopper import Done
 
@@ -19,21 +19,35 @@ MOST_ERROR_CHARACTERS = 256
 MOST_CAUSE_CHARACTERS = 32_768
 
 
-def served_well(message_id: str, event: Event, done: Sequence[Done]) -> str:
-    """Write the answer to a message that was served, in JSON.
+def is_told(failure: Failure) -> bool:
+    """Tell whether there is a notice of a failure's dead letter: no workflow waits for a heartbeat."""
+    event = failure.arrival.event
+    return event is None or event.type is not EventType.HEARTBEAT
 
-    Parameters
-    ----------
-    done
-        How each of its tasks ended. A room may have more of them than an answer can hold: then it counts the others.
+
+def notice(failure: Failure, kind: str, now_ms: int) -> str:
+    """Write the detail of a `SegmentStopFailed` event for a dead letter of that ErrorKind."""
+    event, error = failure.arrival.event, failure.error
+    values = {} if event is None else _event_fields(event) | {"TaskIds": list(event.task_ids) or None}
+    values |= {
+        "ErrorKind": kind,
+        "ErrorCode": error.code,
+        "ErrorMessage": error.message,
+        "RequestId": error.request_id,
+        "SourceMessageId": failure.message_id,
+        "EventTime": to_rfc3339(failure.arrival.time_ms),
+        "FailedAt": to_rfc3339(now_ms),
+    }
+    return json.dumps(_known(values))
+
+
+def served_well(message_id: str, event: Event, done: Sequence[Done]) -> str:
+    """Write the answer to a message that was served, with how each of its tasks ended.
+
+    A room may have more tasks than an answer can hold: then the answer counts the others.
     """
-    output = {
-        "EventType": event.type.value,
-        "AppId": event.room.app_id,
-        "RoomId": event.room.room_id,
+    output = _event_fields(event) | {
         "EventTime": to_rfc3339(event.time_ms),
-        "EventId": event.event_id,
-        "BusinessId": event.business_id,
         "Outcome": next((one.outcome.value for one in done if one.task_id is None), None),
         "Tasks": [
             _known({"TaskId": one.task_id, "Outcome": one.outcome.value, "RequestId": one.request_id})
@@ -45,21 +59,15 @@ def served_well(message_id: str, event: Event, done: Sequence[Done]) -> str:
 
 
 def failed(failure: Failure, kind: str) -> str:
-    """Write the answer to a message that is a dead letter, in JSON.
-
-    Parameters
-    ----------
-    kind
-        Its ErrorKind.
-    """
+    """Write the answer to a message that is a dead letter of that ErrorKind."""
     error = failure.error
-    return _failure(failure.message_id, failure.task_token, kind, error.code, error.message)
+    return _failure(failure.message_id, failure.arrival.task_token, kind, error.code, error.message)
 
 
-def failed_before(message: Message, task_token: str | None) -> str:
-    """Write the answer to a message whose dead letter was sent before, in JSON."""
-    said = (message.attributes.get(name, "") for name in ("ErrorKind", "ErrorCode", "ErrorMessage"))
-    return _failure(message.attributes.get("SourceMessageId", message.message_id), task_token, *said)
+def failed_before(copy: Arrival) -> str:
+    """Write the answer to a message whose dead letter was sent before, from the attributes of its copy."""
+    said = (copy.attributes.get(name, "") for name in ("ErrorKind", "ErrorCode", "ErrorMessage"))
+    return _failure(copy.attributes.get("SourceMessageId", copy.message_id), copy.task_token, *said)
 
 
 def _failure(message_id: str, task_token: str | None, kind: str, code: str, text: str) -> str:
@@ -69,6 +77,16 @@ def _failure(message_id: str, task_token: str | None, kind: str, code: str, text
 
 def _answer(message_id: str, task_token: str | None, told: dict[str, Any]) -> str:
     return json.dumps({"TaskToken": task_token, "SourceMessageId": message_id, **told})
+
+
+def _event_fields(event: Event) -> dict[str, Any]:
+    return {
+        "EventType": event.type.value,
+        "AppId": event.room.app_id,
+        "RoomId": event.room.room_id,
+        "EventId": event.event_id,
+        "BusinessId": event.business_id,
+    }
 
 
 def _known(values: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the answer about a room means for its watched tasks.
+"""Decides what the answer about a room means for its watched tasks.
 
 ::
 
@@ -21,16 +21,14 @@ GONE_AGAIN_MS = 60_000
 
 @dataclass(frozen=True)
 class Check:
-    """What is to be done about a room.
+    """A decision about a room. Times are Unix ms.
 
     Parameters
     ----------
     gone_at_ms
-        When it was last found gone, Unix ms; None: it exists.
-    to_stop
-        The tasks to be stopped.
-    stop_time_ms
-        The time T at which their room was over, or they were too old, Unix ms.
+        When it was last found gone; None: it exists.
+    to_stop, stop_time_ms
+        The tasks to stop, and the time T at which their room was over, or they were too old.
     """
 
     gone_at_ms: int | None
@@ -47,16 +45,16 @@ def decide_check(
     last_round_began_at_ms: int,
     max_task_ms: int,
 ) -> Check:
-    """Decide about a room and its watched tasks.
+    """Decide about a room and its watched tasks. Times are Unix ms.
 
     Parameters
     ----------
     gone_at_ms
-        When the room was found gone before, Unix ms; None: it was not.
+        When the room was found gone before; None: it was not.
     asked_at_ms
-        When the API was asked whether the room exists, Unix ms: nothing that starts later is to be stopped.
+        When the API was asked whether the room exists: nothing that starts later is to be stopped.
     last_round_began_at_ms
-        A room that was found gone before that has been asked about since, Unix ms.
+        Every watched room has been asked about since.
     max_task_ms
         For how long a task may be open; 0: for ever.
     """
@@ -69,7 +67,7 @@ def decide_check(
         return Check(asked_at_ms, (), asked_at_ms)
     if asked_at_ms - gone_at_ms < GONE_AGAIN_MS:
         return Check(gone_at_ms, (), asked_at_ms)
-    # From now on this is the first of two: the next sweep stops a session that began unseen between them.
+    # This is also the first of the next two: the next sweep stops a session that began unseen between them.
     return Check(asked_at_ms, tuple(sorted(tasks)), gone_at_ms)
 
 

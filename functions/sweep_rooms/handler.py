@@ -16,7 +16,7 @@ from sweep_rooms.wiring import make_wiring
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
-SETTLING_SECONDS = 10.0  # what must still fit in when the last question has been answered: its writes and messages
+SETTLING_SECONDS = 10.0  # for the writes and messages after the last answer
 
 wiring = make_wiring(os.environ)
 
@@ -24,21 +24,12 @@ wiring = make_wiring(os.environ)
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:  # noqa: ARG001 - the schedule's
-    """Sweep once.
-
-    Returns
-    -------
-    dict
-        What the log line says: how many rooms were swept, found gone, rejected and not answered for. Empty if another
-        sweep is at work.
-    """
-    settings = wiring.settings
-    ends_at = time.monotonic() + settings.sweep_every_ms / 1000 - BETWEEN_SWEEPS_SECONDS
-    call_seconds = settings.rtc_connect_timeout_seconds + settings.rtc_read_timeout_seconds
+    """Sweep once, and return the numbers of the log line; none if another sweep is at work."""
+    ends_at = time.monotonic() + wiring.settings.sweep_every_ms / 1000 - BETWEEN_SWEEPS_SECONDS
 
     def seconds_left() -> float:
         ours = context.get_remaining_time_in_millis() / 1000 - SETTLING_SECONDS
-        return min(ours, ends_at - time.monotonic()) - call_seconds
+        return min(ours, ends_at - time.monotonic()) - wiring.settings.call_seconds
 
     sweep = wiring.loop.run(_sweep(seconds_left))
     if sweep is None:

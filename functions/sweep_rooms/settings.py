@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from segments.settings import Reader, SharedSettings, read_shared
+from segments.settings import Reader, SharedSettings
 
 _HOUR_MS = 3_600_000
 
@@ -18,13 +18,7 @@ class SweepSettings(SharedSettings):
 
 
 def read_settings(environment: Mapping[str, str]) -> SweepSettings:
-    """Read the settings.
-
-    Raises
-    ------
-    SettingsError
-        One is missing, not a number, out of its range, or not a URL that may be called.
-    """
+    """Read the settings. `SettingsError`: one is missing, out of its range, or not a URL that may be called."""
     read = Reader(environment)
     read.number("SWEEP_MINUTES", least=1)
-    return SweepSettings(**read_shared(environment), max_task_ms=read.amount("MAX_TASK_HOURS", _HOUR_MS))
+    return SweepSettings(**read.shared(), max_task_ms=read.amount("MAX_TASK_HOURS", _HOUR_MS))

@@ -22,23 +22,23 @@ PAGE_SECONDS = ROOMS_A_PAGE / QUESTIONS_PER_SECOND
 # One sweep ends before the next begins: two at once would ask twice as fast as the API allows.
 BETWEEN_SWEEPS_SECONDS = 15.0
 
-# Puts RoomGone events for tasks of a room, and their time T, on the event queue; False: it could not.
-SendRoomGone = Callable[[Room, Sequence[Task], int], bool]
+# Puts RoomGone events for tasks of a room, with their time T, on the event queue.
+SendRoomGone = Callable[[Room, Sequence[Task], int], object]
 
 
 @dataclass
 class Sweep:
-    """What a sweep has come to.
+    """The result of a sweep.
 
     Parameters
     ----------
     rooms_swept, rooms_gone, rooms_rejected, rooms_unanswered
-        How many rooms were answered for, how many of these are gone, how many the API rejects, and how many questions
-        had no answer.
+        The number of rooms with an answer, of those that are gone, of those that the API rejects, and of questions
+        without an answer.
     round_seconds
         How long the last round through all watched rooms took, if it ended in this sweep.
     refused
-        Why the API refuses the key or the account for a room, if so.
+        Why the API refuses the key or the account, if it does.
     """
 
     rooms_swept: int = 0
@@ -49,64 +49,43 @@ class Sweep:
     refused: StopError | None = None
 
 
+@dataclass(eq=False)
 class Sweeper:
-    """Sweeps the rooms of watched tasks, a page of them after another, round and round. One sweep works at a time.
+    """Sweeps the rooms of watched tasks, page by page, round and round. One sweep works at a time.
 
-    Parameters
-    ----------
-    questions
-        How GetRoomOnlineUsers is called.
-    send_room_gone
-        See `SendRoomGone`.
-    now_ms
-        The time of day, Unix ms.
+    `questions` is how GetRoomOnlineUsers is called.
     """
 
-    def __init__(
-        self,
-        settings: SweepSettings,
-        table: SegmentTable,
-        api: RtcApi,
-        questions: Calls,
-        in_thread: InThread,
-        send_room_gone: SendRoomGone,
-        now_ms: Callable[[], int],
-    ) -> None:
-        self._settings = settings
-        self._table = table
-        self._api = api
-        self._questions = questions
-        self._in_thread = in_thread
-        self._send_room_gone = send_room_gone
-        self._now_ms = now_ms
+    settings: SweepSettings
+    table: SegmentTable
+    api: RtcApi
+    questions: Calls
+    in_thread: InThread
+    send_room_gone: SendRoomGone
+    now_ms: Callable[[], int]
 
     async def sweep(self, seconds_left: Callable[[], float]) -> Sweep | None:
-        """Go on from where the last sweep stopped, once round at most, while `seconds_left()` is enough for a page.
+        """Go on from the place of the last sweep, once round at most, while `seconds_left()` is enough for a page.
 
-        Returns None if another sweep is at work.
-
-        Raises
-        ------
-        Retryable
-            The table could not be asked which rooms are watched.
+        None: another sweep is at work. Raises `Retryable` if the table could not be asked which rooms are watched.
         """
         sweep = Sweep()
-        now_ms = self._now_ms()
+        now_ms = self.now_ms()
         # It runs out before the next sweep begins, in case this one does not give it back.
-        until_ms = now_ms + self._settings.sweep_every_ms - int(1000 * BETWEEN_SWEEPS_SECONDS)
-        lease = await self._in_thread(self._table.take_lease, now_ms, until_ms)
+        until_ms = now_ms + self.settings.sweep_every_ms - int(1000 * BETWEEN_SWEEPS_SECONDS)
+        lease = await self.in_thread(self.table.take_lease, now_ms, until_ms)
         if lease is None:
             return None
         began_at_ms = lease.round_began_at_ms
         is_over = lease.place is None or await self._sweep_on(
-            sweep, lease, self._table.watched_rooms(after=lease.place), seconds_left
+            sweep, lease, self.table.watched_rooms(after=lease.place), seconds_left
         )
         # A round in less than a minute would find rooms gone again too soon.
         if is_over and (began_at_ms is None or now_ms - began_at_ms >= GONE_AGAIN_MS):
             sweep.round_seconds = None if began_at_ms is None else (now_ms - began_at_ms) / 1000
             lease = replace(lease, round_began_at_ms=now_ms, last_round_began_at_ms=began_at_ms)
-            await self._sweep_on(sweep, lease, self._table.watched_rooms(until=lease.place), seconds_left)
-        await self._in_thread(self._table.give_back, lease)
+            await self._sweep_on(sweep, lease, self.table.watched_rooms(until=lease.place), seconds_left)
+        await self.in_thread(self.table.give_back, lease)
         return sweep
 
     async def _sweep_on(
@@ -116,14 +95,14 @@ class Sweeper:
         rooms: Iterator[tuple[Room, dict[Task, Record]]],
         seconds_left: Callable[[], float],
     ) -> bool:
-        """Sweep some rooms, a page of them after another. Returns whether they were all swept."""
+        """Sweep rooms, page by page. Returns whether they were all swept."""
         while seconds_left() >= PAGE_SECONDS:
-            page: list[tuple[Room, dict[Task, Record]]] = await self._in_thread(_next_page, rooms)
+            page: list[tuple[Room, dict[Task, Record]]] = await self.in_thread(_next_page, rooms)
             if not page:
                 return True
             lease = replace(lease, place=page[-1][0])
-            # Before the page: a sweep that crashes over it is followed by one that passes over it.
-            if not await self._in_thread(self._table.note_place, lease):
+            # Before the page: the next sweep passes over a page that a sweep crashed on.
+            if not await self.in_thread(self.table.note_place, lease):
                 return False
             looks = (self._look(sweep, lease, room, items, seconds_left) for room, items in page)
             if not any(await asyncio.gather(*looks)):
@@ -151,10 +130,10 @@ class Sweeper:
         look = items.get(Task(room, LOOK_ITEM), Record())
         tasks = {task: record for task, record in items.items() if task.task_id != LOOK_ITEM}
         if not tasks:
-            await self._in_thread(self._table.forget_gone, room)
+            await self.in_thread(self.table.forget_gone, room)
             return
-        asked_at_ms = self._now_ms()
-        exists = await self._questions.make(self._api.room_exists, room, seconds_left=seconds_left)
+        asked_at_ms = self.now_ms()
+        exists = await self.questions.make(self.api.room_exists, room, seconds_left=seconds_left)
         sweep.rooms_swept += 1
         sweep.rooms_gone += not exists
         check = decide_check(
@@ -165,16 +144,16 @@ class Sweeper:
             last_round_began_at_ms=asked_at_ms
             if lease.last_round_began_at_ms is None
             else lease.last_round_began_at_ms,
-            max_task_ms=self._settings.max_task_ms,
+            max_task_ms=self.settings.max_task_ms,
         )
         if check.to_stop:
-            await self._in_thread(self._send_room_gone, room, check.to_stop, check.stop_time_ms)
+            await self.in_thread(self.send_room_gone, room, check.to_stop, check.stop_time_ms)
         if check.gone_at_ms == look.gone_at_ms:
             return
         if check.gone_at_ms is None:
-            await self._in_thread(self._table.forget_gone, room)
+            await self.in_thread(self.table.forget_gone, room)
         else:
-            await self._in_thread(self._table.note_gone, room, check.gone_at_ms)
+            await self.in_thread(self.table.note_gone, room, check.gone_at_ms)
 
 
 def _next_page(rooms: Iterator[tuple[Room, dict[Task, Record]]]) -> list[tuple[Room, dict[Task, Record]]]:

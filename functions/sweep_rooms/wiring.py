@@ -1,4 +1,4 @@
-"""What the sweeper's environment makes once."""
+"""What an environment of the sweeper makes once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TASKS_A_MESSAGE = 100
 
 @dataclass(frozen=True)
 class SweepWiring:
-    """What a sweep works with."""
+    """What a sweep uses of its environment."""
 
     settings: SweepSettings
     sweeper: Sweeper
@@ -36,25 +36,12 @@ class SweepWiring:
 
 
 def make_wiring(environment: Mapping[str, str]) -> SweepWiring:
-    """Make the clients.
-
-    Raises
-    ------
-    SettingsError
-        A setting is missing or makes no sense.
-    """
+    """Make it. `SettingsError`: a setting is missing or makes no sense."""
     settings = read_settings(environment)
     clients = make_clients(settings)
     turns = Turns(QUESTIONS_PER_SECOND, time.monotonic)
-    sweeper = Sweeper(
-        settings,
-        clients.table,
-        clients.api,
-        clients.calls(turns),
-        clients.in_thread,
-        _to_queue(clients.sqs, settings.event_queue_url),
-        now_ms,
-    )
+    send = _to_queue(clients.sqs, settings.event_queue_url)
+    sweeper = Sweeper(settings, clients.table, clients.api, clients.calls(turns), clients.in_thread, send, now_ms)
     return SweepWiring(settings, sweeper, turns, asyncio.Runner())
 
 
@@ -72,7 +59,7 @@ def room_gone(room: Room, tasks: Sequence[Task], time_ms: int) -> str:
 
 
 def _to_queue(sqs: SQSClient, queue_url: str) -> SendRoomGone:
-    def send(room: Room, tasks: Sequence[Task], time_ms: int) -> bool:
+    def send(room: Room, tasks: Sequence[Task], time_ms: int) -> None:
         for start in range(0, len(tasks), TASKS_A_MESSAGE):
             part = tasks[start : start + TASKS_A_MESSAGE]
             task_ids = [task.task_id for task in part]
@@ -83,8 +70,7 @@ def _to_queue(sqs: SQSClient, queue_url: str) -> SendRoomGone:
                 )
             except (ClientError, BotoCoreError) as error:
                 logger.warning("the event queue did not take a RoomGone", error=type(error).__name__, **fields)
-                return False
+                return
             logger.info("room gone", message_id=sent["MessageId"], event_time=time_ms, **fields)
-        return True
 
     return send

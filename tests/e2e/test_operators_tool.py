@@ -17,6 +17,7 @@ from sandbox.faults import INTERNAL_ERROR
 from sandbox.stack import ROOT, STACK_NAME, Sandbox, number_the_concurrency, sandbox, wait_for
 from segments.errors import InvalidMessage, Rejected, Retryable, StopError
 from segments.times import now_ms
+from stop_segment.arrivals import Arrival
 from stop_segment.failures import Failure
 from stop_segment.queues import Queues
 from tests.e2e.operator import command, environment, run_tool
@@ -69,7 +70,7 @@ def write_letters(
     queues = Queues(stack.aws.client("sqs"), stack.outputs["EventQueueUrl"], stack.outputs["DeadLetterQueueUrl"], "")
     time_ms = now_ms() if event_time_ms is None else event_time_ms
     failures = [
-        Failure(f"source-{n}", "handle", body, 3, time_ms, time_ms, KINDS[kind]) for n, body in enumerate(bodies)
+        Failure(Arrival(f"source-{n}", "handle", body, time_ms, 3), KINDS[kind]) for n, body in enumerate(bodies)
     ]
     assert len(queues.send_dead_letters([(failure, kind) for failure in failures], now_ms())) == len(bodies)
 

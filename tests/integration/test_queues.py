@@ -8,9 +8,10 @@ from botocore.exceptions import EndpointConnectionError
 
 from sandbox.embedded_aws import EmbeddedAws
 from segments.errors import InvalidMessage, NoTimeLeft, Rejected, Retryable, StopError
+from stop_segment.arrivals import Arrival
 from stop_segment.failures import Failure
-from stop_segment.notices import notice
 from stop_segment.queues import Queues
+from stop_segment.workflows import notice
 from tests.second_opinion import moto_client
 
 NOW_MS = 1_795_327_930_000
@@ -81,7 +82,7 @@ def failure(
     receive_count: int = 1,
     receipt_handle: str = "handle",
 ) -> Failure:
-    return Failure(message_id, receipt_handle, body, receive_count, EVENT_MS, EVENT_MS, error)
+    return Failure(Arrival(message_id, receipt_handle, body, EVENT_MS, receive_count), error)
 
 
 def attributes(letter: dict[str, Any]) -> dict[str, tuple[str, str]]:
@@ -209,7 +210,7 @@ class TestPostpone:
         sqs.queues().postpone(failures, lambda: next(jitters))
         assert self.in_flight(sqs) == 1
         (again,) = sqs.receive(sqs.event_queue, 1)
-        assert again["Body"] == failures[0].body
+        assert again["Body"] == failures[0].arrival.body
 
     @pytest.mark.parametrize(
         ("error", "receive_count", "seconds"),
@@ -254,7 +255,9 @@ class TestPostpone:
             sqs.queues().postpone(failures, lambda: 0.0)
         finally:
             sqs.client.meta.events.unregister("before-call.sqs.ChangeMessageVisibilityBatch", connect)
-        assert {message["Body"] for message in sqs.receive(sqs.event_queue, 2)} == {one.body for one in failures[10:]}
+        assert {message["Body"] for message in sqs.receive(sqs.event_queue, 2)} == {
+            one.arrival.body for one in failures[10:]
+        }
 
     def test_without_the_queue_its_own_visibility_time_out_applies(self, sqs: Sqs) -> None:
         queues = Queues(sqs.client, sqs.event_queue + "-gone", sqs.dead_letter_queue, sqs.failed_stop_queue)

@@ -46,7 +46,7 @@ def event(event_type: str, **more: object) -> dict[str, object]:
 
 
 def names(wave: list[Arrival]) -> list[str]:
-    return [one.message.message_id for one in wave]
+    return [one.message_id for one in wave]
 
 
 class TestWaves:
@@ -189,7 +189,7 @@ def test_a_message_that_was_moved_from_a_dead_letter_queue_is_an_event() -> None
         }
     )
     assert isinstance(one.content, Event)
-    assert (one.message.receive_count, one.content.is_second_try, one.time_ms) == (2, True, SENT_MS)
+    assert (one.receive_count, one.content.is_second_try, one.time_ms) == (2, True, SENT_MS)
 
 
 def test_a_log_line_names_the_message_and_what_it_says() -> None:

@@ -14,6 +14,7 @@ from segments.errors import (
     Retryable,
     StopError,
 )
+from stop_segment.arrivals import Arrival
 from stop_segment.failures import End, Failure, back_off_seconds, delay_seconds, end_of
 
 T = 1_795_327_920_123
@@ -21,7 +22,7 @@ GIVE_UP_AFTER_MS = 3_600_000
 
 
 def failure(error: type[StopError] = Retryable, receive_count: int = 1, body: str = "{}") -> Failure:
-    return Failure("m-1", "handle", body, receive_count, T, T, error("Code", "It did not work."))
+    return Failure(Arrival("m-1", "handle", body, T, receive_count), error("Code", "It did not work."))
 
 
 class TestBackOff:

@@ -12,7 +12,7 @@ from segments.errors import CircuitOpen, NoTimeLeft, Rejected, Retryable, StopEr
 from segments.events import Event, EventType, Room
 from segments.rules import Outcome
 from segments.telemetry import logger, metrics
-from stop_segment.arrivals import Arrival, Message
+from stop_segment.arrivals import Arrival
 from stop_segment.logs import log_served
 from stop_segment.stopper import Done, Served
 
@@ -48,7 +48,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> Said:
 
 def arrival(event_type: EventType = EventType.ROOM_ENDED) -> Arrival:
     event = Event(event_type, Room(LONG_ID, LONG_ID), 1_795_327_920_123, (), LONG_ID, LONG_ID)
-    return Arrival(Message("m-1", "handle", "{}", 1_795_327_920_123), event)
+    return Arrival("m-1", "handle", "{}", 1_795_327_920_123, content=event)
 
 
 def done(tasks: int, outcome: Outcome = Outcome.STOPPED) -> list[Done]:

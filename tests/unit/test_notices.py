@@ -5,15 +5,23 @@ from dataclasses import replace
 
 import pytest
 
-from segments.errors import InvalidMessage, Rejected
+from segments.errors import InvalidMessage, Rejected, StopError
 from segments.events import Event, EventType, Room
+from stop_segment.arrivals import Arrival
 from stop_segment.failures import Failure
-from stop_segment.notices import is_told, notice
+from stop_segment.workflows import is_told, notice
 from tests.contracts import closed, schema
 
 T = 1_795_327_920_123
 EVENT = Event(EventType.ROOM_ENDED, Room("661e", "room-1"), T, ("audio", "screen"), "evt-1", "biz-1")
-FAILURE = Failure("m-1", "handle", "{}", 1, T, T, Rejected("NoApp", "the API answered HTTP 400", "R-1"), event=EVENT)
+REJECTED = Rejected("NoApp", "the API answered HTTP 400", "R-1")
+
+
+def failure(content: Event | InvalidMessage, error: StopError = REJECTED) -> Failure:
+    return Failure(Arrival("m-1", "handle", "{}", T, content=content), error)
+
+
+FAILURE = failure(EVENT)
 
 
 def test_it_says_all_that_is_known() -> None:
@@ -40,11 +48,12 @@ def test_it_names_nothing_that_the_contract_does_not() -> None:
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    unread = replace(FAILURE, event=None, error=InvalidMessage("NotJson", "the body is not JSON"))
+    invalid = InvalidMessage("NotJson", "the body is not JSON")
+    unread = failure(invalid, invalid)
     assert set(json.loads(notice(unread, "invalid_message", T))) == {
         *("ErrorKind", "ErrorCode", "ErrorMessage", "SourceMessageId", "EventTime", "FailedAt")
     }
-    whole_room = replace(FAILURE, event=Event(EventType.ROOM_ENDED, Room("661e", "room-1"), T))
+    whole_room = failure(Event(EventType.ROOM_ENDED, Room("661e", "room-1"), T))
     assert not json.loads(notice(whole_room, "rejected", T)).keys() & {"TaskIds", "EventId", "BusinessId"}
 
 
@@ -52,13 +61,18 @@ def test_what_is_not_known_is_left_out() -> None:
 def test_ten_of_the_largest_notices_are_no_longer_than_a_call_may_be() -> None:
     error = Rejected("\u4e2d" * 10_000, "\u4e2d" * 10_000, "\u4e2d" * 10_000)
     task_ids = tuple(f"{number:0128}" for number in range(101))
-    text = notice(replace(FAILURE, error=error, event=replace(EVENT, task_ids=task_ids)), "rejected", T)
+    text = notice(failure(replace(EVENT, task_ids=task_ids), error), "rejected", T)
     assert len(json.loads(text)["TaskIds"]) == 101
     assert 10 * len(text.encode()) < 256_000
 
 
-@pytest.mark.parametrize(("event", "told"), [(None, True), (EVENT, True), (EventType.HEARTBEAT, False)])
-def test_nobody_is_told_of_a_heartbeat(event: Event | EventType | None, told: bool) -> None:
-    if isinstance(event, EventType):
-        event = replace(EVENT, type=event)
-    assert is_told(replace(FAILURE, event=event)) is told
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (InvalidMessage("NotJson", "the body is not JSON"), True),
+        (EVENT, True),
+        (replace(EVENT, type=EventType.HEARTBEAT), False),
+    ],
+)
+def test_nobody_is_told_of_a_heartbeat(content: Event | InvalidMessage, told: bool) -> None:
+    assert is_told(failure(content)) is told

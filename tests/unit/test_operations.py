@@ -17,7 +17,7 @@ from segments.errors import CredentialsRefused, InvalidMessage, SetupRefused
 from segments.events import Event, EventType, Room
 from segments.rules import Outcome
 from stop_segment import logs
-from stop_segment.arrivals import Arrival, Message
+from stop_segment.arrivals import Arrival
 from stop_segment.failures import End, Failure
 
 ROOT = Path(__file__).parents[2]
@@ -109,12 +109,12 @@ class TestMetrics:
         metrics = EphemeralMetrics(namespace=NAMESPACE, service="stack")
         for module in (logs, telemetry):
             monkeypatch.setattr(module, "metrics", metrics)
-        arrival = Arrival(Message("1", "", "", 0), InvalidMessage("NotJson", "the body is not JSON"))
+        arrival = Arrival("1", "", "", 0, content=InvalidMessage("NotJson", "the body is not JSON"))
         for outcome in Outcome:
             logs.log_outcome(arrival, "audio", outcome)
         gone = Event(EventType.ROOM_GONE, Room("661e", "room-1"), 0, ("audio",))
-        logs.log_outcome(Arrival(arrival.message, gone), "audio", Outcome.STOPPED)
-        failure = Failure("1", "", "", 1, 0, 0, CredentialsRefused("InvalidAccessKey", "the API refuses the key"))
+        logs.log_outcome(replace(arrival, content=gone), "audio", Outcome.STOPPED)
+        failure = Failure(arrival, CredentialsRefused("InvalidAccessKey", "the API refuses the key"))
         barred = replace(failure, error=SetupRefused("ServiceNotFound", "the endpoint does not know the call"))
         for end in End:
             logs.log_failure(failure, end, sent=True)

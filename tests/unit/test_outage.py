@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from segments.errors import FunctionFailed, NoAnswer, StopError
+from stop_segment.arrivals import Arrival
 from stop_segment.failures import End, Failure, back_off_seconds, delay_seconds, end_of
 from tests.transformed import PARAMETERS, SOURCE
 
@@ -61,11 +62,9 @@ def live(
         now += dice.uniform(0, slowest_seconds)
         if now >= OUTAGE_SECONDS:
             return Life("stopped", now - message.first_sent, message.turns)
-        failure = Failure(
-            "m", "h", "{}", message.receives, 0, int(1_000 * message.first_sent), kind("Code", "Silence.")
-        )
+        arrival = Arrival("m", "h", "{}", int(1_000 * message.first_sent), message.receives)
         end = end_of(
-            failure,
+            Failure(arrival, kind("Code", "Silence.")),
             int(1_000 * now),
             max_receive_count=max_receive_count,
             give_up_after_ms=int(60_000 * give_up_after_minutes),

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from segments.errors import InvalidMessage, NoAnswer, Rejected
 from segments.events import MOST_TOKEN_CHARACTERS, Event, EventType, Room, parse_event, task_token
 from segments.rules import Outcome
-from stop_segment.arrivals import Message
+from stop_segment.arrivals import Arrival
 from stop_segment.failures import Failure
 from stop_segment.queues import Queues
 from stop_segment.stopper import Done, Served
@@ -83,14 +83,14 @@ class TestWords:
     # SendTaskFailure, Step Functions API Reference: error at most 256 characters, cause at most 32,768.
     def test_an_error_is_no_longer_than_step_functions_takes(self) -> None:
         said = {"ErrorKind": "rejected", "ErrorCode": "N" * 300, "ErrorMessage": "x" * 40_000, "SourceMessageId": "m-1"}
-        told = json.loads(failed_before(Message("m-2", "h", "{}", T, attributes=said), TOKEN))
+        told = json.loads(failed_before(Arrival("m-2", "h", "{}", T, attributes=said, content=EVENT)))
         assert len(told["Error"]) == MOST_ERROR_CHARACTERS == 256
         assert len(told["Cause"]) == MOST_CAUSE_CHARACTERS == 32_768
         assert told["Cause"].startswith("rejected: xxx")
         assert (told["TaskToken"], told["SourceMessageId"]) == (TOKEN, "m-1")
 
     def test_an_error_is_the_letter_s(self) -> None:
-        failure = Failure("m-1", "h", "{}", 1, T, T, Rejected("NoApp", "no such app"), event=EVENT, task_token=TOKEN)
+        failure = Failure(Arrival("m-1", "h", "{}", T, content=EVENT), Rejected("NoApp", "no such app"))
         told = json.loads(failed(failure, "rejected"))
         assert (told["Error"], told["Cause"]) == ("NoApp", "rejected: no such app")
 
