@@ -1,7 +1,7 @@
 """What the RTC API answers, and whose trouble that is.
 
 The code decides, whatever the HTTP status: the public error table (document 70426) gives no statuses, and the pages of
-the gateway disagree on them. The status decides only about a code that no page names, or where there is none.
+the gateway disagree on them. The status decides only if no page names the code, or there is none.
 """
 
 from __future__ import annotations
@@ -82,12 +82,9 @@ CODES = (
 
 
 def whose_status(status: int, *, from_api: bool) -> Whose:
-    """Say whose trouble a status tells of, where the code does not.
+    """Say whose trouble a status is, if the code does not say so.
 
-    Parameters
-    ----------
-    from_api
-        Whether the answer has ResponseMetadata: what is between may answer too, and knows nothing of the request.
+    `from_api`: the answer has ResponseMetadata. A proxy may answer too, and knows nothing of the request.
     """
     if status == 429:
         return Whose.LIMIT
@@ -99,7 +96,7 @@ def whose_status(status: int, *, from_api: bool) -> Whose:
 
 
 def row_of(code: str, number: object = None) -> Row | None:
-    """Find the row of an error code, or of the gateway's number for it; None where no page names it."""
+    """Find the row of an error code, or of the gateway's number for it; None if no page names it."""
     named = (row for row in CODES if any(_is(code, pattern) for pattern in row.codes.split()))
     numbered = (row for row in CODES if str(number) in row.numbers.split())
     return next(named, None) or next(numbered, None)
@@ -111,15 +108,7 @@ def _is(code: str, pattern: str) -> bool:
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer of the API.
-
-    Parameters
-    ----------
-    status
-        The HTTP status.
-    content
-        The JSON object in the body; None where there is no such thing.
-    """
+    """An HTTP answer of the API: `content` is the JSON object in its body, None if there is no such thing."""
 
     status: int
     content: dict[str, Any] | None
@@ -135,7 +124,7 @@ class Answer:
 
     @property
     def error_code(self) -> str:
-        """The error's Code; empty where there is none."""
+        """The error's Code; empty if there is none."""
         code = self._error.get("Code")
         return _line(code)[:_LONGEST_NAME] if isinstance(code, str) else ""
 
@@ -146,7 +135,7 @@ class Answer:
 
     @property
     def result(self) -> Any:
-        """The Result, where the answer is a success."""
+        """The Result, if the answer is a success."""
         succeeded = 200 <= self.status < 300 and bool(self._metadata) and not self._metadata.get("Error")
         return self.content.get("Result") if self.content and succeeded else None
 
@@ -156,7 +145,7 @@ class Answer:
         return self._row.whose
 
     def failure(self) -> StopError:
-        """Say what is to become of the request."""
+        """Return the error that the answer means for the request."""
         row = self._row
         name = self.error_code or ("UnreadableAnswer" if 200 <= self.status < 300 else f"Http{self.status}")
         if row.whose is Whose.KEY:

@@ -20,7 +20,7 @@ def parts(
     most: int = ENTRIES_A_CALL,
     most_bytes: int = SQS_BYTES_A_CALL,
 ) -> Iterator[list[T]]:
-    """Split what is to be done into what one call takes; what is too large by itself goes alone."""
+    """Split items into the parts that one call takes; an item that is too large goes alone."""
     part: list[T] = []
     part_bytes = 0
     for item in items:
@@ -35,7 +35,7 @@ def parts(
 
 
 def at_once(steps: Sequence[Callable[[], T]]) -> list[T]:
-    """Take steps at the same time, each in a thread, and return what they return: together they take as long as one."""
+    """Take steps at the same time, each in a thread, and return what they return."""
     if len(steps) < 2:
         return [step() for step in steps]
     with ThreadPoolExecutor(len(steps)) as threads:

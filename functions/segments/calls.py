@@ -1,4 +1,4 @@
-"""How the API is called: in its turn, not while it is silent, and once more at once where that is worth it."""
+"""How the API is called: in its turn, not while it is silent, and once more at once if that is worth it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,6 @@ class Calls:
     ----------
     turns
         The action's share of the account's request limit.
-    circuit
-        Whether the API answers.
-    clock_seconds
-        A clock that never goes back.
     measure
         Takes a metric's name and a value: TurnWait and ApiLatency in ms, ApiThrottled as a count.
     """
@@ -49,7 +45,7 @@ class Calls:
         seconds_left: Callable[[], float],
         message: Hashable = None,
     ) -> Any:
-        """Call the API.
+        """Call the API, once more at once for each cause that deserves it. It raises what `function` raises.
 
         Parameters
         ----------
@@ -59,11 +55,6 @@ class Calls:
             For how long a call may still be started.
         message
             The message that the call is for: turns go round between messages.
-
-        Raises
-        ------
-        StopError
-            As `errors` tells. Each cause that deserves another attempt at once has had one.
         """
         causes: set[type[TryAtOnce]] = set()
         while True:
@@ -84,7 +75,7 @@ class Calls:
             self._circuit.enter()
             return await self._call(turn, function, *arguments, asked=asked)
         finally:
-            turn.give_up()  # where it came to no request
+            turn.give_up()  # if it came to no request
 
     async def _call(self, turn: Turn, function: Callable[..., Any], *arguments: object, asked: float) -> Any:
         began = self._clock_seconds()
@@ -92,18 +83,17 @@ class Calls:
         answered = None  # unknown: the invocation ends before the answer comes
         try:
             result = await self._in_thread(turn.spend, function, *arguments)
+            answered = True
         except StopError as error:
             answered = not isinstance(error, NoAnswer)
             if isinstance(error, TooManyRequests):
                 self._turns.slow_down()
                 self._measure("ApiThrottled", 1)
             raise
-        else:
-            answered = True
-            return result
         finally:
             # Without a request there is no answer: a secret that cannot be read says nothing of the API.
             if turn.was_sent:
                 if answered is not None:
                     self._circuit.note(answered=answered)
                 self._measure("ApiLatency", 1000 * (self._clock_seconds() - began))
+        return result

@@ -1,4 +1,4 @@
-"""What keeps a silent API from costing every message a full time-out."""
+"""Keeps a silent API from costing every message a full time-out."""
 
 from __future__ import annotations
 
@@ -13,13 +13,8 @@ OPEN_SECONDS = 10.0
 class Circuit:
     """Open after MOST_SILENCES calls in a row without an answer; then one call every OPEN_SECONDS tries again.
 
-    An error is an answer: only silence costs time. The state is this function environment's own: a shared one would
-    cost reads on every path, to save at most a few time-outs.
-
-    Parameters
-    ----------
-    clock_seconds
-        A clock that never goes back.
+    An error is an answer: only silence costs time. Each function environment has a circuit: a shared one would cost
+    reads on every path, to save at most a few time-outs.
     """
 
     def __init__(self, clock_seconds: Callable[[], float]) -> None:
@@ -28,24 +23,12 @@ class Circuit:
         self._next_trial = float("-inf")
 
     def check(self) -> None:
-        """Tell a call whether it is worth waiting for its turn.
-
-        Raises
-        ------
-        CircuitOpen
-            The API has been silent, and the next trial is not due.
-        """
+        """Raise `CircuitOpen` if the API has been silent and the next trial is not due."""
         if self._silences >= MOST_SILENCES and self._clock_seconds() < self._next_trial:
             raise CircuitOpen("CircuitOpen", "the API has not been answering, so this call was not made")
 
     def enter(self) -> None:
-        """Let a call through, where the API has been silent as the one that tries again.
-
-        Raises
-        ------
-        CircuitOpen
-            As `check` does.
-        """
+        """Let a call through, as the next trial if the API has been silent. It raises as `check` does."""
         self.check()
         if self._silences >= MOST_SILENCES:
             self._next_trial = self._clock_seconds() + OPEN_SECONDS

@@ -1,4 +1,4 @@
-"""What every function that calls the RTC API and uses the table works with: its AWS clients, the API and the table."""
+"""The AWS clients, the API and the table of a function that calls the RTC API."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
 THREADS = 64
-# Of SQS: what may take longer is tried again with its message, and an invocation must not end over it.
+# Of SQS: an invocation must not end during a call; a message whose call takes longer is tried again.
 SQS_CONNECT_SECONDS = 1
 SQS_READ_SECONDS = 3
 SQS_ATTEMPTS = 2
@@ -35,7 +35,7 @@ SQS_CALL_SECONDS = SQS_ATTEMPTS * (SQS_CONNECT_SECONDS + SQS_READ_SECONDS) + _MO
 
 @dataclass(frozen=True)
 class Clients:
-    """What a function that calls the RTC API and uses the table works with."""
+    """What a function that calls the RTC API works with."""
 
     table: SegmentTable
     api: RtcApi
@@ -45,10 +45,10 @@ class Clients:
 
 
 def make_clients(settings: SharedSettings) -> Clients:
-    """Make the clients."""
+    """Make them, with the settings of a function."""
     config = Config(
         user_agent="rtc-segment-stopper",  # else botocore puts one together for each request: 7 % of a message's time
-        parameter_validation=False,  # a sixth of a message's processor time: our requests have few forms, all tested
+        parameter_validation=False,  # a sixth of a message's processor time; our requests have few forms, all tested
         connect_timeout=2,
         read_timeout=5,
         retries={"mode": "standard", "total_max_attempts": 3},

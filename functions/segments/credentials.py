@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MAX_AGE_SECONDS = 300
 LEAST_SECONDS_BETWEEN_READS = 60  # of a secret that holds no key, or one that the API refuses
-_HEADER_VALUE = re.compile("[!-~]*")  # what else would go into a header would break the request, and be quoted
+_HEADER_VALUE = re.compile("[!-~]*")  # other characters would break the header, and the error would quote them
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,10 @@ class Key:
 
 
 class Credentials:
-    """The current key: read when first needed, again every MAX_AGE_SECONDS, and afresh when it is missing or refused.
+    """The current key: read when first needed, every MAX_AGE_SECONDS, and at once if it is missing or refused.
 
-    Parameters
-    ----------
-    secrets_manager
-        A boto3 client of Secrets Manager.
-    secret_arn
-        The secret: JSON with AccessKeyId, SecretAccessKey and perhaps SessionToken.
-    clock_seconds
-        A clock that never goes back.
+    The secret is JSON with AccessKeyId, SecretAccessKey and perhaps SessionToken. Both methods raise
+    `CredentialsRefused` if it cannot be read, or holds no key.
     """
 
     def __init__(
@@ -56,14 +50,8 @@ class Credentials:
         self._read_again_at = self._renew_at = -math.inf
 
     def current(self) -> Key:
-        """Return the key. An old one is better than none while the secret is in trouble.
-
-        Raises
-        ------
-        CredentialsRefused
-            The secret cannot be read, or it holds no key.
-        """
-        # Before the lock: whoever waits there for a reading in vain shares its end, and does not wait for another.
+        """Return the key. An old one is better than none while the secret is in trouble."""
+        # Before the lock: callers that wait for a read that fails share its result instead of each trying again.
         asked_at = self._clock_seconds()
         with self._lock:
             if asked_at >= self._read_again_at:
@@ -73,14 +61,9 @@ class Credentials:
             return self._key
 
     def renewed(self, refused: Key) -> bool:
-        """Read the secret afresh because the API refused a key, at most once a minute.
+        """Read the secret again because the API refused a key, at most once a minute.
 
         Returns whether there is a key to try now that is not the refused one.
-
-        Raises
-        ------
-        CredentialsRefused
-            The secret cannot be read, or it holds no key.
         """
         with self._lock:
             now = self._clock_seconds()
@@ -91,13 +74,13 @@ class Credentials:
             return self._key != refused
 
     def _read(self) -> bool:
-        """Read the secret, set when to do so again, and tell whether it holds a key."""
+        """Read the secret and set when to do so again. Returns whether it holds a key."""
         try:
             self._key = self._key_in_secret()
             seconds = MAX_AGE_SECONDS
         except CredentialsRefused as trouble:
             self._trouble = (trouble.code, trouble.message)
-            # Nothing works without a key, and Secrets Manager may answer the next one who asks.
+            # Nothing works without a key, and Secrets Manager may answer the next caller.
             may_pass = self._key is None and trouble.code == "SecretUnavailable"
             seconds = 0 if may_pass else LEAST_SECONDS_BETWEEN_READS
             return False
@@ -119,11 +102,9 @@ class Credentials:
             content = None
         if not isinstance(content, dict):
             raise CredentialsRefused("SecretInvalid", "the secret must be a JSON object") from None
-        names = ("AccessKeyId", "SecretAccessKey", "SessionToken")
-        values = [content.get(name, "") for name in names]
-        if not all(isinstance(value, str) and _HEADER_VALUE.fullmatch(value) for value in values) or not all(
-            values[:2]
-        ):
+        values = [content.get(name, "") for name in ("AccessKeyId", "SecretAccessKey", "SessionToken")]
+        are_whole = all(isinstance(value, str) and _HEADER_VALUE.fullmatch(value) for value in values)
+        if not are_whole or not all(values[:2]):
             raise CredentialsRefused(
                 "SecretInvalid", "the secret must hold AccessKeyId and SecretAccessKey, as strings without white space"
             )

@@ -19,17 +19,7 @@ ID = re.compile(r"[a-zA-Z0-9_@.-]{1,128}")
 
 
 def unwrap(body: str) -> dict[str, Any] | None:
-    """Take an event out of its envelopes.
-
-    Parameters
-    ----------
-    body
-        The message's body.
-
-    Returns
-    -------
-    dict | None
-        The event's own object, not yet checked. None is an RTC callback of a type that does not concern us.
+    """Take an event, not yet checked, out of its envelopes. None is an RTC callback of a type that does not concern us.
 
     Raises
     ------

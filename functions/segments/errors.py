@@ -1,21 +1,13 @@
 """What can go wrong with a stop, and what becomes of its message.
 
 * StopError
-  - InvalidMessage: nobody can serve this message: to the dead-letter queue at once, as ``invalid_message``.
-  - Rejected: the API will never do this: to the dead-letter queue at once, as ``rejected``.
-  - Retryable: it may work later: back-off, and on the last receive a later copy, until the message is too old; then
-    the dead-letter queue, as ``exhausted``.
-    + FunctionFailed: a fault of ours.
-    + Unanswered: the message has ended, and its workflow could not be told.
-    + CredentialsRefused: the API refuses our key, or there is none.
-    + SetupRefused: the API refuses the account, or the endpoint does not know the call.
-    + NoTimeLeft: the invocation would end before the call does, so the call was not made.
-    + CircuitOpen: the API has been silent for a while, so the call was not made.
-    + TooManyRequests: the account's limit is used up.
-    + NoAnswer: the API was silent until the time-out, or could not be reached.
-    + TryAtOnce: one more attempt at once is worth it.
-      - ConnectionLost: the connection died before an answer.
-      - KeyRenewed: the API refused a key, and the secret holds another one.
+  - InvalidMessage: to the dead-letter queue at once, as ``invalid_message``.
+  - Rejected: to the dead-letter queue at once, as ``rejected``.
+  - Retryable: back-off, and on the last receive a later copy, until the message is too old; then to the dead-letter
+    queue, as ``exhausted``.
+    + FunctionFailed, Unanswered, CredentialsRefused, SetupRefused, NoTimeLeft, CircuitOpen, TooManyRequests, NoAnswer
+    + TryAtOnce
+      - ConnectionLost, KeyRenewed
 """
 
 from __future__ import annotations
@@ -30,11 +22,11 @@ class StopError(Exception):
     Parameters
     ----------
     code
-        A stable name for the cause: the API's error code where it gave one.
+        A stable name for the cause: the API's error code if it gave one.
     message
         One sentence for a person. It never holds a secret or a payload.
     request_id
-        The API's RequestId, where an answer carried one.
+        The API's RequestId, if an answer carried one.
     """
 
     def __init__(self, code: str, message: str, request_id: str | None = None) -> None:
@@ -69,7 +61,7 @@ class Unanswered(Retryable):
     Parameters
     ----------
     answer
-        What the workflow is to be told. It holds the task token, so it is no part of the error's message.
+        The answer to the workflow. It holds the task token, so it is no part of the error's message.
     has_letter
         Whether the end was a dead letter, so that there must be no other end.
     """
@@ -85,15 +77,15 @@ class CredentialsRefused(Retryable):
 
 
 class SetupRefused(Retryable):
-    """The API refuses every call, whatever it asks for: the account is barred, or a setting is wrong."""
+    """The API refuses every call: the account is barred, or the endpoint does not know the call."""
 
 
 class NoTimeLeft(Retryable):
-    """The invocation has too little time left for one more call."""
+    """The invocation would end before the call does, so the call was not made."""
 
 
 class CircuitOpen(Retryable):
-    """The API has been silent for a while."""
+    """The API has been silent for a while, so the call was not made."""
 
 
 class TooManyRequests(Retryable):
@@ -113,7 +105,7 @@ class ConnectionLost(TryAtOnce):
 
 
 class KeyRenewed(TryAtOnce):
-    """The API refused a key, and the secret, read afresh, holds another one."""
+    """The API refused a key, and the secret, which was read again, holds another one."""
 
 
 def _cut(text: str, most_bytes: int) -> str:

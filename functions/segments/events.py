@@ -36,7 +36,7 @@ class EventType(StrEnum):
 HEARTBEAT_ROOM_ID = "rtc-segment-stopper"
 HEARTBEAT_TASK_ID = "heartbeat"
 _OURS = (EventType.ROOM_GONE, EventType.HEARTBEAT)  # senders have no need of them
-_LONGEST_WORD = 100  # to compare more would take long
+_LONGEST_WORD = 100  # comparing more would take long
 MOST_TOKEN_CHARACTERS = 2_048  # of a task token of Step Functions; event.schema.json has it too
 _OF_ONE_TASK = (EventType.SEGMENT_STARTED, EventType.SEGMENT_REAL_TIME_DATA)
 
@@ -59,18 +59,18 @@ class Task:
 
 @dataclass(frozen=True)
 class Event:
-    """A message, understood.
+    """An event, as a message reports it.
 
     Parameters
     ----------
     time_ms
         The event's time T in Unix ms: never after the message was sent.
     task_ids
-        The tasks it names; none of them means every task that may be running in the room.
+        The tasks it names; without any, it is about every task that may be running in the room.
     is_second_try
-        Whether its message was received before, or is a copy of one that was.
+        Whether its message was received before, was redriven, or is a copy of one that was received.
     task_token
-        What lets anyone who has it answer the workflow that waits for the message's end: never to be logged.
+        Answers the workflow that waits for the message's end, whoever sends it: never to be logged.
     """
 
     type: EventType
@@ -96,24 +96,16 @@ class Event:
 def parse_event(
     body: str, sent_ms: int, redriven_time: str | None = None, *, is_second_try: bool = False
 ) -> Event | None:
-    """Read a message.
+    """Read a message's body. None is an RTC callback of a type that does not concern us.
 
     Parameters
     ----------
-    body
-        The SQS message's body: an event in JSON, bare or in its envelopes.
     sent_ms
         When SQS took the message, Unix ms.
     redriven_time
-        Where the message comes from the dead-letter queue, or is a later copy: its attribute EventTime, in Unix ms or
-        RFC 3339.
+        The attribute EventTime of a redriven message or a later copy, in Unix ms or RFC 3339.
     is_second_try
         Whether the message was received before.
-
-    Returns
-    -------
-    Event | None
-        None is an RTC callback of a type that does not concern us.
 
     Raises
     ------
@@ -148,7 +140,7 @@ def parse_event(
 
 
 def task_token(body: str) -> str | None:
-    """Read the task token of a message that breaks the contract elsewhere; None if there is none that can be read."""
+    """Read the task token of a message that breaks the contract elsewhere, if there is one that can be read."""
     try:
         content = unwrap(body) or {}
     except InvalidMessage:
@@ -158,18 +150,15 @@ def task_token(body: str) -> str | None:
 
 
 def redriven_ms(text: str, name: str = "EventTime") -> int:
-    """Read a time among the attributes of a message that was redriven or copied, in Unix ms or RFC 3339.
+    """Read a time, in Unix ms or RFC 3339, among the attributes of a message that was redriven or copied.
 
-    Raises
-    ------
-    InvalidMessage
-        It is neither, or too early.
+    Raises `InvalidMessage` if it is neither, or too early.
     """
     return _to_ms(read_attribute_ms, text, f"the attribute {name}")
 
 
 def _unknown_type(content: Mapping[str, Any]) -> str:
-    """Say what an EventType that we do not know may have been meant for; empty if it is another field's trouble."""
+    """Suggest a known EventType for an unknown one; empty if another field is wrong."""
     word = content.get("EventType")
     if not isinstance(word, str) or word in set(EventType):
         return ""

@@ -48,9 +48,9 @@ class Lease:
     Parameters
     ----------
     until_ms
-        When it runs out. It tells this lease from any other one.
+        When it runs out. It distinguishes this lease from any other one.
     place
-        The room at which the sweep goes on.
+        The sweep goes on after this room.
     round_began_at_ms, last_round_began_at_ms
         When the current round through the watched rooms began, and the one before.
     """
@@ -62,19 +62,13 @@ class Lease:
 
 
 class SegmentTable:
-    """What has been stopped and started, what may be running, and which rooms are gone.
+    """The tasks that were stopped and started, those that may be running, and the rooms that are gone.
 
     Every method may raise `Retryable` if DynamoDB does not answer. Reads are strongly consistent, except for those of
-    `WatchedTasks`.
-
-    A task's item has `watch` or `expires_at`: a task that may be running does not expire.
+    `WatchedTasks`. A task's item has `watch` or `expires_at`: a task that may be running does not expire.
 
     Parameters
     ----------
-    client
-        A botocore DynamoDB client.
-    name
-        The table's name.
     retention_seconds
         How long an item outlives its last event.
     sweeps
@@ -88,10 +82,7 @@ class SegmentTable:
         self._sweeps = sweeps
 
     def read(self, tasks: Sequence[Task]) -> dict[Task, Record]:
-        """Read the records of many tasks in one call for each 100; a task without one is left out.
-
-        `room_item` names a room's own item.
-        """
+        """Read the records of tasks, or of what `room_item` names, in a call for each 100; some may have none."""
         found: dict[Task, Record] = {}
         for start in range(0, len(tasks), _KEYS_A_READ):
             keys = [_key(task) for task in tasks[start : start + _KEYS_A_READ]]
@@ -112,10 +103,7 @@ class SegmentTable:
         return {task_of(item): _record(item) for item in items}
 
     def note_start(self, task: Task, started_at_ms: int, business_id: str | None = None) -> bool:
-        """Open a task that started then, unless a later start or a later answer to a stop is known.
-
-        Returns whether it is open.
-        """
+        """Open a task that started then, unless a later start or stop is known; return whether it is open."""
         return self._open(
             task,
             {"started_at": started_at_ms, "open_since": started_at_ms, **_business_id(business_id)},
@@ -123,10 +111,7 @@ class SegmentTable:
         )
 
     def note_sighting(self, task: Task, seen_at_ms: int, business_id: str | None = None) -> bool:
-        """Open a task that was seen then, unless a later start, or a stop of that time or later, is known.
-
-        Returns whether it is open.
-        """
+        """Open a task that was seen then, unless a later start or a stop not before it is known; return as above."""
         return self._open(
             task,
             {"open_since": seen_at_ms, **_business_id(business_id)},
@@ -142,20 +127,10 @@ class SegmentTable:
     def note_stop(
         self, task: Task, known: Record, event: Event, outcome: Outcome, request_id: str | None, now_ms: int
     ) -> Record:
-        """Record the answer to a stop event, and close the task. Call this method after the API.
+        """Record the answer to a stop event, close the task, and return its record. Call this method after the API.
 
         A newer event's answer stays, and a task that was opened after the event stays open. An answer without effect
-        does not make a record last longer.
-
-        Parameters
-        ----------
-        known
-            The task's record as it was read. If it has changed since, it is looked at again.
-
-        Returns
-        -------
-        Record
-            The task's record after this call.
+        does not make a record last longer. If the record is no longer as it is `known`, it is looked at again.
         """
         answer = {"outcome": outcome.value, "request_id": request_id, "stopped_at": now_ms}
         for _ in range(_TRIES):
@@ -173,11 +148,11 @@ class SegmentTable:
     def _answered(
         self, known: Record, event: Event, answer: Mapping[str, str | int | None], now_ms: int
     ) -> dict[str, Any]:
-        """Say what an answer changes of a record."""
+        """Decide what an answer changes of a record: the options of `_update`, empty for nothing."""
         is_done = answer["outcome"] == Outcome.STOPPED.value
         stop_event_time_ms = known.stop_event_time_ms
         if known.covers(event.time_ms) and not (is_done and stop_event_time_ms == event.time_ms):
-            # A newer event found gone what this event has stopped, unless it was a later session.
+            # A newer event found this event's stop done already, unless it was about a later session.
             is_ours = known.outcome == Outcome.ALREADY_STOPPED.value and (known.started_at_ms or 0) <= event.time_ms
             return {"values": answer} if is_done and is_ours else {}
         values = {
@@ -191,20 +166,14 @@ class SegmentTable:
             return {"values": values}
         values["open_since"] = None
         if known.watch and self._sweeps and known.started_at_ms is None and event.type is not EventType.ROOM_GONE:
-            # A session may have begun unseen: of slices that follow another one within a minute nothing is written.
+            # A session may have begun unseen: slices that follow another one within a minute are not written.
             return {"values": values}
         values["watch"] = None
         expires = {"expires_at": self._expires_at(now_ms)}
         return {"values": {**values, **expires}} if is_done else {"values": values, "set_once": expires}
 
     def note_over(self, task: Task, known: Record, now_ms: int) -> None:
-        """Close a task that the API calls over. No stop was answered, so nothing else changes.
-
-        Parameters
-        ----------
-        known
-            The task's record before the API was asked: a task that was opened since then stays open.
-        """
+        """Close a task that the API calls over, unless it was opened since its record was `known`."""
         values = {"open_since": None, "watch": None, "expires_at": self._expires_at(now_ms)}
         with contextlib.suppress(_Refused):
             self._update(task, values, when=_unchanged(known))
@@ -212,10 +181,7 @@ class SegmentTable:
     def note_room_end(self, event: Event, now_ms: int) -> Record:
         """Record that every task that started in the room until the event's time is to be stopped.
 
-        Returns
-        -------
-        Record
-            The room before this call. A newer end stays.
+        A newer end stays. Returns the room's record from before this call.
         """
         end = {
             "stop_event_time": event.time_ms,
@@ -245,9 +211,9 @@ class SegmentTable:
         )
 
     def note_place(self, lease: Lease) -> bool:
-        """Remember how far a sweep has come. Call this method before the rooms up to there are looked at.
+        """Remember how far a sweep has come, if its lease is still valid, and return whether it is.
 
-        Returns whether the lease is still valid.
+        Call this method before the rooms up to there are looked at.
         """
         values: dict[str, str | int | None] = {
             "place": _room_key(lease.place) if lease.place else None,
@@ -270,10 +236,7 @@ class SegmentTable:
     def watched_rooms(
         self, *, after: Room | None = None, until: Room | None = None
     ) -> Iterator[tuple[Room, dict[Task, Record]]]:
-        """Go through the rooms that have watched items, by name. The index may be late.
-
-        Yields each room with these items: its tasks, and its `#look`.
-        """
+        """Go through the rooms that have watched items (tasks, and `#look`), by name. The index may be late."""
         bounds = {
             ":watch": WATCHED,
             ":after": _room_key(after) if after else None,
@@ -294,7 +257,7 @@ class SegmentTable:
         self._update(Task(room, LOOK_ITEM), {"gone_at": gone_at_ms, "watch": WATCHED})
 
     def forget_gone(self, room: Room) -> None:
-        """Remember no longer that a room was found gone."""
+        """Forget that a room was found gone."""
         self._call("delete_item", TableName=self._name, Key=_key(Task(room, LOOK_ITEM)))
 
     def _expires_at(self, now_ms: int) -> int:
@@ -312,34 +275,24 @@ class SegmentTable:
         when: Sequence[_Condition] = (),
         returns: Literal["ALL_NEW", "ALL_OLD"] = "ALL_NEW",
     ) -> Mapping[str, Any]:
-        """Change an item on conditions, and return it.
+        """Change an item on conditions, and return it. Raises `_Refused` if a condition fails.
 
         Parameters
         ----------
         values
-            What is set; None removes an attribute.
+            Attributes to set; None removes one.
         set_once
-            What is set if the item does not have it.
+            Attributes to set if the item does not have them.
         when
-            The conditions. One with ``<`` or ``<=`` also holds if the item does not have the attribute; ``=`` None
-            holds only then.
-
-        Raises
-        ------
-        _Refused
-            A condition fails.
+            The conditions. ``<`` and ``<=`` also hold if the item does not have the attribute; ``=`` None holds only
+            then.
         """
         update = _Expressions()
-        clauses = {
-            "SET": [
-                f"{update.name(name)} = {update.value(value)}" for name, value in values.items() if value is not None
-            ]
-            + [
-                f"{update.name(name)} = if_not_exists({update.name(name)}, {update.value(value)})"
-                for name, value in (set_once or {}).items()
-            ],
-            "REMOVE": [update.name(name) for name, value in values.items() if value is None],
-        }
+        given = {name: value for name, value in values.items() if value is not None}
+        sets = [f"{update.name(name)} = {update.value(value)}" for name, value in given.items()]
+        for name, number in (set_once or {}).items():
+            sets.append(f"{update.name(name)} = if_not_exists({update.name(name)}, {update.value(number)})")
+        clauses = {"SET": sets, "REMOVE": [update.name(name) for name in values if name not in given]}
         conditions = []
         for name, sign, value in when:
             absent = f"attribute_not_exists({update.name(name)})"
@@ -386,13 +339,7 @@ _Condition = tuple[str, Literal["<=", "<", "="], str | int | None]  # an attribu
 
 
 class _Refused(Exception):
-    """A write's condition failed.
-
-    Parameters
-    ----------
-    record
-        The item that is there.
-    """
+    """A write's condition failed; `record` is the item that is there."""
 
     def __init__(self, record: Record) -> None:
         super().__init__(record)
@@ -400,7 +347,7 @@ class _Refused(Exception):
 
 
 class _Expressions:
-    """The names and values that an expression stands for. Every name is replaced: DynamoDB reserves hundreds."""
+    """The names and values that an expression uses. Every name is replaced: DynamoDB reserves hundreds."""
 
     def __init__(self) -> None:
         self.names: dict[str, str] = {}
@@ -422,12 +369,12 @@ def room_item(room: Room) -> Task:
 
 
 def _unchanged(known: Record) -> list[_Condition]:
-    """Ask for the record that a decision was based on: whatever changes it changes one of these."""
+    """Require the record that a decision was based on: every change of it changes one of these."""
     return [("stop_event_time", "=", known.stop_event_time_ms), ("open_since", "=", known.open_since_ms)]
 
 
 def _business_id(business_id: str | None) -> dict[str, str]:
-    # An event without one says nothing of the task's, so what the record knows of it stays.
+    # Without one, the record's stays.
     return {"business_id": business_id} if business_id else {}
 
 
@@ -456,10 +403,7 @@ def _record(item: Mapping[str, Any]) -> Record:
 def fields_of(item: Mapping[str, Any], attributes: Mapping[str, str]) -> dict[str, Any]:
     """Read an item's attributes into fields. One in a form that no function writes counts as missing.
 
-    Parameters
-    ----------
-    attributes
-        The field of each attribute: in ms or seconds it is a whole number, else a text.
+    `attributes` has the field of each attribute: in ms or seconds it is a whole number, else a text.
     """
     return {
         field: _whole_number(item, attribute) if field.endswith(("_ms", "_seconds")) else _text(item, attribute)

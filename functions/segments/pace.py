@@ -1,8 +1,8 @@
 """The request limit of one action of the API, held by each invocation for itself.
 
 Lambda keeps as many environments as it likes; only the number of invocations in flight is bounded. So there are that
-many slots, and in each of them one invocation follows another, wherever it runs: none knows what was sent just before
-it. That is why requests go in trains, and why an invocation ends no sooner than a gap after its last train::
+many slots. In each slot one invocation follows another, in any environment, and does not know what was sent just before
+it. So requests go in trains, and an invocation ends no sooner than a gap after its last train::
 
     an invocation                                  the next one in this slot, in whatever environment
     |  | | | | |               gap            |  | | | | |
@@ -17,9 +17,8 @@ API counts a request when it arrives, and that is not known here::
            |<----------- fastest -------------->|
            as if sent here, at the latest
 
-What a request took longer than the fastest one, it may have lost on its way. So it is taken for one that was sent
-`fastest` before its answer. From there it needed the shortest way at most, and whatever is sent later needs that at
-least.
+Any time beyond the fastest answer's may have been lost on the way, so a request counts as sent `fastest` before its
+answer. From then on it needed at most the shortest way, and any later request needs at least that.
 """
 
 from __future__ import annotations
@@ -35,17 +34,15 @@ from typing import TypeVar
 
 from segments.errors import NoTimeLeft
 
-# A second, and what even the fastest answer may have lost on its way.
+# A second, and the time that even the fastest answer may have lost on its way.
 WINDOW_SECONDS = 1.005
-# As long as a stop takes whose answer comes after 200 ms, the table's part in it included: then a message alone costs
-# no more than without a gap.
+# A stop takes so long if its answer comes after 200 ms, the table included: a message alone costs no more than that.
 GAP_SECONDS = 0.22
 # The part of the gap at the beginning of an invocation: it reads the table first anyway.
 LEAD_SECONDS = 0.01
 RECOVERY_SECONDS = 10
 MOST_SLOWED = 4
-# What SQS gives at once, at most.
-_BATCH = 10
+_BATCH = 10  # messages of an invocation, at most
 _LOOK_AGAIN_SECONDS = 0.005
 
 T = TypeVar("T")
@@ -58,11 +55,11 @@ class Pace:
     Parameters
     ----------
     train
-        How many make a train, at most.
+        The maximum number of requests in a train.
     pause_seconds
-        How far the requests of a train are apart.
+        Between the requests of a train.
     gap_seconds
-        How far a train is behind the last request of the one before.
+        Between the last request of a train and the next train.
     """
 
     train: int
@@ -70,19 +67,19 @@ class Pace:
     gap_seconds: float
 
     def length_seconds(self, requests: int) -> float:
-        """Say how far the first and the last of so many requests of a train are apart."""
+        """Return how far the first and the last of so many requests of a train are apart."""
         return (requests - 1) * self.pause_seconds
 
     @property
     def per_second(self) -> float:
-        """How many requests a second full trains make."""
+        """The requests per second of full trains."""
         return self.train / (self.length_seconds(self.train) + self.gap_seconds)
 
 
 def pace(per_second: int) -> Pace:
     """Find the pace that lets at most so many requests arrive in any second, and is the fastest one for a batch.
 
-    Among those that are as fast it is the one that leaves least of the limit unused, in the longest trains.
+    Among equally fast ones it takes the one that leaves the least of the limit unused, in the longest trains.
     """
     paces = (_pace(per_second, per_second // train) for train in range(min(per_second, 3 * _BATCH), 0, -1))
     return min(paces, key=lambda found: (round(_batch_seconds(found), 6), -found.per_second))
@@ -97,21 +94,16 @@ def _pace(per_second: int, trains: int) -> Pace:
 
 
 def _batch_seconds(found: Pace) -> float:
-    """Say how long a batch takes at this pace, its last answer included."""
+    """Return how long a batch takes at this pace, its last answer included."""
     trains, rest = divmod(_BATCH - 1, found.train)
     before_seconds = trains * (found.length_seconds(found.train) + found.gap_seconds)
     return before_seconds + found.length_seconds(rest + 1) + max(found.gap_seconds, GAP_SECONDS)
 
 
 class Turn:
-    """Leave to send one request: whoever has it must spend it or give it up.
+    """Permission to send one request. The holder must spend it or give it up.
 
-    Parameters
-    ----------
-    clock_seconds
-        A clock that never goes back.
-    note_answer
-        Takes how long an answer took, in seconds.
+    `note_answer` takes how long an answer took, in seconds.
     """
 
     def __init__(self, clock_seconds: Callable[[], float], note_answer: Callable[[float], None]) -> None:
@@ -121,13 +113,10 @@ class Turn:
         self._over: _Over | None = None  # set once, whole: another thread reads it
 
     def spend(self, function: Callable[..., T], *arguments: object) -> T:
-        """Make the request, and return what `function` does. Any thread may do it.
+        """Make the request, in any thread, and return what `function` does.
 
-        Parameters
-        ----------
-        function
-            Takes `arguments`, and what it is to call when it sends the request. It raises where the answer is no
-            success, or none came.
+        `function` takes `arguments`, and what it is to call when it sends the request. It raises if there is no
+        successful answer.
         """
         try:
             answer = function(*arguments, self.send)
@@ -143,11 +132,11 @@ class Turn:
         return self._sent_at is not None
 
     def send(self) -> None:
-        """Say that the request is being sent now: between leave and sending, a busy machine may lose much time."""
+        """Note that the request is being sent now: a busy machine may lose much time before that."""
         self._sent_at = self._clock_seconds()
 
     def end(self) -> None:
-        """Say that the answer has come now."""
+        """Note that the answer has come now."""
         if self._sent_at is None:
             self.give_up()
         else:
@@ -155,20 +144,14 @@ class Turn:
             self._note_answer(self._over.answered_at - self._over.sent_at)
 
     def give_up(self) -> None:
-        """Say that there will be no success; once the turn is over, this changes nothing."""
+        """Note that there will be no success; once the turn is over, this changes nothing."""
         if self._over is None:
-            # If the request was sent, it may have lost all this time on its way: as if it had been sent now.
+            # A request that was sent may have lost all this time on its way: it counts as sent now.
             now = -math.inf if self._sent_at is None else self._clock_seconds()
             self._over = _Over(now, now)
 
     def counts_from(self, fastest_seconds: float) -> float | None:
-        """Say from when its request counts, at the latest.
-
-        Returns
-        -------
-        float or None
-            -inf: there was no request. None: it is under way, so that nobody knows.
-        """
+        """Return from when its request counts, at the latest. None: it is under way; -inf: there was no request."""
         if (over := self._over) is None:
             return None
         return max(over.sent_at, over.answered_at - fastest_seconds)
@@ -181,7 +164,7 @@ class _Over:
 
 
 class _Fastest:
-    """The fastest of the last answers: of four to eight times as many as a second holds."""
+    """The fastest of the last answers: of those of the last 4 to 8 seconds at full pace."""
 
     def __init__(self, per_second: int) -> None:
         self._per_second = per_second
@@ -198,10 +181,7 @@ class _Fastest:
 
     @property
     def seconds(self) -> float:
-        """How long it took; 0 while too few are known.
-
-        The first requests, a batch of them, may all have waited for their connections: then none of them was fast.
-        """
+        """How long it took; 0 while too few are known: all requests of a first batch may wait for connections."""
         with self._lock:
             return min(self._before, self._lately) if self._count > min(self._per_second, _BATCH) else 0.0
 
@@ -209,16 +189,14 @@ class _Fastest:
 class Turns:
     """Lets requests leave at the pace of a slot's share, the messages of an invocation in turn.
 
-    What it remembers from one invocation to the next is of the API only: how fast it is, and whether it refuses.
+    From one invocation to the next it remembers only how fast the API is, and whether it refuses.
 
     Parameters
     ----------
     per_second
         How many requests of a slot may arrive in any second.
     clock_seconds
-        A clock that never goes back.
-    sleep
-        Waits for so many seconds.
+        A monotonic clock.
     """
 
     def __init__(
@@ -231,8 +209,8 @@ class Turns:
         self._clock_seconds = clock_seconds
         self._sleep = sleep
         self._fastest = _Fastest(per_second)
-        # First come, first served, and at most one request of each message is in the queue: its next one goes to the
-        # end, so that turns go round.
+        # First come, first served. At most one request of each message is in the queue, and its next one goes to the
+        # end, so turns go round.
         self._queue = asyncio.Lock()
         self._queues: defaultdict[Hashable, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._train: list[Turn] = []
@@ -243,7 +221,7 @@ class Turns:
 
     @asynccontextmanager
     async def invocation(self) -> AsyncIterator[None]:
-        """Begin an invocation; at its end, wait until the next one may begin, in whatever environment."""
+        """Begin an invocation; at its end, wait until the next one may begin, in any environment."""
         lead_seconds = min(LEAD_SECONDS, self._pace.gap_seconds)
         self._train, self._train_leaves_at = [], self._clock_seconds() + lead_seconds
         self._queues.clear()
@@ -254,19 +232,9 @@ class Turns:
                 await self._sleep(ends_at - now)
 
     async def take(self, seconds_left: Callable[[], float], message: Hashable = None) -> Turn:
-        """Wait for a turn.
+        """Wait for a turn; turns go round between messages, however many a message needs.
 
-        Parameters
-        ----------
-        seconds_left
-            For how long a turn may still be waited for.
-        message
-            The message that needs it: between messages turns go round, however many a message needs.
-
-        Raises
-        ------
-        NoTimeLeft
-            The turn would come later than that.
+        Raises `NoTimeLeft` if the turn would come after `seconds_left()`.
         """
         async with self._queues[message], self._queue:
             while True:
@@ -285,7 +253,7 @@ class Turns:
     def slow_down(self) -> None:
         """Halve the rate, since others share the account's limit; it recovers within RECOVERY_SECONDS."""
         now = self._clock_seconds()
-        # The refusals of one burst are one piece of news.
+        # Refusals within a window count once.
         if now - self._slowed_at >= WINDOW_SECONDS:
             self._slowed_by = min(2 * self._slowness(), self._most_slowed)
             self._slowed_at = now
@@ -295,7 +263,7 @@ class Turns:
         return self._slowed_by + recovered * (1 - self._slowed_by)
 
     def _next_at(self) -> float:
-        """Say when the next request may leave, or the soonest that this may be."""
+        """Return when the next request may leave, at the soonest."""
         if len(self._train) == self._pace.train:
             if (at := self._next_train_at()) > self._clock_seconds():
                 return at
@@ -303,9 +271,9 @@ class Turns:
         return self._train_leaves_at + self._slowness() * self._pace.length_seconds(len(self._train) + 1)
 
     def _next_train_at(self) -> float:
-        """Say when the next train may leave, or the soonest that this may be.
+        """Return when the next train may leave, at the soonest.
 
-        Seen from its end a train must be as long as from its beginning: requests that were late may arrive together.
+        A train must be as long from its end as from its beginning: requests that were late may arrive together.
         """
         fastest_seconds, slowness = self._fastest.seconds, self._slowness()
         arrivals = [turn.counts_from(fastest_seconds) for turn in self._train]

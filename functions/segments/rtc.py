@@ -40,12 +40,10 @@ class Stopped:
 class RtcApi:
     """StopSegment, GetSegmentTask and GetRoomOnlineUsers, one HTTP request a call. Safe to use from many threads.
 
+    Every method calls `sending` just before the request is sent, and raises `Rejected` or `Retryable`.
+
     Parameters
     ----------
-    settings
-        Where the API is, and for how long to wait for it.
-    credentials
-        The key to sign with.
     connections
         How many calls may be under way at once.
     """
@@ -64,23 +62,12 @@ class RtcApi:
         configuration.connection_pool_maxsize = connections
         configuration.credential_provider = _ExchangeKey(self._exchange)
         client = ApiClient(configuration)
-        client.interceptor_chain.append_request_interceptor(_TellOfSending(self._exchange))
+        client.interceptor_chain.append_request_interceptor(_NoteSending(self._exchange))
         client.interceptor_chain.insert_response_interceptor(_KeepAnswer(self._exchange))
         self._api = UniversalApi(client)
 
     def stop_segment(self, task: Task, business_id: str | None, sending: Callable[[], None] = lambda: None) -> Stopped:
-        """Stop a task (StopSegment page of the API).
-
-        Parameters
-        ----------
-        sending
-            Is called just before the request is sent.
-
-        Raises
-        ------
-        Rejected, Retryable
-            As `errors` tells.
-        """
+        """Stop a task (StopSegment page of the API)."""
         body = {"AppId": task.room.app_id, "RoomId": task.room.room_id, "TaskId": task.task_id}
         if business_id:
             body["BusinessId"] = business_id
@@ -94,22 +81,9 @@ class RtcApi:
     def get_segment_task(
         self, task: Task, sending: Callable[[], None] = lambda: None
     ) -> tuple[RunningTask | None, str | None]:
-        """Ask what a task is doing (GetSegmentTask page of the API).
+        """Ask what a task is doing; None: the API knows of none (GetSegmentTask page of the API).
 
-        Parameters
-        ----------
-        sending
-            Is called just before the request is sent.
-
-        Returns
-        -------
-        tuple
-            What the API says of the task, None where it knows of none, and the RequestId.
-
-        Raises
-        ------
-        Rejected, Retryable
-            As `errors` tells.
+        Returns the RequestId beside it.
         """
         query = {"AppId": task.room.app_id, "RoomId": task.room.room_id, "TaskId": task.task_id}
         answer = self._call("GET", "GetSegmentTask", QUERY_VERSION, query, sending)
@@ -126,15 +100,7 @@ class RtcApi:
     def room_exists(self, room: Room, sending: Callable[[], None] = lambda: None) -> bool:
         """Ask whether a room exists now (GetRoomOnlineUsers page of the API, document 1188355).
 
-        Parameters
-        ----------
-        sending
-            Is called just before the request is sent.
-
-        Raises
-        ------
-        Rejected, Retryable
-            As `errors` tells. An answer that says neither yes nor no is no answer.
+        An answer that says neither yes nor no is an error.
         """
         query = {"AppId": room.app_id, "RoomId": room.room_id}
         answer = self._call("GET", "GetRoomOnlineUsers", ROOM_QUERY_VERSION, query, sending)
@@ -153,18 +119,16 @@ class RtcApi:
         info = UniversalInfo(
             method=method, service="rtc", version=version, action=action, content_type="application/json"
         )
-        error = self._do_call(info, content)
-        answer = self._exchange.answer or _answer_in(error)
-        if answer.whose is Whose.KEY:
-            raise self._refusal(key, answer)
-        return answer
-
-    def _do_call(self, info: UniversalInfo, content: dict[str, str]) -> Exception | None:
+        failure = None
         try:
             self._api.do_call(info, content)
         except Exception as error:  # noqa: BLE001 - whatever the SDK raises, the message must not be lost
-            return error
-        return None
+            failure = error
+        # Outside of it: what the SDK raised may quote the key, and would be the context of what is raised here.
+        answer = self._exchange.answer or _answer_in(failure)
+        if answer.whose is Whose.KEY:
+            raise self._refusal(key, answer)
+        return answer
 
     def _refusal(self, key: Key, answer: Answer) -> StopError:
         try:
@@ -177,7 +141,7 @@ class RtcApi:
 
 
 class _Exchange(threading.local):
-    """The call under way in a thread: the key to sign it with, whom to tell of its sending, the answer as it came."""
+    """The call under way in a thread: the key to sign it with, what to call when it is sent, the answer as it came."""
 
     key: Key
     answer: Answer | None
@@ -193,12 +157,12 @@ class _ExchangeKey(Provider):  # type: ignore[misc] # the SDK has no types
         return CredentialValue(key.access_key_id, key.secret_access_key, key.session_token)
 
 
-class _TellOfSending(RequestInterceptor):  # type: ignore[misc] # the SDK has no types
+class _NoteSending(RequestInterceptor):  # type: ignore[misc] # the SDK has no types
     def __init__(self, exchange: _Exchange) -> None:
         self._exchange = exchange
 
     def name(self) -> str:
-        return "tell-of-sending"
+        return "note-sending"
 
     def intercept(self, context: InterceptorContext) -> InterceptorContext:
         self._exchange.sending()

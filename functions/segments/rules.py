@@ -48,9 +48,9 @@ class Record:
     Parameters
     ----------
     open_since_ms
-        Since when the task may be running: its start, or its first slice since the last stop.
+        When the task started, or its first slice since the last stop: it may be running.
     watch
-        Whether the sweeper looks at it: None, if not.
+        None: the sweeper does not look at it.
     gone_at_ms
         Of ``#look``: when the room was last found gone.
     """
@@ -95,26 +95,20 @@ API_REMEMBERS_MS = 72 * 3_600_000  # GetSegmentTask page of the API
 
 
 def decide(time_ms: int, record: Record, *, is_late: bool, duplicate_window_ms: int) -> Verdict:
-    """Apply rules 1 to 4 to a stop event at `time_ms`.
-
-    Parameters
-    ----------
-    is_late
-        Whether a session may have begun meanwhile, untold: see `is_late`.
-    """
+    """Apply rules 1 to 4 to a stop event at `time_ms`; `is_late` is what the function of that name says."""
     if _is_answered(time_ms, record, duplicate_window_ms):
         return Verdict.DUPLICATE
     if record.started_at_ms is not None and record.started_at_ms > time_ms:
         return Verdict.SUPERSEDED
-    # Heard of after that time, and nobody told when it started: it may be the next session.
+    # Seen after that time, and no start was reported: it may be the next session.
     began_later = record.open_since_ms is not None and record.open_since_ms > time_ms
     return Verdict.ASK if is_late or began_later else Verdict.STOP
 
 
 def is_late(event: Event, now_ms: int, stale_after_ms: int) -> bool:
-    """Tell whether so much time has passed since a stop event that its task may have started anew.
+    """Tell whether a new session of the task may have begun, unreported, since a stop event.
 
-    A message that was received before, and the sweeper's events, are as old as what they tell of, at the least.
+    The events of second tries and of the sweeper are late, however new they are.
     """
     return event.is_second_try or event.type is EventType.ROOM_GONE or now_ms - event.time_ms > stale_after_ms
 
@@ -132,7 +126,7 @@ def _is_answered(time_ms: int, record: Record, duplicate_window_ms: int) -> bool
 def decide_from_api(time_ms: int, task: RunningTask | None, record: Record, now_ms: int) -> Verdict:
     """Apply rule 3: a late stop event at `time_ms`, and what the API says of its task (None: it knows of none).
 
-    Returns `Verdict.ASK` where the answer decides nothing.
+    Returns `Verdict.ASK` if the answer decides nothing.
     """
     if task is None:
         # The API forgets what began longer ago, also what still runs: then nothing newer can be stopped by mistake.

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 _DAY_SECONDS = 86_400
@@ -18,8 +18,7 @@ class SettingsError(Exception):
     """A setting is missing or makes no sense. The message names it."""
 
 
-@dataclass(frozen=True)
-class Platform:
+class Platform(NamedTuple):
     """Where the RTC API lives."""
 
     endpoint: str
@@ -51,39 +50,33 @@ class SharedSettings:
     rtc_connect_timeout_seconds: float
     rtc_read_timeout_seconds: float
 
-
-def read_shared(environment: Mapping[str, str]) -> dict[str, Any]:
-    """Read the fields of `SharedSettings`.
-
-    Raises
-    ------
-    SettingsError
-        As `read_settings` does.
-    """
-    read = Reader(environment)
-    platform = PLATFORMS[read.choice("RTC_PLATFORM", tuple(PLATFORMS))]
-    return {
-        "event_queue_url": read.text("EVENT_QUEUE_URL"),
-        "segment_table_name": read.text("SEGMENT_TABLE_NAME"),
-        "record_retention_seconds": read.amount("RECORD_RETENTION_DAYS", _DAY_SECONDS, least=2),
-        "sweep_every_ms": read.amount("SWEEP_MINUTES", 60_000),
-        "rtc_endpoint": _checked_endpoint(environment.get("RTC_ENDPOINT") or platform.endpoint),
-        "rtc_region": platform.region,
-        "rtc_version": platform.version,
-        "rtc_credentials_secret_arn": read.text("RTC_CREDENTIALS_SECRET_ARN"),
-        "rtc_connect_timeout_seconds": read.number("RTC_CONNECT_TIMEOUT_SECONDS", least=1),
-        "rtc_read_timeout_seconds": read.number("RTC_READ_TIMEOUT_SECONDS", least=1),
-    }
+    @property
+    def call_seconds(self) -> float:
+        """How long a call of the API takes at most."""
+        return self.rtc_connect_timeout_seconds + self.rtc_read_timeout_seconds
 
 
 class Reader:
-    """Reads settings that must be there.
-
-    Every method raises `SettingsError`.
-    """
+    """Reads settings from the environment. Every method raises `SettingsError`."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
+
+    def shared(self) -> dict[str, Any]:
+        """Read the fields of `SharedSettings`."""
+        platform = PLATFORMS[self.choice("RTC_PLATFORM", tuple(PLATFORMS))]
+        return {
+            "event_queue_url": self.text("EVENT_QUEUE_URL"),
+            "segment_table_name": self.text("SEGMENT_TABLE_NAME"),
+            "record_retention_seconds": self.amount("RECORD_RETENTION_DAYS", _DAY_SECONDS, least=2),
+            "sweep_every_ms": self.amount("SWEEP_MINUTES", 60_000),
+            "rtc_endpoint": _checked_endpoint(self._environment.get("RTC_ENDPOINT") or platform.endpoint),
+            "rtc_region": platform.region,
+            "rtc_version": platform.version,
+            "rtc_credentials_secret_arn": self.text("RTC_CREDENTIALS_SECRET_ARN"),
+            "rtc_connect_timeout_seconds": self.number("RTC_CONNECT_TIMEOUT_SECONDS", least=1),
+            "rtc_read_timeout_seconds": self.number("RTC_READ_TIMEOUT_SECONDS", least=1),
+        }
 
     def text(self, name: str) -> str:
         """Read a text that is not empty."""

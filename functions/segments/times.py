@@ -33,13 +33,7 @@ def now_ms() -> int:
 
 
 def read_ms(text: str) -> int:
-    """Read a date and time in RFC 3339, as Unix ms.
-
-    Raises
-    ------
-    ValueError
-        The text breaks the rule that the error states.
-    """
+    """Read a date and time in RFC 3339, as Unix ms. The `ValueError` that it raises states the rule."""
     found_ms = _find_ms(_RFC3339, text)
     if found_ms is None:
         raise ValueError("must be a date and time that exists, with its offset")
@@ -47,13 +41,7 @@ def read_ms(text: str) -> int:
 
 
 def read_attribute_ms(text: str) -> int:
-    """Read a message attribute that holds a time, Unix ms or RFC 3339, as Unix ms.
-
-    Raises
-    ------
-    ValueError
-        As `read_ms` does.
-    """
+    """Read a message attribute that holds Unix ms or RFC 3339, as Unix ms. It raises as `read_ms` does."""
     found_ms = int(text) if _WHOLE_NUMBER.fullmatch(text) else _find_ms(_RFC3339, text)
     if found_ms is None:
         raise ValueError("must be Unix ms, or a date and time that exists, with its offset")
@@ -63,10 +51,7 @@ def read_attribute_ms(text: str) -> int:
 def read_callback_ms(event_time: object) -> int | None:
     """Read the EventTime of an RTC callback, as Unix ms.
 
-    Returns
-    -------
-    int | None
-        None: it cannot be read or is too early, so the time of arrival counts. A room's end is never lost for its time.
+    None: it cannot be read or is too early, so the time of arrival counts. A room's end is never lost for its time.
     """
     found_ms = _find_ms(_ISO8601, event_time.strip()) if isinstance(event_time, str) else None
     return None if found_ms is None or found_ms < EARLIEST_MS else min(found_ms, LATEST_MS)
@@ -79,30 +64,24 @@ def find_callback_ms(text: str) -> int | None:
 
 
 def read_stored_ms(number: object) -> int | None:
-    """Read a number that the table holds, as DynamoDB writes it, as Unix ms.
-
-    Returns
-    -------
-    int | None
-        None: it is no time that a function could have written.
-    """
+    """Read a number as DynamoDB writes it, as Unix ms. None: it is no time that a function could have written."""
     if not isinstance(number, str) or not _WHOLE_NUMBER.fullmatch(number):
         return None
     return int(number) if EARLIEST_MS <= int(number) <= LATEST_MS else None
 
 
 def utc(unix_ms: int) -> datetime:
-    """Return Unix ms as a date and time in UTC; what no reader accepts becomes the nearest time that they do accept."""
+    """Return Unix ms as a date and time in UTC; a time that no reader accepts becomes the nearest one that they do."""
     return _EPOCH + timedelta(milliseconds=max(EARLIEST_MS, min(unix_ms, LATEST_MS)))
 
 
 def to_rfc3339(unix_ms: int) -> str:
-    """Write Unix ms as a date and time in UTC, as `utc` does."""
+    """Write Unix ms in RFC 3339, as `utc` gives them."""
     return utc(unix_ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _find_ms(form: re.Pattern[str], text: str) -> int | None:
-    """Read a text of a form; None where it has another one, or no such time exists."""
+    """Read a text of a form; None if it has another one, or no such time exists."""
     found = form.fullmatch(text[:_MOST_CHARACTERS])
     if found is None or len(text) > _MOST_CHARACTERS:
         return None
