@@ -22,37 +22,37 @@ help: #: Show the commands
 	@echo; echo 'For contributors:'
 	@awk -F ':.*#: ' '/^[a-z-]+:.*#: / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(INSTALLED) $(BUILT) ## Show the main job on this machine: no AWS account, no Docker
+demo: $(INSTALLED) $(BUILT) ## Run the demo on this machine: no AWS account, no Docker
 	@python -m sandbox.demo
 
-sandbox: $(INSTALLED) $(BUILT) ## Keep the stack running on this machine, to play with
+sandbox: $(INSTALLED) $(BUILT) ## Keep the stack running on this machine
 	@python -m sandbox
 
-test: $(INSTALLED) $(BUILT) ## Run the tests, the end-to-end ones in the sandbox included: about five minutes
+test: $(INSTALLED) $(BUILT) ## Run the tests, also end to end in the sandbox: 5 minutes
 	pytest -n 2 --dist loadfile -m "not long"
 
-test-all: $(INSTALLED) $(BUILT) #: Run every test, with ten times as many random examples: about half an hour
+test-all: $(INSTALLED) $(BUILT) #: Run every test, with 10 times the examples: 30 minutes
 	pytest -n 2 --dist loadfile --hypothesis-profile=thorough
 
-coverage: $(INSTALLED) $(BUILT) #: See which lines of the functions no test runs that imports them
+coverage: $(INSTALLED) $(BUILT) #: Show which lines of the functions no test reaches
 	pytest -n 2 --dist loadfile --cov --cov-report=term tests/unit tests/integration tests/explorer
 
-explore: $(INSTALLED) #: Walk every history of small worlds: each order, and each fault
+explore: $(INSTALLED) #: Check every order of events and faults in small worlds
 	@PYTHONPATH=functions:. python -m tests.explorer
 
-faults: $(INSTALLED) $(BUILT) #: Break everything on purpose, under load, and count what is lost; SEED=1
+faults: $(INSTALLED) $(BUILT) #: Inject faults under load and count the losses; SEED=1
 	@PYTHONPATH=functions:. python -m tests.faults --seed $(or $(SEED),1)
 
-mutants: $(MUTANTS)/.installed #: Change the code in small ways, and see whether the tests notice; ONLY="turns calls"
+mutants: $(MUTANTS)/.installed #: Check that tests notice changed code; ONLY="pace calls"
 	@$(MUTANTS)/bin/python -m tests.mutants $(ONLY)
 
-pictures: $(INSTALLED) $(BUILT) #: Draw docs/demo.svg and docs/demo-short.svg, from a run of the demo
+pictures: $(INSTALLED) $(BUILT) #: Draw docs/demo.svg and docs/demo-short.svg from a demo
 	@python -m sandbox.pictures
 
-bench: $(INSTALLED) $(BUILT) #: Measure speed and cost beside a peer, and draw the charts in docs/
+bench: $(INSTALLED) $(BUILT) #: Measure speed and cost beside a peer, draw the charts
 	@python -m benchmarks
 
-lint: style #: Check style, types, layers, contracts, twins, workflows, the template and security
+lint: style #: Check style, types, layers, contracts and the template
 	mypy
 	PYTHONPATH=functions:. lint-imports --no-logo --no-cache
 	check-jsonschema --check-metaschema contracts/*.schema.json contracts/earlier/*/*.schema.json
@@ -66,7 +66,7 @@ lint: style #: Check style, types, layers, contracts, twins, workflows, the temp
 	cfn-lint -- deploy/roles.yaml
 	bandit --quiet --recursive functions sandbox tools benchmarks release
 
-audit: $(INSTALLED) #: Ask OSV for known vulnerabilities of the locked packages: it needs the internet
+audit: $(INSTALLED) #: Ask OSV for known vulnerabilities of the packages
 	pip-audit --strict --require-hashes --disable-pip --vulnerability-service osv --progress-spinner off \
 		--requirement functions/requirements.txt --requirement locks/dev.txt
 
@@ -80,13 +80,13 @@ format: $(INSTALLED) #: Format the code
 
 build: $(INSTALLED) $(BUILT) #: Build the functions
 
-release: $(INSTALLED) $(BUILT) #: Make all that a release holds, in dist/; TAG=v1.2.3 checks that all is ready for it
+release: $(INSTALLED) $(BUILT) #: Make a release in dist/; TAG=v1.2.3 checks that it is ready
 	@python -m release $(if $(TAG),--tag "$(TAG)")
 
-deploy: known-config $(INSTALLED) $(BUILT) ## Deploy to the AWS account of your environment; CONFIG=prod asks before it changes anything
+deploy: known-config $(INSTALLED) $(BUILT) ## Deploy to your AWS account; CONFIG=prod asks first
 	sam deploy --config-env $(CONFIG) $(SAM_FLAGS)
 
-status: known-config $(INSTALLED) ## Tell on one screen whether the deployed stack works; CONFIG=prod
+status: known-config $(INSTALLED) ## Show whether the deployed stack works; CONFIG=prod
 	@stopper status --stack-name "$${STACK:-$$(sed -n '/^\[$(CONFIG)\.global\./,/^\[/s/^stack_name = "\(.*\)"/\1/p' samconfig.toml)}"
 
 known-config:
@@ -111,7 +111,7 @@ clean: #: Remove what was installed and built
 	rm -rf $(VENV) .aws-sam .sandbox .mutants .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # The lock is complete, and every package in it has its hash. pip warns of how this machine is set up: only its errors
-# are for who installs.
+# are for the person who installs.
 PIP_INSTALL := install -qq --disable-pip-version-check --no-deps --require-hashes
 
 $(INSTALLED): locks/dev.txt

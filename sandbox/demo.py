@@ -65,7 +65,7 @@ FIRST = (
 )
 THEN = (
     Scene("room-ended", "duplicate", 0, note="the same message again"),
-    Scene("room-ended-all-tasks", "stopped", 1, note="names no task: all that are known"),
+    Scene("room-ended-all-tasks", "stopped", 1, note="names no task: all known tasks"),
     Scene("rtc-callback-room-destroy", "stopped", 1),
 )
 
@@ -115,7 +115,7 @@ def main(picture: Console | None = None, short: Console | None = None) -> int:
     if short:
         short.print(_table([row for row in rows if row.scene.sample in IN_SHORT]))
     console.print(f"The stack ran in the mode `{modes}`.")
-    console.print(f"The outcome bus was told of each stop: {told} SegmentStopped events.\n")
+    console.print(f"The outcome bus received an event for each stop: {told} SegmentStopped events.\n")
     failed = [row.scene.sample for row in rows if not row.as_expected]
     failed += [seen.step.title for seen in life if not seen.as_expected]
     if failed:
@@ -174,7 +174,7 @@ def _wait_for_ends(box: Sandbox, samples: Mapping[str, str], tell: Callable[[str
         nonlocal told
         ends = _ends(box, samples)
         left = [samples[message_id] for message_id, found in ends.items() if not found]
-        trying = f"; {left[0]} is tried again, with growing pauses" if len(left) == 1 else ""
+        trying = f"; {left[0]} is tried again later" if len(left) == 1 else ""
         text = f"Sending events/: {len(ends) - len(left)} of {len(ends)} have ended{trying} ..."
         if text != told:
             tell(text)
@@ -213,7 +213,7 @@ def _read_room(box: Sandbox, room_id: str) -> list[Item]:
 
 
 def _table(rows: Sequence[Row]) -> Table:
-    table = new_table("What became of each event", "sent", "ended as", "API\ncalls", "what the table knows then")
+    table = new_table("Outcome of each event", "sent", "ended as", "API\ncalls", "records afterwards")
     for row in rows:
         ends = colored(row.ends)
         if not row.as_expected:
@@ -226,7 +226,7 @@ def _table(rows: Sequence[Row]) -> Table:
 
 
 def _letters_table(rows: Sequence[Row]) -> Table:
-    table = new_table("The dead letters", "sent", "why it was given up")
+    table = new_table("The dead letters", "sent", "reason")
     for row in rows:
         if row.letter:
             values = row.letter["Attributes"]

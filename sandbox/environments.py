@@ -185,7 +185,5 @@ def python_of_lambda() -> str | None:
 
 def _own_python() -> str:
     local = "{}.{}".format(*sys.version_info)
-    warnings.warn(
-        f"this machine has no Python {PYTHON}: functions run in {local}, as they never do on Lambda", stacklevel=2
-    )
+    warnings.warn(f"this machine has no Python {PYTHON}, which Lambda uses: functions run in {local}", stacklevel=2)
     return sys.executable

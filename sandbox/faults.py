@@ -74,7 +74,7 @@ class Fault:
     status: int | None = None
     code: str = "InternalError"
     code_n: int | None = None
-    message: str = "The double was told to fail."
+    message: str = "The RTC double was set to fail."
     delay_seconds: float = 0.0
 
     def __post_init__(self) -> None:

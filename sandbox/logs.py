@@ -43,5 +43,5 @@ class LogReader:
             self._newest_ms = max(self._newest_ms, event["timestamp"])
         self._invocations |= found
         if len(events) >= _MOST_EVENTS and self._newest_ms - _OVERLAP_MS <= asked_ms:
-            raise RuntimeError(f"more was logged in {_OVERLAP_MS} ms than one answer holds")
+            raise RuntimeError(f"the log of {_OVERLAP_MS} ms does not fit into one answer")
         return len(events) < _MOST_EVENTS

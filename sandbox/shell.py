@@ -96,6 +96,7 @@ def settings(box: Sandbox) -> str:
         "NODE_EXTRA_CA_CERTS": str(box.aws.ca_bundle),
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "SAM_CLI_TELEMETRY": "0",
         "STACK": STACK_NAME,
         "RTC_API": box.rtc.url,
         "CALLBACK_URL": _callback_url(box),

@@ -25,7 +25,7 @@ Exit codes:
   1    status, callback test: something is wrong; show, room: nothing was found; redrive, purge, restore: some
        letters stay where they are; pause, resume: Lambda did not finish within 2 minutes
   2    wrong usage
-  3    no such stack, not one of ours, no credentials, or AWS refused
+  3    no such stack, not a stack of this application, no credentials, or AWS refused
   130  interrupted: steps that were not done yet have no effect
 """
 
@@ -58,12 +58,12 @@ def main() -> None:
 @click.argument("app_id")
 @click.argument("room_id")
 @click.option(
-    "--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Maximum number of tasks."
+    "--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Maximum number of tasks to show."
 )
 @common_options
 @click.pass_context
 def room(ctx: click.Context, *, app_id: str, room_id: str, limit: int, stack_name: str, output_format: str) -> None:
-    """Show all that the table knows of a room.
+    """Show everything in the table about a room.
 
     It shows when the room ended, whether the sweeper found it gone, and when each of its tasks started and was stopped.
     A task may be open, which means that it may be running, or only watched: the sweeper asks once more whether a
@@ -75,8 +75,8 @@ def room(ctx: click.Context, *, app_id: str, room_id: str, limit: int, stack_nam
     tell(
         output_format,
         {"app_id": app_id, "room_id": room_id, "items": [rooms.to_json(item) for item in items], "more": more},
-        display.room_text(asked, items, now_ms()) if items else "The table knows nothing of this room.",
-        *(["There are more tasks, left off by --limit. An open one is left off last."] if more else []),
+        display.room_text(asked, items, now_ms()) if items else "The table has no record of this room.",
+        *(["--limit leaves out some tasks. Open tasks are shown first."] if more else []),
     )
     if not items:
         ctx.exit(NOT_ALL)
@@ -84,11 +84,11 @@ def room(ctx: click.Context, *, app_id: str, room_id: str, limit: int, stack_nam
 
 @main.command("open", epilog=examples("open", "open --limit 1000 --output json"))
 @click.option(
-    "--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Maximum number of tasks."
+    "--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Maximum number of tasks to show."
 )
 @common_options
 def open_tasks(*, limit: int, stack_name: str, output_format: str) -> None:
-    """List the tasks that may be running, over all rooms, those first that have been open longest."""
+    """List the open tasks of all rooms, the oldest first."""
     deployment = find_deployment(client("cloudformation"), stack_name)
     tasks, count = rooms.read_open_tasks(client("dynamodb"), deployment.segment_table_name, limit)
     facts = [
@@ -104,16 +104,16 @@ def open_tasks(*, limit: int, stack_name: str, output_format: str) -> None:
         output_format,
         {"open": count, "tasks": facts},
         display.open_table(tasks, now_ms()) if tasks else "No task is open.",
-        *([f"{count - len(tasks)} more: left off by --limit."] if len(tasks) < count else []),
+        *([f"{count - len(tasks)} more are left out by --limit."] if len(tasks) < count else []),
     )
 
 
 @main.command(epilog=examples("status", "status --output json"))
 @common_options
 def status(*, stack_name: str, output_format: str) -> None:
-    """Tell on one screen whether it is working, and what is wrong if it is not.
+    """Show on one screen whether the stack works, and what is wrong.
 
-    Each line is well, wrong, unknown or off. The exit code is 0 where nothing is wrong, else 1.
+    Each line is well, wrong, waiting, unknown or off. The exit code is 0 if nothing is wrong, else 1.
     """
     deployment = find_deployment(client("cloudformation"), stack_name)
     with interruptible() as interrupted:
@@ -136,9 +136,9 @@ def status(*, stack_name: str, output_format: str) -> None:
 @main.command(epilog=examples("pause", "status", "resume"))
 @common_options
 def pause(*, stack_name: str, output_format: str) -> None:
-    """Stop nothing until `resume`: events wait on their queue.
+    """Stop no task until `resume`: events wait on their queue.
 
-    The event source mapping of the stop function is disabled. What the function has taken already, it finishes.
+    This disables the event source mapping of the stop function. The function finishes the events that it already has.
     """
     _switch(stack_name, output_format, on=False)
 
@@ -146,7 +146,7 @@ def pause(*, stack_name: str, output_format: str) -> None:
 @main.command(epilog=examples("resume", "resume --output json"))
 @common_options
 def resume(*, stack_name: str, output_format: str) -> None:
-    """Take events from the queue again, also those that have waited."""
+    """Process events again, including those that have waited."""
     _switch(stack_name, output_format, on=True)
 
 
@@ -172,18 +172,21 @@ def _switch(stack_name: str, output_format: str, *, on: bool) -> None:
 )
 @click.argument("assignments", nargs=-1, metavar="PARAMETER=VALUE...")
 @click.option(
-    "--clear", "cleared", multiple=True, metavar="PARAMETER", help="Make it empty, which removes what it provides."
+    "--clear",
+    "cleared",
+    multiple=True,
+    metavar="PARAMETER",
+    help="Parameter to make empty, which removes what it provides.",
 )
-@click.option("--yes", is_flag=True, help="Do it. Without this, only say what would be done.")
+@click.option("--yes", is_flag=True, help="Do it. Without this, only show what would be done.")
 @common_options
 def set_parameters(
     *, assignments: tuple[str, ...], cleared: tuple[str, ...], yes: bool, stack_name: str, output_format: str
 ) -> None:
-    """Change parameters of the stack, and not its code.
+    """Change parameters of the stack without changing its code.
 
-    The template and the code stay those that are deployed, whatever lies in this folder. The next deployment keeps the
-    values, unless it names others. A value is never empty by accident: --clear makes it so. docs/parameters.md says
-    what each means.
+    The stack keeps the template and the code that are deployed, whatever this folder holds. The next deployment keeps
+    the values, unless it sets others. To make a value empty, use --clear. docs/parameters.md describes the parameters.
     """
     try:
         wanted = parameters.read(assignments, cleared)

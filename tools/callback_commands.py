@@ -18,7 +18,7 @@ from tools.interruption import interruptible
 
 @click.group("callback")
 def callback_group() -> None:
-    """See whether the RTC server's callbacks can get through."""
+    """Check whether the RTC server's callbacks get through."""
 
 
 @callback_group.command(
@@ -37,11 +37,11 @@ def callback_group() -> None:
 )
 @common_options
 def test(*, url: str | None, key_file: Path | None, stack_name: str, output_format: str) -> None:
-    """Send a GET, a forged callback and a signed one, and say what became of each.
+    """Send a GET, a forged and a signed callback, and check the answers.
 
-    The RTC console sends the GET when a URL is entered, and refuses the URL if it is not answered with 200. The
-    callbacks end a test room of a test application, which do not exist. The forged one must be refused. The signed one
-    must be taken, and come out of the queue. If all is so, the exit code is 0, else 1.
+    The RTC console sends the GET when a URL is entered, and refuses the URL if the answer is not 200. The callbacks end
+    a test room of a test application, which do not exist. The forged one must be refused, the signed one must be
+    accepted and processed. The exit code is 0 if all of this holds, else 1.
     """
     deployment = find_deployment(client("cloudformation"), stack_name)
     url = url or deployment.outputs.get("CallbackUrl")

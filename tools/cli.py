@@ -62,7 +62,7 @@ def common_options(command: Command) -> Command:
             type=click.Choice(["text", "json"]),
             default="text",
             show_default=True,
-            help="For people, or for machines: then times are Unix ms.",
+            help="text for people, or json for programs, with times in Unix ms.",
         ),
         click.option(
             "--stack-name",
@@ -70,7 +70,7 @@ def common_options(command: Command) -> Command:
             default=DEFAULT_STACK_NAME,
             show_default=True,
             show_envvar=True,
-            help="The deployed stack.",
+            help="Name of the deployed stack.",
         ),
     ):
         command = option(command)

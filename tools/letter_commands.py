@@ -38,13 +38,15 @@ class Age(click.ParamType):
 def selection_options(command: Command) -> Command:
     """Add the options that say which letters are meant, and give the command the `Selection`."""
 
-    @click.option("--id", "source_message_id", help="Letters of the message that had this id on the event queue.")
+    @click.option("--id", "source_message_id", help="The letter of the message with this id on the event queue.")
     @click.option("--kind", type=click.Choice(letters.KINDS), help="Letters with this ErrorKind.")
     @click.option("--code", help="Letters with this ErrorCode.")
     @click.option("--app-id", help="Letters of this application.")
     @click.option("--room-id", help="Letters of rooms with this id.")
-    @click.option("--older-than", type=Age(), help="Letters that failed longer ago than this: 90s, 15m, 2h, 3d, 1w.")
-    @click.option("--newer-than", type=Age(), help="Letters that failed since then.")
+    @click.option(
+        "--older-than", type=Age(), help="Letters that failed longer ago than this age, such as 90s, 15m, 2h, 3d, 1w."
+    )
+    @click.option("--newer-than", type=Age(), help="Letters that failed within this age.")
     @functools.wraps(command)
     def with_selection(
         *,
@@ -74,11 +76,11 @@ def selection_options(command: Command) -> Command:
 
 @click.group("letters")
 def letters_group() -> None:
-    """Look at dead letters, redrive them, or save and delete them.
+    """List, show, redrive or delete dead letters.
 
-    SQS cannot list a queue: to see the letters, every command receives all of them, which hides them from other
-    readers, and gives back at its end, on Ctrl-C too, what it has not deleted. Should it be killed, its letters show
-    up again by themselves: after 20 seconds, and for every 1,000 letters 40 seconds and the time of their redrive.
+    SQS cannot list a queue, so every command receives all letters, which hides them from other readers. At its end, and
+    on Ctrl-C, it gives back the letters that it did not delete. If it is killed, its letters appear again by
+    themselves: after 20 seconds, plus 40 seconds and the time of the redrive for every 1,000 letters.
     """
 
 
@@ -88,7 +90,7 @@ def letters_group() -> None:
 def list_letters(*, selection: Selection, stack_name: str, output_format: str) -> None:
     """Count the dead letters by their reason.
 
-    The kind `died` is of letters that say no reason: the function died with them, and SQS moved them itself.
+    Letters of the kind `died` have no reason: the function crashed on them, and SQS moved them itself.
     """
     with _opened(stack_name) as (_, queue):
         reading = queue.read()
@@ -106,13 +108,13 @@ def list_letters(*, selection: Selection, stack_name: str, output_format: str) -
     ),
 )
 @selection_options
-@click.option("--limit", type=click.IntRange(1), help="Maximum number of letters: those that failed first.")
+@click.option("--limit", type=click.IntRange(1), help="Maximum number of letters to show.")
 @common_options
 @click.pass_context
 def show_letters(
     ctx: click.Context, *, selection: Selection, limit: int | None, stack_name: str, output_format: str
 ) -> None:
-    """Show whole dead letters, the one that failed first at the front."""
+    """Show whole dead letters, the oldest failure first."""
     with _opened(stack_name) as (_, queue):
         reading = queue.read()
     chosen = letters.select(reading.letters, selection)
@@ -123,7 +125,7 @@ def show_letters(
         {**_completeness(reading), "letters": [letters.to_json(letter) for letter in shown], "left_off": left_off},
         *[display.letter_text(letter, shown_at_ms) for letter in shown],
         *([] if chosen else ["No such letter."]),
-        *([f"{_letters(left_off)} more: left off by --limit."] if left_off else []),
+        *([f"{_letters(left_off)} more are left out by --limit."] if left_off else []),
     )
     _warn(output_format, reading)
     if not chosen:
@@ -139,7 +141,7 @@ def show_letters(
     )
 )
 @selection_options
-@click.option("--yes", is_flag=True, help="Do it. Without this, only say what would be done.")
+@click.option("--yes", is_flag=True, help="Do it. Without this, only show what would be done.")
 @click.option(
     "--per-second",
     type=click.IntRange(1, 3_000),
@@ -151,9 +153,9 @@ def show_letters(
 def redrive(*, selection: Selection, yes: bool, per_second: int, stack_name: str, output_format: str) -> None:
     """Send dead letters to the event queue again.
 
-    Do so once their cause is mended. Each keeps its event time, so it cannot stop a task that has started since, and
-    redriving it twice changes nothing. A letter is deleted only when the event queue has it: whatever happens on the
-    way, none is lost. One that fails again comes back as a new letter.
+    Fix the cause first. Each letter keeps its event time, so it cannot stop a task that has started since, and
+    redriving it twice changes nothing. A letter is deleted only after the event queue has accepted it, so none is lost.
+    If it fails again, it comes back as a new letter.
     """
     with _opened(stack_name) as (deployment, queue):
         reading = queue.read(seconds_a_letter=1 / per_second)
@@ -177,9 +179,9 @@ def redrive(*, selection: Selection, yes: bool, per_second: int, stack_name: str
     type=click.Path(path_type=Path, dir_okay=False),
     required=True,
     metavar="FILE",
-    help="A new file for the copies, JSON Lines. It is on the disk before anything is deleted.",
+    help="New file for the copies, as JSON Lines. It is on the disk before any letter is deleted.",
 )
-@click.option("--yes", is_flag=True, help="Do it. Without this, only say what would be done.")
+@click.option("--yes", is_flag=True, help="Do it. Without this, only show what would be done.")
 @common_options
 def purge(*, selection: Selection, file: Path, yes: bool, stack_name: str, output_format: str) -> None:
     """Save dead letters to a file, then delete them."""
@@ -200,7 +202,7 @@ def purge(*, selection: Selection, file: Path, yes: bool, stack_name: str, outpu
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @common_options
 def restore(*, file: Path, stack_name: str, output_format: str) -> None:
-    """Put purged letters back on the queue.
+    """Put purged letters back on the dead-letter queue.
 
     FILE is what `purge` saved.
     """

@@ -193,7 +193,7 @@ def restored(line: str) -> Message:
     match letter:
         case {"Body": str(body), "ErrorKind": str(), "EventTime": int()}:
             return Message(body, {name: letter[name] for name in _ATTRIBUTES if name in letter})
-    raise ValueError("it is not a letter")
+    raise ValueError("it is not a saved dead letter")
 
 
 def group_to_json(one: Group) -> dict[str, str | int | None]:

@@ -104,7 +104,7 @@ def _answer(answers: Mapping[str, Mapping[str, Any]]) -> list[str]:
             metrics.add_metric("WorkflowAnswered", MetricUnit.Count, 1)
         elif failure in OVER:
             metrics.add_metric("WorkflowGone", MetricUnit.Count, 1)
-            logger.info("workflow waits no longer", source_message_id=source)
+            logger.info("workflow no longer waits", source_message_id=source)
         else:
             metrics.add_metric("WorkflowNotAnswered", MetricUnit.Count, 1)
             logger.warning("workflow not answered", reason=failure, source_message_id=source)

@@ -94,7 +94,7 @@ def _receive(event: dict[str, Any]) -> str:
     try:
         sent = _sqs.call("SendMessage", QueueUrl=_queue_url, MessageBody=message, **group)
     except AwsError as error:
-        logger.warning("the event queue did not take a callback", error=error.code, **fields)
+        logger.warning("the event queue did not accept a callback", error=error.code, **fields)
         raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "CallbackNotQueued", "not queued, send it again") from None
     _queued.add(values)
     if found:
@@ -125,7 +125,9 @@ def _body(event: dict[str, Any]) -> str:
     text = event.get("body") or ""
     raw = base64.b64decode(text) if event.get("isBase64Encoded") else text.encode(errors="surrogatepass")
     if len(raw) > MOST_BYTES:
-        raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "CallbackMalformed", f"the body has over {MOST_BYTES} bytes")
+        raise Refusal(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "CallbackMalformed", f"the body has more than {MOST_BYTES} bytes"
+        )
     try:
         return raw.decode()
     except UnicodeDecodeError:

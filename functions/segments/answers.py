@@ -49,8 +49,8 @@ _REFUSED = "the API refuses the key in the secret"
 _NOT_ALLOWED = "the user of the key in the secret lacks a policy that allows the call"
 _OFF = "the RTC service, or slicing, is switched off for the account"
 _UNPAID = "the account is in arrears"
-_UNKNOWN_CALL = "the endpoint does not know the call, which RtcPlatform and RtcEndpoint decide"
-_PAGE = "this is not the API's answer, but that of a proxy, a firewall or another host than RtcEndpoint should name"
+_UNKNOWN_CALL = "the endpoint does not know the call: check RtcPlatform and RtcEndpoint"
+_PAGE = "the answer is not from the RTC API, but from a proxy, a firewall or a host that RtcEndpoint should not name"
 
 
 class Row(NamedTuple):

@@ -67,7 +67,7 @@ class Unanswered(Retryable):
     """
 
     def __init__(self, answer: str, *, has_letter: bool = False) -> None:
-        super().__init__("WorkflowNotAnswered", "the message has ended, but its workflow could not be told")
+        super().__init__("WorkflowNotAnswered", "the message was processed, but its workflow could not be notified")
         self.answer = answer
         self.has_letter = has_letter
 

@@ -116,7 +116,7 @@ def _checked_endpoint(url: str) -> str:
     except ValueError:
         host, parts = None, urlsplit("")
     if not host or parts.scheme not in ("https", "http") or parts.path not in ("", "/") or parts.query:
-        raise SettingsError("RTC_ENDPOINT must be a URL of scheme, host and, if need be, port")
+        raise SettingsError("RTC_ENDPOINT must be a URL with a scheme, a host and optionally a port")
     if parts.scheme == "http" and host not in _LOOPBACK:
         raise SettingsError("RTC_ENDPOINT must be https: plain http is for a loopback address only")
     return f"{parts.scheme}://{parts.netloc}"

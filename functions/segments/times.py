@@ -101,5 +101,5 @@ def _find_ms(form: re.Pattern[str], text: str) -> int | None:
 
 def _not_too_early(unix_ms: int) -> int:
     if unix_ms < EARLIEST_MS:
-        raise ValueError("must not lie before 2018, when the RTC service did not exist")
+        raise ValueError("must not be before 2018, when the RTC service did not exist")
     return min(unix_ms, LATEST_MS)

@@ -157,7 +157,7 @@ def _answer(answers: list[tuple[Failure, str]]) -> set[str]:
     answered: set[str] = _on_the_side(wiring.queues.send_answers, answers) or set()
     for failure, _ in answers:
         if failure.message_id not in answered:
-            _on_the_side(log_unanswered, failure, "the answer could not be handed over")
+            _on_the_side(log_unanswered, failure, "the answer could not be sent")
     return answered
 
 

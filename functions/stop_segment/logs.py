@@ -69,7 +69,7 @@ def log_failure(failure: Failure, end: End, *, sent: bool) -> None:
 
 def log_untold(failure: Failure) -> None:
     """Log that a dead letter will not be published."""
-    logger.warning("failed stop not told", **_error_fields(failure.error), **failure.arrival.log_fields)
+    logger.warning("failed stop not published", **_error_fields(failure.error), **failure.arrival.log_fields)
     metrics.add_metric("FailuresNotTold", MetricUnit.Count, 1)
 
 

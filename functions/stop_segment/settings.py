@@ -35,7 +35,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     if functions > min(requests, _QUERIES_PER_SECOND):
         raise SettingsError(
             f"MAX_CONCURRENCY must be at most RTC_QPS_LIMIT and at most {_QUERIES_PER_SECOND}: "
-            "each function needs one request a second"
+            "each function needs one request per second"
         )
     return Settings(
         **read.shared(),

@@ -24,7 +24,7 @@ wiring = make_wiring(os.environ)
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:  # noqa: ARG001 - the schedule's
-    """Sweep once, and return the numbers of the log line; none if another sweep is at work."""
+    """Sweep once, and return the numbers of the log line; none if another sweep is running."""
     ends_at = time.monotonic() + wiring.settings.sweep_every_ms / 1000 - BETWEEN_SWEEPS_SECONDS
 
     def seconds_left() -> float:
@@ -33,7 +33,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:  #
 
     sweep = wiring.loop.run(_sweep(seconds_left))
     if sweep is None:
-        logger.info("another sweep is at work")
+        logger.info("another sweep is running")
         return {}
     counts: dict[str, Any] = {
         "rooms_swept": sweep.rooms_swept,

@@ -67,7 +67,7 @@ class Sweeper:
     async def sweep(self, seconds_left: Callable[[], float]) -> Sweep | None:
         """Go on from the place of the last sweep, once round at most, while `seconds_left()` is enough for a page.
 
-        None: another sweep is at work. Raises `Retryable` if the table could not be asked which rooms are watched.
+        None: another sweep is running. Raises `Retryable` if the table could not be asked which rooms are watched.
         """
         sweep = Sweep()
         now_ms = self.now_ms()

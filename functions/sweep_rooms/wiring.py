@@ -69,7 +69,7 @@ def _to_queue(sqs: SQSClient, queue_url: str) -> SendRoomGone:
                     QueueUrl=queue_url, MessageBody=room_gone(room, part, time_ms), MessageGroupId=room.app_id
                 )
             except (ClientError, BotoCoreError) as error:
-                logger.warning("the event queue did not take a RoomGone", error=type(error).__name__, **fields)
+                logger.warning("the event queue did not accept a RoomGone", error=type(error).__name__, **fields)
                 return
             logger.info("room gone", message_id=sent["MessageId"], event_time=time_ms, **fields)
 

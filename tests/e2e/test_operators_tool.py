@@ -281,7 +281,7 @@ def test_no_more_letters_are_shown_than_are_asked_for(stack: Sandbox, room_id: s
     write_letters(stack, [room_ended(room_id, f"task-{n}") for n in range(3)])
     shown = answer(stack, "letters", "show", "--limit", "2")
     assert (len(shown["letters"]), shown["left_off"]) == (2, 1)
-    assert "1 letter more: left off by --limit." in run_tool(stack, "letters", "show", "--limit", "2").stdout
+    assert "1 letter more are left out by --limit." in run_tool(stack, "letters", "show", "--limit", "2").stdout
     assert answer(stack, "letters", "show", "--limit", "3")["left_off"] == 0
 
 
@@ -317,7 +317,7 @@ def test_a_room_is_told_with_all_that_the_table_knows(stack: Sandbox, room_id: s
     assert "the room itself: ended" in told
     assert re.search(r"task audio: stopped\n +started +2026-11-01 10:00:00.000 UTC", told)
     unknown = run_tool(stack, "room", APP_ID, "nowhere")
-    assert (unknown.returncode, unknown.stdout) == (1, "The table knows nothing of this room.\n")
+    assert (unknown.returncode, unknown.stdout) == (1, "The table has no record of this room.\n")
 
 
 def test_a_paused_stack_stops_nothing_until_it_is_resumed(stack: Sandbox, room_id: str) -> None:

@@ -221,7 +221,7 @@ def test_dead_letter_is_sent_though_nobody_can_be_told(box: Sandbox, observer: O
         assert observer.ends([message_id]) == {message_id: ["invalid_message"]}
         assert observer.letter(message_id).body == "not JSON"
         wait_for(
-            lambda: [line for line in observer.lines(message_id) if line["message"] == "failed stop not told"],
+            lambda: [line for line in observer.lines(message_id) if line["message"] == "failed stop not published"],
             "its line",
         )
     assert told_of(observer, message_id) == []

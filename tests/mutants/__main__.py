@@ -1,4 +1,4 @@
-"""Small changes of the code, and whether the tests notice them: `make mutants`, of some modules with `ONLY="turns"`."""
+"""Small changes of the code, and whether the tests notice them: `make mutants`, of some modules with `ONLY="pace"`."""
 
 from __future__ import annotations
 

@@ -227,7 +227,7 @@ class TestTime:
         [
             ("", "be Unix ms, or a date and time that exists, with its offset"),
             (MARK, "be Unix ms, or a date and time that exists, with its offset"),
-            ("1795327920", "not lie before 2018, when the RTC service did not exist"),
+            ("1795327920", "not be before 2018, when the RTC service did not exist"),
         ],
     )
     def test_a_redriven_time_that_is_none_is_refused_by_name_and_rule(self, redriven_time: str, rule: str) -> None:
@@ -238,8 +238,8 @@ class TestTime:
         ("bad", "rule"),
         [
             ("2026-02-29T00:00:00Z", "be a date and time that exists, with its offset"),
-            ("0001-01-01T00:00:00Z", "not lie before 2018, when the RTC service did not exist"),
-            ("0001-01-01T00:00:00+23:59", "not lie before 2018, when the RTC service did not exist"),
+            ("0001-01-01T00:00:00Z", "not be before 2018, when the RTC service did not exist"),
+            ("0001-01-01T00:00:00+23:59", "not be before 2018, when the RTC service did not exist"),
             (f"2026-11-22{MARK}", "match pattern ^[0-9]{4}-"),
             (f"2026-11-22T06:12:00.{'1' * 60}Z", "be shorter than or equal to 64 characters"),
         ],

@@ -33,5 +33,5 @@ def test_more_than_one_answer_holds_is_read_to_its_end() -> None:
 
 
 def test_what_cannot_be_read_to_its_end_is_said() -> None:
-    with pytest.raises(RuntimeError, match="more was logged in 10000 ms than one answer holds"):
+    with pytest.raises(RuntimeError, match="the log of 10000 ms does not fit into one answer"):
         LogReader(Logs([1] * 10_001), "group").read()

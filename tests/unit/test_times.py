@@ -19,7 +19,7 @@ from tests.examples import examples
 
 T = 1_795_327_920_123
 NONE = "must be a date and time that exists, with its offset"
-EARLY = "must not lie before 2018, when the RTC service did not exist"
+EARLY = "must not be before 2018, when the RTC service did not exist"
 NEVER_SET = ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00+08:00", "1970-01-01T00:00:00Z", "1970-01-21T18:42:07.920Z"]
 NO_SUCH_TIMES = [
     "2026-02-29T00:00:00Z",
