@@ -16,10 +16,10 @@ from tests.unit.rtc_model import SETTINGS, Request, Session, is_to_be_stopped
 UNTOLD = "an event younger than `StaleAfterSeconds` arrives late, and the newer session's `SegmentStarted` has not come"
 HELD_UP = "a request is held up between decision and answer, and a new session begins meanwhile"
 UNRECORDED = (
-    "the function dies, or cannot write, between the call and its record, and a new session begins or a newer end is "
-    "answered before the next delivery"
+    "the function crashes, or cannot write, between the call and its record, and a new session begins or a newer end "
+    "is answered before the next delivery"
 )
-UNSEEN = "a session begins within a minute of an older one's slice, and only slices tell of it"
+UNSEEN = "a session begins within a minute of an older one's slice, and only slices report it"
 REMEMBERED = "a slice comes within a minute of another one"
 SWEEP_ITEM = "#sweep"
 CASES = (UNTOLD, HELD_UP, UNRECORDED, UNSEEN, REMEMBERED)
