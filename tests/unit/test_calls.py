@@ -21,7 +21,7 @@ from segments.errors import (
     TooManyRequests,
 )
 from segments.pace import WINDOW_SECONDS, Turns
-from tests.unit.test_pace import FOREVER, VirtualLoop, run
+from tests.unit.test_pace import FOREVER, now, on_virtual_time
 
 OK = "the answer"
 ANSWER_SECONDS = 0.25
@@ -31,7 +31,6 @@ ANSWER_SECONDS = 0.25
 class Caller:
     """Calls on a virtual clock, and an API that answers as it is told: with a kind of error, or OK."""
 
-    loop: VirtualLoop
     per_second: int = 10_000
     answers: list[type[StopError] | str] = field(default_factory=list)
     silent: bool = False
@@ -41,13 +40,13 @@ class Caller:
     measured: list[tuple[str, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.begin = self.loop.time()
-        self.turns = Turns(self.per_second, self.loop.time)
+        self.begin = now()
+        self.turns = Turns(self.per_second, now)
         self.calls = Calls(
             self.turns,
-            Circuit(self.loop.time),
+            Circuit(now),
             self._in_thread,
-            self.loop.time,
+            now,
             lambda name, value: self.measured.append((name, value)),
         )
 
@@ -63,7 +62,7 @@ class Caller:
         raise answer("Code", "It did not work.")
 
     async def _in_thread(self, function: Callable[..., str], *arguments: object) -> str:
-        self.attempts.append(self.loop.time() - self.begin)
+        self.attempts.append(now() - self.begin)
         try:
             return function(*arguments)
         finally:
@@ -71,9 +70,9 @@ class Caller:
 
     async def call(self, patience: float = FOREVER) -> str | type[BaseException]:
         """Make a call; give the answer, or what was raised."""
-        deadline = self.loop.time() + patience
+        deadline = now() + patience
         try:
-            answer: str = await self.calls.make(self.api, "task", 1, seconds_left=lambda: deadline - self.loop.time())
+            answer: str = await self.calls.make(self.api, "task", 1, seconds_left=lambda: deadline - now())
         except Exception as error:  # noqa: BLE001 - whatever it is, the test compares it
             return type(error)
         return answer
@@ -82,13 +81,11 @@ class Caller:
         return await asyncio.gather(*(self.call() for _ in range(count)))
 
 
-def test_a_call_gives_what_the_api_gives() -> None:
-    async def main(loop: VirtualLoop) -> None:
-        caller = Caller(loop)
-        assert await caller.call() == OK
-        assert caller.arguments == [("task", 1)]
-
-    run(main)
+@on_virtual_time
+async def test_a_call_gives_what_the_api_gives() -> None:
+    caller = Caller()
+    assert await caller.call() == OK
+    assert caller.arguments == [("task", 1)]
 
 
 @pytest.mark.parametrize(
@@ -108,56 +105,46 @@ def test_a_call_gives_what_the_api_gives() -> None:
         ([InvalidMessage], 1, InvalidMessage),
     ],
 )
-def test_each_cause_that_is_worth_another_attempt_at_once_has_one(
+@on_virtual_time
+async def test_each_cause_that_is_worth_another_attempt_at_once_has_one(
     answers: list[type[StopError] | str], attempts: int, end: object
 ) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        caller = Caller(loop, answers=list(answers))
-        assert await caller.call() == end
-        assert caller.attempts == [ANSWER_SECONDS * number for number in range(attempts)]
-
-    run(main)
+    caller = Caller(answers=list(answers))
+    assert await caller.call() == end
+    assert caller.attempts == [ANSWER_SECONDS * number for number in range(attempts)]
 
 
-def test_a_later_call_has_its_own_second_attempt() -> None:
-    async def main(loop: VirtualLoop) -> None:
-        caller = Caller(loop, answers=[ConnectionLost, OK] * 2)
-        assert [await caller.call(), await caller.call()] == [OK, OK]
-
-    run(main)
+@on_virtual_time
+async def test_a_later_call_has_its_own_second_attempt() -> None:
+    caller = Caller(answers=[ConnectionLost, OK] * 2)
+    assert [await caller.call(), await caller.call()] == [OK, OK]
 
 
-def test_every_attempt_takes_a_turn() -> None:
-    async def main(loop: VirtualLoop) -> None:
-        caller = Caller(loop, per_second=1, answers=[ConnectionLost, KeyRenewed, OK])
-        assert await caller.call() == OK
-        assert caller.attempts == pytest.approx([0, WINDOW_SECONDS, 2 * WINDOW_SECONDS])
-
-    run(main)
+@on_virtual_time
+async def test_every_attempt_takes_a_turn() -> None:
+    caller = Caller(per_second=1, answers=[ConnectionLost, KeyRenewed, OK])
+    assert await caller.call() == OK
+    assert caller.attempts == pytest.approx([0, WINDOW_SECONDS, 2 * WINDOW_SECONDS])
 
 
-def test_an_attempt_that_would_begin_too_late_is_not_made() -> None:
-    async def main(loop: VirtualLoop) -> None:
-        caller = Caller(loop, per_second=1, answers=[ConnectionLost, OK])
-        assert await caller.call(patience=WINDOW_SECONDS / 2) is NoTimeLeft
-        assert len(caller.attempts) == 1
-
-    run(main)
+@on_virtual_time
+async def test_an_attempt_that_would_begin_too_late_is_not_made() -> None:
+    caller = Caller(per_second=1, answers=[ConnectionLost, OK])
+    assert await caller.call(patience=WINDOW_SECONDS / 2) is NoTimeLeft
+    assert len(caller.attempts) == 1
 
 
 class TestMeasuring:
-    def test_an_attempt_has_its_wait_and_its_latency_in_milliseconds(self) -> None:
-        async def main(loop: VirtualLoop) -> None:
-            caller = Caller(loop, per_second=1)
-            await caller.call_often(2)
-            assert caller.measured == [
-                ("TurnWait", 0),
-                ("ApiLatency", pytest.approx(1000 * ANSWER_SECONDS)),
-                ("TurnWait", pytest.approx(1000 * WINDOW_SECONDS)),
-                ("ApiLatency", pytest.approx(1000 * ANSWER_SECONDS)),
-            ]
-
-        run(main)
+    @on_virtual_time
+    async def test_an_attempt_has_its_wait_and_its_latency_in_milliseconds(self) -> None:
+        caller = Caller(per_second=1)
+        await caller.call_often(2)
+        assert caller.measured == [
+            ("TurnWait", 0),
+            ("ApiLatency", pytest.approx(1000 * ANSWER_SECONDS)),
+            ("TurnWait", pytest.approx(1000 * WINDOW_SECONDS)),
+            ("ApiLatency", pytest.approx(1000 * ANSWER_SECONDS)),
+        ]
 
     @pytest.mark.parametrize(
         ("answers", "names"),
@@ -168,108 +155,90 @@ class TestMeasuring:
             ([ConnectionLost, OK], ["TurnWait", "ApiLatency"] * 2),
         ],
     )
-    def test_a_failed_attempt_is_measured_too(self, answers: list[type[StopError] | str], names: list[str]) -> None:
-        async def main(loop: VirtualLoop) -> None:
-            caller = Caller(loop, answers=list(answers))
-            await caller.call()
-            assert [name for name, _ in caller.measured] == names
-            assert dict(caller.measured).get("ApiThrottled", 1) == 1
+    @on_virtual_time
+    async def test_a_failed_attempt_is_measured_too(
+        self, answers: list[type[StopError] | str], names: list[str]
+    ) -> None:
+        caller = Caller(answers=list(answers))
+        await caller.call()
+        assert [name for name, _ in caller.measured] == names
+        assert dict(caller.measured).get("ApiThrottled", 1) == 1
 
-        run(main)
-
-    def test_what_was_not_attempted_is_not_measured(self) -> None:
-        async def main(loop: VirtualLoop) -> None:
-            caller = Caller(loop)
-            assert await caller.call(patience=-1) is NoTimeLeft
-            assert not caller.measured
-
-        run(main)
+    @on_virtual_time
+    async def test_what_was_not_attempted_is_not_measured(self) -> None:
+        caller = Caller()
+        assert await caller.call(patience=-1) is NoTimeLeft
+        assert not caller.measured
 
 
 class TestSlowingDown:
     @pytest.mark.parametrize(("answer", "slower"), [(OK, 1.0), (Retryable, 1.0), (TooManyRequests, 2.0)])
-    def test_a_refusal_for_the_rate_halves_the_rate(self, answer: type[StopError] | str, slower: float) -> None:
-        async def main(loop: VirtualLoop) -> None:
-            caller = Caller(loop, per_second=30, answers=[answer] * 10)
-            for _ in range(2):
-                async with caller.turns.invocation():
-                    await caller.call_often(10)
-            first, second = (caller.attempts[start + 9] - caller.attempts[start] for start in (0, 10))
-            assert second == pytest.approx(slower * first, rel=0.05)
-
-        run(main)
+    @on_virtual_time
+    async def test_a_refusal_for_the_rate_halves_the_rate(self, answer: type[StopError] | str, slower: float) -> None:
+        caller = Caller(per_second=30, answers=[answer] * 10)
+        for _ in range(2):
+            async with caller.turns.invocation():
+                await caller.call_often(10)
+        first, second = (caller.attempts[start + 9] - caller.attempts[start] for start in (0, 10))
+        assert second == pytest.approx(slower * first, rel=0.05)
 
 
 class TestSilence:
-    def test_a_silent_api_is_not_asked_again_for_a_while(self) -> None:
-        async def main(loop: VirtualLoop) -> None:
-            caller = Caller(loop, silent=True)
-            assert await caller.call_often(MOST_SILENCES) == [NoAnswer] * MOST_SILENCES
-            assert await caller.call_often(5) == [CircuitOpen] * 5
-            assert len(caller.attempts) == MOST_SILENCES
-            assert len(caller.measured) == 2 * MOST_SILENCES
+    @on_virtual_time
+    async def test_a_silent_api_is_not_asked_again_for_a_while(self) -> None:
+        caller = Caller(silent=True)
+        assert await caller.call_often(MOST_SILENCES) == [NoAnswer] * MOST_SILENCES
+        assert await caller.call_often(5) == [CircuitOpen] * 5
+        assert len(caller.attempts) == MOST_SILENCES
+        assert len(caller.measured) == 2 * MOST_SILENCES
 
-        run(main)
+    @on_virtual_time
+    async def test_calls_that_wait_for_their_turn_while_the_api_falls_silent_are_not_made(self) -> None:
+        caller = Caller(per_second=1, silent=True)
+        ends = await caller.call_often(2 * MOST_SILENCES)
+        assert ends == [NoAnswer] * MOST_SILENCES + [CircuitOpen] * MOST_SILENCES
+        assert len(caller.attempts) == MOST_SILENCES
 
-    def test_calls_that_wait_for_their_turn_while_the_api_falls_silent_are_not_made(self) -> None:
-        async def main(loop: VirtualLoop) -> None:
-            caller = Caller(loop, per_second=1, silent=True)
-            ends = await caller.call_often(2 * MOST_SILENCES)
-            assert ends == [NoAnswer] * MOST_SILENCES + [CircuitOpen] * MOST_SILENCES
-            assert len(caller.attempts) == MOST_SILENCES
-
-        run(main)
-
-    def test_one_call_tries_again_and_its_answer_lets_the_others_in(self) -> None:
-        async def main(loop: VirtualLoop) -> None:
-            caller = Caller(loop, silent=True)
-            await caller.call_often(MOST_SILENCES)
-            await asyncio.sleep(OPEN_SECONDS)
-            caller.silent = False
-            assert sorted(await caller.call_often(3), key=str) == [CircuitOpen, CircuitOpen, OK]
-            assert await caller.call_often(3) == [OK] * 3
-
-        run(main)
+    @on_virtual_time
+    async def test_one_call_tries_again_and_its_answer_lets_the_others_in(self) -> None:
+        caller = Caller(silent=True)
+        await caller.call_often(MOST_SILENCES)
+        await asyncio.sleep(OPEN_SECONDS)
+        caller.silent = False
+        assert sorted(await caller.call_often(3), key=str) == [CircuitOpen, CircuitOpen, OK]
+        assert await caller.call_often(3) == [OK] * 3
 
     @pytest.mark.parametrize("answer", [OK, Rejected, Retryable, TooManyRequests, ConnectionLost, CredentialsRefused])
-    def test_any_answer_ends_a_row_of_silences(self, answer: type[StopError] | str) -> None:
-        async def main(loop: VirtualLoop) -> None:
-            silences: list[type[StopError] | str] = [NoAnswer] * (MOST_SILENCES - 1)
-            caller = Caller(loop, answers=[*silences, answer, *silences])
-            for _ in range(2 * MOST_SILENCES - 1):
-                await caller.call()
-            assert await caller.call() == OK
+    @on_virtual_time
+    async def test_any_answer_ends_a_row_of_silences(self, answer: type[StopError] | str) -> None:
+        silences: list[type[StopError] | str] = [NoAnswer] * (MOST_SILENCES - 1)
+        caller = Caller(answers=[*silences, answer, *silences])
+        for _ in range(2 * MOST_SILENCES - 1):
+            await caller.call()
+        assert await caller.call() == OK
 
-        run(main)
+    @on_virtual_time
+    async def test_a_call_that_came_to_no_request_says_nothing_of_the_api(self) -> None:
+        caller = Caller(silent=True)
+        await caller.call_often(MOST_SILENCES - 1)
+        caller.has_key = False
+        measured = len(caller.measured)
+        assert await caller.call() is CredentialsRefused
+        assert [name for name, _ in caller.measured[measured:]] == ["TurnWait"]
+        caller.has_key = True
+        assert [await caller.call(), await caller.call()] == [NoAnswer, CircuitOpen]
 
-    def test_a_call_that_came_to_no_request_says_nothing_of_the_api(self) -> None:
-        async def main(loop: VirtualLoop) -> None:
-            caller = Caller(loop, silent=True)
-            await caller.call_often(MOST_SILENCES - 1)
-            caller.has_key = False
-            measured = len(caller.measured)
-            assert await caller.call() is CredentialsRefused
-            assert [name for name, _ in caller.measured[measured:]] == ["TurnWait"]
-            caller.has_key = True
-            assert [await caller.call(), await caller.call()] == [NoAnswer, CircuitOpen]
+    @on_virtual_time
+    async def test_a_call_that_is_cut_short_says_nothing_of_the_api(self) -> None:
+        caller = Caller(silent=True)
+        await caller.call_often(MOST_SILENCES - 1)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(caller.call(), ANSWER_SECONDS / 2)
+        assert [await caller.call(), await caller.call()] == [NoAnswer, CircuitOpen]
 
-        run(main)
-
-    def test_a_call_that_is_cut_short_says_nothing_of_the_api(self) -> None:
-        async def main(loop: VirtualLoop) -> None:
-            caller = Caller(loop, silent=True)
-            await caller.call_often(MOST_SILENCES - 1)
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(caller.call(), ANSWER_SECONDS / 2)
-            assert [await caller.call(), await caller.call()] == [NoAnswer, CircuitOpen]
-
-        run(main)
-
-    def test_a_call_without_time_left_is_no_silence(self) -> None:
-        async def main(loop: VirtualLoop) -> None:
-            caller = Caller(loop)
-            for _ in range(MOST_SILENCES):
-                assert await caller.call(patience=-1) is NoTimeLeft
-            assert await caller.call() == OK
-
-        run(main)
+    @on_virtual_time
+    async def test_a_call_without_time_left_is_no_silence(self) -> None:
+        caller = Caller()
+        for _ in range(MOST_SILENCES):
+            assert await caller.call(patience=-1) is NoTimeLeft
+        assert await caller.call() == OK

@@ -1,11 +1,12 @@
 import asyncio
 import contextlib
+import functools
 import math
 import selectors
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ParamSpec, cast
 
 import pytest
 from hypothesis import given
@@ -23,6 +24,7 @@ from segments.pace import (
     pace,
 )
 
+P = ParamSpec("P")
 FOREVER = 1e9
 SHARES = [1, 2, 3, 7, 8, 12, 15, 20, 30, 31, 75]
 
@@ -53,17 +55,30 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._skipping.now += seconds
 
 
-def run(main: Callable[[VirtualLoop], Coroutine[Any, Any, None]]) -> None:
-    loop = VirtualLoop()
-    with asyncio.Runner(loop_factory=lambda: loop) as runner:
-        runner.run(main(loop))
+def on_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Run a test on a loop of its own whose clock is virtual."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            runner.run(test(*args, **kwargs))
+
+    return run
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def freeze_later(after: float, seconds: float) -> None:
+    loop = cast("VirtualLoop", asyncio.get_running_loop())
+    loop.call_later(after, loop.freeze, seconds)
 
 
 @dataclass
 class Visitors:
     """Who takes turns, in order of arrival, and what became of each: when the turn came, or None for no time left."""
 
-    loop: VirtualLoop
     turns: Turns
     order: list[int] = field(default_factory=list)
     given: dict[int, float] = field(default_factory=dict)
@@ -72,21 +87,21 @@ class Visitors:
 
     async def visit(self, patience: float = FOREVER) -> None:
         number = len(self.deadlines)
-        self.deadlines[number] = self.loop.time() + patience
+        self.deadlines[number] = now() + patience
         try:
-            turn = await self.turns.take(lambda: self.deadlines[number] - self.loop.time())
+            turn = await self.turns.take(lambda: self.deadlines[number] - now())
             turn.send()
             turn.end()
         except NoTimeLeft:
-            self.refused[number] = self.loop.time()
+            self.refused[number] = now()
         else:
             self.order.append(number)
-            self.given[number] = self.loop.time()
+            self.given[number] = now()
 
 
-async def visit_all(loop: VirtualLoop, turns: Turns, visits: list[tuple[float, float]]) -> Visitors:
+async def visit_all(turns: Turns, visits: list[tuple[float, float]]) -> Visitors:
     """Let visitors come after pauses, each with its patience, and wait until all are done."""
-    visitors = Visitors(loop, turns)
+    visitors = Visitors(turns)
     visiting = []
     for pause, patience in visits:
         await asyncio.sleep(pause)
@@ -158,85 +173,57 @@ class TestPaces:
         assert chosen.gap_seconds == pytest.approx(gap_seconds)
 
 
-class TestAnyArrivals:
-    @given(st.integers(1, 12), VISITS, FREEZES)
-    def test_no_second_has_more_turns_than_allowed(
-        self, per_second: int, visits: list[tuple[float, float]], freezes: list[tuple[float, float]]
-    ) -> None:
-        async def main(loop: VirtualLoop) -> None:
-            for after, seconds in freezes:
-                loop.call_later(after, loop.freeze, seconds)
-            visitors = await visit_all(loop, Turns(per_second, loop.time), visits)
-            assert most_in_a_second(list(visitors.given.values())) <= per_second
-            assert len(visitors.given) + len(visitors.refused) == len(visits)
+@given(st.integers(1, 12), VISITS, FREEZES, st.lists(st.floats(0, 20), max_size=10))
+@on_virtual_time
+async def test_turns_keep_to_the_rate_the_order_and_the_deadlines_whatever_comes(
+    per_second: int, visits: list[tuple[float, float]], freezes: list[tuple[float, float]], refusals: list[float]
+) -> None:
+    turns = Turns(per_second, now)
+    for after, seconds in freezes:
+        freeze_later(after, seconds)
+    for after in refusals:
+        asyncio.get_running_loop().call_later(after, turns.slow_down)
+    visitors = await visit_all(turns, visits)
+    assert most_in_a_second(list(visitors.given.values())) <= per_second
+    assert visitors.order == sorted(visitors.order)
+    assert all(time <= visitors.deadlines[number] for number, time in visitors.given.items())
+    assert len(visitors.given) + len(visitors.refused) == len(visits)
+    assert all(visits[number][1] < FOREVER for number in visitors.refused), "who waits for ever is served"
 
-        run(main)
 
-    @given(st.integers(1, 5), VISITS, FREEZES)
-    def test_first_come_first_served(
-        self, per_second: int, visits: list[tuple[float, float]], freezes: list[tuple[float, float]]
-    ) -> None:
-        async def main(loop: VirtualLoop) -> None:
-            for after, seconds in freezes:
-                loop.call_later(after, loop.freeze, seconds)
-            visitors = await visit_all(loop, Turns(per_second, loop.time), visits)
-            assert visitors.order == sorted(visitors.order)
+@given(st.integers(1, 5), st.lists(PAUSES, max_size=30), st.floats(0, 2))
+@on_virtual_time
+async def test_a_sleep_that_ends_too_early_or_too_late_does_no_harm(
+    per_second: int, pauses: list[float], factor: float
+) -> None:
+    async def sleep(seconds: float) -> None:
+        await asyncio.sleep(max(0.01, seconds * factor))
 
-        run(main)
-
-    @given(st.integers(1, 5), VISITS, FREEZES)
-    def test_a_turn_never_comes_after_its_deadline(
-        self, per_second: int, visits: list[tuple[float, float]], freezes: list[tuple[float, float]]
-    ) -> None:
-        async def main(loop: VirtualLoop) -> None:
-            for after, seconds in freezes:
-                loop.call_later(after, loop.freeze, seconds)
-            visitors = await visit_all(loop, Turns(per_second, loop.time), visits)
-            assert all(time <= visitors.deadlines[number] for number, time in visitors.given.items())
-            # Who waits for ever is served.
-            assert all(visits[number][1] < FOREVER for number in visitors.refused)
-
-        run(main)
-
-    @given(st.integers(1, 5), st.lists(PAUSES, max_size=30), st.floats(0, 2))
-    def test_a_sleep_that_ends_too_early_or_too_late_does_no_harm(
-        self, per_second: int, pauses: list[float], factor: float
-    ) -> None:
-        async def main(loop: VirtualLoop) -> None:
-            async def sleep(seconds: float) -> None:
-                await asyncio.sleep(max(0.01, seconds * factor))
-
-            visitors = await visit_all(loop, Turns(per_second, loop.time, sleep), [(p, FOREVER) for p in pauses])
-            assert most_in_a_second(list(visitors.given.values())) <= per_second
-            assert visitors.order == list(range(len(pauses)))
-
-        run(main)
+    visitors = await visit_all(Turns(per_second, now, sleep), [(pause, FOREVER) for pause in pauses])
+    assert most_in_a_second(list(visitors.given.values())) <= per_second
+    assert visitors.order == list(range(len(pauses)))
 
 
 @pytest.mark.parametrize("per_second", [1, 2, 8, 30])
-def test_a_crowd_leaves_in_trains(per_second: int) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        begin = loop.time()
-        visitors = await visit_all(loop, Turns(per_second, loop.time), [(0.0, FOREVER)] * (3 * per_second))
-        expected, chosen = [], pace(per_second)
-        for number in range(3 * per_second):
-            train, place = divmod(number, chosen.train)
-            period = chosen.length_seconds(chosen.train) + chosen.gap_seconds
-            expected.append(train * period + chosen.length_seconds(place + 1))
-        assert [time - begin for time in visitors.given.values()] == pytest.approx(expected)
-
-    run(main)
+@on_virtual_time
+async def test_a_crowd_leaves_in_trains(per_second: int) -> None:
+    begin = now()
+    visitors = await visit_all(Turns(per_second, now), [(0.0, FOREVER)] * (3 * per_second))
+    expected, chosen = [], pace(per_second)
+    for number in range(3 * per_second):
+        train, place = divmod(number, chosen.train)
+        period = chosen.length_seconds(chosen.train) + chosen.gap_seconds
+        expected.append(train * period + chosen.length_seconds(place + 1))
+    assert [time - begin for time in visitors.given.values()] == pytest.approx(expected)
 
 
-def test_whoever_has_no_time_left_is_told_at_once() -> None:
-    async def main(loop: VirtualLoop) -> None:
-        begin = loop.time()
-        visits = [(0.0, FOREVER), (0.0, WINDOW_SECONDS / 2), (0.0, 0.0), (0.0, -1.0)]
-        visitors = await visit_all(loop, Turns(1, loop.time), visits)
-        assert visitors.given == {0: begin}
-        assert visitors.refused == dict.fromkeys([1, 2, 3], begin)
-
-    run(main)
+@on_virtual_time
+async def test_whoever_has_no_time_left_is_told_at_once() -> None:
+    begin = now()
+    visits = [(0.0, FOREVER), (0.0, WINDOW_SECONDS / 2), (0.0, 0.0), (0.0, -1.0)]
+    visitors = await visit_all(Turns(1, now), visits)
+    assert visitors.given == {0: begin}
+    assert visitors.refused == dict.fromkeys([1, 2, 3], begin)
 
 
 async def turns_of(turns: Turns, messages: dict[str, int], most: int) -> list[str]:
@@ -260,210 +247,164 @@ async def turns_of(turns: Turns, messages: dict[str, int], most: int) -> list[st
         ({"one": 1, "huge": 5, "pair": 2}, "one huge pair huge pair huge huge huge"),
     ],
 )
-def test_turns_go_round_between_messages(messages: dict[str, int], order: str) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        turns = Turns(3, loop.time)
-        for _ in range(2):  # the next invocation begins the round anew
-            async with turns.invocation():
-                assert await turns_of(turns, messages, 8) == order.split()
-
-    run(main)
+@on_virtual_time
+async def test_turns_go_round_between_messages(messages: dict[str, int], order: str) -> None:
+    turns = Turns(3, now)
+    for _ in range(2):  # the next invocation begins the round anew
+        async with turns.invocation():
+            assert await turns_of(turns, messages, 8) == order.split()
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=10), st.integers(1, 60))
-def test_no_message_starves_another(needs: list[int], most: int) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        messages = {str(number): need for number, need in enumerate(needs)}
-        order = await turns_of(Turns(30, loop.time), messages, most)
-        had = Counter(order)
-        fewest_of_the_waiting = min((had[one] for one, need in messages.items() if had[one] < need), default=FOREVER)
-        # One that had come before the others asked, and one that had its place before they came.
-        assert max(had.values()) <= fewest_of_the_waiting + 2
-        assert len(order) == min(most, sum(needs))
-
-    run(main)
+@on_virtual_time
+async def test_no_message_starves_another(needs: list[int], most: int) -> None:
+    messages = {str(number): need for number, need in enumerate(needs)}
+    order = await turns_of(Turns(30, now), messages, most)
+    had = Counter(order)
+    fewest_of_the_waiting = min((had[one] for one, need in messages.items() if had[one] < need), default=FOREVER)
+    # One that had come before the others asked, and one that had its place before they came.
+    assert max(had.values()) <= fewest_of_the_waiting + 2
+    assert len(order) == min(most, sum(needs))
 
 
-def test_an_invocation_without_time_gets_no_turn_though_one_is_free() -> None:
-    async def main(loop: VirtualLoop) -> None:
-        turns = Turns(1, loop.time)
-        with pytest.raises(NoTimeLeft) as refused:
-            await turns.take(lambda: -0.001)
-        assert refused.value.code == "NoTimeLeft"
-        assert refused.value.message == "the invocation ends before this call's turn; it is tried again"
-        assert await turns.take(lambda: 0.0)
-
-    run(main)
+@on_virtual_time
+async def test_an_invocation_without_time_gets_no_turn_though_one_is_free() -> None:
+    turns = Turns(1, now)
+    with pytest.raises(NoTimeLeft) as refused:
+        await turns.take(lambda: -0.001)
+    assert refused.value.code == "NoTimeLeft"
+    assert refused.value.message == "the invocation ends before this call's turn; it is tried again"
+    assert await turns.take(lambda: 0.0)
 
 
-def test_whoever_gives_up_costs_nobody_a_turn() -> None:
-    async def main(loop: VirtualLoop) -> None:
-        begin = loop.time()
-        visitors = await visit_all(loop, Turns(1, loop.time), [(0.0, FOREVER), (0.0, 0.5), (0.0, FOREVER)])
-        assert visitors.given == pytest.approx({0: begin, 2: begin + WINDOW_SECONDS})
-
-    run(main)
+@on_virtual_time
+async def test_whoever_gives_up_costs_nobody_a_turn() -> None:
+    begin = now()
+    visitors = await visit_all(Turns(1, now), [(0.0, FOREVER), (0.0, 0.5), (0.0, FOREVER)])
+    assert visitors.given == pytest.approx({0: begin, 2: begin + WINDOW_SECONDS})
 
 
-def test_a_deadline_that_passed_in_a_freeze_is_noticed_after_it() -> None:
-    async def main(loop: VirtualLoop) -> None:
-        loop.call_later(0.5, loop.freeze, 900)
-        visitors = await visit_all(loop, Turns(1, loop.time), [(0.0, FOREVER), (0.0, 10.0), (0.0, 1_000.0)])
-        assert list(visitors.given) == [0, 2]
-
-    run(main)
+@on_virtual_time
+async def test_a_deadline_that_passed_in_a_freeze_is_noticed_after_it() -> None:
+    freeze_later(0.5, 900)
+    visitors = await visit_all(Turns(1, now), [(0.0, FOREVER), (0.0, 10.0), (0.0, 1_000.0)])
+    assert list(visitors.given) == [0, 2]
 
 
-def test_whoever_is_cancelled_lets_the_next_one_in() -> None:
-    async def main(loop: VirtualLoop) -> None:
-        visitors = Visitors(loop, Turns(1, loop.time))
-        visiting = [asyncio.create_task(visitors.visit()) for _ in range(4)]
-        await asyncio.sleep(0.1)
-        visiting[1].cancel()  # it is next
-        visiting[2].cancel()  # it waits behind
-        await asyncio.gather(*visiting, return_exceptions=True)
-        assert visitors.order == [0, 3]
-        assert visitors.given[3] - visitors.given[0] == pytest.approx(WINDOW_SECONDS)
-
-    run(main)
+@on_virtual_time
+async def test_whoever_is_cancelled_lets_the_next_one_in() -> None:
+    visitors = Visitors(Turns(1, now))
+    visiting = [asyncio.create_task(visitors.visit()) for _ in range(4)]
+    await asyncio.sleep(0.1)
+    visiting[1].cancel()  # it is next
+    visiting[2].cancel()  # it waits behind
+    await asyncio.gather(*visiting, return_exceptions=True)
+    assert visitors.order == [0, 3]
+    assert visitors.given[3] - visitors.given[0] == pytest.approx(WINDOW_SECONDS)
 
 
 class TestAnInvocation:
     @staticmethod
-    async def took(loop: VirtualLoop, turns: Turns, requests: int, seconds: float) -> float:
-        began = loop.time()
+    async def took(turns: Turns, requests: int, seconds: float) -> float:
+        began = now()
         async with turns.invocation():
             await asyncio.gather(*(taken(turns, seconds) for _ in range(requests)))
-        return loop.time() - began
+        return now() - began
 
-    def test_ends_a_gap_after_its_last_request_but_for_the_next_one_s_lead(self) -> None:
-        async def main(loop: VirtualLoop) -> None:
-            turns = Turns(30, loop.time)
-            for _ in range(3):
-                await self.took(loop, turns, 10, 0.02)
-            length = LEAD_SECONDS + pace(30).length_seconds(10)
-            assert await self.took(loop, turns, 10, 0.02) == pytest.approx(length - LEAD_SECONDS + GAP_SECONDS)
-            assert await self.took(loop, turns, 1, 0.02) == pytest.approx(GAP_SECONDS)
-            assert await self.took(loop, turns, 1, 0.3) == pytest.approx(0.28 + GAP_SECONDS)
+    @on_virtual_time
+    async def test_ends_a_gap_after_its_last_request_but_for_the_next_one_s_lead(self) -> None:
+        turns = Turns(30, now)
+        for _ in range(3):
+            await self.took(turns, 10, 0.02)
+        length = LEAD_SECONDS + pace(30).length_seconds(10)
+        assert await self.took(turns, 10, 0.02) == pytest.approx(length - LEAD_SECONDS + GAP_SECONDS)
+        assert await self.took(turns, 1, 0.02) == pytest.approx(GAP_SECONDS)
+        assert await self.took(turns, 1, 0.3) == pytest.approx(0.28 + GAP_SECONDS)
 
-        run(main)
+    @on_virtual_time
+    async def test_costs_nothing_more_where_the_api_takes_that_long_anyway(self) -> None:
+        turns = Turns(30, now)
+        for _ in range(3):
+            await self.took(turns, 10, GAP_SECONDS)
+        assert await self.took(turns, 1, GAP_SECONDS) == pytest.approx(LEAD_SECONDS + GAP_SECONDS)
 
-    def test_costs_nothing_more_where_the_api_takes_that_long_anyway(self) -> None:
-        async def main(loop: VirtualLoop) -> None:
-            turns = Turns(30, loop.time)
-            for _ in range(3):
-                await self.took(loop, turns, 10, GAP_SECONDS)
-            assert await self.took(loop, turns, 1, GAP_SECONDS) == pytest.approx(LEAD_SECONDS + GAP_SECONDS)
+    @on_virtual_time
+    async def test_without_a_request_ends_at_once(self) -> None:
+        turns = Turns(30, now)
+        assert await self.took(turns, 0, 0.0) == 0
+        began = now()
+        async with turns.invocation():
+            (await turns.take(lambda: FOREVER)).give_up()
+        assert now() - began == pytest.approx(LEAD_SECONDS)
 
-        run(main)
+    @on_virtual_time
+    async def test_that_fails_waits_all_the_same(self) -> None:
+        turns = Turns(30, now)
+        began = now()
 
-    def test_without_a_request_ends_at_once(self) -> None:
-        async def main(loop: VirtualLoop) -> None:
-            turns = Turns(30, loop.time)
-            assert await self.took(loop, turns, 0, 0.0) == 0
-            began = loop.time()
+        async def fail() -> None:
             async with turns.invocation():
-                (await turns.take(lambda: FOREVER)).give_up()
-            assert loop.time() - began == pytest.approx(LEAD_SECONDS)
+                await taken(turns)
+                raise ZeroDivisionError
 
-        run(main)
+        with pytest.raises(ZeroDivisionError):
+            await fail()
+        assert now() - began == pytest.approx(GAP_SECONDS)
 
-    def test_that_fails_waits_all_the_same(self) -> None:
-        async def main(loop: VirtualLoop) -> None:
-            turns = Turns(30, loop.time)
-            began = loop.time()
-
-            async def fail() -> None:
-                async with turns.invocation():
-                    await taken(turns)
-                    raise ZeroDivisionError
-
-            with pytest.raises(ZeroDivisionError):
-                await fail()
-            assert loop.time() - began == pytest.approx(GAP_SECONDS)
-
-        run(main)
-
-    def test_is_the_same_whatever_came_before(self) -> None:
+    @on_virtual_time
+    async def test_is_the_same_whatever_came_before(self) -> None:
         """Another environment may have served what came before, and may serve what comes next."""
-
-        async def main(loop: VirtualLoop) -> None:
-            turns = Turns(30, loop.time)
-            lasted = [await self.took(loop, turns, requests, 0.02) for requests in (10, 10, 10, 1, 30, 10, 10)]
-            assert lasted[-1] == lasted[-2] == lasted[2]
-
-        run(main)
+        turns = Turns(30, now)
+        lasted = [await self.took(turns, requests, 0.02) for requests in (10, 10, 10, 1, 30, 10, 10)]
+        assert lasted[-1] == lasted[-2] == lasted[2]
 
 
 class TestSlowingDown:
-    @given(st.integers(1, 12), VISITS, st.lists(st.floats(0, 20), max_size=10))
-    def test_no_second_has_more_turns_than_allowed(
-        self, per_second: int, visits: list[tuple[float, float]], refusals: list[float]
-    ) -> None:
-        async def main(loop: VirtualLoop) -> None:
-            turns = Turns(per_second, loop.time)
-            for after in refusals:
-                loop.call_later(after, turns.slow_down)
-            visitors = await visit_all(loop, turns, visits)
-            assert most_in_a_second(list(visitors.given.values())) <= per_second
-            assert visitors.order == sorted(visitors.order)
-            assert all(visits[number][1] < FOREVER for number in visitors.refused)
-
-        run(main)
-
     @pytest.mark.parametrize(
         ("refusals", "slower"),
         [([], 1), ([0.0], 2), ([0.0, 0.0, 0.5], 2), ([0.0, 1.1], 3.8), ([0.0, 1.1, 2.2, 3.3], MOST_SLOWED)],
     )
-    def test_each_burst_of_refusals_halves_the_rate(self, refusals: list[float], slower: float) -> None:
-        async def main(loop: VirtualLoop) -> None:
-            turns = Turns(30, loop.time)
-            for after in refusals:
-                loop.call_later(after, turns.slow_down)
-            await asyncio.sleep(refusals[-1] if refusals else 0)
-            began = loop.time()
-            async with turns.invocation():
-                for _ in range(10):
-                    (await turns.take(lambda: FOREVER)).give_up()
-            length = loop.time() - began - LEAD_SECONDS
-            assert length / pace(30).length_seconds(10) == pytest.approx(slower, rel=0.1)
+    @on_virtual_time
+    async def test_each_burst_of_refusals_halves_the_rate(self, refusals: list[float], slower: float) -> None:
+        turns = Turns(30, now)
+        for after in refusals:
+            asyncio.get_running_loop().call_later(after, turns.slow_down)
+        await asyncio.sleep(refusals[-1] if refusals else 0)
+        began = now()
+        async with turns.invocation():
+            for _ in range(10):
+                (await turns.take(lambda: FOREVER)).give_up()
+        length = now() - began - LEAD_SECONDS
+        assert length / pace(30).length_seconds(10) == pytest.approx(slower, rel=0.1)
 
-        run(main)
-
-    def test_an_invocation_ends_later(self) -> None:
-        async def main(loop: VirtualLoop) -> None:
-            turns = Turns(30, loop.time)
-            turns.slow_down()
-            began = loop.time()
-            async with turns.invocation():
-                await taken(turns)
-            assert loop.time() - began == pytest.approx(2 * GAP_SECONDS, rel=0.05)
-
-        run(main)
+    @on_virtual_time
+    async def test_an_invocation_ends_later(self) -> None:
+        turns = Turns(30, now)
+        turns.slow_down()
+        began = now()
+        async with turns.invocation():
+            await taken(turns)
+        assert now() - began == pytest.approx(2 * GAP_SECONDS, rel=0.05)
 
     @pytest.mark.parametrize("per_second", [1, 2, 3, 8, 30])
-    def test_a_slow_rate_is_one_turn_a_second_at_least(self, per_second: int) -> None:
-        async def main(loop: VirtualLoop) -> None:
-            turns = Turns(per_second, loop.time)
-            for after in range(0, 10, 2):
-                loop.call_later(after, turns.slow_down)
-            await asyncio.sleep(8)
-            visitors = await visit_all(loop, turns, [(0.0, FOREVER)] * 2)
-            first, second = visitors.given.values()
-            assert second - first <= WINDOW_SECONDS + 0.001
+    @on_virtual_time
+    async def test_a_slow_rate_is_one_turn_a_second_at_least(self, per_second: int) -> None:
+        turns = Turns(per_second, now)
+        for after in range(0, 10, 2):
+            asyncio.get_running_loop().call_later(after, turns.slow_down)
+        await asyncio.sleep(8)
+        visitors = await visit_all(turns, [(0.0, FOREVER)] * 2)
+        first, second = visitors.given.values()
+        assert second - first <= WINDOW_SECONDS + 0.001
 
-        run(main)
-
-    def test_the_rate_recovers(self) -> None:
-        async def main(loop: VirtualLoop) -> None:
-            turns = Turns(30, loop.time)
-            turns.slow_down()
-            await asyncio.sleep(RECOVERY_SECONDS)
-            visitors = await visit_all(loop, turns, [(0.0, FOREVER)] * 10)
-            times = list(visitors.given.values())
-            assert times[-1] - times[0] == pytest.approx(pace(30).length_seconds(10))
-
-        run(main)
+    @on_virtual_time
+    async def test_the_rate_recovers(self) -> None:
+        turns = Turns(30, now)
+        turns.slow_down()
+        await asyncio.sleep(RECOVERY_SECONDS)
+        visitors = await visit_all(turns, [(0.0, FOREVER)] * 10)
+        times = list(visitors.given.values())
+        assert times[-1] - times[0] == pytest.approx(pace(30).length_seconds(10))
 
 
 async def taken(turns: Turns, seconds: float = 0.0) -> Turn:
@@ -479,23 +420,18 @@ class TestFromWhenATurnCounts:
     """One turn a second: the next one tells when the first has ceased to count."""
 
     @staticmethod
-    def waited(first: Callable[[Turns], Coroutine[Any, Any, object]]) -> float:
-        waits = []
+    async def waited(first: Callable[[Turns], Coroutine[Any, Any, object]]) -> float:
+        turns = Turns(1, now)
+        for _ in range(2):  # so that a fastest answer is known: 0.2 s
+            await taken(turns, 0.2)
+        await asyncio.sleep(10)
+        began = now()
+        await first(turns)
+        await turns.take(lambda: FOREVER)
+        return now() - began
 
-        async def main(loop: VirtualLoop) -> None:
-            turns = Turns(1, loop.time)
-            for _ in range(2):  # so that a fastest answer is known: 0.2 s
-                await taken(turns, 0.2)
-            await asyncio.sleep(10)
-            began = loop.time()
-            await first(turns)
-            await turns.take(lambda: FOREVER)
-            waits.append(loop.time() - began)
-
-        run(main)
-        return waits[0]
-
-    def test_from_its_sending_if_the_answer_is_as_fast_as_any(self) -> None:
+    @on_virtual_time
+    async def test_from_its_sending_if_the_answer_is_as_fast_as_any(self) -> None:
         async def first(turns: Turns) -> None:
             turn = await turns.take(lambda: FOREVER)
             await asyncio.sleep(0.5)  # a busy machine sends it late
@@ -503,57 +439,56 @@ class TestFromWhenATurnCounts:
             await asyncio.sleep(0.2)
             turn.end()
 
-        assert self.waited(first) == pytest.approx(0.5 + WINDOW_SECONDS)
+        assert await self.waited(first) == pytest.approx(0.5 + WINDOW_SECONDS)
 
-    def test_from_when_it_must_have_arrived_if_the_answer_is_slower(self) -> None:
-        assert self.waited(lambda turns: taken(turns, 0.9)) == pytest.approx(0.7 + WINDOW_SECONDS)
+    @on_virtual_time
+    async def test_from_when_it_must_have_arrived_if_the_answer_is_slower(self) -> None:
+        assert await self.waited(lambda turns: taken(turns, 0.9)) == pytest.approx(0.7 + WINDOW_SECONDS)
 
-    def test_from_its_end_if_no_answer_comes(self) -> None:
+    @on_virtual_time
+    async def test_from_its_end_if_no_answer_comes(self) -> None:
         async def first(turns: Turns) -> None:
             turn = await turns.take(lambda: FOREVER)
             turn.send()
             await asyncio.sleep(7)
             turn.give_up()
 
-        assert self.waited(first) == pytest.approx(7 + WINDOW_SECONDS)
+        assert await self.waited(first) == pytest.approx(7 + WINDOW_SECONDS)
 
-    def test_as_long_as_it_is_under_way(self) -> None:
+    @on_virtual_time
+    async def test_as_long_as_it_is_under_way(self) -> None:
         async def first(turns: Turns) -> None:
             turn = await turns.take(lambda: FOREVER)
             turn.send()
             asyncio.get_running_loop().call_later(3, turn.end)
 
         # Whoever waits looks every now and then.
-        assert self.waited(first) == pytest.approx(2.8 + WINDOW_SECONDS, abs=0.03)
+        assert await self.waited(first) == pytest.approx(2.8 + WINDOW_SECONDS, abs=0.03)
 
-    def test_from_its_end_while_no_fastest_answer_is_known(self) -> None:
-        async def main(loop: VirtualLoop) -> None:
-            began = loop.time()
-            turns = Turns(1, loop.time)
-            await taken(turns, 0.2)
-            await turns.take(lambda: FOREVER)
-            assert loop.time() - began == pytest.approx(0.2 + WINDOW_SECONDS)
-
-        run(main)
+    @on_virtual_time
+    async def test_from_its_end_while_no_fastest_answer_is_known(self) -> None:
+        began = now()
+        turns = Turns(1, now)
+        await taken(turns, 0.2)
+        await turns.take(lambda: FOREVER)
+        assert now() - began == pytest.approx(0.2 + WINDOW_SECONDS)
 
     @pytest.mark.parametrize(
         ("per_second", "slower_ones", "lost_seconds"), [(1, 6, 0.4), (1, 7, 0.0), (2, 13, 0.4), (2, 15, 0.0)]
     )
-    def test_one_fast_answer_of_long_ago_slows_nothing_down(
+    @on_virtual_time
+    async def test_one_fast_answer_of_long_ago_slows_nothing_down(
         self, per_second: int, slower_ones: int, lost_seconds: float
     ) -> None:
-        async def main(loop: VirtualLoop) -> None:
-            turns = Turns(per_second, loop.time)
-            for seconds in [0.1] + [0.5] * slower_ones:
-                await taken(turns, seconds)
-            await asyncio.sleep(10)
-            began = loop.time()
-            for _ in range(per_second):
-                await taken(turns, 0.5)
-            await turns.take(lambda: FOREVER)
-            assert loop.time() - began == pytest.approx(lost_seconds + WINDOW_SECONDS)
-
-        run(main)
+        turns = Turns(per_second, now)
+        for seconds in [0.1] + [0.5] * slower_ones:
+            await taken(turns, seconds)
+        await asyncio.sleep(10)
+        began = now()
+        for _ in range(per_second):
+            await taken(turns, 0.5)
+        await turns.take(lambda: FOREVER)
+        assert now() - began == pytest.approx(lost_seconds + WINDOW_SECONDS)
 
 
 class TestSpending:
@@ -643,17 +578,18 @@ class TestArrivals:
         st.sampled_from([0.0, 0.2, 2.5]),
         st.lists(st.lists(INVOCATIONS, min_size=1, max_size=7), min_size=1, max_size=2),
     )
-    def test_no_second_has_more_arrivals_than_allowed(
+    @on_virtual_time
+    async def test_no_second_has_more_arrivals_than_allowed(
         self, per_second: int, more_environments: int, way: float, work: float, slots: list[list[Invocation]]
     ) -> None:
         arrivals: list[list[float]] = [[] for _ in slots]
 
-        async def request(loop: VirtualLoop, turns: Turns, journey: Journey, arrived: list[float]) -> None:
+        async def request(turns: Turns, journey: Journey, arrived: list[float]) -> None:
             turn = await turns.take(lambda: FOREVER)
             await asyncio.sleep(journey.before)
             turn.send()
             await asyncio.sleep(way + journey.there)
-            arrived.append(loop.time())
+            arrived.append(now())
             if journey.answered:
                 await asyncio.sleep(work + journey.back)
                 turn.end()
@@ -661,28 +597,25 @@ class TestArrivals:
                 await asyncio.sleep(journey.back)  # a failure may be faster than any answer
                 turn.give_up()
 
-        async def invoke(loop: VirtualLoop, turns: Turns, invocation: Invocation, arrived: list[float]) -> None:
+        async def invoke(turns: Turns, invocation: Invocation, arrived: list[float]) -> None:
             async with turns.invocation():
                 under_way = []
                 for number, (pause, journey) in enumerate(invocation.journeys):
                     await asyncio.sleep(pause)
                     fares = journey if number % 3 else FAST
-                    under_way.append(asyncio.create_task(request(loop, turns, fares, arrived)))
+                    under_way.append(asyncio.create_task(request(turns, fares, arrived)))
                 await asyncio.gather(*under_way)
 
-        async def main(loop: VirtualLoop) -> None:
-            free = [Turns(per_second, loop.time) for _ in range(len(slots) + more_environments)]
+        free = [Turns(per_second, now) for _ in range(len(slots) + more_environments)]
 
-            async def serve(invocations: list[Invocation], arrived: list[float]) -> None:
-                for invocation in invocations:
-                    await asyncio.sleep(invocation.pause)
-                    turns = free.pop(invocation.environment % len(free))
-                    await invoke(loop, turns, invocation, arrived)
-                    free.append(turns)
+        async def serve(invocations: list[Invocation], arrived: list[float]) -> None:
+            for invocation in invocations:
+                await asyncio.sleep(invocation.pause)
+                turns = free.pop(invocation.environment % len(free))
+                await invoke(turns, invocation, arrived)
+                free.append(turns)
 
-            await asyncio.gather(*map(serve, slots, arrivals))
-
-        run(main)
+        await asyncio.gather(*map(serve, slots, arrivals))
         assert [len(arrived) for arrived in arrivals] == [sum(len(i.journeys) for i in slot) for slot in slots]
         for arrived in arrivals:
             assert most_in_a_second(arrived) <= per_second
