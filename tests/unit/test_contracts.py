@@ -1,5 +1,6 @@
 """What senders and readers rely on: the schemas of contracts/, and that none of them breaks who relied on it before."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from segments.errors import InvalidMessage
 from segments.events import Event, parse_event
-from tests.contracts import CONTRACTS, EARLIER_VERSIONS, breaks, closed, has, schema, variants
+from tests.contracts import CONTRACTS, EARLIER_VERSIONS, breaks, closed, path_of, schema, sums, variants
 
 ROOT = Path(__file__).parents[2]
 NAMES = sorted(path.name.removesuffix(".schema.json") for path in CONTRACTS.glob("*.schema.json"))
@@ -25,7 +26,7 @@ def sample(name: str) -> Any:
 
 def earlier(names: list[str]) -> list[tuple[str, str]]:
     """List the contracts of these names that earlier versions had, each with its version."""
-    return [(version, name) for version in EARLIER_VERSIONS for name in names if has(name, version)]
+    return [(version, name) for version in EARLIER_VERSIONS for name in names if name in sums(version)]
 
 
 NARROWED = {
@@ -85,6 +86,12 @@ def test_a_sample_without_something_required_breaks_its_contract(name: str) -> N
 def test_every_released_version_is_kept() -> None:
     released = re.findall(r"^## \[([0-9.]+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert set(EARLIER_VERSIONS) == set(released)
+
+
+@pytest.mark.parametrize("version", EARLIER_VERSIONS)
+def test_a_contract_that_has_changed_is_kept_as_it_was(version: str) -> None:
+    for name, digest in sums(version).items():
+        assert hashlib.sha256(path_of(name, version).read_bytes()).hexdigest() == digest, name
 
 
 @pytest.mark.parametrize("message", kept_messages())
