@@ -1,6 +1,6 @@
 """The official SDK calls the double over a real socket."""
 
-import concurrent.futures
+import contextlib
 import json
 import re
 import socket
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import urlsplit
 
 import pytest
@@ -18,7 +18,7 @@ import urllib3
 from volcenginesdkcore import ApiClient, Configuration, UniversalApi, UniversalInfo
 from volcenginesdkcore.rest import ApiException
 
-from sandbox.faults import DOCUMENTED, INTERNAL_ERROR, QPS_OVER_LIMIT, SERVICE_UNAVAILABLE, Fault, FaultKind
+from sandbox.faults import INTERNAL_ERROR, SERVICE_UNAVAILABLE, Fault, FaultKind
 from sandbox.rtc_double import RtcDouble
 
 KEY, SECRET = "AKLT-one", "c2VjcmV0"
@@ -103,9 +103,6 @@ class TestStopSegment:
     def test_a_task_that_never_ran_is_not_found(self, double: RtcDouble, make: Callable[..., object]) -> None:
         assert refusal(make, double, OTHER_IDS) == (400, NOT_FOUND, None)
 
-    def test_business_id_and_unknown_keys_are_fine(self, double: RtcDouble) -> None:
-        assert stop(double, {**IDS, "BusinessId": "school", "Colour": ["blue"]}) == "ok"
-
     @pytest.mark.parametrize(
         ("body", "refused_as"),
         [
@@ -138,56 +135,6 @@ class TestStopSegment:
         assert answer == {"Result": "ok", "ResponseMetadata": rest}
 
 
-class TestGetSegmentTask:
-    def test_it_follows_a_task_from_start_to_stop(self, double: RtcDouble) -> None:
-        double.start_task(*TASK, start_time_ms=1_700_000_000_000)
-        times = {"StartTime": 1_700_000_000_000, "EndTime": 0}
-        assert segment_task(double) == {**IDS, **times, "Status": 2, "StopReason": ""}
-        before_ms = time.time_ns() // 1_000_000
-        stop(double)
-        stopped = segment_task(double)
-        assert (stopped["Status"], stopped["StopReason"]) == (3, "StopByAPI")
-        assert before_ms <= stopped["EndTime"] <= time.time_ns() // 1_000_000
-
-    def test_a_task_that_ended_by_itself_says_so(self, double: RtcDouble) -> None:
-        double.end_task(*TASK)
-        assert segment_task(double)["StopReason"] == "IdleTimeOut"
-        assert refusal(stop, double) == (400, NOT_FOUND, None)
-
-
-class TestGetRoomOnlineUsers:
-    @pytest.mark.parametrize(
-        ("platform", "name"),
-        [("volcengine", "RoomExists"), ("volcengine-ap-singapore", "RoomExists"), ("byteplus", "RoomExist")],
-    )
-    def test_a_room_exists_from_its_first_task_until_it_is_closed(self, platform: str, name: str) -> None:
-        with RtcDouble(secrets={KEY: SECRET}, platform=platform) as double:
-            assert room(double) == {name: False}
-            double.start_task(*TASK)
-            found = room(double)
-            assert (found[name], found["TotalUser"], found["VisibleUserList"]) == (True, 1, ["user-1"])
-            double.close_room("app", "math-101")
-            assert room(double) == {name: False}
-            assert double.is_running(*TASK)
-            double.start_task(*OTHER_TASK)
-            assert room(double)[name] is True
-
-    def test_a_task_that_ends_leaves_its_room(self, double: RtcDouble) -> None:
-        stop(double)
-        assert room(double)["RoomExists"] is True
-
-    @pytest.mark.parametrize(
-        ("ids", "refused_as"),
-        [({"RoomId": "math-101"}, "IllegalAppId"), ({"AppId": "app", "RoomId": "a b"}, "IllegalRoomID")],
-    )
-    def test_an_illegal_id_is_refused(self, double: RtcDouble, ids: dict[str, str], refused_as: str) -> None:
-        assert refusal(room, double, ids) == (400, f"InvalidParameter.{refused_as}", None)
-
-    def test_a_room_is_asked_for_without_a_task(self, double: RtcDouble) -> None:
-        room(double)
-        assert double.requests_for("app", "math-101", action="GetRoomOnlineUsers") == double.requests
-
-
 class TestGateway:
     @pytest.mark.parametrize(
         ("platform", "stop_segment_versions"),
@@ -211,32 +158,6 @@ class TestGateway:
                 else:
                     unknown = (404, "InvalidActionOrVersion", 100008)
                     assert refusal(call, api(double), IDS, action, version) == unknown
-
-    @pytest.mark.parametrize(
-        ("credentials", "refused_as"),
-        [
-            ({"ak": "AKLT-unknown"}, (401, "InvalidAccessKey", 100009)),
-            ({"region": "ap-singapore-1"}, (400, "InvalidCredential", 100025)),
-            ({"session_token": "unknown"}, (401, "InvalidSecretToken", 100026)),
-        ],
-    )
-    def test_wrong_credentials_are_refused(
-        self, double: RtcDouble, credentials: dict[str, str], refused_as: tuple[int, str, int]
-    ) -> None:
-        assert refusal(stop, double, **credentials) == refused_as
-        assert double.is_running(*TASK)
-
-    def test_keys_rotate_while_it_runs(self, double: RtcDouble) -> None:
-        double.secrets[KEY] = "rotated"
-        assert refusal(stop, double) == (401, "SignatureDoesNotMatch", 100010)
-        assert double.is_running(*TASK)
-        assert stop(double, sk="rotated") == "ok"
-
-    def test_a_session_token_is_required_where_one_is_set(self) -> None:
-        with RtcDouble(secrets={KEY: SECRET}, session_tokens={KEY: "STS"}) as double:
-            double.start_task(*TASK)
-            assert refusal(stop, double) == (401, "InvalidSecretToken", 100026)
-            assert stop(double, session_token="STS") == "ok"
 
     @pytest.mark.parametrize(
         ("method", "path", "status", "refused_as"),
@@ -292,62 +213,13 @@ def test_what_the_official_node_client_signs_is_understood(
 
 
 class TestFaults:
-    @pytest.mark.parametrize(
-        ("fault", "refused_as"),
-        [
-            (INTERNAL_ERROR, (500, "InternalError", None)),
-            (SERVICE_UNAVAILABLE, (503, "ServiceUnavailable", None)),
-            (QPS_OVER_LIMIT, (429, "FlowLimitExceeded.QPSOverLimit", None)),
-            (Fault("error", status=401, code="LackProjectPolicy"), (401, "LackProjectPolicy", None)),
-            *((Fault("error", code=code), (status, code, number)) for code, (status, number) in DOCUMENTED.items()),
-        ],
-    )
-    def test_an_error_comes_as_json(self, double: RtcDouble, fault: Fault, refused_as: tuple[int, str, int]) -> None:
-        double.fail(fault, next_requests=1)
-        assert refusal(stop, double) == refused_as
-        assert stop(double) == "ok"
-
-    def test_an_error_may_come_with_status_200(self, double: RtcDouble) -> None:
-        double.fail(Fault("error", status=200, code="InternalError", message="Trouble"))
-        with pytest.raises(ApiException, match="Trouble") as raised:
-            stop(double)
-        assert (raised.value.status, raised.value.body) == (200, None)
-
-    @pytest.mark.parametrize(
-        ("kind", "error"),
-        [
-            ("html_ok", AttributeError),
-            ("list", AttributeError),
-            ("null", AttributeError),
-            ("empty", AttributeError),
-            ("not_utf8", UnicodeDecodeError),
-            ("no_metadata", ApiException),
-            ("half_body", urllib3.exceptions.ProtocolError),
-            ("drop", urllib3.exceptions.HTTPError),
-        ],
-    )
-    def test_a_raw_body_troubles_the_sdk_and_stops_nothing(
-        self, double: RtcDouble, kind: FaultKind, error: type[Exception]
-    ) -> None:
+    @pytest.mark.parametrize("kind", sorted(set(get_args(FaultKind)) - {"delay", "drop_after"}))
+    def test_a_fault_stops_nothing(self, double: RtcDouble, kind: FaultKind) -> None:
         double.fail(Fault(kind))
-        with pytest.raises(error):
+        with contextlib.suppress(Exception):
             stop(double)
+        assert len(double.requests) == 1
         assert double.is_running(*TASK)
-        assert double.requests[-1].code == kind
-
-    @pytest.mark.parametrize(("kind", "result"), [("no_result", None), ("empty_result", "")])
-    def test_a_success_without_a_result_is_none(self, double: RtcDouble, kind: FaultKind, result: object) -> None:
-        double.fail(Fault(kind))
-        assert stop(double) == result
-        assert double.is_running(*TASK)
-
-    @pytest.mark.parametrize(("fault", "status"), [(Fault("html"), 502), (Fault("html", status=504), 504)])
-    def test_an_error_page_comes_as_html(self, double: RtcDouble, fault: Fault, status: int) -> None:
-        double.fail(fault)
-        with pytest.raises(ApiException) as raised:
-            stop(double)
-        assert raised.value.status == status
-        assert raised.value.body.startswith("<html>")
 
     def test_a_late_answer_is_a_proper_one_and_finds_the_task_stopped(self, double: RtcDouble) -> None:
         double.start_task(*OTHER_TASK)
@@ -355,16 +227,7 @@ class TestFaults:
         with pytest.raises(urllib3.exceptions.ReadTimeoutError):
             stop(double, read_timeout=0.1)
         assert not double.is_running(*TASK)
-        started = time.monotonic()
         assert stop(double, OTHER_IDS) == "ok"
-        assert time.monotonic() - started >= 0.3
-
-    def test_a_connection_may_drop_after_the_stop(self, double: RtcDouble) -> None:
-        double.fail(Fault("drop_after"))
-        with pytest.raises(urllib3.exceptions.ProtocolError):
-            stop(double)
-        assert not double.is_running(*TASK)
-        assert double.requests[-1].http_status == 0
 
     def test_a_fault_lasts_for_the_next_requests_or_until_healed(self, double: RtcDouble) -> None:
         double.fail(SERVICE_UNAVAILABLE, next_requests=2)
@@ -385,32 +248,8 @@ class TestFaults:
         assert refusal(stop, double, sk="wrong")[0] == 401
         assert refusal(stop, double)[0] == 500
 
-    @pytest.mark.parametrize(
-        "fields", [{"kind": "melt"}, {"kind": "error", "status": 99}, {"kind": "delay", "delay_seconds": -1}]
-    )
-    def test_a_fault_that_makes_no_sense_is_refused(self, fields: dict[str, Any]) -> None:
-        with pytest.raises(ValueError, match="must be"):
-            Fault(**fields)
-
 
 class TestRecord:
-    def test_every_request_is_recorded_the_refused_ones_too(self, double: RtcDouble) -> None:
-        before = time.time()
-        stop(double)
-        refusal(stop, double, OTHER_IDS, sk="wrong")
-        segment_task(double)
-        stopped, refused, looked_up = double.requests
-        assert before <= stopped.received_at <= time.time()
-        assert (stopped.action, stopped.version, stopped.method) == ("StopSegment", "2023-11-01", "POST")
-        assert (stopped.body, stopped.http_status, stopped.code) == (IDS, 200, "")
-        assert (refused.http_status, refused.code) == (401, "SignatureDoesNotMatch")
-        assert looked_up.query == {"Action": "GetSegmentTask", "Version": "2023-11-01", **IDS}
-        assert looked_up.body is None
-        assert len({request.request_id for request in double.requests}) == 3
-        assert double.requests_for(*TASK) == [stopped]
-        assert double.requests_for(room_id="math-101") == [stopped, refused]
-        assert double.requests_for(task_id="audio", action="GetSegmentTask") == [looked_up]
-
     def test_forgetting_drops_everything(self, double: RtcDouble) -> None:
         double.fail(INTERNAL_ERROR)
         refusal(stop, double)
@@ -418,6 +257,10 @@ class TestRecord:
         assert double.requests == []
         assert double.task(*TASK) is None
         assert refusal(stop, double)[1] == NOT_FOUND
+
+
+COMMANDS = ["tasks", "close-room", "fail"]
+NO_OBJECTS = [b"", b"{", b"[]", b"\xff", b"null"]
 
 
 class TestControl:
@@ -436,14 +279,10 @@ class TestControl:
         status, requests = control(double, "GET", "requests")
         assert (status, [request["http_status"] for request in requests]) == (200, [200, 503, 200, 200, 200])
 
-    @pytest.mark.parametrize("command", ["tasks", "close-room", "fail"])
-    @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"\xff", b"null"])
-    def test_what_is_no_json_object_gets_a_sentence(self, double: RtcDouble, command: str, raw: bytes) -> None:
-        assert control(double, "POST", command, raw) == (400, {"error": "The body must be a JSON object."})
-
     @pytest.mark.parametrize(
         ("command", "body", "sentence"),
         [
+            *((command, raw, "The body must be a JSON object.") for command in COMMANDS for raw in NO_OBJECTS),
             ("tasks", {"AppId": "app", "RoomId": "math-101"}, "TaskId is required"),
             ("tasks", {**IDS, "RoomId": "a b"}, "RoomId is required and must match"),
             ("tasks", {**IDS, "StartTime": "noon"}, "StartTime must be of type int, not str"),
@@ -481,19 +320,3 @@ class TestServer:
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(address)
         assert not any(thread.name == "rtc-double" for thread in threading.enumerate())
-
-    def test_it_closes_at_once_though_an_answer_is_still_due(self) -> None:
-        with RtcDouble(secrets={KEY: SECRET}, answer_after_seconds=30) as double:
-            with pytest.raises(urllib3.exceptions.ReadTimeoutError):
-                stop(double, read_timeout=0.1)
-            started = time.monotonic()
-        assert time.monotonic() - started < 3
-
-    def test_answers_overlap(self) -> None:
-        with RtcDouble(secrets={KEY: SECRET}, answer_after_seconds=0.5) as double:
-            double.start_task(*TASK)
-            started = time.monotonic()
-            with concurrent.futures.ThreadPoolExecutor(20) as pool:
-                list(pool.map(lambda _: call_in_any_case(api(double), "StopSegment"), range(20)))
-            assert 0.5 <= time.monotonic() - started < 3
-            assert [request.code for request in double.requests].count("") == 1
