@@ -1,7 +1,6 @@
 """The environments in which other tests and the benchmarks run the built artifact: are they as Lambda's?"""
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
@@ -11,11 +10,8 @@ from pathlib import Path
 import pytest
 
 from sandbox import environments
-from sandbox.embedded_aws import EmbeddedAws
 from sandbox.environments import Environment, FunctionError, environment
-from sandbox.rtc_double import RtcDouble
 from sandbox.stack import ROOT, wait_for
-from tests.environments import sqs_batch, stop_variables
 
 FUNCTION = """
 import importlib.util, os, sys, threading, time
@@ -73,13 +69,6 @@ def test_each_invocation_has_its_context(artifact: Path) -> None:
     assert first["trace"] != second["trace"]
 
 
-def test_environments_are_as_many_as_asked(artifact: Path) -> None:
-    with contextlib.ExitStack() as stack:
-        several = [stack.enter_context(small(artifact)) for _ in range(3)]
-        pids = {made.invoke({})["pid"] for made in several}
-    assert len(pids) == 3
-
-
 def test_an_environment_runs_only_while_it_is_invoked(artifact: Path) -> None:
     with small(artifact) as made:
         pid = made.invoke({})["pid"]
@@ -117,12 +106,6 @@ def test_an_environment_that_has_ended_says_what_it_printed(artifact: Path, end:
                 made.invoke(event, remaining_ms=500)
 
 
-def test_what_does_not_import_is_told(tmp_path: Path) -> None:
-    (tmp_path / "function.py").write_text("import boto3")
-    with pytest.raises(FunctionError, match="No module named 'boto3'"), small(tmp_path):
-        pass
-
-
 def test_no_process_is_left_where_a_test_fails(artifact: Path) -> None:
     def fail_meanwhile() -> None:
         with small(artifact) as made:
@@ -134,18 +117,6 @@ def test_no_process_is_left_where_a_test_fails(artifact: Path) -> None:
         fail_meanwhile()
     with pytest.raises(ProcessLookupError):
         os.kill(pids[0], 0)
-
-
-def test_the_built_stop_function_stops_a_task(aws: EmbeddedAws) -> None:
-    task = ("661e", "room-1", "audio")
-    with RtcDouble(secrets={"AKLT": "s3cr3t"}) as rtc:
-        rtc.start_task(*task)
-        key = json.dumps({"AccessKeyId": "AKLT", "SecretAccessKey": "s3cr3t"})
-        body = {"EventType": "RoomEnded"} | dict(zip(("AppId", "RoomId", "TaskId"), task, strict=True))
-        with environment("StopSegmentFunction", stop_variables(aws, rtc.url, key)) as made:
-            assert made.invoke(sqs_batch(body)) == {"batchItemFailures": []}
-            assert [line["outcome"] for line in made.log_lines() if "outcome" in line] == ["stopped"]
-        assert not rtc.is_running(*task)
 
 
 def test_the_python_is_lambda_s_or_the_tests_say_that_it_is_not(

@@ -278,47 +278,6 @@ class TestBatch:
                     assert ended.count(message_id) == 1
             assert function.letters() == {}
 
-    def test_a_batch_of_only_bad_messages_does_not_fail_the_function(self, function: Function) -> None:
-        records = [record(NOT_JSON), record("{}"), record(json.dumps({"EventType": "RoomEnd"}))]
-        assert function.invoke(*records) == []
-        assert len(function.letters(*records)) == 3
-
-    def test_a_batch_of_which_all_are_kept_does_not_fail_the_function(self, function: Function, room: Room) -> None:
-        room.fail("audio", SERVICE_UNAVAILABLE)
-        records = [room.message(TaskId="audio")]
-        assert function.invoke(*records) == kept_of(records, 0)
-
-    def test_a_message_that_is_kept_is_seen_again_after_its_back_off(
-        self, function: Function, room: Room, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(function.module, "jitter", lambda: 0.0)
-        room.start("audio")
-        room.fail("audio", SERVICE_UNAVAILABLE)
-        function.sqs.send_message(QueueUrl=function.event_queue, MessageBody=room.message(TaskId="audio")["body"])
-        receive = {"QueueUrl": function.event_queue, "WaitTimeSeconds": 1}
-        (message,) = function.sqs.receive_message(VisibilityTimeout=600, **receive)["Messages"]
-        arrived = record(message["Body"], receipt_handle=message["ReceiptHandle"])
-
-        assert function.invoke(arrived) == kept_of([arrived], 0)
-
-        (again,) = function.sqs.receive_message(VisibilityTimeout=600, **receive)["Messages"]
-        assert again["MessageId"] == message["MessageId"]
-        function.sqs.delete_message(QueueUrl=function.event_queue, ReceiptHandle=again["ReceiptHandle"])
-
-    def test_a_retry_calls_only_for_the_tasks_that_are_still_open(self, function: Function, room: Room) -> None:
-        room.start("audio", "screen", "video")
-        room.fail("screen", SERVICE_UNAVAILABLE)
-        message = room.message(TaskIds=["audio", "screen", "video"])
-        assert function.invoke(message) == kept_of([message], 0)
-        assert room.running("audio", "screen", "video") == [False, True, False]
-        function.double.heal()
-        assert function.invoke(message) == []
-        assert Counter(room.requests()) == {
-            ("StopSegment", "audio"): 1,
-            ("StopSegment", "screen"): 2,
-            ("StopSegment", "video"): 1,
-        }
-
 
 class TestDeadLetters:
     def test_a_message_whose_letter_cannot_be_sent_is_kept(self, function: Function, told: Callable[[], Told]) -> None:
@@ -332,37 +291,6 @@ class TestDeadLetters:
             ("invalid_message", "invalid_message"),
         ]
         assert values(said, "DeadLettered") == [1]
-
-    @pytest.mark.parametrize(
-        ("receive_count", "is_kept"), [(1, True), (MAX_RECEIVE_COUNT - 1, True), (MAX_RECEIVE_COUNT, False)]
-    )
-    def test_a_message_that_is_too_old_is_exhausted_on_its_last_receive(
-        self, function: Function, room: Room, receive_count: int, is_kept: bool
-    ) -> None:
-        room.fail("audio", SERVICE_UNAVAILABLE)
-        message = room.message(
-            TaskId="audio",
-            EventTime="2026-11-22T06:12:00.123Z",
-            receive_count=receive_count,
-            seconds_ago=GIVE_UP_AFTER_SECONDS,
-        )
-        if is_kept:
-            assert function.invoke(message) == kept_of([message], 0)
-            assert function.letters(message) == {}
-            return
-        assert function.invoke(message) == []
-        letter = function.letters(message)[message["messageId"]]
-        assert int(letter.pop("FailedAt")) <= now_ms()
-        assert letter.pop("ErrorMessage").startswith("task audio: ")
-        assert letter == {
-            "Body": message["body"],
-            "ErrorKind": "exhausted",
-            "ErrorCode": "ServiceUnavailable",
-            "RequestId": room.request_ids()[0],
-            "SourceMessageId": message["messageId"],
-            "ReceiveCount": str(receive_count),
-            "EventTime": str(min(1_795_327_920_123, int(message["attributes"]["SentTimestamp"]))),
-        }
 
 
 class TestOutages:
@@ -447,27 +375,6 @@ class TestOutages:
         message = self.failed(room)
         assert function.invoke(message) == kept_of([message], 0)
         assert function.letters(message) == {}
-
-    def test_a_copy_is_asked_about_before_it_stops(
-        self, function: Function, new_room: Callable[[], Room], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(function.module, "jitter", lambda: 0.0)
-        for restarted in (False, True):
-            room = new_room()
-            self.copies(function)
-            message = room.message(TaskId="audio", receive_count=MAX_RECEIVE_COUNT)
-            room.double.start_task(APP_ID, room.id, "audio", start_time_ms=now_ms() - 60_000)
-            room.fail("audio", SERVICE_UNAVAILABLE)
-            assert function.invoke(message) == []
-            (copy,) = self.copies(function)
-            function.double.heal()
-            if restarted:
-                room.double.start_task(APP_ID, room.id, "audio", start_time_ms=now_ms() + 1)
-            before = len(room.requests())
-            assert function.invoke(self.arrived(copy)) == []
-            stops = [] if restarted else [("StopSegment", "audio")]
-            assert room.requests()[before:] == [("GetSegmentTask", "audio"), *stops]
-            assert room.running("audio") == [restarted]
 
     def test_a_copy_that_is_too_old_becomes_a_dead_letter_with_its_reason(
         self, function: Function, room: Room, monkeypatch: pytest.MonkeyPatch
@@ -729,77 +636,18 @@ class TestFairness:
         assert min(order[:100].count(one.id) for one in (huge, vast)) > 25
 
 
-class TestOneTask:
-    def test_several_messages_about_one_task_make_one_call_and_one_write(
-        self, function: Function, room: Room, told: Callable[[], Told]
-    ) -> None:
-        room.start("audio")
-        records = [room.message(TaskId="audio", seconds_ago=ago) for ago in (20, 0, 10)]
-        assert function.invoke(*records) == []
-        assert room.requests() == [("StopSegment", "audio")]
-        assert function.calls == {"BatchGetItem": 1, "UpdateItem": 1}
-        ends = {line["message_id"]: line["outcome"] for line in told().logs}
-        assert [ends[one["messageId"]] for one in records] == ["duplicate", "stopped", "duplicate"]
-
-    def test_several_messages_about_a_task_that_cannot_be_stopped_now_make_one_call(
-        self, function: Function, room: Room
-    ) -> None:
-        room.fail("audio", SERVICE_UNAVAILABLE)
-        records = [room.message(TaskId="audio", seconds_ago=ago) for ago in (20, 0, 10)]
-        assert sorted(function.invoke(*records)) == sorted(kept_of(records, 0, 1, 2))
-        assert room.requests() == [("StopSegment", "audio")]
-
-    def test_a_start_and_the_end_of_its_room_in_one_batch_stop_the_task(self, function: Function, room: Room) -> None:
-        for order in (1, -1):
-            task_id = f"audio{order}"
-            room.start(task_id)
-            records = [room.message("SegmentStarted", TaskId=task_id, seconds_ago=9), room.message(seconds_ago=1)]
-            assert function.invoke(*records[::order]) == []
-            assert room.running(task_id) == [False]
-        assert Counter(room.requests())["StopSegment", "audio1"] == 1
-
-    def test_a_stale_event_asks_first(self, function: Function, room: Room, told: Callable[[], Told]) -> None:
-        room.start("audio")
-        assert function.invoke(room.message(TaskId="audio", seconds_ago=3_600)) == []
-        assert room.requests() == [("GetSegmentTask", "audio")]
-        assert room.running("audio") == [True]
-        assert told().outcomes() == ["superseded"]
-
-
 class TestCallsOfAws:
-    def test_a_batch_costs_one_read_and_a_write_for_each_stop(
+    def test_a_batch_costs_one_read_and_a_write_for_each_stop_and_its_redelivery_only_the_read(
         self, function: Function, new_room: Callable[[], Room]
     ) -> None:
         rooms = [new_room() for _ in range(10)]
         records = [one.message(TaskId="audio") for one in rooms]
         assert function.invoke(*records) == []
         assert function.calls == {"BatchGetItem": 1, "UpdateItem": 10}
-
-    def test_a_redelivered_batch_costs_one_read_and_no_write(
-        self, function: Function, new_room: Callable[[], Room]
-    ) -> None:
-        rooms = [new_room() for _ in range(10)]
-        records = [one.message(TaskId="audio") for one in rooms]
-        function.invoke(*records)
         function.calls.clear()
         assert function.invoke(*records) == []
         assert function.calls == {"BatchGetItem": 1}
         assert [len(one.requests()) for one in rooms] == [1] * 10
-
-    def test_a_sighting_of_a_task_that_is_known_costs_nothing(self, function: Function, room: Room) -> None:
-        function.invoke(room.message("SegmentRealTimeData", TaskId="audio", seconds_ago=9))
-        function.calls.clear()
-        assert function.invoke(room.message("SegmentRealTimeData", TaskId="audio")) == []
-        assert function.calls == {}
-
-    def test_the_end_of_a_room_reads_its_tasks_once(self, function: Function, room: Room) -> None:
-        starts = [room.message("SegmentStarted", TaskId=f"t{number}", seconds_ago=9) for number in range(10)]
-        room.start(*(f"t{number}" for number in range(10)))
-        function.invoke(*starts)
-        function.calls.clear()
-        assert function.invoke(room.message()) == []
-        assert function.calls == {"Query": 1, "UpdateItem": 11}
-        assert len(room.requests()) == 10
 
     def test_letters_and_back_offs_take_one_call_each(self, function: Function, room: Room) -> None:
         room.fail("audio", SERVICE_UNAVAILABLE)
@@ -928,14 +776,3 @@ class TestMetrics:
             assert line["service"] == SERVICE
             assert {metric["Name"]: metric["Unit"] for metric in directive["Metrics"]}.items() <= units.items()
         function.letters()
-
-    def test_a_slowed_api_slows_the_function_down(
-        self, function: Function, room: Room, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        slowed: list[bool] = []
-        turns = function.module.wiring.stopper.stops._turns
-        monkeypatch.setattr(turns, "slow_down", lambda: slowed.append(True))
-        room.fail("audio", QPS_OVER_LIMIT)
-        message = room.message(TaskId="audio")
-        assert function.invoke(message) == kept_of([message], 0)
-        assert slowed == [True]

@@ -172,19 +172,6 @@ def test_a_stop_arrives_on_the_bus(function: Function) -> None:
     }
 
 
-def test_only_the_stops_of_a_batch_are_told(function: Function) -> None:
-    batch = [
-        change(1, None, task("started", started_at=1)),
-        change(2, None, stopped("first")),
-        change(3, stopped("seen"), stopped("seen", seen_at=5)),
-        change(4, None, task("#room", stop_event_time=1_795_327_920_123, event_type="RoomEnded")),
-        change(5, stopped("again"), stopped("again", stopped_at=1_795_327_999_000)),
-        change(6, stopped("expired"), None, user="dynamodb.amazonaws.com"),
-    ]
-    assert function.invoke(*batch) == []
-    assert function.tasks() == ["again", "first"]
-
-
 @pytest.mark.parametrize(
     "batch",
     [
@@ -282,15 +269,6 @@ class TestFailure:
         finally:
             client.unregister("after-call.events.PutEvents", cut_short)
         function.events()
-
-    def test_what_the_bus_refuses_is_delivered_again(
-        self, function: Function, monkeypatch: pytest.MonkeyPatch, log: io.StringIO
-    ) -> None:
-        monkeypatch.setattr(function.module, "_bus_name", "arn:aws:events:us-east-1:000000000000:archive/not-a-bus")
-        assert function.invoke(*stops(2), change(9, None, task("started", started_at=1))) == ["1", "2"]
-        line = json.loads(log.getvalue())
-        assert (line["level"], line["message"], line["count"]) == ("WARNING", "outcome events not published", 2)
-        assert function.events() == []
 
     def test_only_the_entries_that_were_not_taken_are_delivered_again(self, function: Function) -> None:
         # The embedded AWS takes all entries of a call or none; EventBridge may take some.

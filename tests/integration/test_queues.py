@@ -133,13 +133,6 @@ class TestDeadLetters:
         (letter,) = sqs.letters(1)
         assert "RequestId" not in letter["MessageAttributes"]
 
-    def test_a_batch_of_letters_goes_in_calls_of_ten(self, sqs: Sqs) -> None:
-        letters = [(failure(f"m-{number}", body=f"body {number}"), "exhausted") for number in range(23)]
-        assert sqs.queues().send_dead_letters(letters, NOW_MS) == {f"m-{number}" for number in range(23)}
-        assert [len(asked["Entries"]) for asked in sqs.asked] == [10, 10, 3]
-        received = {letter["Body"]: attributes(letter)["SourceMessageId"][1] for letter in sqs.letters(23)}
-        assert received == {f"body {number}": f"m-{number}" for number in range(23)}
-
     def test_letters_of_more_than_a_mebibyte_go_in_several_calls(self, sqs: Sqs) -> None:
         # Each of these characters takes two bytes: bytes count, not characters.
         letters = [(failure(f"m-{number}", body="é" * 200_000), "rejected") for number in range(5)]
@@ -229,12 +222,6 @@ class TestPostpone:
         sqs.queues().postpone(failures, lambda: 1.0)
         assert [entry["VisibilityTimeout"] for entry in sqs.asked[0]["Entries"]] == [seconds]
         assert self.in_flight(sqs) == 1
-
-    def test_more_than_ten_messages_are_postponed_in_several_calls(self, sqs: Sqs) -> None:
-        failures = self.received(sqs, 12, Retryable("Timeout", "too late"))
-        sqs.queues().postpone(failures, lambda: 0.0)
-        assert [len(asked["Entries"]) for asked in sqs.asked] == [10, 2]
-        assert len(sqs.receive(sqs.event_queue, 12)) == 12
 
     def test_a_message_that_cannot_be_postponed_hinders_no_other(self, sqs: Sqs) -> None:
         lost = failure("lost", error=Retryable("Timeout", "too late"), receipt_handle="of nobody")

@@ -417,12 +417,6 @@ class TestErrorTable:
         assert error.message.isprintable()
         assert len(error.message) < 600
 
-    def test_a_key_with_another_secret_is_refused(self, double: RtcDouble, api: RtcApi, call: Call) -> None:
-        double.secrets = {"AKLT-one": "another"}
-        error = refusal(lambda: call(api))
-        assert type(error) is CredentialsRefused
-        assert (error.code, error.request_id) == ("SignatureDoesNotMatch", only_request(double).request_id)
-
 
 @EVERY_ACTION
 class TestAnswerTable:
@@ -494,12 +488,6 @@ class TestAnswerTable:
         with answering(200, lambda _: body) as server:
             assert type(refusal(lambda: call(connect(server.url, secret)))) is Retryable
 
-    def test_a_dropped_connection_deserves_another_try(self, double: RtcDouble, api: RtcApi, call: Call) -> None:
-        double.fail(Fault("drop"))
-        error = refusal(lambda: call(api))
-        assert (type(error), error.code, error.request_id) == (ConnectionLost, "ConnectionLost", None)
-        assert len(double.requests) == 1
-
     def test_a_kept_connection_that_died_deserves_another_try(self, double: RtcDouble, api: RtcApi, call: Call) -> None:
         call(api)
         double.start_task("app", "math-101", "audio")
@@ -521,14 +509,6 @@ class TestAnswerTable:
             error = refusal(lambda: call(connect(f"http://127.0.0.1:{unheard.getsockname()[1]}", secret)))
         assert (type(error), error.code, error.request_id) == (NoAnswer, "ApiUnreachable", None)
 
-    def test_a_secret_without_a_key_is_no_request(
-        self, double: RtcDouble, secret: Secret, api: RtcApi, call: Call
-    ) -> None:
-        secret.put({})
-        error = refusal(lambda: call(api))
-        assert (type(error), error.code) == (CredentialsRefused, "SecretInvalid")
-        assert not double.requests
-
 
 def test_a_stop_whose_answer_was_lost_is_confirmed_by_the_next_try(double: RtcDouble, api: RtcApi) -> None:
     double.fail(Fault("drop_after"), next_requests=1)
@@ -549,38 +529,6 @@ class TestRefusedKey:
         assert type(error) is KeyRenewed
         assert error.request_id == double.requests[-1].request_id
         assert call(api)
-        assert secret.reads == 2
-
-    def test_an_unchanged_secret_is_read_afresh_at_most_once_a_minute(
-        self, double: RtcDouble, secret: Secret, api: RtcApi, call: Call
-    ) -> None:
-        double.secrets = NEW_ACCEPTED
-        reads = []
-        for seconds in (0, 30, 29.9, 0.1, 1):
-            secret.now += seconds
-            assert type(refusal(lambda: call(api))) is CredentialsRefused
-            reads.append(secret.reads - 1)
-        assert reads == [1, 1, 1, 2, 2]
-        assert len(double.requests) == 5
-
-    def test_many_threads_renew_the_key_once(self, double: RtcDouble, secret: Secret, api: RtcApi, call: Call) -> None:
-        call(api)
-        double.secrets = NEW_ACCEPTED
-        secret.put(NEW_KEY)
-        gate = threading.Barrier(8)
-
-        def call_at_once() -> StopError | None:
-            gate.wait()
-            try:
-                call(api)
-            except StopError as error:
-                return error
-            return None
-
-        with ThreadPoolExecutor(8) as threads:
-            errors = [future.result() for future in [threads.submit(call_at_once) for _ in range(8)]]
-        assert {type(error) for error in errors} <= {KeyRenewed, type(None)}
-        assert KeyRenewed in {type(error) for error in errors}
         assert secret.reads == 2
 
 

@@ -102,13 +102,6 @@ def test_a_callback_that_aws_does_not_answer_in_time_is_not_sent_twice(aws: Embe
         assert receiver.count("CallbackNotQueued") == 1
 
 
-def test_a_callback_secret_that_is_filled_in_serves_within_a_minute(aws: EmbeddedAws) -> None:
-    with receiving(aws, " ") as receiver:
-        assert receiver.status() == 503
-        receiver.fill_in(KEY)
-        assert receiver.status(frozen_seconds=A_MINUTE) == 200
-
-
 @dataclass
 class Stopper:
     """An environment of the stop function, the ways from it to AWS and to the RTC API, and that API."""
@@ -158,20 +151,3 @@ def test_a_task_is_stopped_though_every_connection_is_dead(aws: EmbeddedAws, dea
         assert deaths_at_aws >= 1
         assert deaths_at_rtc == 1
         assert len(stopper.rtc.requests) == 2
-
-
-@DEATHS
-def test_a_dead_letter_is_sent_though_the_connection_to_the_queue_is_dead(aws: EmbeddedAws, death: Death) -> None:
-    with stopping(aws, json.dumps(RTC_KEY)) as stopper:
-        for number in range(2):
-            stopper.forget(death)
-            assert stopper.serve({"EventType": "NobodyKnows"})
-            assert stopper.deaths() == [number, 0]
-
-
-def test_an_rtc_secret_that_is_filled_in_serves_within_a_minute(aws: EmbeddedAws) -> None:
-    with stopping(aws, "{}") as stopper:
-        assert not stopper.stop("room-1")
-        stopper.aws.client("secretsmanager").put_secret_value(SecretId=stopper.secret, SecretString=json.dumps(RTC_KEY))
-        assert not stopper.stop("room-2", frozen_seconds=A_MINUTE / 2)
-        assert stopper.stop("room-3", frozen_seconds=A_MINUTE / 2)

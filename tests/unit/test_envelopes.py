@@ -65,10 +65,6 @@ def refusal(content: object) -> InvalidMessage:
     return raised.value
 
 
-def test_an_event_may_come_bare() -> None:
-    assert unwrap(json.dumps(EVENT)) == EVENT
-
-
 @pytest.mark.parametrize(
     "wrapped",
     [
@@ -91,12 +87,6 @@ class TestEventBridge:
 
     def test_what_the_detail_says_itself_is_nearer_to_the_event(self) -> None:
         assert unwrap(json.dumps(event_bridge(EVENT, "SomethingElse"))) == EVENT
-
-    def test_an_event_without_a_time_happened_when_it_was_sent(self) -> None:
-        wrapped = {"detail-type": "RoomEnded", "detail": {"AppId": "661e", "RoomId": "room-1"}}
-        event = parse_event(json.dumps(wrapped), SENT_MS)
-        assert event is not None
-        assert event.time_ms == SENT_MS
 
     @pytest.mark.parametrize("detail_type", ["Room Ended", "", 5, None])
     def test_an_unknown_detail_type_is_refused(self, detail_type: object) -> None:
@@ -128,10 +118,6 @@ class TestNotification:
     def test_a_message_without_a_json_object_is_refused(self, message: object, code: str, sentence: str) -> None:
         error = refusal(sns("") | {"Message": message})
         assert (error.code, error.message) == (code, sentence)
-
-    def test_its_time_is_the_event_s_where_that_says_none(self) -> None:
-        timeless = {name: value for name, value in EVENT.items() if name != "EventTime"}
-        assert unwrap(json.dumps(sns(timeless))) == EVENT | {"EventTime": "2026-11-22T06:12:02.000Z"}
 
     def test_a_late_notification_is_no_newer_than_when_it_was_published(self) -> None:
         timeless = {name: value for name, value in EVENT.items() if name != "EventTime"}
@@ -203,22 +189,15 @@ class TestCallback:
         assert content is not None
         assert "TaskId" not in content
 
-    def test_a_slice_must_name_its_task(self) -> None:
-        slice_without_task = {key: value for key, value in SLICE.items() if key != "TaskId"}
-        error = refusal(callback("SegmentRealTimeData", slice_without_task))
-        assert error.message == "message must contain ['TaskId'] properties"
-
     @pytest.mark.parametrize(
-        ("outside", "inside", "app_id"), [("661e", "other", "661e"), ("661e", None, "661e"), (None, "661e", "661e")]
+        ("outside", "inside", "app_id"),
+        [("661e", "other", "661e"), ("661e", None, "661e"), (None, "661e", "661e"), (None, None, None)],
     )
-    def test_the_app_id_is_the_envelopes(self, outside: str | None, inside: str | None, app_id: str) -> None:
+    def test_the_app_id_is_the_envelopes(self, outside: str | None, inside: str | None, app_id: str | None) -> None:
         data = {"RoomId": "room-1"} | ({"AppId": inside} if inside else {})
         content = unwrap(json.dumps(callback("RoomDestroy", data, AppId=outside)))
         assert content is not None
-        assert content["AppId"] == app_id
-
-    def test_a_callback_without_any_app_id_is_refused(self) -> None:
-        assert "AppId" in refusal(callback("RoomDestroy", {"RoomId": "room-1"}, AppId=None)).message
+        assert content.get("AppId") == app_id
 
     @pytest.mark.parametrize("business_id", ["", None])
     def test_an_empty_business_id_is_none(self, business_id: str | None) -> None:
@@ -232,11 +211,6 @@ class TestCallback:
         assert content is not None
         assert "EventId" not in content
 
-    def test_a_callback_without_a_time_happened_when_it_was_sent(self) -> None:
-        event = parse_event(json.dumps(callback("RoomDestroy", {"RoomId": "room-1"}, EventTime=None)), SENT_MS)
-        assert event is not None
-        assert event.time_ms == SENT_MS
-
     @pytest.mark.parametrize(
         ("event_time", "time_ms"),
         [
@@ -246,6 +220,7 @@ class TestCallback:
             ("2026-11-22T06:12:60Z", None),
             ("soon", None),
             (1_795_327_920, None),
+            (None, None),
             ({}, None),
         ],
     )

@@ -61,11 +61,6 @@ def test_the_endpoint_can_be_set_apart_from_the_platform() -> None:
     assert (read.rtc_endpoint, read.rtc_region) == ("https://rtc.example:8443", "cn-north-1")
 
 
-@pytest.mark.parametrize("name", sorted(OPTIONAL))
-def test_an_optional_setting_may_be_absent(name: str) -> None:
-    assert read_settings({key: value for key, value in STOP_SETTINGS.items() if key != name}) == settings()
-
-
 @pytest.mark.parametrize("name", sorted(STOP_SETTINGS.keys() - OPTIONAL))
 def test_a_missing_setting_is_named(name: str) -> None:
     absent = {key: value for key, value in STOP_SETTINGS.items() if key != name}

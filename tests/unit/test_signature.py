@@ -87,10 +87,6 @@ def test_a_default_port_in_the_host_is_not_signed(host: str) -> None:
     assert check(sign(host=host)) is None
 
 
-def test_a_temporary_key_is_accepted_with_its_session_token() -> None:
-    assert check(sign(token=TOKEN), token=TOKEN) is None
-
-
 @pytest.mark.parametrize(("sent", "expected"), [("", TOKEN), ("another", TOKEN), (TOKEN, "")])
 def test_a_missing_wrong_or_unknown_session_token_is_refused(sent: str, expected: str) -> None:
     refusal = check(sign(token=sent), token=expected)
@@ -114,28 +110,8 @@ def test_wrong_credentials_are_told_apart(sent: SignedRequest, refused_as: tuple
     assert (refusal.http_status, refusal.code, refusal.code_n) == refused_as
 
 
-@pytest.mark.parametrize(
-    "header",
-    [
-        "",
-        "Bearer token",
-        "HMAC-SHA256",
-        "AWS4-HMAC-SHA256 Credential=a/20260101/r/s/request, SignedHeaders=host, Signature=" + "0" * 64,
-        "HMAC-SHA256 Credential=a/20260101/r/s/aws4_request, SignedHeaders=host, Signature=" + "0" * 64,
-        "HMAC-SHA256 Credential=a/20260101/r/s/request, SignedHeaders=host, Signature=short",
-    ],
-)
-def test_a_malformed_authorization_is_refused(header: str) -> None:
-    assert code(check(with_headers(sign(), authorization=header))) == ("InvalidAuthorization", 100024)
-
-
 def test_a_date_that_is_not_signed_is_refused() -> None:
     assert code(check(unsigning(sign(), "x-date"))) == ("InvalidAuthorization", 100024)
-
-
-@pytest.mark.parametrize("name", ["host", "x-content-sha256", "content-type", "x-security-token", "x-sdk-request"])
-def test_any_other_header_may_stay_unsigned(name: str) -> None:
-    assert check(unsigning(sign(token=TOKEN), name), token=TOKEN) is None
 
 
 def test_a_body_need_not_be_hashed_in_a_header() -> None:
