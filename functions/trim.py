@@ -1,4 +1,4 @@
-"""What the build leaves of botocore's data: the services that a function calls, without their documentation.
+"""Trims botocore's data to the services that a function calls, without their documentation.
 
 Reading all of it would be a seventh of a cold start: `python3 trim.py FOLDER SERVICE ...`
 """
@@ -33,13 +33,10 @@ def _undocumented(node: Any) -> Any:
     if isinstance(node, list):
         return [_undocumented(part) for part in node]
     if isinstance(node, dict):
-        # A member of a shape may be called so too; then it is an object.
-        return {name: _undocumented(part) for name, part in node.items() if not _is_documentation(name, part)}
+        # A member of a shape may be called documentation too; then it is an object.
+        kept = {name: part for name, part in node.items() if name != "documentation" or not isinstance(part, str)}
+        return {name: _undocumented(part) for name, part in kept.items()}
     return node
-
-
-def _is_documentation(name: str, part: Any) -> bool:
-    return name == "documentation" and isinstance(part, str)
 
 
 def _write(path: Path, content: Any) -> None:

@@ -39,17 +39,7 @@ class AwsError(Exception):
 
 
 class Service:
-    """An AWS service.
-
-    Parameters
-    ----------
-    name
-        Its name in endpoints and signatures.
-    target
-        The prefix of its actions' names in X-Amz-Target.
-    json_version
-        The version of the JSON protocol that it speaks.
-    """
+    """An AWS service: its name in endpoints and signatures, the prefix of its actions in X-Amz-Target, its protocol."""
 
     def __init__(self, name: str, target: str, json_version: str, environment: Mapping[str, str] = os.environ) -> None:
         self._target = target
@@ -85,7 +75,7 @@ def _post(url: str, body: bytes, headers: dict[str, str]) -> urllib3.BaseHTTPRes
         return _pool.request("POST", url, body=body, headers=headers)
     except (ProtocolError, SSLError) as error:
         # A connection that was kept while Lambda froze the environment may be dead, which shows only when it is used.
-        # AWS may have done what it was asked: queuing a callback twice is harmless (replays.py says why).
+        # AWS may have done what it was asked: queuing a callback twice is harmless (docs/design.md).
         if not isinstance(error.args[-1], (ConnectionError, ssl.SSLEOFError)):
             raise
         return _pool.request("POST", url, body=body, headers=headers)

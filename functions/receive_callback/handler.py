@@ -19,9 +19,9 @@ from aws_lambda_powertools.metrics import MetricUnit
 
 from receive_callback.aws import AwsError, Service
 from receive_callback.keys import CallbackKeys, KeysUnavailable
-from receive_callback.replays import QueuedCallbacks
 from receive_callback.signature import NAMES, MalformedCallback, read_signed
 from receive_callback.slices import QueuedSlices, read_slice, room_of
+from segments.memory import Memory
 from segments.times import find_callback_ms, now_ms, read_callback_ms, to_rfc3339
 
 MOST_BYTES = 64 * 1024
@@ -39,7 +39,9 @@ _keys = CallbackKeys(
     Service("secretsmanager", "secretsmanager", "1.1"), os.environ["CALLBACK_SECRET_ARN"], time.monotonic, now_ms
 )
 _queue_url = os.environ["EVENT_QUEUE_URL"]
-_queued = QueuedCallbacks(MOST_REMEMBERED)
+# Hashes of the values that are kept: callbacks may be long, and one signature may cover several. A replay that is not
+# remembered is queued again, which is harmless: time decides what it may stop (docs/design.md).
+_queued: Memory[int, None] = Memory(MOST_REMEMBERED)
 _slices = QueuedSlices(MOST_REMEMBERED, time.monotonic)
 
 
@@ -80,7 +82,7 @@ def _receive(event: dict[str, Any]) -> str:
         return _drop("stale", "CallbackStale", fields)
     if event_type not in (ROOM_DESTROY, SLICE):
         return _drop("ignored", "CallbackIgnored", fields)
-    values = tuple(callback.values())
+    values = hash(tuple(callback.values()))
     if values in _queued:
         return _drop("replayed", "CallbackReplayed", fields)
     found = read_slice(callback, time_ms) if event_type == SLICE else None
@@ -96,7 +98,7 @@ def _receive(event: dict[str, Any]) -> str:
     except AwsError as error:
         logger.warning("the event queue did not accept a callback", error=error.code, **fields)
         raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "CallbackNotQueued", "not queued, send it again") from None
-    _queued.add(values)
+    _queued[values] = None
     if found:
         _slices.add(found)
     elif event_type == ROOM_DESTROY:

@@ -26,20 +26,14 @@ class CallbackKeys:
     """
 
     def __init__(
-        self,
-        secrets_manager: Service,
-        secret_arn: str,
-        clock_seconds: Callable[[], float],
-        now_ms: Callable[[], int],
+        self, secrets_manager: Service, secret_arn: str, clock_seconds: Callable[[], float], now_ms: Callable[[], int]
     ) -> None:
         self._secrets_manager = secrets_manager
         self._secret_arn = secret_arn
         self._clock_seconds = clock_seconds
         self._now_ms = now_ms
-        self._current = ""
-        self._previous = ""
-        self._previous_until_ms = -math.inf
-        self._asked_at = -math.inf
+        self._current = self._previous = ""
+        self._previous_until_ms = self._asked_at = -math.inf
 
     def current(self) -> tuple[str, ...]:
         """Return the keys, read at most MAX_AGE_SECONDS ago if Secrets Manager answers."""

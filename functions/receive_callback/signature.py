@@ -26,12 +26,8 @@ def sign(callback: Mapping[str, Any], key: str) -> str:
 def read_signed(callback: Mapping[str, Any], keys: Callable[[], Iterable[str]]) -> tuple[str, ...] | None:
     """Return the values that a callback's signature covers: those of NAMES, then the nonce. None: no key has made it.
 
-    The time that this takes says nothing about the keys. Raises `MalformedCallback`.
-
-    Parameters
-    ----------
-    keys
-        Gives the callback secret keys, and is asked only about a callback that is well formed.
+    `keys` gives the callback secret keys, and is asked only about a callback that is well formed. The time that this
+    takes says nothing about the keys. Raises `MalformedCallback`.
     """
     readings, signature = list(_readings(callback)), callback.get("Signature")
     given = signature.encode(errors="surrogatepass") if isinstance(signature, str) else b""

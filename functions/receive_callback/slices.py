@@ -10,6 +10,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from segments.memory import Memory
+
 REMEMBERED_SECONDS = 60  # a session that begins again may go unseen for so long
 
 
@@ -54,10 +56,9 @@ class QueuedSlices:
     """
 
     def __init__(self, most: int, clock_seconds: Callable[[], float]) -> None:
-        self._most = most
         self._clock_seconds = clock_seconds
         self.known = 0
-        self._queued: dict[tuple[str, str, str], tuple[int, float]] = {}  # in the order in which they were queued
+        self._queued: Memory[tuple[str, str, str], tuple[int, float]] = Memory(most)
 
     def __contains__(self, found: Slice) -> bool:
         """Whether a slice of this task was queued that is not newer than this one.
@@ -69,11 +70,7 @@ class QueuedSlices:
 
     def add(self, queued: Slice) -> None:
         """Remember a slice, once the queue has taken it."""
-        now = self._clock_seconds()
-        self._queued.pop(queued.task, None)
-        self._queued[queued.task] = queued.time_ms, now + REMEMBERED_SECONDS
-        while len(self._queued) > self._most or next(iter(self._queued.values()))[1] <= now:
-            del self._queued[next(iter(self._queued))]
+        self._queued[queued.task] = queued.time_ms, self._clock_seconds() + REMEMBERED_SECONDS
 
     def forget(self, room: tuple[str, str] | None) -> None:
         """Let every slice in a room be news again, since the room has ended: its next session is a new one."""

@@ -8,5 +8,5 @@ A module imports only from the lines below its own; `make lint` checks this.
     rules       what a stop event may stop
     events      what a message says
     envelopes   the wrappings around it
-    batches, errors, settings, telemetry, times
+    batches, errors, memory, settings, telemetry, times
 """

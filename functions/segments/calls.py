@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
 from typing import Any
 
 from segments.circuit import Circuit
@@ -13,30 +14,15 @@ from segments.pace import Turn, Turns
 InThread = Callable[..., Awaitable[Any]]
 
 
+@dataclass(eq=False)
 class Calls:
-    """The calls of one action of the API.
+    """The calls of one action of the API."""
 
-    Parameters
-    ----------
-    turns
-        The action's share of the account's request limit.
-    measure
-        Takes a metric's name and a value: TurnWait and ApiLatency in ms, ApiThrottled as a count.
-    """
-
-    def __init__(
-        self,
-        turns: Turns,
-        circuit: Circuit,
-        in_thread: InThread,
-        clock_seconds: Callable[[], float],
-        measure: Callable[[str, float], None],
-    ) -> None:
-        self._turns = turns
-        self._circuit = circuit
-        self._in_thread = in_thread
-        self._clock_seconds = clock_seconds
-        self._measure = measure
+    turns: Turns  # the action's share of the account's request limit
+    circuit: Circuit
+    in_thread: InThread
+    clock_seconds: Callable[[], float]
+    measure: Callable[[str, float], None]  # takes TurnWait and ApiLatency in ms, ApiThrottled as a count
 
     async def make(
         self,
@@ -47,14 +33,8 @@ class Calls:
     ) -> Any:
         """Call the API, once more at once for each cause that deserves it. It raises what `function` raises.
 
-        Parameters
-        ----------
-        function
-            Makes one request. Beside `arguments` it takes a function to be called when the request is being sent.
-        seconds_left
-            For how long a call may still be started.
-        message
-            The message that the call is for: turns go round between messages.
+        `function` makes one request. Beside `arguments` it takes a function to call when the request is being sent.
+        A call is started only within `seconds_left()`. Turns go round between messages.
         """
         causes: set[type[TryAtOnce]] = set()
         while True:
@@ -68,32 +48,32 @@ class Calls:
     async def _attempt(
         self, function: Callable[..., Any], *arguments: object, seconds_left: Callable[[], float], message: Hashable
     ) -> Any:
-        asked = self._clock_seconds()
-        self._circuit.check()
-        turn = await self._turns.take(seconds_left, message)
+        asked = self.clock_seconds()
+        self.circuit.check()
+        turn = await self.turns.take(seconds_left, message)
         try:
-            self._circuit.enter()
+            self.circuit.enter()
             return await self._call(turn, function, *arguments, asked=asked)
         finally:
             turn.give_up()  # if it came to no request
 
     async def _call(self, turn: Turn, function: Callable[..., Any], *arguments: object, asked: float) -> Any:
-        began = self._clock_seconds()
-        self._measure("TurnWait", 1000 * (began - asked))
+        began = self.clock_seconds()
+        self.measure("TurnWait", 1000 * (began - asked))
         answered = None  # unknown: the invocation ends before the answer comes
         try:
-            result = await self._in_thread(turn.spend, function, *arguments)
+            result = await self.in_thread(turn.spend, function, *arguments)
             answered = True
         except StopError as error:
             answered = not isinstance(error, NoAnswer)
             if isinstance(error, TooManyRequests):
-                self._turns.slow_down()
-                self._measure("ApiThrottled", 1)
+                self.turns.slow_down()
+                self.measure("ApiThrottled", 1)
             raise
         finally:
             # Without a request there is no answer: a secret that cannot be read says nothing of the API.
             if turn.was_sent:
                 if answered is not None:
-                    self._circuit.note(answered=answered)
-                self._measure("ApiLatency", 1000 * (self._clock_seconds() - began))
+                    self.circuit.note(answered=answered)
+                self.measure("ApiLatency", 1000 * (self.clock_seconds() - began))
         return result

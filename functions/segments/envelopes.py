@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from segments.errors import InvalidMessage
@@ -21,10 +20,7 @@ ID = re.compile(r"[a-zA-Z0-9_@.-]{1,128}")
 def unwrap(body: str) -> dict[str, Any] | None:
     """Take an event, not yet checked, out of its envelopes. None is an RTC callback of a type that does not concern us.
 
-    Raises
-    ------
-    InvalidMessage
-        A body, or a string that should hold JSON inside it, does not hold a JSON object, or the nesting is too deep.
+    Raises `InvalidMessage` if the body or a string in it should hold a JSON object and does not, or nests too deep.
     """
     content = _json_object(body, "the body")
     outer_time = None
@@ -34,30 +30,22 @@ def unwrap(body: str) -> dict[str, Any] | None:
             return _from_callback(content, outer_time)
         outer_time = content.get("Timestamp", content.get("time"))
         if "detail-type" in content and "detail" in content:
-            content = _from_event_bridge(content)
+            if not isinstance(content["detail"], dict):
+                raise InvalidMessage("InvalidEnvelope", "detail must be an object")
+            # EventBridge's own time has whole seconds only.
+            outside, content = (
+                {"EventType": content["detail-type"], "EventTime": content.get("time")},
+                content["detail"],
+            )
         elif content.get("Type") == "Notification" and "Message" in content:
-            content = _from_notification(content)
+            # SNS tries for days to deliver: without its time a late notification would pass for a new event.
+            outside = {"EventTime": content.get("Timestamp")}
+            content = _json_object(content["Message"], "Message")
         else:
             return content
+        # What an event says itself counts.
+        content |= {key: value for key, value in outside.items() if value is not None and content.get(key) is None}
     raise InvalidMessage("TooManyEnvelopes", f"the event must be wrapped at most {MOST_ENVELOPES - 1} times")
-
-
-def _from_event_bridge(envelope: dict[str, Any]) -> dict[str, Any]:
-    detail = envelope["detail"]
-    if not isinstance(detail, dict):
-        raise InvalidMessage("InvalidEnvelope", "detail must be an object")
-    # EventBridge's own time has whole seconds only.
-    return _nearer({"EventType": envelope["detail-type"], "EventTime": envelope.get("time")}, detail)
-
-
-def _from_notification(envelope: dict[str, Any]) -> dict[str, Any]:
-    # SNS tries for days to deliver: without its time a late notification would pass for a new event.
-    return _nearer({"EventTime": envelope.get("Timestamp")}, _json_object(envelope["Message"], "Message"))
-
-
-def _nearer(outside: Mapping[str, Any], inside: dict[str, Any]) -> dict[str, Any]:
-    """Take from around an event what it does not say itself."""
-    return inside | {key: value for key, value in outside.items() if value is not None and inside.get(key) is None}
 
 
 def _from_callback(envelope: dict[str, Any], outer_time: object) -> dict[str, Any] | None:
@@ -69,8 +57,7 @@ def _from_callback(envelope: dict[str, Any], outer_time: object) -> dict[str, An
     data = _json_object(envelope["EventData"], "EventData")
     content = {key: data[key] for key in _CALLBACKS[event_type] if key in data}
     if not content.get("BusinessId"):
-        # The RTC server leaves it empty where an application has none.
-        content.pop("BusinessId", None)
+        content.pop("BusinessId", None)  # the RTC server leaves it empty if an application has none
     content["EventType"] = event_type
     # A time that cannot be read is no reason to refuse a room's end: when the callback arrived is known.
     times_ms = (read_callback_ms(envelope.get("EventTime")), read_callback_ms(outer_time))

@@ -19,14 +19,8 @@ _MOST_NAME_BYTES = 256
 class StopError(Exception):
     """A message that could not be served. Its texts are cut to so many bytes: logs, letters and events repeat them.
 
-    Parameters
-    ----------
-    code
-        A stable name for the cause: the API's error code if it gave one.
-    message
-        One sentence for a person. It never holds a secret or a payload.
-    request_id
-        The API's RequestId, if an answer carried one.
+    `code` is a stable name for the cause, the API's error code if it gave one. `message` is one sentence for a person,
+    and never holds a secret or a payload. `request_id` is the API's, if an answer carried one.
     """
 
     def __init__(self, code: str, message: str, request_id: str | None = None) -> None:
@@ -58,12 +52,8 @@ class FunctionFailed(Retryable):
 class Unanswered(Retryable):
     """The message has ended, and its workflow could not be told.
 
-    Parameters
-    ----------
-    answer
-        The answer to the workflow. It holds the task token, so it is no part of the error's message.
-    has_letter
-        Whether the end was a dead letter, so that there must be no other end.
+    The `answer` holds the task token, so it is no part of the error's message. `has_letter`: the end was a dead letter,
+    so there must be no other end.
     """
 
     def __init__(self, answer: str, *, has_letter: bool = False) -> None:

@@ -51,7 +51,7 @@ class Room:
 
 @dataclass(frozen=True, order=True)
 class Task:
-    """A segment task: AppId + RoomId + TaskId name it, and may name another one later."""
+    """A segment task: AppId + RoomId + TaskId name it, and later perhaps another one."""
 
     room: Room
     task_id: str
@@ -59,27 +59,16 @@ class Task:
 
 @dataclass(frozen=True)
 class Event:
-    """An event, as a message reports it.
-
-    Parameters
-    ----------
-    time_ms
-        The event's time T in Unix ms: never after the message was sent.
-    task_ids
-        The tasks it names; without any, it is about every task that may be running in the room.
-    is_second_try
-        Whether its message was received before, was redriven, or is a copy of one that was received.
-    task_token
-        Answers the workflow that waits for the message's end, whoever sends it: never to be logged.
-    """
+    """An event, as a message reports it."""
 
     type: EventType
     room: Room
-    time_ms: int
-    task_ids: tuple[str, ...] = ()
+    time_ms: int  # T, in Unix ms: never after the message was sent
+    task_ids: tuple[str, ...] = ()  # none: it is about every task that may be running in the room
     event_id: str | None = None
     business_id: str | None = None
-    is_second_try: bool = False
+    is_second_try: bool = False  # its message was received before, was redriven, or is a copy of one that was received
+    # Anyone who has it can answer the workflow that waits for the message's end, so it is never logged.
     task_token: str | None = field(default=None, repr=False)
 
     @property
@@ -96,21 +85,10 @@ class Event:
 def parse_event(
     body: str, sent_ms: int, redriven_time: str | None = None, *, is_second_try: bool = False
 ) -> Event | None:
-    """Read a message's body. None is an RTC callback of a type that does not concern us.
+    """Read the body of a message that SQS took at `sent_ms`. None is an RTC callback that does not concern us.
 
-    Parameters
-    ----------
-    sent_ms
-        When SQS took the message, Unix ms.
-    redriven_time
-        The attribute EventTime of a redriven message or a later copy, in Unix ms or RFC 3339.
-    is_second_try
-        Whether the message was received before.
-
-    Raises
-    ------
-    InvalidMessage
-        The body breaks the contract; the error names the field and the rule.
+    A redriven message or a later copy has a `redriven_time`: its attribute EventTime, in Unix ms or RFC 3339. Raises
+    `InvalidMessage` if the body breaks the contract; the error names the field and the rule.
     """
     content = unwrap(body)
     if content is None:

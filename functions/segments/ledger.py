@@ -43,20 +43,10 @@ _WHOLE_NUMBER = re.compile("-?[0-9]{1,38}")  # as DynamoDB writes one
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to sweep, and how far the sweeps have come. Times are Unix ms.
+    """The right to sweep, and how far the sweeps have come on their rounds of the watched rooms. Times are Unix ms."""
 
-    Parameters
-    ----------
-    until_ms
-        When it runs out. It distinguishes this lease from any other one.
-    place
-        The sweep goes on after this room.
-    round_began_at_ms, last_round_began_at_ms
-        When the current round through the watched rooms began, and the one before.
-    """
-
-    until_ms: int
-    place: Room | None = None
+    until_ms: int  # when it runs out, which distinguishes this lease from any other one
+    place: Room | None = None  # the sweep goes on after this room
     round_began_at_ms: int | None = None
     last_round_began_at_ms: int | None = None
 
@@ -67,12 +57,7 @@ class SegmentTable:
     Every method may raise `Retryable` if DynamoDB does not answer. Reads are strongly consistent, except for those of
     `WatchedTasks`. A task's item has `watch` or `expires_at`: a task that may be running does not expire.
 
-    Parameters
-    ----------
-    retention_seconds
-        How long an item outlives its last event.
-    sweeps
-        Whether a sweeper looks at the watched tasks.
+    An item outlives its last event by `retention_seconds`. `sweeps`: a sweeper looks at the watched tasks.
     """
 
     def __init__(self, client: DynamoDBClient, name: str, retention_seconds: int, *, sweeps: bool) -> None:
@@ -155,13 +140,7 @@ class SegmentTable:
             # A newer event found this event's stop done already, unless it was about a later session.
             is_ours = known.outcome == Outcome.ALREADY_STOPPED.value and (known.started_at_ms or 0) <= event.time_ms
             return {"values": answer} if is_done and is_ours else {}
-        values = {
-            "stop_event_time": event.time_ms,
-            **answer,
-            "event_type": event.type.value,
-            "event_id": event.event_id,
-            **_business_id(event.business_id),
-        }
+        values = {**_stop(event), **answer}
         if known.open_since_ms is not None and known.open_since_ms > event.time_ms:
             return {"values": values}
         values["open_since"] = None
@@ -183,13 +162,7 @@ class SegmentTable:
 
         A newer end stays. Returns the room's record from before this call.
         """
-        end = {
-            "stop_event_time": event.time_ms,
-            "event_type": event.type.value,
-            "event_id": event.event_id,
-            **_business_id(event.business_id),
-            "expires_at": self._expires_at(now_ms),
-        }
+        end = {**_stop(event), "expires_at": self._expires_at(now_ms)}
         newest: _Condition = ("stop_event_time", "<", event.time_ms)
         try:
             return self._update(room_item(event.room), end, when=[newest], returns="ALL_OLD")
@@ -203,12 +176,8 @@ class SegmentTable:
         except _Refused:
             return None
         place = _text(item, "place")
-        return Lease(
-            until_ms,
-            _room(place) if place else None,
-            _whole_number(item, "round_began_at"),
-            _whole_number(item, "last_round_began_at"),
-        )
+        rounds = (_whole_number(item, name) for name in ("round_began_at", "last_round_began_at"))
+        return Lease(until_ms, _room(place) if place else None, *rounds)
 
     def note_place(self, lease: Lease) -> bool:
         """Remember how far a sweep has come, if its lease is still valid, and return whether it is.
@@ -237,18 +206,12 @@ class SegmentTable:
         self, *, after: Room | None = None, until: Room | None = None
     ) -> Iterator[tuple[Room, dict[Task, Record]]]:
         """Go through the rooms that have watched items (tasks, and `#look`), by name. The index may be late."""
-        bounds = {
-            ":watch": WATCHED,
-            ":after": _room_key(after) if after else None,
-            ":until": _room_key(until) if until else None,
-        }
-        conditions = {":watch": "watch = :watch", ":after": "room > :after", ":until": "room <= :until"}
-        given = {name: {"S": value} for name, value in bounds.items() if value}
-        items = self._query(
-            IndexName=WATCHED_TASKS,
-            KeyConditionExpression=" AND ".join(conditions[name] for name in given),
-            ExpressionAttributeValues=given,
-        )
+        condition, values = "watch = :watch", {":watch": {"S": WATCHED}}
+        for sign, name, bound in ((">", ":after", after), ("<=", ":until", until)):
+            if bound:
+                condition += f" AND room {sign} {name}"
+                values[name] = {"S": _room_key(bound)}
+        items = self._query(IndexName=WATCHED_TASKS, KeyConditionExpression=condition, ExpressionAttributeValues=values)
         for room, group in groupby(items, lambda item: task_of(item).room):
             yield room, {task_of(item): _record(item) for item in group}
 
@@ -277,15 +240,8 @@ class SegmentTable:
     ) -> Mapping[str, Any]:
         """Change an item on conditions, and return it. Raises `_Refused` if a condition fails.
 
-        Parameters
-        ----------
-        values
-            Attributes to set; None removes one.
-        set_once
-            Attributes to set if the item does not have them.
-        when
-            The conditions. ``<`` and ``<=`` also hold if the item does not have the attribute; ``=`` None holds only
-            then.
+        `values` are set, None removes an attribute; `set_once` are set if the item does not have them. ``<`` and ``<=``
+        also hold if the item does not have the attribute, ``=`` None holds only then.
         """
         update = _Expressions()
         given = {name: value for name, value in values.items() if value is not None}
@@ -371,6 +327,11 @@ def room_item(room: Room) -> Task:
 def _unchanged(known: Record) -> list[_Condition]:
     """Require the record that a decision was based on: every change of it changes one of these."""
     return [("stop_event_time", "=", known.stop_event_time_ms), ("open_since", "=", known.open_since_ms)]
+
+
+def _stop(event: Event) -> dict[str, str | int | None]:
+    names = {"event_type": event.type.value, "event_id": event.event_id}
+    return {"stop_event_time": event.time_ms, **names, **_business_id(event.business_id)}
 
 
 def _business_id(business_id: str | None) -> dict[str, str]:

@@ -50,21 +50,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How requests follow each other.
+    """How requests follow each other."""
 
-    Parameters
-    ----------
-    train
-        The maximum number of requests in a train.
-    pause_seconds
-        Between the requests of a train.
-    gap_seconds
-        Between the last request of a train and the next train.
-    """
-
-    train: int
-    pause_seconds: float
-    gap_seconds: float
+    train: int  # the maximum number of requests in a train
+    pause_seconds: float  # between the requests of a train
+    gap_seconds: float  # between the last request of a train and the next train
 
     def length_seconds(self, requests: int) -> float:
         """Return how far the first and the last of so many requests of a train are apart."""
@@ -189,14 +179,8 @@ class _Fastest:
 class Turns:
     """Lets requests leave at the pace of a slot's share, the messages of an invocation in turn.
 
-    From one invocation to the next it remembers only how fast the API is, and whether it refuses.
-
-    Parameters
-    ----------
-    per_second
-        How many requests of a slot may arrive in any second.
-    clock_seconds
-        A monotonic clock.
+    At most `per_second` of them arrive in any second. From one invocation to the next it remembers only how fast the
+    API is, and whether it refuses. `clock_seconds` is monotonic.
     """
 
     def __init__(

@@ -40,12 +40,8 @@ class Stopped:
 class RtcApi:
     """StopSegment, GetSegmentTask and GetRoomOnlineUsers, one HTTP request a call. Safe to use from many threads.
 
-    Every method calls `sending` just before the request is sent, and raises `Rejected` or `Retryable`.
-
-    Parameters
-    ----------
-    connections
-        How many calls may be under way at once.
+    Every method calls `sending` just before the request is sent, and raises `Rejected` or `Retryable`. At most
+    `connections` calls may be under way at once.
     """
 
     def __init__(self, settings: SharedSettings, credentials: Credentials, connections: int) -> None:
@@ -68,9 +64,7 @@ class RtcApi:
 
     def stop_segment(self, task: Task, business_id: str | None, sending: Callable[[], None] = lambda: None) -> Stopped:
         """Stop a task (StopSegment page of the API)."""
-        body = {"AppId": task.room.app_id, "RoomId": task.room.room_id, "TaskId": task.task_id}
-        if business_id:
-            body["BusinessId"] = business_id
+        body = _ids(task.room) | {"TaskId": task.task_id} | ({"BusinessId": business_id} if business_id else {})
         answer = self._call("POST", "StopSegment", self._version, body, sending)
         if answer.error_code == TASK_NOT_FOUND:
             return Stopped(Outcome.ALREADY_STOPPED, answer.request_id)
@@ -85,7 +79,7 @@ class RtcApi:
 
         Returns the RequestId beside it.
         """
-        query = {"AppId": task.room.app_id, "RoomId": task.room.room_id, "TaskId": task.task_id}
+        query = _ids(task.room) | {"TaskId": task.task_id}
         answer = self._call("GET", "GetSegmentTask", QUERY_VERSION, query, sending)
         if answer.error_code == TASK_NOT_FOUND:
             return None, answer.request_id
@@ -102,8 +96,7 @@ class RtcApi:
 
         An answer that says neither yes nor no is an error.
         """
-        query = {"AppId": room.app_id, "RoomId": room.room_id}
-        answer = self._call("GET", "GetRoomOnlineUsers", ROOM_QUERY_VERSION, query, sending)
+        answer = self._call("GET", "GetRoomOnlineUsers", ROOM_QUERY_VERSION, _ids(room), sending)
         said = answer.result if isinstance(answer.result, dict) else {}
         # The second is how BytePlus spells it.
         exists = [said[name] for name in ("RoomExists", "RoomExist") if name in said]
@@ -148,19 +141,18 @@ class _Exchange(threading.local):
     sending: Callable[[], None]
 
 
-class _ExchangeKey(Provider):  # type: ignore[misc] # the SDK has no types
+class _OfExchange:
     def __init__(self, exchange: _Exchange) -> None:
         self._exchange = exchange
 
+
+class _ExchangeKey(_OfExchange, Provider):  # type: ignore[misc] # the SDK has no types
     def get_credentials(self) -> CredentialValue:
         key = self._exchange.key
         return CredentialValue(key.access_key_id, key.secret_access_key, key.session_token)
 
 
-class _NoteSending(RequestInterceptor):  # type: ignore[misc] # the SDK has no types
-    def __init__(self, exchange: _Exchange) -> None:
-        self._exchange = exchange
-
+class _NoteSending(_OfExchange, RequestInterceptor):  # type: ignore[misc] # the SDK has no types
     def name(self) -> str:
         return "note-sending"
 
@@ -169,10 +161,7 @@ class _NoteSending(RequestInterceptor):  # type: ignore[misc] # the SDK has no t
         return context
 
 
-class _KeepAnswer(ResponseInterceptor):  # type: ignore[misc] # the SDK has no types
-    def __init__(self, exchange: _Exchange) -> None:
-        self._exchange = exchange
-
+class _KeepAnswer(_OfExchange, ResponseInterceptor):  # type: ignore[misc] # the SDK has no types
     def name(self) -> str:
         return "keep-answer"
 
@@ -180,6 +169,10 @@ class _KeepAnswer(ResponseInterceptor):  # type: ignore[misc] # the SDK has no t
         response = context.response.http_response
         self._exchange.answer = Answer.read(response.status, response.data)
         return context
+
+
+def _ids(room: Room) -> dict[str, str]:
+    return {"AppId": room.app_id, "RoomId": room.room_id}
 
 
 def _answer_in(error: Exception | None) -> Answer:

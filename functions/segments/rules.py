@@ -43,27 +43,17 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Record:
-    """What the table remembers of a task or, as the items ``#room`` and ``#look``, of a room. Times are Unix ms.
-
-    Parameters
-    ----------
-    open_since_ms
-        When the task started, or its first slice since the last stop: it may be running.
-    watch
-        None: the sweeper does not look at it.
-    gone_at_ms
-        Of ``#look``: when the room was last found gone.
-    """
+    """What the table remembers of a task or, as the items ``#room`` and ``#look``, of a room. Times are Unix ms."""
 
     stop_event_time_ms: int | None = None
     started_at_ms: int | None = None
-    open_since_ms: int | None = None
+    open_since_ms: int | None = None  # of a task that may be running: its start, or its first slice since the last stop
     outcome: str | None = None
     event_type: str | None = None
     event_id: str | None = None
     business_id: str | None = None
-    watch: str | None = None
-    gone_at_ms: int | None = None
+    watch: str | None = None  # None: the sweeper does not look at it
+    gone_at_ms: int | None = None  # of `#look`: when the room was last found gone
 
     @property
     def is_open(self) -> bool:

@@ -6,33 +6,21 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 _DAY_SECONDS = 86_400
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_PLATFORMS = {  # the endpoint and the region of the RTC API, and its version of StopSegment
+    "volcengine": ("https://rtc.volcengineapi.com", "cn-north-1", "2020-12-01"),
+    "volcengine-ap-singapore": ("https://open-ap-singapore-1.volcengineapi.com", "ap-singapore-1", "2020-12-01"),
+    "byteplus": ("https://open.byteplusapi.com", "ap-singapore-1", "2022-06-01"),
+}
 
 
 class SettingsError(Exception):
     """A setting is missing or makes no sense. The message names it."""
-
-
-class Platform(NamedTuple):
-    """Where the RTC API lives."""
-
-    endpoint: str
-    region: str
-    version: str
-
-
-PLATFORMS = {
-    "volcengine": Platform("https://rtc.volcengineapi.com", "cn-north-1", "2020-12-01"),
-    "volcengine-ap-singapore": Platform(
-        "https://open-ap-singapore-1.volcengineapi.com", "ap-singapore-1", "2020-12-01"
-    ),
-    "byteplus": Platform("https://open.byteplusapi.com", "ap-singapore-1", "2022-06-01"),
-}
 
 
 @dataclass(frozen=True)
@@ -64,15 +52,15 @@ class Reader:
 
     def shared(self) -> dict[str, Any]:
         """Read the fields of `SharedSettings`."""
-        platform = PLATFORMS[self.choice("RTC_PLATFORM", tuple(PLATFORMS))]
+        endpoint, region, version = _PLATFORMS[self.choice("RTC_PLATFORM", tuple(_PLATFORMS))]
         return {
             "event_queue_url": self.text("EVENT_QUEUE_URL"),
             "segment_table_name": self.text("SEGMENT_TABLE_NAME"),
             "record_retention_seconds": self.amount("RECORD_RETENTION_DAYS", _DAY_SECONDS, least=2),
             "sweep_every_ms": self.amount("SWEEP_MINUTES", 60_000),
-            "rtc_endpoint": _checked_endpoint(self._environment.get("RTC_ENDPOINT") or platform.endpoint),
-            "rtc_region": platform.region,
-            "rtc_version": platform.version,
+            "rtc_endpoint": _checked_endpoint(self._environment.get("RTC_ENDPOINT") or endpoint),
+            "rtc_region": region,
+            "rtc_version": version,
             "rtc_credentials_secret_arn": self.text("RTC_CREDENTIALS_SECRET_ARN"),
             "rtc_connect_timeout_seconds": self.number("RTC_CONNECT_TIMEOUT_SECONDS", least=1),
             "rtc_read_timeout_seconds": self.number("RTC_READ_TIMEOUT_SECONDS", least=1),

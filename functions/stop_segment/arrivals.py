@@ -13,27 +13,17 @@ from segments.events import FIRST_SENT_AT, GIVEN_UP, Event, parse_event, redrive
 
 @dataclass(frozen=True)
 class Arrival:
-    """A message as SQS delivers it, and what it says.
-
-    Parameters
-    ----------
-    sent_ms
-        When SQS took it, Unix ms.
-    receive_count
-        How often it has been received, from 1.
-    attributes
-        Its message attributes' strings. One of another type has none, which is as unreadable as a bad one: empty.
-    content
-        An event, None for a callback that does not concern us, or why the message says nothing.
-    """
+    """A message as SQS delivers it, and what it says."""
 
     message_id: str
     receipt_handle: str
     body: str = field(repr=False)
-    sent_ms: int
+    sent_ms: int  # when SQS took it, Unix ms
     receive_count: int = 1
-    attributes: Mapping[str, str] = field(default_factory=dict)
-    content: Event | StopError | None = None
+    attributes: Mapping[str, str] = field(
+        default_factory=dict
+    )  # one that is no string is as unreadable as a bad one: ""
+    content: Event | StopError | None = None  # None: a callback that does not concern us
 
     @property
     def event(self) -> Event | None:

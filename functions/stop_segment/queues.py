@@ -24,12 +24,7 @@ class Queues:
     """The queues that failures need.
 
     A letter is a failure with its ErrorKind. Every `send` method returns the ids of the messages for which SQS has
-    taken what was sent. `jitter` gives random numbers from 0 to 1.
-
-    Parameters
-    ----------
-    failed_stop_queue_url, answer_queue_url
-        Empty if the stack has no such queue.
+    taken what was sent. `jitter` gives random numbers from 0 to 1. The last two URLs are empty without such a queue.
     """
 
     def __init__(
@@ -108,7 +103,7 @@ class Queues:
                         {
                             "Id": str(number),
                             "ReceiptHandle": failure.arrival.receipt_handle,
-                            "VisibilityTimeout": _back_off_seconds(failure, jitter()),
+                            "VisibilityTimeout": back_off_seconds(_tries(failure), jitter()),
                         }
                         for number, failure in enumerate(part)
                     ],
@@ -117,9 +112,9 @@ class Queues:
                 continue
 
 
-def _back_off_seconds(failure: Failure, jitter: float) -> int:
+def _tries(failure: Failure) -> int:
     # A message whose turn did not come has not failed: it need not wait longer each time.
-    return back_off_seconds(1 if isinstance(failure.error, NoTimeLeft) else failure.arrival.receive_count, jitter)
+    return 1 if isinstance(failure.error, NoTimeLeft) else failure.arrival.receive_count
 
 
 @dataclass(frozen=True)

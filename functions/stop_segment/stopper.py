@@ -11,6 +11,7 @@ from segments.calls import Calls, InThread
 from segments.errors import Retryable, StopError
 from segments.events import Event, EventType, Task
 from segments.ledger import SegmentTable, room_item
+from segments.memory import Memory
 from segments.rtc import RtcApi, Stopped
 from segments.rules import Outcome, Record, RunningTask, Verdict, decide, decide_from_api, is_late
 from stop_segment.settings import Settings
@@ -56,25 +57,19 @@ class Served:
 
 @dataclass(eq=False)
 class Stopper:
-    """The part of a function environment that outlives an invocation.
-
-    Parameters
-    ----------
-    stops, queries
-        How StopSegment and GetSegmentTask are called.
-    measure
-        Takes a metric's name and a value: TimeToStop in ms, from an event to the answer that its task is stopped.
-    """
+    """The part of a function environment that outlives an invocation."""
 
     settings: Settings
     table: SegmentTable
     api: RtcApi
-    stops: Calls
-    queries: Calls
+    stops: Calls  # of StopSegment
+    queries: Calls  # of GetSegmentTask
     in_thread: InThread
     now_ms: Callable[[], int]
-    measure: Callable[[str, float], None]
-    _remembered: dict[Task, tuple[int, int]] = field(default_factory=dict)
+    measure: Callable[
+        [str, float], None
+    ]  # takes TimeToStop in ms, from an event to the answer that its task is stopped
+    _remembered: Memory[Task, tuple[int, int]] = field(default_factory=lambda: Memory(_MOST_REMEMBERED))
 
     def batch(self, seconds_left: Callable[[], float]) -> Batch:
         """Begin an invocation; a call is started only while `seconds_left()` is not negative."""
@@ -94,8 +89,6 @@ class Stopper:
 
         No longer: others may close it, and then a sighting is news again.
         """
-        while len(self._remembered) >= _MOST_REMEMBERED:
-            del self._remembered[next(iter(self._remembered))]
         self._remembered[task] = time_ms, self.now_ms() + _REMEMBERED_MS
 
     def forget(self, task: Task) -> None:

@@ -21,19 +21,11 @@ GONE_AGAIN_MS = 60_000
 
 @dataclass(frozen=True)
 class Check:
-    """A decision about a room. Times are Unix ms.
+    """A decision about a room. Times are Unix ms."""
 
-    Parameters
-    ----------
-    gone_at_ms
-        When it was last found gone; None: it exists.
-    to_stop, stop_time_ms
-        The tasks to stop, and the time T at which their room was over, or they were too old.
-    """
-
-    gone_at_ms: int | None
+    gone_at_ms: int | None  # when it was last found gone; None: it exists
     to_stop: tuple[Task, ...]
-    stop_time_ms: int
+    stop_time_ms: int  # T: when their room was over, or they were too old
 
 
 def decide_check(
@@ -47,16 +39,9 @@ def decide_check(
 ) -> Check:
     """Decide about a room and its watched tasks. Times are Unix ms.
 
-    Parameters
-    ----------
-    gone_at_ms
-        When the room was found gone before; None: it was not.
-    asked_at_ms
-        When the API was asked whether the room exists: nothing that starts later is to be stopped.
-    last_round_began_at_ms
-        Every watched room has been asked about since.
-    max_task_ms
-        For how long a task may be open; 0: for ever.
+    The room was found gone at `gone_at_ms` (None: it was not), and the API was asked about it now at `asked_at_ms`:
+    nothing that starts later is to be stopped. Every watched room has been asked about since `last_round_began_at_ms`.
+    A task may be open for `max_task_ms` (0: for ever).
     """
     if exists:
         return Check(None, _too_old(tasks, asked_at_ms, max_task_ms), asked_at_ms)

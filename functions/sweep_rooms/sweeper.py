@@ -28,38 +28,24 @@ SendRoomGone = Callable[[Room, Sequence[Task], int], object]
 
 @dataclass
 class Sweep:
-    """The result of a sweep.
+    """The result of a sweep."""
 
-    Parameters
-    ----------
-    rooms_swept, rooms_gone, rooms_rejected, rooms_unanswered
-        The number of rooms with an answer, of those that are gone, of those that the API rejects, and of questions
-        without an answer.
-    round_seconds
-        How long the last round through all watched rooms took, if it ended in this sweep.
-    refused
-        Why the API refuses the key or the account, if it does.
-    """
-
-    rooms_swept: int = 0
-    rooms_gone: int = 0
+    rooms_swept: int = 0  # that the API answered for
+    rooms_gone: int = 0  # of these
     rooms_rejected: int = 0
     rooms_unanswered: int = 0
-    round_seconds: float | None = None
-    refused: StopError | None = None
+    round_seconds: float | None = None  # of the last round through all watched rooms, if it ended in this sweep
+    refused: StopError | None = None  # why the API refuses the key or the account, if it does
 
 
 @dataclass(eq=False)
 class Sweeper:
-    """Sweeps the rooms of watched tasks, page by page, round and round. One sweep works at a time.
-
-    `questions` is how GetRoomOnlineUsers is called.
-    """
+    """Sweeps the rooms of watched tasks, page by page, round and round. One sweep works at a time."""
 
     settings: SweepSettings
     table: SegmentTable
     api: RtcApi
-    questions: Calls
+    questions: Calls  # of GetRoomOnlineUsers
     in_thread: InThread
     send_room_gone: SendRoomGone
     now_ms: Callable[[], int]

@@ -17,11 +17,11 @@ import urllib3
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from receive_callback.replays import QueuedCallbacks
 from receive_callback.signature import sign
 from receive_callback.slices import QueuedSlices, read_slice
 from sandbox.callbacks import callback
 from sandbox.embedded_aws import EmbeddedAws
+from segments.memory import Memory
 from tests.environments import import_handler
 from tests.examples import examples
 
@@ -375,11 +375,10 @@ class TestReplays:
         assert function.answer(json.dumps(content)) == (200, "queued")
 
     def test_the_oldest_is_forgotten_first(self) -> None:
-        queued = QueuedCallbacks(most=2)
-        callbacks = [("first",), ("second",), ("third",)]
-        for callback_ in callbacks:
-            queued.add(callback_)
-        assert [callback_ in queued for callback_ in callbacks] == [False, True, True]
+        memory: Memory[str, None] = Memory(2)
+        for name in ("first", "second", "third"):
+            memory[name] = None
+        assert list(memory) == ["second", "third"]
 
     def test_a_callback_is_no_replay_of_another_that_has_the_same_signature(self, function: Function) -> None:
         content = signed()
@@ -472,8 +471,7 @@ class TestSlices:
             assert function.answer(json.dumps(one)) == (200, "queued")
 
     def test_what_is_remembered_is_bounded(self) -> None:
-        now = 0.0
-        slices = QueuedSlices(2, lambda: now)
+        slices = QueuedSlices(2, lambda: 0.0)
         first, second, third = (read_slice(slice_of(task_id), ARRIVED_MS) for task_id in ("one", "two", "three"))
         assert first
         assert second
@@ -481,9 +479,6 @@ class TestSlices:
         for one in (first, second, first, third):
             slices.add(one)
         assert [one in slices for one in (first, second, third)] == [True, False, True]
-        now = 60.0
-        slices.add(second)
-        assert [*slices._queued] == [second.task]
 
 
 class TestGroups:
