@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from segments.batches import ENTRIES_A_CALL
+from segments.batches import at_once
 
 # Step Functions' codes for a token that no workflow waits with any more; the last one is embedded AWS's.
 OVER = ("TaskTimedOut", "InvalidToken", "TaskDoesNotExist")
@@ -32,9 +31,9 @@ def answer_all(answers: Mapping[str, Mapping[str, Any]]) -> dict[str, str | None
     """
     if not answers:
         return {}
-    with ThreadPoolExecutor(ENTRIES_A_CALL) as threads:
-        failures = threads.map(functools.partial(_answer, step_functions()), answers.values())
-        return dict(zip(answers, failures, strict=True))
+    client = step_functions()
+    failures = at_once([functools.partial(_answer, client, answer) for answer in answers.values()])
+    return dict(zip(answers, failures, strict=True))
 
 
 def _answer(client: Any, told: Mapping[str, Any]) -> str | None:

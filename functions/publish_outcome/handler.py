@@ -31,10 +31,7 @@ _bus_name = os.environ["OUTCOME_EVENT_BUS_NAME"]
 def handler(event: dict[str, Any], context: object) -> dict[str, list[dict[str, str]]]:  # noqa: ARG001 - Lambda passes it
     """Publish the stops among a batch of the table's changes, or a batch of failed stops and answers to workflows.
 
-    Returns
-    -------
-    dict
-        ``{"batchItemFailures": [...]}``: the changes, or the messages, that are to be delivered again.
+    Returns the changes, or the messages, that are to be delivered again, as ``batchItemFailures``.
     """
     entries: dict[str, PutEventsRequestEntryTypeDef] = {}
     answers: dict[str, Mapping[str, Any]] = {}

@@ -74,7 +74,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:  # noqa: 
 
 def _receive(event: dict[str, Any]) -> str:
     arrived_ms = now_ms()
-    signed = _verified(_callback(_body(event)))
+    signed = _verified(_callback(event))
     callback, time_ms = _meaning(signed, arrived_ms)
     event_type = callback["EventType"]
     fields: dict[str, Any] = {"event_type": event_type, "event_id": callback["EventId"], "app_id": callback["AppId"]}
@@ -121,7 +121,7 @@ def _count(metric: str) -> None:
         _slices.known = 0
 
 
-def _body(event: dict[str, Any]) -> str:
+def _callback(event: dict[str, Any]) -> dict[str, Any]:
     if event["requestContext"]["http"]["method"] != "POST":
         raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "CallbackMalformed", "only POST, GET and HEAD are served")
     text = event.get("body") or ""
@@ -131,14 +131,9 @@ def _body(event: dict[str, Any]) -> str:
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "CallbackMalformed", f"the body has more than {MOST_BYTES} bytes"
         )
     try:
-        return raw.decode()
+        callback = json.loads(raw.decode())
     except UnicodeDecodeError:
         raise _malformed("the body is not UTF-8") from None
-
-
-def _callback(body: str) -> dict[str, Any]:
-    try:
-        callback = json.loads(body)
     except (ValueError, RecursionError):
         raise _malformed("the body is not JSON") from None
     if not isinstance(callback, dict):

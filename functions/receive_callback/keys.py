@@ -57,17 +57,15 @@ class CallbackKeys:
     def _read(self) -> None:
         current, created_ms = self._read_stage("AWSCURRENT")
         until_ms = created_ms + PREVIOUS_SECONDS * 1000
-        previous = self._read_previous() if current and self._now_ms() < until_ms else ""
+        previous = ""
+        if current and self._now_ms() < until_ms:
+            try:
+                previous, _ = self._read_stage("AWSPREVIOUS")
+            except AwsError as error:
+                if error.code != "ResourceNotFoundException":  # never rotated
+                    raise
         self._current, self._previous = current, previous
         self._previous_until_ms = until_ms if previous else -math.inf
-
-    def _read_previous(self) -> str:
-        try:
-            return self._read_stage("AWSPREVIOUS")[0]
-        except AwsError as error:
-            if error.code == "ResourceNotFoundException":
-                return ""  # never rotated
-            raise
 
     def _read_stage(self, stage: str) -> tuple[str, float]:
         """Return a version's key, and when the version was created, Unix ms."""

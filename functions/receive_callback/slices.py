@@ -16,23 +16,16 @@ REMEMBERED_SECONDS = 60  # a session that begins again may go unseen for so long
 
 
 class Slice(NamedTuple):
-    """A slice of a task, made before `time_ms`."""
+    """A slice of a task (its AppId, RoomId and TaskId), made before `time_ms`."""
 
-    app_id: str
-    room_id: str
-    task_id: str
+    task: tuple[str, str, str]
     time_ms: int
-
-    @property
-    def task(self) -> tuple[str, str, str]:
-        """The ids of its task."""
-        return self[:3]
 
 
 def read_slice(callback: Mapping[str, Any], time_ms: int) -> Slice | None:
     """Read a callback of type SegmentRealTimeData, made at a time; None if it is unusual, which others report."""
     room, task_id = room_of(callback), _data(callback).get("TaskId")
-    return Slice(*room, task_id, time_ms) if room and isinstance(task_id, str) else None
+    return Slice((*room, task_id), time_ms) if room and isinstance(task_id, str) else None
 
 
 def room_of(callback: Mapping[str, Any]) -> tuple[str, str] | None:

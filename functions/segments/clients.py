@@ -26,11 +26,9 @@ if TYPE_CHECKING:
 
 THREADS = 64
 # Of SQS: an invocation must not end during a call; a message whose call takes longer is tried again.
-SQS_CONNECT_SECONDS = 1
-SQS_READ_SECONDS = 3
-SQS_ATTEMPTS = 2
+_SQS_CONNECT_SECONDS, _SQS_READ_SECONDS, _SQS_ATTEMPTS = 1, 3, 2
 _MOST_BACK_OFF_SECONDS = 1  # botocore's standard mode waits up to this long before the second attempt
-SQS_CALL_SECONDS = SQS_ATTEMPTS * (SQS_CONNECT_SECONDS + SQS_READ_SECONDS) + _MOST_BACK_OFF_SECONDS
+SQS_CALL_SECONDS = _SQS_ATTEMPTS * (_SQS_CONNECT_SECONDS + _SQS_READ_SECONDS) + _MOST_BACK_OFF_SECONDS
 
 
 @dataclass(frozen=True)
@@ -59,27 +57,20 @@ def make_clients(settings: SharedSettings) -> Clients:
     def client(service: str, own: Config | None = None) -> Any:
         return session.create_client(service, config=config.merge(own) if own else config)
 
-    credentials = Credentials(client("secretsmanager"), settings.rtc_credentials_secret_arn, time.monotonic)
-    threads = ThreadPoolExecutor(THREADS)
+    threads, circuit = ThreadPoolExecutor(THREADS), Circuit(time.monotonic)
 
     async def in_thread(function: Callable[..., Any], *arguments: object) -> Any:
         return await asyncio.get_running_loop().run_in_executor(threads, function, *arguments)
 
-    circuit = Circuit(time.monotonic)
-
     def calls(turns: Turns) -> Calls:
         return Calls(turns, circuit, in_thread, time.monotonic, measure)
 
-    table = SegmentTable(
-        client("dynamodb"),
-        settings.segment_table_name,
-        settings.record_retention_seconds,
-        sweeps=settings.sweep_every_ms > 0,
-    )
-    api = RtcApi(settings, credentials, connections=THREADS)
+    name, retention_seconds = settings.segment_table_name, settings.record_retention_seconds
+    table = SegmentTable(client("dynamodb"), name, retention_seconds, sweeps=settings.sweep_every_ms > 0)
+    credentials = Credentials(client("secretsmanager"), settings.rtc_credentials_secret_arn, time.monotonic)
     hasty = Config(
-        connect_timeout=SQS_CONNECT_SECONDS,
-        read_timeout=SQS_READ_SECONDS,
-        retries={"mode": "standard", "total_max_attempts": SQS_ATTEMPTS},
+        connect_timeout=_SQS_CONNECT_SECONDS,
+        read_timeout=_SQS_READ_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": _SQS_ATTEMPTS},
     )
-    return Clients(table, api, client("sqs", hasty), in_thread, calls)
+    return Clients(table, RtcApi(settings, credentials, THREADS), client("sqs", hasty), in_thread, calls)

@@ -93,7 +93,12 @@ class Credentials:
         try:
             text = self._secrets_manager.get_secret_value(SecretId=self._secret_arn).get("SecretString")
         except (BotoCoreError, ClientError) as error:
-            cause = _refusal(error) if isinstance(error, ClientError) else type(error).__name__
+            cause = type(error).__name__
+            if isinstance(error, ClientError):
+                said = error.response["Error"]
+                # AWS has one code for the secret and the key that encrypts it. Only the sentence tells them apart.
+                of_key = ", of the KMS key that encrypts it" if "KMS" in said.get("Message", "") else ""
+                cause = said["Code"] + of_key
             raise CredentialsRefused("SecretUnavailable", f"the secret cannot be read: {cause}") from None
         # Errors here are raised from None: their causes would quote the secret.
         try:
@@ -109,9 +114,3 @@ class Credentials:
                 "SecretInvalid", "the secret must hold AccessKeyId and SecretAccessKey, as strings without white space"
             )
         return Key(*values)
-
-
-def _refusal(error: ClientError) -> str:
-    said = error.response["Error"]
-    # AWS gives one code for the secret and for the key that encrypts it. Only the sentence tells them apart.
-    return said["Code"] + (", of the KMS key that encrypts it" if "KMS" in said.get("Message", "") else "")

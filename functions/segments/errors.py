@@ -1,13 +1,11 @@
 """What can go wrong with a stop, and what becomes of its message.
 
 * StopError
-  - InvalidMessage: to the dead-letter queue at once, as ``invalid_message``.
-  - Rejected: to the dead-letter queue at once, as ``rejected``.
+  - InvalidMessage, Rejected: to the dead-letter queue at once, as ``invalid_message`` or ``rejected``.
   - Retryable: back-off, and on the last receive a later copy, until the message is too old; then to the dead-letter
     queue, as ``exhausted``.
     + FunctionFailed, Unanswered, CredentialsRefused, SetupRefused, NoTimeLeft, CircuitOpen, TooManyRequests, NoAnswer
-    + TryAtOnce
-      - ConnectionLost, KeyRenewed
+    + TryAtOnce: ConnectionLost, KeyRenewed
 """
 
 from __future__ import annotations

@@ -100,7 +100,8 @@ class Turn:
         self._clock_seconds = clock_seconds
         self._note_answer = note_answer
         self._sent_at: float | None = None
-        self._over: _Over | None = None  # set once, whole: another thread reads it
+        # When it was sent, and when it was answered. Set once, whole: another thread reads it.
+        self._over: tuple[float, float] | None = None
 
     def spend(self, function: Callable[..., T], *arguments: object) -> T:
         """Make the request, in any thread, and return what `function` does.
@@ -130,27 +131,23 @@ class Turn:
         if self._sent_at is None:
             self.give_up()
         else:
-            self._over = _Over(self._sent_at, self._clock_seconds())
-            self._note_answer(self._over.answered_at - self._over.sent_at)
+            answered_at = self._clock_seconds()
+            self._over = self._sent_at, answered_at
+            self._note_answer(answered_at - self._sent_at)
 
     def give_up(self) -> None:
         """Note that there will be no success; once the turn is over, this changes nothing."""
         if self._over is None:
             # A request that was sent may have lost all this time on its way: it counts as sent now.
             now = -math.inf if self._sent_at is None else self._clock_seconds()
-            self._over = _Over(now, now)
+            self._over = now, now
 
     def counts_from(self, fastest_seconds: float) -> float | None:
         """Return from when its request counts, at the latest. None: it is under way; -inf: there was no request."""
         if (over := self._over) is None:
             return None
-        return max(over.sent_at, over.answered_at - fastest_seconds)
-
-
-@dataclass(frozen=True, slots=True)
-class _Over:
-    sent_at: float
-    answered_at: float
+        sent_at, answered_at = over
+        return max(sent_at, answered_at - fastest_seconds)
 
 
 class _Fastest:

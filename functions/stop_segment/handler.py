@@ -14,71 +14,86 @@ import contextlib
 import functools
 import os
 import random
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from segments.batches import at_once
-from segments.clients import SQS_CALL_SECONDS
+from segments.clients import SQS_CALL_SECONDS, make_clients
 from segments.errors import FunctionFailed, NoTimeLeft, StopError, Unanswered
+from segments.pace import Turns
 from segments.rules import Outcome
-from segments.telemetry import logger, metrics
+from segments.telemetry import logger, measure, metrics
 from segments.times import now_ms
 from stop_segment.arrivals import Arrival, arrive, waves
 from stop_segment.failures import End, Failure, end_of
 from stop_segment.logs import log_failure, log_outcome, log_served, log_unanswered, log_untold
-from stop_segment.stopper import Batch
-from stop_segment.wiring import make_wiring
+from stop_segment.queues import Queues
+from stop_segment.settings import read_settings
+from stop_segment.stopper import Batch, Stopper
 from stop_segment.workflows import failed, failed_before, is_told, served_well
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
-wiring = make_wiring(os.environ)
+settings = read_settings(os.environ)
+_clients = make_clients(settings)
+_shares = (settings.requests_per_second, settings.queries_per_second)
+stops, queries = (Turns(per_second, time.monotonic) for per_second in _shares)
+stopper = Stopper(
+    settings,
+    _clients.table,
+    _clients.api,
+    _clients.calls(stops),
+    _clients.calls(queries),
+    _clients.in_thread,
+    now_ms,
+    measure,
+)
+queues = Queues(
+    _clients.sqs,
+    settings.event_queue_url,
+    settings.dead_letter_queue_url,
+    settings.failed_stop_queue_url,
+    settings.answer_queue_url,
+)
+loop = asyncio.Runner()
 # One after the other, each of them several calls at once: answers to workflows, letters and copies, notices and
 # back-offs, and copies for the answers that could not be given.
-SETTLING_CALLS = 4 if wiring.settings.answer_queue_url else 2
+SETTLING_CALLS = 4 if settings.answer_queue_url else 2
 SETTLING_SECONDS = SETTLING_CALLS * SQS_CALL_SECONDS + 1.0  # the rest is for log lines and metrics
 RECORD_SECONDS = 2.0  # a record that takes longer is not waited for: its message is tried again
 
-logger.append_keys(mode="observe" if wiring.settings.observes else "stop")
+logger.append_keys(mode="observe" if settings.observes else "stop")
 jitter = random.random
 
 
 @logger.inject_lambda_context
 @metrics.log_metrics(capture_cold_start_metric=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, list[dict[str, str]]]:
-    """Serve a batch of messages.
+    """Serve a batch of messages, and return those that SQS is to keep, as ``batchItemFailures``.
 
-    Returns
-    -------
-    dict
-        ``{"batchItemFailures": [{"itemIdentifier": <message id>}, ...]}``: the messages that SQS is to keep. Every
-        other one has ended in an outcome or on the dead-letter queue.
+    Every other one has ended in an outcome or on the dead-letter queue, or a copy takes its place.
     """
 
     def until_settling() -> float:
         return context.get_remaining_time_in_millis() / 1000 - SETTLING_SECONDS
 
     def seconds_left() -> float:
-        return until_settling() - RECORD_SECONDS - wiring.settings.call_seconds
+        return until_settling() - RECORD_SECONDS - settings.call_seconds
 
     arrivals = [arrive(record) for record in event["Records"]]
-    kept = wiring.loop.run(_serve_in_turns(arrivals, wiring.stopper.batch(seconds_left), until_settling))
+    kept = loop.run(_serve(arrivals, stopper.batch(seconds_left), until_settling))
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in kept]}
 
 
-async def _serve_in_turns(arrivals: list[Arrival], batch: Batch, until_settling: Callable[[], float]) -> list[str]:
-    stops, queries = wiring.turns
-    async with stops.invocation(), queries.invocation():
-        return _settle(await _serve(arrivals, batch, until_settling))
-
-
-async def _serve(arrivals: list[Arrival], batch: Batch, until_settling: Callable[[], float]) -> list[Failure]:
+async def _serve(arrivals: list[Arrival], batch: Batch, until_settling: Callable[[], float]) -> list[str]:
     failures: list[Failure] = []
-    for wave in waves(arrivals):
-        errors = await asyncio.gather(*(_serve_in_time(arrival, batch, until_settling) for arrival in wave))
-        failures.extend(Failure(arrival, error) for arrival, error in zip(wave, errors, strict=True) if error)
-    return failures
+    async with stops.invocation(), queries.invocation():
+        for wave in waves(arrivals):
+            errors = await asyncio.gather(*(_serve_in_time(arrival, batch, until_settling) for arrival in wave))
+            failures.extend(Failure(arrival, error) for arrival, error in zip(wave, errors, strict=True) if error)
+        return _settle(failures)
 
 
 async def _serve_in_time(arrival: Arrival, batch: Batch, until_settling: Callable[[], float]) -> StopError | None:
@@ -112,7 +127,7 @@ async def _serve_message(arrival: Arrival, batch: Batch) -> StopError | None:
 
 def _settle(failures: list[Failure]) -> list[str]:
     """Send dead letters and later copies, set the back-offs; return the ids of the messages that SQS must keep."""
-    settings, queues, time_ms = wiring.settings, wiring.queues, now_ms()
+    time_ms = now_ms()
     answered = _answer([(one, one.error.answer) for one in failures if isinstance(one.error, Unanswered)])
     failures = [failure for failure in failures if failure.message_id not in answered]
     limits = {"max_receive_count": settings.max_receive_count, "give_up_after_ms": settings.give_up_after_ms}
@@ -135,8 +150,8 @@ def _settle(failures: list[Failure]) -> list[str]:
 
 def _tell(letters: list[tuple[Failure, str]], time_ms: int) -> None:
     """Have dead letters published. If that fails, the letter is on its queue all the same."""
-    if wiring.settings.failed_stop_queue_url:
-        told = wiring.queues.send_notices(letters, time_ms)
+    if settings.failed_stop_queue_url:
+        told = queues.send_notices(letters, time_ms)
         for failure, _ in letters:
             if failure.message_id not in told:
                 log_untold(failure)
@@ -145,16 +160,16 @@ def _tell(letters: list[tuple[Failure, str]], time_ms: int) -> None:
 def _answer_letters(letters: list[tuple[Failure, str]], time_ms: int) -> None:
     """Have the workflows of dead letters answered. Another end would be one too many, so a copy asks for no stop."""
     answered = _answer([(failure, failed(failure, kind)) for failure, kind in letters])
-    wiring.queues.send_given_up([letter for letter in letters if letter[0].message_id not in answered], time_ms)
+    queues.send_given_up([letter for letter in letters if letter[0].message_id not in answered], time_ms)
 
 
 def _answer(answers: list[tuple[Failure, str]]) -> set[str]:
     """Have workflows answered; return the ids of the messages that need no further answer."""
-    if not wiring.settings.answer_queue_url:
+    if not settings.answer_queue_url:
         for failure, _ in answers:
             _on_the_side(log_unanswered, failure, "the stack has no WorkflowArn")
         return {failure.message_id for failure, _ in answers}
-    answered: set[str] = _on_the_side(wiring.queues.send_answers, answers) or set()
+    answered: set[str] = _on_the_side(queues.send_answers, answers) or set()
     for failure, _ in answers:
         if failure.message_id not in answered:
             _on_the_side(log_unanswered, failure, "the answer could not be sent")

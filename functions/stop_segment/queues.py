@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageAttributeValueTypeDef, SendMessageBatchRequestEntryTypeDef
 
 
+@dataclass(eq=False)
 class Queues:
     """The queues that failures need.
 
@@ -27,24 +28,16 @@ class Queues:
     taken what was sent. `jitter` gives random numbers from 0 to 1. The last two URLs are empty without such a queue.
     """
 
-    def __init__(
-        self,
-        client: SQSClient,
-        event_queue_url: str,
-        dead_letter_queue_url: str,
-        failed_stop_queue_url: str,
-        answer_queue_url: str = "",
-    ) -> None:
-        self._client = client
-        self._event_queue_url = event_queue_url
-        self._dead_letter_queue_url = dead_letter_queue_url
-        self._failed_stop_queue_url = failed_stop_queue_url
-        self._answer_queue_url = answer_queue_url
+    client: SQSClient
+    event_queue_url: str
+    dead_letter_queue_url: str
+    failed_stop_queue_url: str
+    answer_queue_url: str = ""
 
     def send_dead_letters(self, letters: Sequence[tuple[Failure, str]], now_ms: int) -> set[str]:
         """Send letters to the dead-letter queue. Only the messages of those that were sent may be acknowledged."""
         return self._send(
-            self._dead_letter_queue_url,
+            self.dead_letter_queue_url,
             [_Entry(failure, failure.arrival.body, _attributes(failure, kind, now_ms)) for failure, kind in letters],
         )
 
@@ -58,7 +51,7 @@ class Queues:
             arrival, first_sent_ms = failure.arrival, failure.arrival.first_sent_ms
             times = _numbers({"EventTime": arrival.time_ms, FIRST_SENT_AT: first_sent_ms})
             entries.append(_Entry(failure, arrival.body, times, delay_seconds(now_ms - first_sent_ms, jitter())))
-        return self._send(self._event_queue_url, entries)
+        return self._send(self.event_queue_url, entries)
 
     def send_given_up(self, letters: Sequence[tuple[Failure, str]], now_ms: int) -> set[str]:
         """Send copies of letters to the event queue, since their workflows are still to be told."""
@@ -67,18 +60,18 @@ class Queues:
             _Entry(failure, failure.arrival.body, _attributes(failure, kind, now_ms) | mark, BACK_OFF_BASE_SECONDS)
             for failure, kind in letters
         ]
-        return self._send(self._event_queue_url, entries)
+        return self._send(self.event_queue_url, entries)
 
     def send_notices(self, letters: Sequence[tuple[Failure, str]], now_ms: int) -> set[str]:
         """Report letters to the publishing function."""
         return self._send(
-            self._failed_stop_queue_url,
+            self.failed_stop_queue_url,
             [_Entry(failure, notice(failure, kind, now_ms)) for failure, kind in letters],
         )
 
     def send_answers(self, answers: Sequence[tuple[Failure, str]]) -> set[str]:
         """Hand answers to workflows over to the publishing function."""
-        return self._send(self._answer_queue_url, [_Entry(failure, answer) for failure, answer in answers])
+        return self._send(self.answer_queue_url, [_Entry(failure, answer) for failure, answer in answers])
 
     def _send(self, queue_url: str, entries: Sequence[_Entry]) -> set[str]:
         # At once: a part is as large as a call may be, so that ten large entries are ten calls.
@@ -88,7 +81,7 @@ class Queues:
     def _send_part(self, queue_url: str, part: Sequence[_Entry]) -> set[str]:
         entries = [entry.of_call(number) for number, entry in enumerate(part)]
         try:
-            answer = self._client.send_message_batch(QueueUrl=queue_url, Entries=entries)
+            answer = self.client.send_message_batch(QueueUrl=queue_url, Entries=entries)
         except (ClientError, BotoCoreError):
             return set()
         return {part[int(entry["Id"])].failure.message_id for entry in answer.get("Successful", [])}
@@ -97,8 +90,8 @@ class Queues:
         """Set when each message is tried again. If that fails, the queue's own visibility time-out applies."""
         for part in parts(failures):
             try:
-                self._client.change_message_visibility_batch(
-                    QueueUrl=self._event_queue_url,
+                self.client.change_message_visibility_batch(
+                    QueueUrl=self.event_queue_url,
                     Entries=[
                         {
                             "Id": str(number),

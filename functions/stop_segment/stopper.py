@@ -171,7 +171,8 @@ class Batch:
         if room.event_type is None or room.stop_event_time_ms is None or not room.covers(event.time_ms):
             return Served([Done(task.task_id, Outcome.KNOWN)])
         room_end = Event(
-            type=_type_of_end(room.event_type),
+            # An unknown type has ended the room all the same.
+            type=EventType(room.event_type) if room.event_type in set(EventType) else EventType.ROOM_ENDED,
             room=event.room,
             time_ms=room.stop_event_time_ms,
             event_id=room.event_id,
@@ -283,37 +284,17 @@ class _SharedReads:
     def __init__(self, table: SegmentTable, in_thread: InThread) -> None:
         self._table = table
         self._in_thread = in_thread
-        self._wanted: dict[Task, asyncio.Future[Record | None]] = {}
-        self._reading: set[asyncio.Task[None]] = set()
+        self._wanted: dict[Task, None] = {}
+        self._next: asyncio.Task[dict[Task, Record]] | None = None  # it has not begun
 
     async def read(self, task: Task) -> Record | None:
         """Read a record as it is after this call began; None if there is none."""
-        loop = asyncio.get_running_loop()
-        if not self._wanted:
-            loop.call_soon(self._begin)
-        if task not in self._wanted:
-            self._wanted[task] = loop.create_future()
-        return await self._wanted[task]
+        self._next = self._next or asyncio.create_task(self._read())
+        self._wanted[task] = None
+        # The time of one caller may be over, but not that of the others.
+        return (await asyncio.shield(self._next)).get(task)
 
-    def _begin(self) -> None:
-        wanted, self._wanted = self._wanted, {}
-        reading = asyncio.create_task(self._finish(wanted))
-        self._reading.add(reading)
-        reading.add_done_callback(self._reading.discard)
-
-    async def _finish(self, wanted: dict[Task, asyncio.Future[Record | None]]) -> None:
-        try:
-            found = await self._in_thread(self._table.read, list(wanted))
-        except Exception as error:  # noqa: BLE001 - it is raised again in every caller that waits
-            for future in wanted.values():
-                if not future.done():
-                    future.set_exception(error)
-        else:
-            for task, future in wanted.items():
-                if not future.done():  # the time of a caller may be over
-                    future.set_result(found.get(task))
-
-
-def _type_of_end(stored: str) -> EventType:
-    """Read the type of a room's end as it is stored; an unknown type has ended the room all the same."""
-    return EventType(stored) if stored in EventType.__members__.values() else EventType.ROOM_ENDED
+    async def _read(self) -> dict[Task, Record]:
+        wanted, self._wanted, self._next = self._wanted, {}, None
+        found: dict[Task, Record] = await self._in_thread(self._table.read, list(wanted))
+        return found

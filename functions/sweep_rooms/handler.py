@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -9,38 +11,48 @@ from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools.metrics import MetricUnit
 
+from segments.clients import make_clients
+from segments.pace import Turns
 from segments.telemetry import logger, metrics
-from sweep_rooms.sweeper import BETWEEN_SWEEPS_SECONDS, Sweep
-from sweep_rooms.wiring import make_wiring
+from segments.times import now_ms
+from sweep_rooms.events import send_room_gone
+from sweep_rooms.sweeper import BETWEEN_SWEEPS_SECONDS, QUESTIONS_PER_SECOND, Sweep, Sweeper, read_settings
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
 SETTLING_SECONDS = 10.0  # for the writes and messages after the last answer
 
-wiring = make_wiring(os.environ)
+settings = read_settings(os.environ)
+_clients = make_clients(settings)
+turns = Turns(QUESTIONS_PER_SECOND, time.monotonic)
+sweeper = Sweeper(
+    settings,
+    _clients.table,
+    _clients.api,
+    _clients.calls(turns),
+    _clients.in_thread,
+    functools.partial(send_room_gone, _clients.sqs, settings.event_queue_url),
+    now_ms,
+)
+loop = asyncio.Runner()
 
 
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:  # noqa: ARG001 - the schedule's
     """Sweep once, and return the numbers of the log line; none if another sweep is running."""
-    ends_at = time.monotonic() + wiring.settings.sweep_every_ms / 1000 - BETWEEN_SWEEPS_SECONDS
+    ends_at = time.monotonic() + settings.sweep_every_ms / 1000 - BETWEEN_SWEEPS_SECONDS
 
     def seconds_left() -> float:
         ours = context.get_remaining_time_in_millis() / 1000 - SETTLING_SECONDS
-        return min(ours, ends_at - time.monotonic()) - wiring.settings.call_seconds
+        return min(ours, ends_at - time.monotonic()) - settings.call_seconds
 
-    sweep = wiring.loop.run(_sweep(seconds_left))
+    sweep = loop.run(_sweep(seconds_left))
     if sweep is None:
         logger.info("another sweep is running")
         return {}
-    counts: dict[str, Any] = {
-        "rooms_swept": sweep.rooms_swept,
-        "rooms_gone": sweep.rooms_gone,
-        "rooms_rejected": sweep.rooms_rejected,
-        "rooms_unanswered": sweep.rooms_unanswered,
-    }
+    counts: dict[str, Any] = {name: value for name, value in vars(sweep).items() if name.startswith("rooms_")}
     if sweep.refused and not sweep.rooms_swept:
         refused: dict[str, Any] = {"error_code": sweep.refused.code, "error_message": sweep.refused.message}
         logger.warning("the API does not say whether rooms exist", **refused, **counts)
@@ -55,5 +67,5 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:  #
 
 
 async def _sweep(seconds_left: Callable[[], float]) -> Sweep | None:
-    async with wiring.turns.invocation():
-        return await wiring.sweeper.sweep(seconds_left)
+    async with turns.invocation():
+        return await sweeper.sweep(seconds_left)

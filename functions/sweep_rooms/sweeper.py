@@ -13,17 +13,32 @@ from segments.events import Room, Task
 from segments.ledger import LOOK_ITEM, Lease, SegmentTable
 from segments.rtc import RtcApi
 from segments.rules import Record
+from segments.settings import Reader, SharedSettings
 from sweep_rooms.checks import GONE_AGAIN_MS, decide_check
-from sweep_rooms.settings import SweepSettings
 
 QUESTIONS_PER_SECOND = 30  # GetRoomOnlineUsers has 40 over the account (document 1188355); others may ask too
 ROOMS_A_PAGE = 60
 PAGE_SECONDS = ROOMS_A_PAGE / QUESTIONS_PER_SECOND
 # One sweep ends before the next begins: two at once would ask twice as fast as the API allows.
 BETWEEN_SWEEPS_SECONDS = 15.0
+_HOUR_MS = 3_600_000
 
 # Puts RoomGone events for tasks of a room, with their time T, on the event queue.
 SendRoomGone = Callable[[Room, Sequence[Task], int], object]
+
+
+@dataclass(frozen=True)
+class SweepSettings(SharedSettings):
+    """What a deployment can change of the sweeper."""
+
+    max_task_ms: int
+
+
+def read_settings(environment: Mapping[str, str]) -> SweepSettings:
+    """Read the settings. `SettingsError`: one is missing, out of its range, or not a URL that may be called."""
+    read = Reader(environment)
+    read.number("SWEEP_MINUTES", least=1)
+    return SweepSettings(**read.shared(), max_task_ms=read.amount("MAX_TASK_HOURS", _HOUR_MS))
 
 
 @dataclass
@@ -122,14 +137,13 @@ class Sweeper:
         exists = await self.questions.make(self.api.room_exists, room, seconds_left=seconds_left)
         sweep.rooms_swept += 1
         sweep.rooms_gone += not exists
+        last_ms = lease.last_round_began_at_ms
         check = decide_check(
             tasks,
             look.gone_at_ms,
             asked_at_ms,
             exists=exists,
-            last_round_began_at_ms=asked_at_ms
-            if lease.last_round_began_at_ms is None
-            else lease.last_round_began_at_ms,
+            last_round_began_at_ms=asked_at_ms if last_ms is None else last_ms,
             max_task_ms=self.settings.max_task_ms,
         )
         if check.to_stop:

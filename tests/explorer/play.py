@@ -19,7 +19,7 @@ from segments.events import Event, Room, Task
 from segments.rules import Record
 from stop_segment.arrivals import arrive
 from stop_segment.stopper import Batch, Done, Stopper
-from sweep_rooms.wiring import room_gone
+from sweep_rooms.events import room_gone
 from tests.explorer.scheduler import FAULT, FREE, PREEMPTION, Choice, Loop
 from tests.explorer.worlds import World
 from tests.unit.rtc_model import Message, Request, RtcService, Session, WatchedTable, make_stopper, make_sweeper, ms

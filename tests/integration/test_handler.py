@@ -167,14 +167,14 @@ def environment(aws: EmbeddedAws, double: RtcDouble, secrets_manager: Any) -> It
     }
     module = import_handler(
         "stop_segment",
-        ("segments.telemetry", "segments.clients", "stop_segment.logs", "stop_segment.wiring"),
+        ("segments.telemetry", "segments.clients", "stop_segment.logs"),
         aws.environment | variables,
     )
     made = Function(module, double, sqs, event_queue, dead_letter_queue)
-    for client in (module.wiring.stopper.table._client, module.wiring.queues._client):
+    for client in (module.stopper.table._client, module.queues.client):
         client.meta.events.register("before-call", made.note_call)
     yield made
-    module.wiring.loop.close()
+    module.loop.close()
     for client in (sqs, dynamodb):
         client.close()
 
@@ -360,7 +360,7 @@ class TestOutages:
 
         delays: list[int] = []
         monkeypatch.setattr(function.module, "jitter", lambda: 0.5)
-        events = function.module.wiring.queues._client.meta.events
+        events = function.module.queues.client.meta.events
         events.register("provide-client-params.sqs.SendMessageBatch", note)
         try:
             assert function.invoke(self.failed(room, seconds_ago=600)) == []
@@ -371,7 +371,7 @@ class TestOutages:
     def test_where_the_copy_cannot_be_sent_the_message_is_kept(
         self, function: Function, room: Room, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(function.module.wiring.queues, "_event_queue_url", function.event_queue + "-gone")
+        monkeypatch.setattr(function.module.queues, "event_queue_url", function.event_queue + "-gone")
         message = self.failed(room)
         assert function.invoke(message) == kept_of([message], 0)
         assert function.letters(message) == {}
@@ -403,7 +403,7 @@ class TestFaultsOfOurs:
         good, bad = new_room(), new_room()
         good.start("audio")
         bad.start("audio")
-        table = function.module.wiring.stopper.table
+        table = function.module.stopper.table
         note_stop = table.note_stop
 
         def fail_for_one(task: Any, *rest: object) -> None:
@@ -427,7 +427,7 @@ class TestFaultsOfOurs:
         def fail(*_: object) -> None:
             raise ValueError("p4yload")
 
-        monkeypatch.setattr(function.module.wiring.stopper.table, "read", fail)
+        monkeypatch.setattr(function.module.stopper.table, "read", fail)
         message = room.message(TaskId="audio", receive_count=MAX_RECEIVE_COUNT)
         assert function.invoke(message) == []
         letter = function.letters(message)[message["messageId"]]
@@ -437,7 +437,7 @@ class TestFaultsOfOurs:
     def test_a_table_that_is_away_keeps_the_message(
         self, function: Function, room: Room, monkeypatch: pytest.MonkeyPatch, told: Callable[[], Told]
     ) -> None:
-        monkeypatch.setattr(function.module.wiring.stopper.table, "_name", "gone")
+        monkeypatch.setattr(function.module.stopper.table, "_name", "gone")
         records = [room.message(TaskId="audio"), room.message("SegmentStarted", TaskId="audio"), record(NOT_JSON)]
         assert sorted(function.invoke(*records)) == sorted(kept_of(records, 0, 1))
         codes = {line["error_code"] for line in told().logs if line.get("outcome") == "retried"}
@@ -479,7 +479,7 @@ class TestTimeLeft:
         """The deadline is that of `settling`: what is sent there has its time, however long a table does not answer."""
         hung, good = new_room(), new_room()
         answers = threading.Event()
-        table = function.module.wiring.stopper.table
+        table = function.module.stopper.table
         note_start = table.note_start
 
         def hang(task: Any, *rest: object) -> Any:
@@ -516,12 +516,12 @@ class TestSettling:
         self, function: Function, new_room: Callable[[], Room], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Each barrier stands for one call's time: it opens when all calls of a step are under way at once."""
-        queues, down = function.module.wiring.queues, new_room()
+        queues, down = function.module.queues, new_room()
         down.fail("audio", SERVICE_UNAVAILABLE)
         notices = function.sqs.create_queue(QueueName=f"notices-{uuid4().hex}")["QueueUrl"]
-        monkeypatch.setattr(queues, "_failed_stop_queue_url", notices)
-        settings = replace(function.module.wiring.settings, failed_stop_queue_url=notices)
-        monkeypatch.setattr(function.module, "wiring", replace(function.module.wiring, settings=settings))
+        monkeypatch.setattr(queues, "failed_stop_queue_url", notices)
+        settings = replace(function.module.settings, failed_stop_queue_url=notices)
+        monkeypatch.setattr(function.module, "settings", settings)
         steps = [threading.Barrier(5, timeout=10), threading.Barrier(2, timeout=10)]
         passed: list[int] = []
 
@@ -537,7 +537,7 @@ class TestSettling:
         function.invoke(records[-1])  # the connection is there
         function.double.heal()
         down.fail("audio", SERVICE_UNAVAILABLE)
-        client = queues._client.meta.events
+        client = queues.client.meta.events
         client.register("before-call.sqs", meet)
         try:
             assert function.invoke(*records) == kept_of(records, 8)
@@ -548,13 +548,13 @@ class TestSettling:
         function.letters()
 
     def test_the_time_that_is_kept_is_that_of_the_calls(self, function: Function) -> None:
-        config = function.module.wiring.queues._client.meta.config
+        config = function.module.queues.client.meta.config
         attempts = config.retries["total_max_attempts"]
         waits = sum(2**attempt for attempt in range(attempts - 1))  # botocore's standard mode, at most
         call_seconds = attempts * (config.connect_timeout + config.read_timeout) + waits
         assert call_seconds == SQS_CALL_SECONDS
         assert function.module.SETTLING_CALLS * call_seconds <= function.module.SETTLING_SECONDS
-        settings = function.module.wiring.settings
+        settings = function.module.settings
         reserved = function.module.SETTLING_SECONDS + function.module.RECORD_SECONDS + CALL_SECONDS
         assert (settings.rtc_connect_timeout_seconds, settings.rtc_read_timeout_seconds) == (2, 5)
         template = (Path(__file__).parents[2] / "template.yaml").read_text()
@@ -592,7 +592,7 @@ class TestSettling:
             record("[]"),
         ]
         module = function.module
-        places = {"handler": module, "metrics": module.metrics, "logger": module.logger, "queues": module.wiring.queues}
+        places = {"handler": module, "metrics": module.metrics, "logger": module.logger, "queues": module.queues}
 
         def fail(*_: object, **__: object) -> None:
             raise ValueError("whatever it is")

@@ -31,10 +31,9 @@ from segments.rules import Outcome, Record, RunningTask, Verdict
 from stop_segment import stopper
 from stop_segment.settings import Settings, read_settings
 from stop_segment.stopper import Batch, Stopper
-from sweep_rooms.settings import SweepSettings
-from sweep_rooms.settings import read_settings as read_sweep_settings
-from sweep_rooms.sweeper import SendRoomGone, Sweeper
-from sweep_rooms.wiring import room_gone
+from sweep_rooms.events import room_gone
+from sweep_rooms.sweeper import SendRoomGone, Sweeper, SweepSettings
+from sweep_rooms.sweeper import read_settings as read_sweep_settings
 from tests.unit.memory_dynamo import MemoryDynamo
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 
 from receive_callback.aws import Service
 from stop_segment.settings import read_settings as read_stop
-from sweep_rooms.settings import read_settings as read_sweep
+from sweep_rooms.sweeper import read_settings as read_sweep
 from tests.transformed import PARAMETERS, PLACES, REGIONS, Properties, Stack, longest, of_type, place, stacks, template
 
 RESOURCES = template()["Resources"]

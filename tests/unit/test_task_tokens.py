@@ -195,12 +195,12 @@ def module() -> Iterator[ModuleType]:
     powertools = {"POWERTOOLS_METRICS_NAMESPACE": "TaskTokens", "POWERTOOLS_SERVICE_NAME": "task-tokens"}
     made = import_handler(
         "stop_segment",
-        ("segments.telemetry", "segments.clients", "stop_segment.logs", "stop_segment.wiring"),
+        ("segments.telemetry", "segments.clients", "stop_segment.logs"),
         STOP_SETTINGS | aws | powertools | {"GIVE_UP_AFTER_MINUTES": "10"},
     )
     made.logger.setLevel("CRITICAL")
     yield made
-    made.wiring.loop.close()
+    made.loop.close()
 
 
 def message(body: str, sent_ms: int, attributes: dict[str, Any]) -> dict[str, Any]:
@@ -218,15 +218,12 @@ def live(module: ModuleType, body: str, ends: list[str], refusals: list[bool], *
     """Let a message, and every copy of it, be received until none is left; return what was sent."""
     clock, sqs, stopper = Clock(), Sqs(iter(refusals)), Stopper(iter(ends))
     urls = ["events", "letters", "", "answers"]
-    wiring = replace(
-        module.wiring,
-        settings=replace(module.wiring.settings, answer_queue_url="answers" if answers else "", max_receive_count=3),
-        queues=Queues(sqs, *urls),  # type: ignore[arg-type]
-        stopper=stopper,
-    )
+    settings = replace(module.settings, answer_queue_url="answers" if answers else "", max_receive_count=3)
     waiting = [message(body, T, {})]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "wiring", wiring)
+        patch.setattr(module, "settings", settings)
+        patch.setattr(module, "queues", Queues(sqs, *urls))  # type: ignore[arg-type]
+        patch.setattr(module, "stopper", stopper)
         patch.setattr(module, "now_ms", clock)
         for _ in range(60):
             if not waiting:

@@ -431,7 +431,7 @@ def queued_of(draw: Draw, callbacks: Sequence[Message]) -> list[Message]:
     for callback in sorted(callbacks, key=lambda callback: callback.sent):
         now, memory = callback.sent, draw(st.sampled_from(memories))
         if callback.type is SIGHTING:
-            found = Slice("app", callback.room_id, callback.task_ids[0], callback.at * 1000)
+            found = Slice(("app", callback.room_id, callback.task_ids[0]), callback.at * 1000)
             if found in memory:
                 continue
             memory.add(found)
