@@ -46,15 +46,12 @@ def segment_stopped(old: Image, new: Image, bus_name: str) -> PutEventsRequestEn
     if room is None:
         raise Unpublishable("room must be an AppId, #, and a RoomId")
     stopped_at_ms = _time_ms(new, "stopped_at")
+    said = {name: attribute for name, attribute in _DETAILS.items() if attribute in new or attribute in _REQUIRED}
     detail = {
         "AppId": room[1],
         "RoomId": room[2],
         "TaskId": _text(new, "task_id"),
-        **{
-            name: _text(new, attribute)
-            for name, attribute in _DETAILS.items()
-            if attribute in new or attribute in _REQUIRED
-        },
+        **{name: _text(new, attribute) for name, attribute in said.items()},
         "EventTime": to_rfc3339(_time_ms(new, "stop_event_time")),
         "StoppedAt": to_rfc3339(stopped_at_ms),
     }

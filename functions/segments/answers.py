@@ -139,14 +139,9 @@ class Answer:
         succeeded = 200 <= self.status < 300 and bool(self._metadata) and not self._metadata.get("Error")
         return self.content.get("Result") if self.content and succeeded else None
 
-    @property
-    def whose(self) -> Whose:
-        """Whose trouble it is that the answer is not what was asked for."""
-        return self._row.whose
-
     def failure(self) -> StopError:
         """Return the error that the answer means for the request."""
-        row = self._row
+        row = self.row
         name = self.error_code or ("UnreadableAnswer" if 200 <= self.status < 300 else f"Http{self.status}")
         if row.whose is Whose.KEY:
             said = [row.says]  # the API's own sentence may quote the signature
@@ -157,7 +152,8 @@ class Answer:
         return BECOMES[row.whose](name, ": ".join(filter(None, said))[:_LONGEST_MESSAGE], self.request_id)
 
     @property
-    def _row(self) -> Row:
+    def row(self) -> Row:
+        """Whose trouble it is that the answer is not what was asked for, and what we say of it."""
         if self._error and (found := row_of(self.error_code, self._error.get("CodeN"))):
             return found
         whose = whose_status(self.status, from_api=bool(self._metadata))

@@ -6,8 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import botocore.session
 from botocore.config import Config
@@ -31,8 +30,7 @@ _MOST_BACK_OFF_SECONDS = 1  # botocore's standard mode waits up to this long bef
 SQS_CALL_SECONDS = _SQS_ATTEMPTS * (_SQS_CONNECT_SECONDS + _SQS_READ_SECONDS) + _MOST_BACK_OFF_SECONDS
 
 
-@dataclass(frozen=True)
-class Clients:
+class Clients(NamedTuple):
     """What a function that calls the RTC API works with."""
 
     table: SegmentTable

@@ -119,7 +119,7 @@ class RtcApi:
             failure = error
         # Outside of it: what the SDK raised may quote the key, and would be the context of what is raised here.
         answer = self._exchange.answer or _answer_in(failure)
-        if answer.whose is Whose.KEY:
+        if answer.row.whose is Whose.KEY:
             raise self._refusal(key, answer)
         return answer
 

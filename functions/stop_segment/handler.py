@@ -37,21 +37,12 @@ if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
 settings = read_settings(os.environ)
-_clients = make_clients(settings)
+table, api, sqs, in_thread, calls = make_clients(settings)
 _shares = (settings.requests_per_second, settings.queries_per_second)
 stops, queries = (Turns(per_second, time.monotonic) for per_second in _shares)
-stopper = Stopper(
-    settings,
-    _clients.table,
-    _clients.api,
-    _clients.calls(stops),
-    _clients.calls(queries),
-    _clients.in_thread,
-    now_ms,
-    measure,
-)
+stopper = Stopper(settings, table, api, calls(stops), calls(queries), in_thread, now_ms, measure)
 queues = Queues(
-    _clients.sqs,
+    sqs,
     settings.event_queue_url,
     settings.dead_letter_queue_url,
     settings.failed_stop_queue_url,

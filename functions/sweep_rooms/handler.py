@@ -24,17 +24,10 @@ if TYPE_CHECKING:
 SETTLING_SECONDS = 10.0  # for the writes and messages after the last answer
 
 settings = read_settings(os.environ)
-_clients = make_clients(settings)
+table, api, sqs, in_thread, calls = make_clients(settings)
 turns = Turns(QUESTIONS_PER_SECOND, time.monotonic)
-sweeper = Sweeper(
-    settings,
-    _clients.table,
-    _clients.api,
-    _clients.calls(turns),
-    _clients.in_thread,
-    functools.partial(send_room_gone, _clients.sqs, settings.event_queue_url),
-    now_ms,
-)
+send = functools.partial(send_room_gone, sqs, settings.event_queue_url)
+sweeper = Sweeper(settings, table, api, calls(turns), in_thread, send, now_ms)
 loop = asyncio.Runner()
 
 

@@ -38,7 +38,7 @@ texts = (bodies | anything).map(json.dumps) | st.text()
 def test_any_answer_is_one_partys_trouble_and_its_error_is_of_that_class(status: int, text: str) -> None:
     answer = Answer.read(status, text)
     error = answer.failure()
-    assert type(error) is BECOMES[answer.whose]
+    assert type(error) is BECOMES[answer.row.whose]
     assert error.code
     assert (error.code + error.message + (error.request_id or "")).isprintable()
     assert len(error.message) <= 500
@@ -51,7 +51,7 @@ def test_the_code_decides_whatever_status_and_number_say(status: int, code: str,
     answer = Answer(status, {"ResponseMetadata": {"RequestId": "r-1", "Error": error}})
     found = row_of(answer.error_code)
     assert found
-    assert answer.whose is found.whose
+    assert answer.row.whose is found.whose
 
 
 @given(status=statuses, text=st.text() | anything.map(json.dumps))
@@ -64,7 +64,7 @@ def test_what_is_not_the_apis_own_never_gives_a_message_up(status: int, text: st
 @given(number=numbers, code=st.text().filter(lambda code: not row_of(code)))
 def test_a_number_counts_where_no_page_names_the_code(number: object, code: str) -> None:
     answer = Answer(400, {"ResponseMetadata": {"RequestId": "r-1", "Error": {"Code": code, "CodeN": number}}})
-    assert answer.whose in {row.whose for row in CODES if str(number) in row.numbers.split()}
+    assert answer.row.whose in {row.whose for row in CODES if str(number) in row.numbers.split()}
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
