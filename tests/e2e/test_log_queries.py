@@ -9,7 +9,6 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from statistics import fmean
 from typing import Any
 
 import pytest
@@ -163,13 +162,10 @@ class Insights:
             self._expect(")")
             return len
         value = self._difference()
-        share = int(self._take()[1]) / 100 if self._take_if(",") else None
         self._expect(")")
         figures: dict[str, Callable[[list[Any]], Any]] = {
             "count_distinct": lambda values: len(set(values)),
-            "avg": fmean,
             "max": max,
-            "pct": lambda values: sorted(values)[round((share or 0) * (len(values) - 1))],
         }
         figure = figures[function]
         return lambda rows: figure([found for row in rows if (found := value(row)) is not None])
