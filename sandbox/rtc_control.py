@@ -120,7 +120,7 @@ def _read_fields(body: bytes, types: _Types) -> dict[str, Any]:
     given = {name: value for name, value in fields.items() if value is not None}
     for name, value in given.items():
         if name not in types:
-            raise ValueError(f"{name} is not known here, only {', '.join(types)}")
+            raise ValueError(f"{name} is unknown: use one of {', '.join(types)}")
         if type(value) not in types[name]:
             raise ValueError(f"{name} must be of type {types[name][-1].__name__}, not {type(value).__name__}")
     return given

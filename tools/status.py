@@ -187,7 +187,7 @@ def _event_source(facts: Facts) -> Check:
     if source.state == "Disabled":
         return Check("mapping", Verdict.WRONG, "paused: nothing is stopped until `resume`")
     if source.state != "Enabled":
-        return Check("mapping", Verdict.UNKNOWN, f"{source.state}: ask again in a minute")
+        return Check("mapping", Verdict.UNKNOWN, f"{source.state}: run `stopper status` again in a minute")
     return Check("mapping", Verdict.WELL, "enabled")
 
 
