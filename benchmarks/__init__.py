@@ -1,3 +1,3 @@
-"""What the product costs and how fast it is, side by side with a peer. README.md tells how to read it."""
+"""The product's cost and speed, beside a peer. README.md explains the figures."""
 
 import tools  # noqa: F401 - puts the functions' packages on the path

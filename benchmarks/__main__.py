@@ -24,7 +24,7 @@ from sandbox.stack import ROOT
 RESULTS = Path(__file__).with_name("results.json")
 DOCS = ROOT / "docs"
 ANSWER_AFTER_SECONDS = 0.2
-# The peer is slower, so it gets fewer messages where a rate is measured; shares and rates are compared, not sums.
+# The peer is slower, so it gets fewer messages if a rate is measured; shares and rates are compared, not sums.
 STOPS = {"product": 5_000, "peer": 400}
 EVENTS = {"product": 5_000, "peer": 500}
 RATES = (10, 50, 100)

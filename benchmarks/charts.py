@@ -94,7 +94,7 @@ def draw_cost(results: dict[str, Any], path: Path) -> None:
 
 def _write(chart: Any, path: Path) -> None:
     chart.uuid = path.stem  # else it is another at each drawing
-    # pygal writes its settings into the picture as a script, for its own: a picture in a page runs none.
+    # pygal writes its settings into the picture as a script: a picture in a page runs none.
     path.write_text(re.sub(r"<script.*?</script>", "", chart.render(is_unicode=True), flags=re.DOTALL) + "\n")
 
 

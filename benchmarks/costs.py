@@ -1,6 +1,6 @@
-"""What a million stops, duplicates, slices or room sessions cost on AWS, from what was measured of a few.
+"""The cost on AWS of a million stops, duplicates, slices or room sessions, from the measurements of a few.
 
-List prices in us-east-1, US dollars, without free tiers. The pages of Lambda, SQS, DynamoDB and CloudWatch tell them.
+List prices in us-east-1, US dollars, without free tiers. The pages of Lambda, SQS, DynamoDB and CloudWatch list them.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ def per_million_slices(called: Mapping[str, float], served: Mapping[str, float] 
     Parameters
     ----------
     called
-        What the callback function spent on some slices.
+        The callback function's spending on some slices.
     served
-        What the stop function spent on those that were queued; None where none was.
+        The stop function's spending on the queued ones; None if none was queued.
     """
     share = _MILLION / called["messages"]
 

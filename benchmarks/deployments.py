@@ -1,4 +1,4 @@
-"""The product and the peer, each on an embedded AWS of its own, with the same concurrency, memory and RTC API."""
+"""The product and the peer, each on its own embedded AWS, with the same concurrency, memory and RTC API."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class Deployment:
         return False
 
     def warm_up(self) -> None:
-        """Start every function environment that there will be, and begin the count anew."""
+        """Start every function environment that there will be, and reset the count."""
         tasks = [("661e", f"warm-{number}", "audio") for number in range(_WARM_UP_MESSAGES)]
         with self.held_back():
             self.send([message(*task) for task in tasks])
@@ -158,7 +158,7 @@ def message(
     event_id: str = "",
     event_time: str = "",
 ) -> str:
-    """Make an event's message body; without `event_time` its time is that of sending, without a task it names none."""
+    """Create an event's message body; without `event_time` the sending time counts, without a task it names no task."""
     ids = {"AppId": app_id, "RoomId": room_id, **({"TaskId": task_id} if task_id else {})}
     time_of_event = {"EventTime": event_time} if event_time else {}
     return json.dumps({"EventType": event_type, "EventId": event_id or f"evt-{room_id}", **time_of_event, **ids})
@@ -166,7 +166,7 @@ def message(
 
 @contextlib.contextmanager
 def product(answer_after_seconds: float, **parameters: str) -> Iterator[Deployment]:
-    """Deploy the product, with `parameters` of its own if need be, and warm it up."""
+    """Deploy the product, optionally with `parameters`, and warm it up."""
     with (
         mock.patch.dict(os.environ, _RECORD_SIZE),
         sandbox(_PARAMETERS | parameters, app_ids={APP_ID}, answer_after_seconds=answer_after_seconds) as box,

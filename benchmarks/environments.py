@@ -1,4 +1,4 @@
-"""As many environments as Lambda likes: the built stop function in slots whose environments take turns."""
+"""Any number of environments: the built stop function in slots, with several environments that take turns in each."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def _without_bytecode(function: Function, folder: str) -> Path:
 
 
 def _python() -> str:
-    """Return the Python of Lambda where it is here: no other takes the artifacts' bytecode."""
+    """Return the Python version of Lambda, if this machine has it: no other reads the artifacts' bytecode."""
     return python_of_lambda() or sys.executable
 
 

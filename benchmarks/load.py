@@ -17,7 +17,7 @@ from sandbox.metrics import percentile
 Task = tuple[str, str, str]
 _COUNTED_STOPS = 100
 _SINGLES_A_SECOND = 10
-_SECONDS = 120.0  # what is not done by then is told as left
+_SECONDS = 120.0  # unfinished work is then reported as left
 _LATE_MS = 2_000 * STALE_AFTER_SECONDS
 _SLOWEST_PER_SECOND = 20
 _numbers = itertools.count()
@@ -68,7 +68,7 @@ def spending(deployment: Deployment) -> dict[str, dict[str, float]]:
 
 
 def duplicates(deployment: Deployment, events: int) -> dict[str, Any]:
-    """Let a queue loose where each of five events tells of the same stop."""
+    """Release a queue in which five events report each stop."""
     tasks = running_tasks(deployment, events // 5)
     bodies = [message(*task) for task in tasks for _ in range(5)]
     random.Random(0).shuffle(bodies)  # noqa: S311 # nosec B311 # the same order each time
@@ -143,7 +143,7 @@ def running(deployment: Deployment, tasks: Sequence[Task]) -> int:
 
 
 def running_tasks(deployment: Deployment, count: int, start_time_ms: int | None = None) -> list[Task]:
-    """Let so many tasks run, each in a room of its own, and forget what was before."""
+    """Start this many tasks, each in its own room, and reset the counts."""
     deployment.rtc.forget()
     load = next(_numbers)
     tasks = [("661e", f"room-{load}-{number}", "audio") for number in range(count)]

@@ -1,4 +1,4 @@
-"""What a load cost: the API's requests a second, the functions' time, the table's units, the machine's processors."""
+"""The cost of a load: requests per second, function time, table units, and processor time of the machine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BEAT_SECONDS = 0.005
 
 @dataclass
 class Cost:
-    """What a load cost, filled in when the block of `measured` ends: the last three only where that looks closely."""
+    """The cost of a load, filled in when the block of `measured` ends: the last three only with a close look."""
 
     seconds: float = 0.0
     function_seconds: float = 0.0
@@ -80,7 +80,7 @@ class _Lateness:
             self._worst = max(self._worst, time.monotonic() - began - _BEAT_SECONDS)
 
     def stop(self) -> float:
-        """Stop watching and tell, in ms."""
+        """Stop watching and return the result, in ms."""
         self._beating.cancel()
         return 1000 * self._worst
 
@@ -108,7 +108,7 @@ def _log(deployment: Deployment, since: float, pattern: str) -> list[str]:
         logGroupName=deployment.log_group, startTime=int(since * 1000), filterPattern=pattern
     )
     if len(answer["events"]) >= 10_000:
-        raise RuntimeError("there are more lines than one answer holds")
+        raise RuntimeError("the lines do not fit into one answer")
     return [event["message"] for event in answer["events"]]
 
 
@@ -130,7 +130,7 @@ def windows(times: Sequence[float], step_seconds: float = 0.1) -> list[tuple[flo
 
 
 def _processor_seconds() -> tuple[float, float] | None:
-    """Return what all processors together have spent on work and in all; None where the system does not tell."""
+    """Return what all processors together have spent on work and in all; None if the system does not report it."""
     try:
         fields = [int(value) for value in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     except OSError:

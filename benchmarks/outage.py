@@ -17,7 +17,7 @@ _BACKLOG = 600
 _DOWN_SECONDS = 100
 _FRESH = 200
 _FRESH_A_SECOND = 5  # for as long as most of the backlog takes
-_SECONDS = 300.0  # what is not done by then is told as still running
+_SECONDS = 300.0  # unfinished work is then reported as still running
 _POLL_SECONDS = 1.0
 
 

@@ -89,8 +89,8 @@ class Table:
 
 
 def stub_network(secret: str, table: Table | None = None, sent: list[str] | None = None) -> None:
-    """Answer every HTTP request in this process at once; without a table none keeps anything."""
-    # Here, where a function's start-up is timed: each of them needs these two.
+    """Answer every HTTP request in this process at once; without a table nothing is stored."""
+    # Here, because a function's start-up is timed: each of them needs these two.
     import urllib3
     from botocore.awsrequest import AWSResponse
     from botocore.httpsession import URLLib3Session
@@ -118,7 +118,7 @@ def stub_network(secret: str, table: Table | None = None, sent: list[str] | None
         return AWSResponse(request.url, 200, headers, _Raw(json.dumps(answer).encode()))
 
     def answer_others(*_: Any, **more: Any) -> Any:
-        # The RTC API, and AWS where the callback function calls it.
+        # The RTC API, and AWS for the callback function.
         target = more.get("headers", {}).get("X-Amz-Target", "").rpartition(".")[2]
         if target == "SendMessage" and sent is not None:
             sent.append(json.loads(more["body"])["MessageBody"])
@@ -189,7 +189,7 @@ def start_up(order: dict[str, Any]) -> dict[str, float]:
 
 
 def messages(order: dict[str, Any]) -> list[dict[str, float]]:
-    """Time batch after batch; tell the time per message and the memory when so many messages are done."""
+    """Time batch after batch; return the time per message and the memory at the given numbers of messages."""
     stub_network(order["secret"])
     function = _function(order["handler"])
     marks = []
@@ -248,7 +248,7 @@ class _Nothing:
 
 
 def slices(order: dict[str, Any]) -> dict[str, Any]:
-    """Let slices come, time-lapsed, to so many environments of the callback function; tell what each end spent."""
+    """Send slices, time-lapsed, to several environments of the callback function; return the spending of each end."""
     log = _Log()
     sys.stdout = log
     lapse = _time_lapse()
@@ -271,7 +271,7 @@ def slices(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def sightings(order: dict[str, Any]) -> dict[str, Any]:
-    """Let the slices that were queued come to the stop function, in full batches; tell what they spent."""
+    """Send the queued slices to the stop function, in full batches; return their spending."""
     log = _Log()
     sys.stdout = log
     lapse, table = _time_lapse(), Table()
@@ -323,7 +323,7 @@ def _begin_trace(number: int) -> None:
 
 
 def _peak_memory_kb() -> float:
-    # Linux's getrusage would tell the peak of the process that started this one, if that is higher.
+    # Linux's getrusage would report the peak of the process that started this one, if that is higher.
     with contextlib.suppress(OSError), open("/proc/self/status") as status:  # noqa: PTH123 - as below
         return next(float(line.split()[1]) for line in status if line.startswith("VmHWM"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

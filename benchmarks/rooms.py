@@ -1,4 +1,4 @@
-"""Rooms over their lives: what an end costs after a long past, and what a session costs, told and untold."""
+"""Rooms over their lives: the cost of an end after a long past, and of a session, reported or not."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ Spending = dict[str, float]
 
 
 def room_ends(deployment: Deployment, marks: Sequence[int], permanent: int) -> dict[str, Any]:
-    """Count what the ends of one room cost, each with a new TaskId, and what stops by name do in a permanent room.
+    """Count the cost of one room's ends, each with a new TaskId, and of stops by name in a permanent room.
 
-    What the rooms did before is left in the table by the functions' own module.
+    The functions' own module has written the rooms' past into the table.
     """
     deployment.rtc.forget()
     return {
@@ -72,7 +72,7 @@ def _permanent(deployment: Deployment, tasks: int) -> dict[str, Any]:
 
 
 class _Past:
-    """What a room did before: sessions with a TaskId of their own each, told, and stopped.
+    """A room's past: reported and stopped sessions, each with its own TaskId.
 
     Parameters
     ----------

@@ -27,7 +27,7 @@ _SPENT = ("function_seconds", "invocations", "write_units", "read_units", "log_b
 
 
 def sweeps(deployment: Deployment) -> dict[str, dict[str, Any]]:
-    """Sweep where nothing is watched, and where all rooms live."""
+    """Sweep without watched rooms, and with living rooms only."""
     watching = sweeper(deployment)
     with unscheduled(deployment):
         idle = sweep(watching, [], sweeps=_IDLE_SWEEPS)
@@ -35,7 +35,7 @@ def sweeps(deployment: Deployment) -> dict[str, dict[str, Any]]:
 
 
 def sweep_gone(deployment: Deployment) -> dict[str, dict[str, Any]]:
-    """Sweep where some rooms are gone, of which nobody told, until their tasks are stopped."""
+    """Sweep with some rooms gone unreported, until their tasks are stopped."""
     watching = sweeper(deployment)
     with unscheduled(deployment):
         tasks = _watched(deployment, ROOMS)
@@ -82,7 +82,7 @@ def unscheduled(deployment: Deployment) -> Iterator[None]:
 
 
 def _watched(deployment: Deployment, rooms: int) -> list[Task]:
-    """Let tasks run, each in a room of its own, and tell of their starts."""
+    """Start tasks, each in its own room, and report their starts."""
     tasks = running_tasks(deployment, rooms)
     deployment.send([message(*task, "SegmentStarted") for task in tasks])
     settle(deployment)

@@ -1,4 +1,4 @@
-"""What the table charges: write and read units as DynamoDB counts them, from all that the embedded AWS has seen."""
+"""The table's charges: write and read units as DynamoDB counts them, from all calls that the embedded AWS has seen."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Index:
 
 
 class Spent(NamedTuple):
-    """What the table was asked for."""
+    """A request to the table."""
 
     table_requests: int
     write_units: float
@@ -108,7 +108,7 @@ class TableUnits:
                 given = self._dynamodb.query(**request)["Items"]
                 return _a_read(request) * max(1, math.ceil(sum(map(size_of, given)) / _READ_UNIT_BYTES))
             case _:
-                raise RuntimeError(f"nobody has said what a {name} costs")
+                raise RuntimeError(f"no price is known for {name}")
 
 
 class _Changes:
@@ -191,6 +191,6 @@ def _look_up(deployment: Deployment, query: dict[str, Any]) -> list[dict[str, An
     trust: Any = str(deployment.aws.ca_bundle)
     answer = URLLib3Session(verify=trust).send(request.prepare())
     if answer.status_code != 200:
-        raise RuntimeError(f"the embedded AWS did not tell its calls: {answer.text}")
+        raise RuntimeError(f"the embedded AWS did not report its calls: {answer.text}")
     events: list[dict[str, Any]] = json.loads(answer.content)["Events"]
     return events

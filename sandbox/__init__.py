@@ -1,1 +1,1 @@
-"""What people and tests run on their own machine instead of the cloud."""
+"""The stack on one machine, for people and tests, instead of in the cloud."""

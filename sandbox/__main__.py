@@ -42,7 +42,7 @@ def main(folder: Path = FOLDER) -> NoReturn:
         numbered = number_the_concurrency(box.aws)
         while True:
             time.sleep(2)
-            numbered = number_the_concurrency(box.aws, numbered)  # for whoever sets MaxConcurrency
+            numbered = number_the_concurrency(box.aws, numbered)  # after a change of MaxConcurrency
 
 
 if __name__ == "__main__":

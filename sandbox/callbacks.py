@@ -67,7 +67,7 @@ def post(aws: EmbeddedAws, url: str, body: str | bytes, *, method: str = "POST")
 
 
 def local(aws: EmbeddedAws, url: str) -> str:
-    """Return where the embedded AWS serves an HTTP API, given the URL that it has on AWS."""
+    """Return the URL of an HTTP API at the embedded AWS, given its URL on AWS."""
     host, path = urlsplit(url).netloc, urlsplit(url).path
     return f"{aws.endpoint}/_aws/execute-api/{host.partition('.')[0]}/$default{path}"
 

@@ -1,4 +1,4 @@
-"""The main job, shown: every sample in events/ goes through the sandbox, and a table tells what became of it."""
+"""The demo: sends every sample in events/ through the sandbox, and shows the outcomes in a table."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EARLIER_MS = 1_795_327_000_000  # before the times in the samples, which are of 
 
 @dataclass(frozen=True)
 class Scene:
-    """A sample, and what should become of it.
+    """A sample, and its expected outcome.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class Scene:
     end
         The outcomes of its tasks, or the ErrorKind of its dead letter.
     requests
-        How many StopSegment requests the API should see.
+        The expected number of StopSegment requests.
     """
 
     sample: str
@@ -75,7 +75,7 @@ IN_SHORT = ("late-room-ended", "room-ended", "room-ended-all-tasks", "bad-event-
 
 @dataclass(frozen=True)
 class Row:
-    """What became of a scene."""
+    """The outcome of a scene."""
 
     scene: Scene
     ends: list[str]

@@ -105,11 +105,11 @@ def embedded_aws(
     Parameters
     ----------
     port
-        Where it listens, by default wherever there is room.
+        Its port, by default any free one.
     certificate_folder
-        Where its certificate is kept for the next time; by default each time has one of its own.
+        Folder that keeps its certificate for the next start; by default each start has a new one.
     program
-        The module that is ministack, or ministack with more in it.
+        The module to run: ministack, or one that extends it.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def _ministack(port: int, certificate_folder: Path | None, program: str) -> Iter
         certificate, key = _certificate(certificate_folder or home)
         aws = EmbeddedAws(f"https://{_HOST}:{port}", certificate, home / "ministack.log")
         with aws.log.open("wb") as log:
-            # A process group of its own: a Ctrl-C meant for the caller must let it stop the functions in order.
+            # A dedicated process group: a Ctrl-C meant for the caller must let it stop the functions in order.
             process = subprocess.Popen(  # noqa: S603 # nosec B603 # our own command, no shell
                 [sys.executable, "-m", program],
                 env=_process_environment(home, port, certificate, key),
@@ -176,7 +176,7 @@ def _wait_until_it_answers(aws: EmbeddedAws, process: subprocess.Popen[bytes]) -
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
-    # It waits for clients that keep their connections, which nobody here needs it to.
+    # It waits for clients that keep their connections, which nothing here needs.
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=1)
     with contextlib.suppress(ProcessLookupError):
@@ -185,7 +185,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def free_port(wanted: int = 0) -> int:
-    """Return the port that is wanted if nobody listens there, else one where nobody does."""
+    """Return the wanted port if it is free, else another free port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: a past connection is no listener
         try:

@@ -176,7 +176,7 @@ def lambda_variables(function: str, artifact: Path) -> dict[str, str]:
 
 @functools.cache
 def python_of_lambda() -> str | None:
-    """Find the runtime's own Python on this machine, as the build does; None where there is none."""
+    """Find the runtime's Python version on this machine, as the build does, or return None."""
     folder = str(ROOT / "functions")
     command = ["make", "--no-print-directory", "-C", folder, "runtime-python", f"RUNTIME={PYTHON}"]
     found = subprocess.check_output(command, text=True)  # noqa: S603 # nosec B603 # our own command

@@ -1,4 +1,4 @@
-"""What can be told to go wrong at the RTC API double, and for which requests."""
+"""The faults that the RTC API double can be set to, and the requests that they concern."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Fault:
 
     @property
     def number(self) -> int | None:
-        """`code_n`, or the documented one where the status is not set."""
+        """Return `code_n`, or the documented one if the status is not set."""
         return self.code_n if self.status or self.code_n else DOCUMENTED.get(self.code, (500, None))[1]
 
 

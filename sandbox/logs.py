@@ -1,4 +1,4 @@
-"""What a function has logged, read again and again while it goes on logging. Whoever has a sandbox may use it."""
+"""A function's log, read again and again while the function writes to it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class LogReader:
     def __init__(self, client: Any, group: str) -> None:
         self._client = client
         self._group = group
-        # There each invocation has a log stream of its own.
+        # There each invocation has its own log stream.
         self._invocations: dict[str, list[tuple[int, dict[str, Any]]]] = {}
         self._newest_ms = 0
 

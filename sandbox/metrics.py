@@ -1,6 +1,6 @@
 """Metrics as CloudWatch reads them from what the functions log, and its statistics of them.
 
-The embedded AWS publishes neither these nor its own: whoever has a sandbox may look here.
+The embedded AWS publishes neither these nor its own metrics.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Values = Sequence[float]
 
 @dataclass(frozen=True)
 class Metric:
-    """What CloudWatch tells metrics apart by."""
+    """The identity of a metric in CloudWatch."""
 
     namespace: str
     name: str

@@ -1,4 +1,4 @@
-"""How the sandbox's programs start, tell what they wait for, and end."""
+"""How the sandbox's programs start, show progress, and end."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def progress(console: Console) -> Iterator[Callable[[str], None]]:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    # What was started is being stopped from now on: a second Ctrl-C must not leave half of it running.
+    # From now on everything is being stopped: a second Ctrl-C must not leave half of it running.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

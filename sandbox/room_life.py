@@ -18,12 +18,12 @@ ROOM_ID = "math-101"
 
 @dataclass(frozen=True)
 class Step:
-    """A callback that is sent, and what should come of it.
+    """A callback that is sent, and the expected result.
 
     Parameters
     ----------
     ends
-        The outcomes of the room's tasks, sorted; empty where the callback is refused.
+        The outcomes of the room's tasks, sorted; empty if the callback is refused.
     running
         The tasks that still run afterwards.
     """
@@ -38,7 +38,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Seen:
-    """What came of a step."""
+    """The result of a step."""
 
     step: Step
     status: int

@@ -35,7 +35,7 @@ _FAIL_FIELDS: _Types = {
 
 
 class Controlled(Protocol):
-    """What the commands need of the double."""
+    """The part of the double that the commands need."""
 
     @property
     def requests(self) -> Sequence[ApiRequest]: ...  # noqa: D102

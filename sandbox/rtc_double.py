@@ -27,7 +27,7 @@ from sandbox.signature import Refusal, SignedRequest
 
 @dataclass(frozen=True)
 class _Answer:
-    """What goes back: nothing when `status` is 0. `code` is for the record of the request."""
+    """The answer: none if `status` is 0. `code` is for the record of the request."""
 
     status: int
     code: str
@@ -53,7 +53,7 @@ class RtcDouble:
     session_tokens
         AccessKeyId to the session token that must come with it.
     port
-        Where it listens, by default wherever there is room.
+        Its port, by default any free one.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class RtcDouble:
             return self._tasks.get((app_id, room_id, task_id))
 
     def is_running(self, app_id: str, room_id: str, task_id: str) -> bool:
-        """Tell whether a task runs."""
+        """Return whether a task runs."""
         task = self.task(app_id, room_id, task_id)
         return task is not None and task.status is TaskStatus.RUNNING
 
@@ -164,7 +164,7 @@ class RtcDouble:
             self._faults = FaultPlan()
 
     def forget(self) -> None:
-        """Drop the recorded requests, the tasks, the rooms and the faults, and start counting the rate afresh."""
+        """Drop the recorded requests, the tasks, the rooms and the faults, and start counting the rate again."""
         with self._lock:
             self._requests: list[ApiRequest] = []
             self._tasks: dict[TaskKey, Task] = {}

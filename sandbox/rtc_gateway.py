@@ -76,7 +76,7 @@ async def read(request: web.Request) -> tuple[ApiRequest, SignedRequest]:
 
 
 class Gateway:
-    """What every request has to pass; `arrivals` holds when the latest well-signed ones came, by action."""
+    """The checks that every request has to pass; `arrivals` holds the times of the latest signed ones, by action."""
 
     def __init__(self, platform: str, session_tokens: Mapping[str, str]) -> None:
         self.region, stop_segment_versions = _PLATFORMS[platform]

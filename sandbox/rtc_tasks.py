@@ -70,7 +70,7 @@ def task_key(parameters: Mapping[str, Any]) -> tuple[Any, Any, Any]:
 
 
 def is_id(value: object) -> bool:
-    """Tell whether a value may be an id of any kind."""
+    """Return whether a value may be an id of any kind."""
     return isinstance(value, str) and re.fullmatch(ID_PATTERN, value) is not None
 
 

@@ -1,8 +1,8 @@
 """Lambda's runtime in one process: the built artifact by itself on the path, events in, answers out.
 
 `environments` runs it as a file, with ``python -I -S``, so that nothing but the artifact and the standard library is
-there. The first line of standard input says what to import, each further one is an invocation; each line of standard
-output answers one. What the function prints goes to standard error.
+there. The first line of standard input names the module to import, each further line is an invocation, and each line of
+standard output answers one. The function's own output goes to standard error.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _frozen_seconds = 0.0
 
 
 class Context:
-    """What Lambda tells a function of an invocation."""
+    """The context of an invocation, as Lambda passes it to a function."""
 
     function_version = "$LATEST"
     identity = None

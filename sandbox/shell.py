@@ -1,4 +1,4 @@
-"""What a person gets to play with a running sandbox: a file that points a shell at it, and commands to paste."""
+"""The instructions for a running sandbox: a file that points a shell at it, and commands to paste."""
 
 from __future__ import annotations
 
@@ -153,6 +153,6 @@ def _ended(room_id: str) -> dict[str, str]:
 
 
 def _quoted(value: object) -> str:
-    """Write JSON for a shell, broken between values where a line would be too long."""
+    """Write JSON for a shell, with long lines broken between values."""
     lines = textwrap.wrap(shlex.quote(json.dumps(value)), 72, break_long_words=False, break_on_hyphens=False)
     return "\n      ".join(lines)

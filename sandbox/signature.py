@@ -28,7 +28,7 @@ _AUTHORIZATION = re.compile(
 
 @dataclass(frozen=True)
 class SignedRequest:
-    """What a signature covers: the path percent-encoded, the query decoded, the headers' names in lower case."""
+    """The signed part of a request: the path percent-encoded, the query decoded, the headers' names in lower case."""
 
     method: str
     path: str
@@ -51,7 +51,7 @@ class Authorization:
 
 @dataclass(frozen=True)
 class Refusal:
-    """An error answer; `code_n` is the gateway's number, where it has one."""
+    """An error answer; `code_n` is the gateway's number, if it has one."""
 
     code: str
     message: str

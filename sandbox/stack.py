@@ -30,7 +30,7 @@ SECRET_ACCESS_KEY = "sandbox-secret-key"  # noqa: S105 # nosec B105 # the double
 EVENT_BUS = "rooms"
 SOURCE_TOPIC = "rooms"
 OUTCOME_BUS = "outcomes"
-# Few receives, so that nobody waits minutes for a message to be given up. Few functions: each is a process here.
+# Few receives, so that a message becomes a dead letter within seconds. Few functions: each is a process here.
 PARAMETERS = {
     "MaxConcurrency": "4",
     "MaxReceiveCount": "3",
@@ -92,7 +92,7 @@ class Sandbox:
         return sum(int(answer["Attributes"][name]) for name in names)
 
     def dead_letters(self) -> list[dict[str, Any]]:
-        """Take every letter off the dead-letter queue: as SQS gives it, with its Attributes by name as strings."""
+        """Receive and delete all dead letters: as SQS returns them, with their Attributes by name as strings."""
         return self._take_all(self.outputs["DeadLetterQueueUrl"])
 
     def outcome_events(self) -> list[dict[str, Any]]:
@@ -181,7 +181,7 @@ def resource(aws: EmbeddedAws, logical_id: str) -> str:
 
 
 def let_a_minute_pass(dynamodb: Any, table_name: str, rooms: Iterable[tuple[str, str]]) -> None:
-    """Put back by a minute what the table knows of rooms, (AppId, RoomId), and of the sweeps.
+    """Put the records of rooms back by a minute, (AppId, RoomId), and of the sweeps.
 
     Each room once, however often it is given: one that grows older than the sweeps is never found gone twice. The lease
     of a sweep that crashed runs out, as it has before the schedule's next sweep.
@@ -239,7 +239,7 @@ def sandbox(
     template
         A template whose functions are built.
     tell
-        Is told what is being waited for.
+        Receives progress messages.
     start_aws
         Starts the AWS, and stops it at the end.
     double
@@ -314,7 +314,7 @@ def deploy(aws: EmbeddedAws, parameters: Mapping[str, str], template: Path = BUI
 
 
 def number_the_concurrency(aws: EmbeddedAws, numbered: Mapping[str, int] | None = None) -> dict[str, int]:
-    """Set the event source mappings' concurrency once more, where it is another than `numbered` says; return all.
+    """Set the event source mappings' concurrency again if it differs from `numbered`; return all.
 
     ministack keeps a Number parameter as a string, on which its poller stops.
     """

@@ -1,4 +1,4 @@
-"""What the demo prints, made to fit 80 columns: those of a pipe, and of a terminal that nobody has made wider."""
+"""The demo's tables, in 80 columns: the width of a pipe and of a default terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STYLES = {
 
 
 def new_table(title: str, *columns: str) -> Table:
-    """Make a table whose last column alone is broken into lines, between words."""
+    """Create a table in which only the last column wraps."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     *narrow, last = columns
     for column in narrow:
@@ -33,5 +33,5 @@ def colored(ends: Iterable[str], separator: str = "\n") -> Text:
 
 
 def known(items: Sequence[Item]) -> str:
-    """Say what the table knows of a room, in the words of `tools room`: a line for each item."""
+    """Describe the records of a room in the words of `stopper room`, one line per item."""
     return "\n".join(f"{'room' if item.is_room else item.task_id}: {item.state}" for item in items)

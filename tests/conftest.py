@@ -1,4 +1,4 @@
-"""What tests of several kinds share."""
+"""Fixtures that tests of several kinds share."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,14 +22,14 @@ def _shielded() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def aws() -> Iterator[EmbeddedAws]:
-    """Run an AWS of this test process's own; whoever uses it makes resources with names of their own."""
+    """Run one AWS for this test process; tests create resources with unique names."""
     with embedded_aws() as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def aws_away(aws: EmbeddedAws) -> EmbeddedAws:
-    """Name an AWS where nobody listens."""
+    """Name the endpoint of an AWS that does not exist."""
     return replace(aws, endpoint="https://127.0.0.1:1")
 
 

@@ -1,4 +1,4 @@
-"""What contracts/ promises, to hold against it what really goes in and comes out."""
+"""The promises of contracts/, to check real input and output against."""
 
 import json
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ EARLIER_VERSIONS = sorted(folder.name for folder in CONTRACTS.glob("earlier/*"))
 
 
 def path_of(name: str, version: str | None = None) -> Path:
-    """Give the file of a contract: today's, and that of an earlier version where it was another."""
+    """Return the file of a contract: today's, or an earlier version's if that differs."""
     today, kept = (folder / f"{name}.schema.json" for folder in (CONTRACTS, CONTRACTS / "earlier" / (version or "")))
     return kept if kept.exists() else today
 
@@ -31,7 +31,7 @@ def sums(version: str) -> dict[str, str]:
 
 
 def breaks(value: object, contract: dict[str, Any]) -> list[str]:
-    """Say where a value does not keep a contract."""
+    """List the places where a value breaks a contract."""
     return [f"{error.json_path}: {error.message}" for error in jsonschema.Draft7Validator(contract).iter_errors(value)]
 
 

@@ -14,7 +14,7 @@ import pytest
 from sandbox.embedded_aws import EmbeddedAws
 from tests.segment_table import create_segment_table
 
-# What template.yaml sets for the stop function where nobody gives a parameter.
+# The stop function's settings in template.yaml with default parameters.
 STOP_SETTINGS = {
     "EVENT_QUEUE_URL": "https://sqs.example/events",
     "DEAD_LETTER_QUEUE_URL": "https://sqs.example/letters",
@@ -35,7 +35,7 @@ STOP_SETTINGS = {
     "MODE": "stop",
 }
 
-# What a newcomer's shell may hold: it is meant for another AWS, and nobody answers there.
+# Variables that a newcomer's shell may hold: they name another AWS, which does not answer.
 OF_A_SHELL = {
     "HTTPS_PROXY": "http://127.0.0.1:9",
     "http_proxy": "http://127.0.0.1:9",

@@ -1,4 +1,4 @@
-"""An embedded AWS whose CloudFormation acts under a service role: python -m tests.guarded_aws.
+"""An embedded AWS in which CloudFormation acts under a service role: python -m tests.guarded_aws.
 
 ministack makes a stack's resources itself and asks IAM nothing about them. On AWS, CloudFormation asks whether the role
 that it was handed may do it, and keeps that role for the stack's later changes (CloudFormation guide, "service role").

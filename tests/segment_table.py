@@ -9,7 +9,7 @@ import yaml
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads a template, and leaves out what only CloudFormation can tell."""
+    """Reads a template without the values that only CloudFormation knows."""
 
 
 _Loader.add_multi_constructor("!", lambda *_: None)

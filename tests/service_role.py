@@ -1,4 +1,4 @@
-"""What CloudFormation asks IAM for when it acts under a service role.
+"""The permissions that CloudFormation asks IAM for under a service role.
 
 The source is what AWS publishes with each resource type: the permissions of its handlers, which cfn-lint carries. They
 name all that a type can do. NOT_USED has what this template's properties do not ask for, so no proof here goes further
@@ -112,7 +112,7 @@ NOT_USED: Mapping[str, Mapping[str, str]] = {
 
 
 class Right(NamedTuple):
-    """What is asked of IAM, with the condition keys that the request carries."""
+    """A request to IAM, with its condition keys."""
 
     action: str
     resource: str
@@ -136,7 +136,7 @@ def _actions() -> Mapping[str, Any]:
 
 
 def has_resources(action: str) -> bool:
-    """Tell whether an action can be limited to resources."""
+    """Return whether an action can be limited to resources."""
     service, _, verb = action.partition(":")
     return bool(_actions()[service][verb.lower()].get("Resources"))
 
@@ -145,8 +145,7 @@ def has_resources(action: str) -> bool:
 class Deployment:
     """A stack that CloudFormation makes.
 
-    Its resources are asked for by the names that CloudFormation gives to what has none: the stack's, the logical id,
-    and twelve characters.
+    Its resources have the names that CloudFormation generates: the stack's name, the logical id, and twelve characters.
     """
 
     stack_name: str
@@ -263,7 +262,7 @@ def _statements(policy: str) -> Any:
 
 
 def allows(policy: Mapping[str, Any], right: Right) -> bool:
-    """Tell whether a policy allows what is asked for."""
+    """Return whether a policy allows a request."""
     context = EvalContext(
         principal_arn="arn:aws:sts::111122223333:assumed-role/StackRole/AWSCloudFormation",
         principal_type="AssumedRole",

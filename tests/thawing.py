@@ -1,4 +1,4 @@
-"""Connections that die while a function environment is frozen, and do not say so before they are used."""
+"""Connections that break while a function environment is frozen, unnoticed until they are used."""
 
 import asyncio
 import contextlib

@@ -78,8 +78,8 @@ def of_type(resource_type: str) -> list[str]:
 class Stack:
     """The template with its intrinsic functions evaluated.
 
-    What CloudFormation learns only from a resource stays a name: ``<EventQueue>`` for a Ref, ``<EventQueue.Arn>`` for
-    an attribute.
+    Values that CloudFormation learns only from a resource stay names: ``<EventQueue>`` for a Ref, ``<EventQueue.Arn>``
+    for an attribute.
     """
 
     values: Mapping[str, str]
@@ -87,11 +87,11 @@ class Stack:
     name: str = "stack"
 
     def has(self, condition: str) -> bool:
-        """Tell whether a condition of the template holds."""
+        """Return whether a condition of the template holds."""
         return bool(self.evaluate(template()["Conditions"][condition]))
 
     def properties(self, logical_id: str) -> Properties | None:
-        """Give a resource's properties, or None where the stack does not have it."""
+        """Return a resource's properties, or None if the stack does not have it."""
         resource = template()["Resources"][logical_id]
         if "Condition" in resource and not self.has(resource["Condition"]):
             return None
@@ -164,7 +164,7 @@ class Stack:
 def stacks(*logical_ids: str, name: str = "stack") -> Iterator[Stack]:
     """Give every stack in which these resources may differ: all other optional parameters do not concern them.
 
-    Every parameter has its longest value, where it is given.
+    Every parameter that is given has its longest value.
     """
     nodes = [template()["Resources"][logical_id] for logical_id in logical_ids]
     concerned = sorted({parameter for node in nodes for parameter in _decided_by(node)})

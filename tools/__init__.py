@@ -1,7 +1,7 @@
-"""The operator's command line: dead letters and what the table knows, of a deployed stack or of the sandbox."""
+"""The operator's command line, for a deployed stack or the sandbox."""
 
 import sys
 from pathlib import Path
 
-# The tools read letters and records as the deployed code does. Its packages lie where SAM finds them, in functions/.
+# The tools read letters and records with the code of the functions, whose packages are in functions/.
 sys.path.append(str(Path(__file__).parent.parent / "functions"))

@@ -20,7 +20,7 @@ from segments.ledger import ROOM_ITEM
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-# What no application is called, so that nobody's room ends.
+# No application has this id, so no real room ends.
 TEST_ROOM = Room("rtc-segment-stopper", "rtc-segment-stopper")
 ANSWER_SECONDS = 5  # the RTC server waits no longer
 ARRIVAL_SECONDS = 30
@@ -39,14 +39,14 @@ _SENTENCES = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: a status and what it says, or why nothing came.
+    """An answer: its status and result, or why there is none.
 
     Parameters
     ----------
     status
-        The HTTP status; 0 where there was no answer.
+        The HTTP status; 0 if there was no answer.
     result
-        What the callback function said, or of a redirect where it leads, or why there was no answer.
+        The callback function's result, the target of a redirect, or why there was no answer.
     """
 
     status: int
@@ -80,7 +80,7 @@ def make_callback(now_ms: int, name: str, key: str) -> dict[str, str]:
 
 
 def forge(callback: Mapping[str, str], now_ms: int) -> dict[str, str]:
-    """Change a signed callback as somebody would who does not know the key."""
+    """Change a signed callback as an attacker without the key would."""
     return {**callback, "EventId": f"callback-test-forged-{now_ms}"}
 
 

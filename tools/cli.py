@@ -1,4 +1,4 @@
-"""What the operator's commands share: their options, their clients, how they answer and what their troubles end in."""
+"""The shared part of the operator's commands: options, clients, output and errors."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def examples(*commands: str) -> str:
 
 
 class AwsTrouble(click.ClickException):
-    """What stands between the tool and the stack, in one sentence."""
+    """An error between the tool and the stack, in one sentence."""
 
     exit_code = AWS_TROUBLE
 
 
 class Commands(click.Group):
-    """Commands whose troubles with AWS end in a sentence and an exit code."""
+    """Commands that report errors of AWS in one sentence and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""

@@ -46,12 +46,12 @@ class Deployment:
 
     @property
     def dead_letter_queue_url(self) -> str:
-        """Where dead letters lie."""
+        """The URL of the dead-letter queue."""
         return self.outputs["DeadLetterQueueUrl"]
 
     @property
     def segment_table_name(self) -> str:
-        """What is known of rooms and tasks."""
+        """The name of the segment table."""
         return self.outputs["SegmentTableName"]
 
 

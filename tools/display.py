@@ -1,4 +1,4 @@
-"""What the tools print for people. Whatever a letter or a record holds is shown, never obeyed, by the terminal."""
+"""The tools' output for people. Control characters of a letter or a record are shown, never obeyed."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def printable(text: str) -> str:
 
 
 def groups_text(groups: Sequence[Group], now_ms: int) -> Text:
-    """Lay out letters by their reason, each with an example in a line of its own."""
+    """Show the groups of letters by reason, each with an example on its own line."""
     heads = ("ErrorKind", "ErrorCode", "Letters", "Oldest")
     cells = [
         (one.kind, printable(one.code or "-"), str(one.count), readable_age(one.oldest_failed_at_ms, now_ms))
@@ -65,7 +65,7 @@ def groups_text(groups: Sequence[Group], now_ms: int) -> Text:
 
 
 def letter_text(letter: Letter, now_ms: int) -> Text:
-    """Lay out a whole letter."""
+    """Show a whole letter."""
     rows = [
         ("room", f"{letter.room.room_id}  of application {letter.room.app_id}" if letter.room else None),
         ("event time", _time(letter.event_time_ms, now_ms)),

@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Depth:
-    """What is on a queue, about.
+    """The approximate number of messages on a queue.
 
     Parameters
     ----------
     waiting
         Messages that can be received now.
     in_work
-        Messages that somebody has received, or that wait for their next try.
+        Messages that a function has received, or that wait for their next try.
     retention_seconds
         How long SQS keeps a message.
     """

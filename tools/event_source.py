@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
 
-SETTLING_SECONDS = 120  # AWS takes a minute at most, as a rule
+SETTLING_SECONDS = 120  # AWS usually takes at most a minute
 _STILL_CHANGING = ("ResourceInUseException", "ResourceConflictException")
 
 
@@ -41,7 +41,7 @@ def find_event_source(client: LambdaClient, queue_arn: str) -> EventSource:
     Raises
     ------
     NoEventSource
-        There is none, or there are several.
+        The queue has no mapping, or several.
     """
     found = client.list_event_source_mappings(EventSourceArn=queue_arn)["EventSourceMappings"]
     if len(found) != 1:
@@ -57,7 +57,8 @@ def switch(client: LambdaClient, queue_arn: str, *, on: bool, interrupted: Calla
     Returns
     -------
     EventSource
-        As it is then, or where Lambda takes longer than SETTLING_SECONDS or somebody interrupts, as it was last.
+        The mapping afterwards, or its last known state if Lambda takes longer than SETTLING_SECONDS or the operator
+        interrupts.
     """
     wanted = "Enabled" if on else "Disabled"
     deadline = time.monotonic() + SETTLING_SECONDS

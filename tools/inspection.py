@@ -1,4 +1,4 @@
-"""What can be found out of a stack, read from AWS: the facts that `status` judges."""
+"""The facts about a stack that `status` judges, read from AWS."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ HEARTBEAT_ROOM, HEARTBEAT_TASK = "rtc-segment-stopper", "heartbeat"
 _TAKEN = ("CallbackQueued", "CallbackReplayed", "CallbackIgnored")
 _SERVED = ("stopped", "already_stopped", "heartbeat")  # the outcomes of a call that the API served
 _DAY = timedelta(days=1)
-_MOST_PAGES = 20  # of log lines: enough to tell, and an answer within seconds
+_MOST_PAGES = 20  # of log lines: enough to judge, and read within seconds
 
 Client = Callable[[str], Any]
 
 
 def inspect(client: Client, deployment: Deployment, interrupted: Callable[[], bool], now_ms: int) -> Facts:
-    """Find out all that `status` tells.
+    """Read all facts that `status` needs.
 
     Parameters
     ----------
     client
         Makes a boto3 client of a service.
     interrupted
-        Tells whether the program is asked to end.
+        Returns whether the program is asked to end.
     """
     parameters, outputs = deployment.parameters, deployment.outputs
     cloudformation = client("cloudformation")
@@ -230,7 +230,7 @@ class _Log:
 
 
 def _heartbeat_failure(log: _Log, heartbeat_ms: int | None, now_ms: int) -> Trouble | None:
-    """Find what the last heartbeat failed of, after the last one that came out well."""
+    """Find the cause of the last heartbeat's failure, if it came after the last success."""
     since_ms = max(heartbeat_ms or 0, now_ms - HEARTBEAT_MS)
     found = log.failures('"Heartbeat" "error_code"', since_ms)
     failures = [failure for failure, line in found if line.get("event_type") == "Heartbeat"]

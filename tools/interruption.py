@@ -10,12 +10,12 @@ from types import FrameType
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Note the first Ctrl-C or SIGTERM instead of dying of it; a second one does what it always does.
+    """Note the first Ctrl-C or SIGTERM instead of ending; a second one has its usual effect.
 
     Yields
     ------
     Callable
-        Tells whether the program is asked to end.
+        Returns whether the program is asked to end.
     """
     noted: list[int] = []
 

@@ -36,7 +36,7 @@ class Age(click.ParamType):
 
 
 def selection_options(command: Command) -> Command:
-    """Add the options that say which letters are meant, and give the command the `Selection`."""
+    """Add the options that select letters, and pass the command the `Selection`."""
 
     @click.option("--id", "source_message_id", help="The letter of the message with this id on the event queue.")
     @click.option("--kind", type=click.Choice(letters.KINDS), help="Letters with this ErrorKind.")
@@ -225,7 +225,7 @@ def _opened(stack_name: str) -> Iterator[tuple[Deployment, DeadLetterQueue]]:
 
 
 def _work(reading: Reading, chosen: list[Letter], steps: Iterable[Tally] | None, verb: str, output_format: str) -> None:
-    """Carry out what is to be done to the letters, or where that is nothing yet, tell what it would be."""
+    """Carry out the job on the letters, or without --yes, show what it would do."""
     facts = {**_overview(reading, chosen), "dry_run": steps is None}
     _warn(output_format, reading)
     if steps is not None:
@@ -236,7 +236,7 @@ def _work(reading: Reading, chosen: list[Letter], steps: Iterable[Tally] | None,
 
 
 def _follow(steps: Iterable[Tally], total: int, verb: str, facts: dict[str, Any], output_format: str) -> None:
-    """Carry out a job under its progress bar, and tell at its end, whichever that is, how far it came."""
+    """Carry out a job under its progress bar, and report at its end how far it came."""
     tally = Tally()
     try:
         with display.progress_bar(verb.capitalize(), shown=output_format == "text" and total > 0) as progress:

@@ -1,4 +1,4 @@
-"""Dead letters as values: what one says, which are meant, and how they group by reason."""
+"""Dead letters as values: parsing, selection, and groups by reason."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from segments.times import read_attribute_ms
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageAttributeValueOutputTypeDef, MessageTypeDef
 
-DIED = "died"  # the kind of a letter that says none: SQS moved it itself, since the function died with it
+DIED = "died"  # the kind of a letter without ErrorKind: SQS moved it itself, since the function crashed on it
 _ATTRIBUTES = (
     "ErrorKind",
     "ErrorCode",
@@ -39,7 +39,7 @@ class Letter:
     Parameters
     ----------
     message_id, receipt_handle
-        What SQS knows it by. Each receipt gives a new handle.
+        SQS's names for it. Each receive returns a new handle.
     body
         The message that failed, unchanged.
     kind
@@ -47,7 +47,7 @@ class Letter:
     event_time_ms
         Its event time T: a redriven letter must not count as a newer event.
     failed_at_ms
-        When it failed; of a letter that died, when it was sent, since nobody noted more.
+        When it failed; for the kind `died`, when it was sent, since nothing else is known.
     source_message_id
         The id that the failed message had on the event queue, and has in the logs.
     """
@@ -68,7 +68,7 @@ class Letter:
 
 @dataclass(frozen=True)
 class Message:
-    """What is sent to a queue: a body, message attributes by name, and perhaps the message group."""
+    """A message to send: a body, message attributes by name, and perhaps the message group."""
 
     body: str
     attributes: Mapping[str, str | int]
@@ -77,7 +77,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which letters are meant: those that fit all that is not None. Times are Unix ms."""
+    """A selection of letters: those that match every field that is not None. Times are Unix ms."""
 
     source_message_id: str | None = None
     kind: str | None = None
@@ -88,7 +88,7 @@ class Selection:
     failed_after_ms: int | None = None
 
     def takes(self, letter: Letter) -> bool:
-        """Tell whether a letter is meant."""
+        """Return whether a letter is selected."""
         app_id, room_id = (letter.room.app_id, letter.room.room_id) if letter.room else (None, None)
         return (
             self.source_message_id in (None, letter.source_message_id)
@@ -141,12 +141,12 @@ def read_letter(message: MessageTypeDef) -> Letter:
 
 
 def select(letters: Iterable[Letter], selection: Selection) -> list[Letter]:
-    """Return the letters that are meant, the one that failed first at the front."""
+    """Return the selected letters, the oldest failure first."""
     return sorted(filter(selection.takes, letters), key=lambda letter: letter.failed_at_ms)
 
 
 def group(letters: Iterable[Letter]) -> list[Group]:
-    """Group letters by ErrorKind, ErrorCode and what their messages have in common, the largest group first."""
+    """Group letters by ErrorKind, ErrorCode and the common part of their messages, the largest group first."""
     by_reason: dict[tuple[str, str | None, str], list[Letter]] = {}
     for letter in sorted(letters, key=lambda letter: letter.failed_at_ms):
         by_reason.setdefault((letter.kind, letter.code, _common(letter.message or "")), []).append(letter)
@@ -158,7 +158,7 @@ def group(letters: Iterable[Letter]) -> list[Group]:
 
 
 def to_json(letter: Letter) -> dict[str, str | int]:
-    """Write a letter under the names of its message attributes, times in Unix ms; what it does not say is left out."""
+    """Write a letter under the names of its message attributes, times in Unix ms; missing attributes are left out."""
     values: Mapping[str, str | int | None] = {
         "ErrorKind": letter.kind,
         "ErrorCode": letter.code,
@@ -176,13 +176,13 @@ def to_json(letter: Letter) -> dict[str, str | int]:
 
 
 def redriven(letter: Letter) -> Message:
-    """Make the message that asks for the letter's event once more: as it was, and no newer."""
+    """Create the message that sends the letter's event again, with its old event time."""
     app_id = letter.room.app_id if letter.room else ""
     return Message(letter.body, {"EventTime": letter.event_time_ms}, app_id if ID.fullmatch(app_id) else None)
 
 
 def restored(line: str) -> Message:
-    """Make the letter again that `to_json` wrote as one line of JSON.
+    """Read a letter from the line of JSON that `to_json` wrote.
 
     Raises
     ------
@@ -208,7 +208,7 @@ def group_to_json(one: Group) -> dict[str, str | int | None]:
 
 
 def _common(message: str) -> str:
-    """Leave out of an error message what may be different from letter to letter: the task, and numbers and ids."""
+    """Remove from an error message the parts that differ between letters: the task, numbers and ids."""
     return re.sub(r"[\w@.-]*\d[\w@.-]*", "#", re.sub(r"^task \S+: ", "", message))
 
 

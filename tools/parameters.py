@@ -15,12 +15,12 @@ _POLL_SECONDS, _MOST_POLLS = 2, 900
 
 
 def read(assignments: Sequence[str], cleared: Sequence[str]) -> dict[str, str]:
-    """Read the values that parameters are to have: some from PARAMETER=VALUE, none for those to be cleared.
+    """Read the new values of parameters from PARAMETER=VALUE, and empty ones for those to be cleared.
 
     Raises
     ------
     ValueError
-        The text has another form, names a parameter twice or none, or gives no value.
+        An assignment has another form, names a parameter twice, or has no value.
     """
     pairs = [one.partition("=") for one in assignments]
     wanted = {name: value for name, equals, value in pairs if equals}

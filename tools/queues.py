@@ -1,13 +1,13 @@
-"""The dead-letter queue as something that can be read, redriven and emptied: the one tool module that knows SQS.
+"""Reading, redriving and emptying the dead-letter queue: the one tool module that knows SQS.
 
-SQS cannot list a queue. A letter is seen by receiving it, which hides it from everybody else for a while, so whoever
-only looks gives it back::
+SQS cannot list a queue. A letter is read by receiving it, which hides it from other readers for a while. Letters that
+are only read are given back::
 
     receive ... receive | give back                          look
-    receive ... receive | send, delete ... | give back       redrive: what was not meant, or could not be sent
+    receive ... receive | send, delete ... | give back       redrive: letters not selected, or not sent
     receive ... receive | save, delete ... | give back       purge
 
-A program that is killed gives nothing back: its letters show up again by themselves when their lease ends.
+A program that is killed gives nothing back: its letters appear again by themselves when their lease ends.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read of the queue.
+    """The result of reading the queue.
 
     Parameters
     ----------
     letters
         Each one once.
     hidden
-        How many more somebody else held when the reading began, about.
+        About how many more another reader held when the reading began.
     complete
-        Whether the queue was read to its end: not if letters came faster, or if so many are in flight that SQS gives
-        out no more.
+        Whether the queue was read to its end: not if letters arrived faster, or if so many are in flight that SQS
+        delivers no more.
     """
 
     letters: Sequence[Letter]
@@ -65,18 +65,18 @@ class Reading:
 
 @dataclass(frozen=True)
 class Tally:
-    """How far a job has come.
+    """The progress of a job.
 
     Parameters
     ----------
     done
-        Letters that are where they should be and off the dead-letter queue.
+        Letters that were moved and are off the dead-letter queue.
     refused
-        Letters that SQS did not take: they stay.
+        Letters that SQS did not accept: they stay.
     undeleted
         Letters that were sent, or saved, and could not be deleted: they stay as well.
     reason
-        Why, of the first that was refused or could not be deleted.
+        The reason for the first that was refused or could not be deleted.
     """
 
     done: int = 0
@@ -94,7 +94,7 @@ class Tally:
 
     @property
     def total(self) -> int:
-        """How many letters have had their turn."""
+        """The number of letters that were handled."""
         return self.done + self.refused + self.undeleted
 
 
@@ -108,7 +108,7 @@ class DeadLetterQueue:
     client
         A boto3 SQS client.
     interrupted
-        Tells whether the program is asked to end.
+        Returns whether the program is asked to end.
     """
 
     def __init__(self, client: SQSClient, url: str, interrupted: Callable[[], bool]) -> None:
@@ -138,7 +138,7 @@ class DeadLetterQueue:
         Parameters
         ----------
         seconds_a_letter
-            How long the work on each takes: nobody else gets a letter before all are done.
+            The time for the work on each letter: other readers receive no letter before all are done.
         """
         waiting, hidden = self._count()
         reading_seconds = _SPARE_SECONDS + waiting / _SLOWEST_LETTERS_A_SECOND
@@ -164,8 +164,8 @@ class DeadLetterQueue:
     def redrive(self, letters: Sequence[Letter], event_queue_url: str, per_second: int) -> Iterator[Tally]:
         """Send held letters to the event queue, with their event times, and then delete them; yield after each call.
 
-        Sent first and then deleted, none is lost, whatever happens between. One that is sent twice is answered as the
-        event that it was, since its event time stays the same.
+        A letter is deleted only after it was sent, so none is lost. A letter that is sent twice is a duplicate, since
+        its event time stays the same.
         """
         turn = time.monotonic()
         for part in parts(letters, _letter_bytes, min(ENTRIES_A_CALL, per_second)):
@@ -182,7 +182,7 @@ class DeadLetterQueue:
             yield self._delete(part)
 
     def restore(self, messages: Sequence[Message]) -> Iterator[Tally]:
-        """Send letters that were purged to the queue again; yield after each call."""
+        """Send purged letters to the dead-letter queue again; yield after each call."""
         for part in parts(messages, _message_bytes):
             self._heed_interruption()
             sent, reason = self._send(self._url, part)

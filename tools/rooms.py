@@ -1,4 +1,4 @@
-"""What the segment table knows of rooms, whole: the functions read only what they decide by."""
+"""The complete records of rooms: the functions read only the fields that they need."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Item:
 
     @property
     def state(self) -> str:
-        """What the item says of its task, or of the room, in a few words."""
+        """The state of the task, or of the room, in a few words."""
         if self.task_id == LOOK_ITEM:
             return "found gone"
         if self.task_id == ROOM_ITEM:
@@ -93,7 +93,7 @@ def read_room(client: DynamoDBClient, table_name: str, room: Room, most: int = 1
     Returns
     -------
     tuple
-        The items, none if the table knows nothing, and whether there may be more.
+        The items, and whether there may be more.
     """
     of_room = {
         "TableName": table_name,

@@ -1,4 +1,4 @@
-"""Is it working? What is known of a stack, and what that means: each check with its verdict and a word why."""
+"""Whether a stack works: the facts about it, and the checks that judge them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tools.times import readable_age
 OLDEST_SECONDS = 120  # from then on an event is late: the alarm for the oldest message says the same
 HEARTBEAT_MS = 15 * 60_000  # three that did not come: the heartbeat's alarm says the same
 OVERDUE_MS = 5 * 60_000  # beyond two rounds
-MS_A_ROOM = 40  # of a round: 30 questions a second, in most of the time
+MS_A_ROOM = 40  # of a round: 30 requests per second, most of the time
 SECRET = ("SecretInvalid", "SecretUnavailable")
 REFUSED = (Whose.KEY, Whose.ACCOUNT, Whose.DEPLOYMENT)  # by the API, whatever the message
 
 
 class Verdict(StrEnum):
-    """What a check comes to. Only `WRONG` means that the stack is not well."""
+    """The result of a check. Only `WRONG` means that the stack has a problem."""
 
     WELL = "well"
     WRONG = "wrong"
@@ -33,7 +33,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at, and a word why it is as it is."""
+    """The result of checking one part, with a short reason."""
 
     name: str
     verdict: Verdict
@@ -42,14 +42,14 @@ class Check:
 
 @dataclass(frozen=True)
 class Trouble:
-    """Something that failed: when, and of what."""
+    """A failure: its time and its cause."""
 
     at_ms: int
     code: str
     message: str
 
     def is_of(self, *parties: Whose) -> bool:
-        """Tell whether it is the trouble of one of these."""
+        """Return whether one of these parties is the cause."""
         row = row_of(self.code)
         whose = Whose.KEY if self.code in SECRET else row.whose if row else None
         return whose in parties
@@ -57,14 +57,14 @@ class Trouble:
 
 @dataclass(frozen=True)
 class Named:
-    """What is known of something that the stack only names: a secret, never its content, a bus or a topic.
+    """The state of a resource that the stack only names: a secret (never its content), a bus or a topic.
 
     Parameters
     ----------
     trouble
-        What is wrong with it; empty where nothing is.
+        Its problem; empty if there is none.
     readable
-        Whether the operator may ask about it at all.
+        Whether the operator has permission to read it.
     """
 
     trouble: str = ""
@@ -73,7 +73,7 @@ class Named:
 
 @dataclass(frozen=True)
 class Facts:
-    """What was found out of a stack. Times are Unix ms, None is what nobody knows.
+    """The facts about a stack. Times are Unix ms, None is unknown.
 
     Parameters
     ----------
@@ -82,9 +82,9 @@ class Facts:
     changed_at_ms
         When the stack was last deployed.
     event_source
-        None where the event queue has no mapping.
+        None if the event queue has no mapping.
     outcome_bus, alarm_topic
-        None where the stack names none.
+        None if the stack names none.
     refusal
         Why the API last refused the key, the account or the deployment, or the secret holds none, if the API has served
         nothing since.
@@ -95,17 +95,17 @@ class Facts:
     letters_complete
         Whether all letters were read that were not hidden.
     ringing
-        The alarms that ring, by their names in template.yaml, each with its reason.
+        The alarms in state ALARM, by their names in template.yaml, each with its reason.
     heartbeat_ms
-        When the last heartbeat came out well.
+        When the last heartbeat succeeded.
     heartbeat_failure
-        What the last heartbeat failed of, if it failed after that.
+        The cause of the last heartbeat's failure, if it failed after that.
     sweeping
-        None where the sweeper is off.
+        None if the sweeper is off.
     rejected_rooms, rejected_at_ms
         How many watched rooms the API rejected in the last sweep in which it did so, and when that was.
     called_back_at_ms, refused_at_ms
-        When a callback was last taken, and when one was last refused.
+        When a callback was last accepted, and when one was last refused.
     """
 
     now_ms: int
@@ -144,7 +144,7 @@ class Facts:
 
 
 def check(facts: Facts) -> list[Check]:
-    """Judge what is known, in the order of an event's way."""
+    """Judge the facts, in the order of an event's path."""
     return [
         _version(facts),
         _mode(facts),
@@ -164,7 +164,7 @@ def check(facts: Facts) -> list[Check]:
 
 
 def is_well(checks: Sequence[Check]) -> bool:
-    """Tell whether nothing is wrong, as far as is known."""
+    """Return whether nothing is wrong, as far as is known."""
     return all(one.verdict is not Verdict.WRONG for one in checks)
 
 
@@ -192,7 +192,7 @@ def _event_source(facts: Facts) -> Check:
 
 
 def _rtc_key(facts: Facts) -> Check:
-    """Judge the key by its last use: it is nobody's business what it is."""
+    """Judge the key by its last use, without reading it."""
     refusal = facts.refusal
     if refusal is not None and refusal.code in SECRET:
         word = f"{refusal.code} {facts.ago(refusal.at_ms)}: {refusal.message}"
@@ -290,7 +290,7 @@ def _sweeper(facts: Facts) -> Check:
 
 
 def _is_late(facts: Facts, sweeping: Sweeping) -> bool:
-    """Tell whether the next round should have begun long ago."""
+    """Return whether the next round should have begun long ago."""
     if sweeping.open_since_ms is None or sweeping.round_began_at_ms is None:
         return False
     round_ms = max(

@@ -18,7 +18,7 @@ _ROUNDS = "round_began_at", "last_round_began_at"
 
 @dataclass(frozen=True)
 class Sweeping:
-    """What the table knows of the sweeper. Times are Unix ms, None is what is not known.
+    """The sweeper's records. Times are Unix ms, None is unknown.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class Sweeping:
     last_room
         The last of all watched rooms in the order in which they are asked about.
     open_since_ms
-        Since when the task is open that has been open longest.
+        When the oldest open task was opened.
     place
         The last room that was asked about.
     round_began_at_ms, last_round_began_at_ms

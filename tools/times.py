@@ -31,7 +31,7 @@ def parse_age(text: str) -> int:
 
 def readable_time(time_ms: int) -> str:
     """Write a time in Unix ms as a date and time in UTC."""
-    if not EARLIEST_MS <= time_ms <= LATEST_MS:  # anybody who may send a letter may write any number into it
+    if not EARLIEST_MS <= time_ms <= LATEST_MS:  # any sender of a letter may write any number into it
         return f"{time_ms} ms"
     return f"{utc(time_ms):%Y-%m-%d %H:%M:%S}.{time_ms % 1000:03d} UTC"
 

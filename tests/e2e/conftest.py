@@ -1,4 +1,4 @@
-"""What the end-to-end tests share: one sandbox for each test process, and a room of its own for each test."""
+"""The shared part of the end-to-end tests: one sandbox per test process, and one room per test."""
 
 from collections.abc import Callable, Iterator
 from uuid import uuid4

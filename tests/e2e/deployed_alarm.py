@@ -55,7 +55,7 @@ class Alarm:
         return any(sum(last - n in breaching for n in range(periods)) >= needed for last in breaching)
 
     def rings_after(self, period: int) -> bool:
-        """Whether CloudWatch has it ring at the end of a numbered period, where a period without data is breaching."""
+        """Whether it is in ALARM at the end of a numbered period, if a period without data is breaching."""
         assert self.description["TreatMissingData"] == "breaching"
         periods: int = self.description["EvaluationPeriods"]
         return not {period - n for n in range(periods)} & (self._periods() - self.breaching_periods())

@@ -1,4 +1,4 @@
-"""What the end-to-end tests talk about: rooms of their own, how messages end, and what comes out of the stack."""
+"""The words of the end-to-end tests: rooms, the ends of messages, and the stack's output."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Letter:
 
 
 class Observer:
-    """A sandbox, and all that has come out of it: a queue gives each thing once, so it is kept here for who asks."""
+    """A sandbox and all of its output: a queue delivers each message once, so this keeps them for later questions."""
 
     def __init__(self, box: Sandbox) -> None:
         self.box = box
@@ -65,7 +65,7 @@ class Observer:
             raise TimeoutError(f"{error}; {self._what_is_missing(message_ids)}") from None
 
     def _what_is_missing(self, message_ids: Collection[str]) -> str:
-        """Tell all that helps to find out why messages have not ended."""
+        """Describe why messages may not have ended."""
         logged = {line["message_id"]: line for line in self.box.log_lines() if line.get("message_id") in message_ids}
         missing = [message_id for message_id in message_ids if logged.get(message_id, {}).get("outcome") is None]
         troubles = [line for line in self.box.aws.log.read_text(errors="replace").splitlines() if "WARNING" in line]
@@ -97,7 +97,7 @@ class Observer:
         return wait_for(line_of_retry, "a message to be retried")
 
     def letters(self) -> dict[str, Letter]:
-        """Return the dead letters so far, by the id of the message that each was. All of them keep their contract."""
+        """Return the dead letters so far, by the id of the original message. All of them keep their contract."""
         for taken in self.box.dead_letters():
             if taken["MessageAttributes"]:
                 assert_kept(taken["MessageAttributes"], "dead-letter-attributes")
@@ -106,7 +106,7 @@ class Observer:
         return self._letters
 
     def letter(self, message_id: str) -> Letter:
-        """Return the dead letter that a message has become."""
+        """Return the dead letter of a message."""
         wait_for(lambda: message_id in self.letters(), "a dead letter")
         return self._letters[message_id]
 
@@ -147,7 +147,7 @@ class Observer:
         )
 
     def everything_written(self) -> str:
-        """Return all that a person could come to read: logs, records, dead letters, outcome events."""
+        """Return all readable output: logs, records, dead letters, outcome events."""
         written = [self.box.aws.log.read_text(errors="replace"), self.all_logs()]
         written += [str(self.box.records()), str(self.letters()), str(self.outcome_events())]
         return "\n".join(written)
@@ -239,7 +239,7 @@ class Room:
 
     @property
     def records(self) -> dict[str, dict[str, Any]]:
-        """What the table holds of the room, by task_id."""
+        """The room's records, by task_id."""
         room = f"{APP_ID}#{self.id}"
         return {task_id: item for (of_room, task_id), item in self._box.records().items() if of_room == room}
 

@@ -1,4 +1,4 @@
-"""Every deployed alarm rings in its trouble and not before, and whoever is on call is told.
+"""Every deployed alarm starts with its fault, not before, and notifies its topic.
 
 Embedded AWS evaluates alarms, percentiles too, whenever data are put. But it adds up all periods of an alarm and all
 resources of a metric: so `Alarm.rings` reads the same data as CloudWatch does, period by period, of the alarm's own
@@ -33,7 +33,7 @@ RESOURCES: Mapping[str, Any] = cfn_yaml.load(str(ROOT / "template.yaml"))["Resou
 ALARMS = [name for name, resource in RESOURCES.items() if resource["Type"] == "AWS::CloudWatch::Alarm"]
 
 
-# They ring where no data come, which no trouble below puts: each has a test of its own.
+# They start without data, which no fault below causes: each has its own test.
 OF_MISSING_DATA = {"HeartbeatAlarm", "NoSweepAlarm"}
 # Embedded AWS adds up a metric's data whatever they are of: those that leave more of it come later.
 OF_DATA = sorted(
@@ -63,7 +63,7 @@ class OnCall:
         sns.subscribe(TopicArn=TOPIC_ARN, Protocol="sqs", Endpoint=attributes["QueueArn"])
 
     def told_of(self, alarm: Alarm) -> list[tuple[str, str]]:
-        """Return an alarm's new states and their reasons, as far as they were told."""
+        """Return an alarm's new states and their reasons, as the topic received them."""
         while messages := self._sqs.receive_message(QueueUrl=self._url, MaxNumberOfMessages=10).get("Messages"):
             for message in messages:
                 self._told.append(json.loads(json.loads(message["Body"])["Message"]))
@@ -94,7 +94,7 @@ class Stack:
         return int(answer["Attributes"][name])
 
     def call_back(self, **forged: str) -> int:
-        """Send a signed callback, some of whose values were changed afterwards, and return the answer's status."""
+        """Send a signed callback with values that were changed afterwards, and return the answer's status."""
         room_end = callback("RoomDestroy", {"RoomId": self.room().id}, rfc3339(now_ms()), app_id=APP_ID)
         return self.box.call_back(room_end | forged)
 
@@ -248,7 +248,7 @@ def account_in_arrears(stack: Stack, alarm: Alarm) -> None:
 
 @rings("OrphansAlarm")
 def tasks_of_which_nobody_tells(stack: Stack, alarm: Alarm) -> None:
-    """What the sweeper sends of rooms that are gone: tests/e2e/test_sweeping.py tells how it finds them."""
+    """The sweeper's RoomGone events: tests/e2e/test_sweeping.py shows how it finds these rooms."""
 
     def stop_orphan() -> None:
         room = stack.room()
@@ -376,7 +376,7 @@ def forged_callbacks(stack: Stack, alarm: Alarm) -> None:
 
 @rings("CallbackLimitAlarm")
 def callbacks_near_the_limit(stack: Stack, alarm: Alarm) -> None:
-    """Embedded AWS publishes nothing of APIs and limits none: so the test puts what AWS would."""
+    """Embedded AWS publishes no metrics of APIs and throttles none, so the test puts the metrics of AWS."""
     api = stack.observer.resource("CallbackApi")
     most_in_a_minute = 60 * RESOURCES["CallbackStage"]["Properties"]["DefaultRouteSettings"]["ThrottlingRateLimit"]
     alarm.put_until_it_rings(Metric.of_api("Count", api), [], [0.9 * most_in_a_minute])
@@ -394,7 +394,7 @@ def callback_that_the_queue_does_not_take(stack: Stack, alarm: Alarm) -> None:
 
 @rings("UndeliveredEventsAlarm")
 def event_that_cannot_be_delivered(stack: Stack, alarm: Alarm) -> None:
-    """Embedded AWS gives up no event: so the test puts one where the rule says that such events go."""
+    """Embedded AWS never gives up an event, so the test puts one on the queue that the rule names."""
     events, sqs = stack.box.client("events"), stack.box.client("sqs")
     (rule,) = events.list_rules(EventBusName=EVENT_BUS)["Rules"]
     (target,) = events.list_targets_by_rule(Rule=rule["Name"], EventBusName=EVENT_BUS)["Targets"]
@@ -519,7 +519,7 @@ def test_heartbeat_alarm_rings_when_none_has_come_through_for_fifteen_minutes(st
     alarm.put(metric, values, period=last - 4)
     assert not alarm.rings_after(last - 2)
     assert alarm.rings_after(last - 1)
-    # One that fails is none: the key is refused, and nothing is counted.
+    # A failed one does not count: the key is refused, and nothing is counted.
     known_keys, stack.box.rtc.secrets = stack.box.rtc.secrets, {}
     try:
         (message_id,) = stack.box.send([beat])

@@ -1,4 +1,4 @@
-"""What examples/cdk synthesizes is what a release holds."""
+"""examples/cdk synthesizes the template of a release."""
 
 import json
 import os

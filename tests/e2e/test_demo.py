@@ -1,4 +1,4 @@
-"""The demo is a test itself: it tells by its exit code whether every sample ended as it should."""
+"""The demo is a test itself: its exit code says whether every sample had its expected outcome."""
 
 import os
 import re

@@ -32,7 +32,7 @@ REPOSITORY = "example/rtc-segment-stopper"
 
 @dataclass(frozen=True)
 class Account:
-    """An account whose administrator has deployed deploy/roles.yaml.
+    """An account in which an administrator has deployed deploy/roles.yaml.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ class Account:
 class Runner:
     """Runs the steps of deploy.yml in their order, as the code host's runner does.
 
-    What the host provides has a stand-in: the checkout is this repository, `gh` hands out the fixture's release and
+    The host's part has stand-ins: the checkout is this repository, `gh` hands out the fixture's release and
     notes what it was to verify, and the credentials come from a token as the host would sign it.
     """
 

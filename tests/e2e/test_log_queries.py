@@ -252,7 +252,7 @@ class Query:
 
 
 def queries() -> list[Query]:
-    """Read the queries of their own page, and those of the runbook's commands."""
+    """Read the queries of the queries page, and those in the runbook's commands."""
     own = re.findall(r"^### (.+?)\n(.*?)^```insights\n(.*?)^```", QUERIES_PAGE, re.MULTILINE | re.DOTALL)
     of_commands = re.findall(r"^insights (\w+) \d+ '([^']+)'", PAGE, re.MULTILINE)
     assert len(own) == QUERIES_PAGE.count("```insights\n")
@@ -298,7 +298,7 @@ def _json_fields(line: str) -> Row:
 
 @dataclass(frozen=True)
 class Trouble:
-    """What has happened: the room that was stopped at the second try, and the message that asked for it."""
+    """The room that was stopped at the second try, and the message that asked for it."""
 
     room: Room
     message_id: str
@@ -380,7 +380,7 @@ def test_the_slowest_stop_is_the_first_and_took_as_long_as_its_metric_says(troub
     times = [row["ms_to_stop"] for row in rows]
     assert times == sorted(times, reverse=True)
     (stop,) = [row for row in rows if row["room_id"] == trouble.room.id]
-    # Metrics are told at the end of an invocation, and name no room: others' may be among those of the next seconds.
+    # Metrics are written at the end of an invocation and name no room: those of other tests may follow within seconds.
     measured = [
         line["TimeToStop.0"]
         for line in trouble.logs[query.log_group]

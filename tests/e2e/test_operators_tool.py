@@ -35,7 +35,7 @@ KINDS: dict[str, StopError] = {
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Sandbox]:
-    """Deploy a stack whose dead-letter queue nobody else uses, and which gives up at once."""
+    """Deploy a stack with an unshared dead-letter queue, which gives messages up at once."""
     with sandbox({"GiveUpAfterMinutes": "0"}) as running:
         yield running
 
@@ -76,7 +76,7 @@ def write_letters(
 
 
 def letter_counts(stack: Sandbox) -> tuple[int, int]:
-    """Count the letters that wait, and those that somebody holds."""
+    """Count the letters that wait, and those that a reader holds."""
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     attributes = (
         stack.aws.client("sqs")

@@ -1,4 +1,4 @@
-"""What the stack tells others: a SegmentStopped event for every stop, on the outcome bus."""
+"""Outcome events: a SegmentStopped event for every stop, on the outcome bus."""
 
 import json
 from collections.abc import Callable
@@ -103,7 +103,7 @@ def test_impossible_times_a_huge_message_and_a_foreign_record_hinder_no_stop_and
     }
     assert [observer.receives(message_id) for message_id in message_ids.values()] == [1] * len(bodies)
     assert vast.stopped == sorted(tasks)
-    # No small message waits for the vast one: its hundred requests take more than a second.
+    # No small message waits for the large one: its hundred requests take more than a second.
     (first, *_, last) = sorted(request.received_at for request in vast.requests())
     assert all(request.received_at < (first + last) / 2 for room in good for request in room.requests())
     assert bad.is_running("audio")
@@ -197,7 +197,7 @@ def test_message_that_cannot_be_read_is_told_without_ids(box: Sandbox, observer:
 
 
 def test_dead_letter_that_the_bus_does_not_take_is_told_once_it_does(box: Sandbox, observer: Observer) -> None:
-    """Its message shows up again after six minutes, which nobody waits for here."""
+    """Its message appears again after six minutes, which this test does not wait for."""
     sqs, queue = box.client("sqs"), observer.resource("FailedStopQueue")
     with observer.without_permission("PublishOutcomeRole", "Publish"):
         (message_id,) = box.send(["not JSON"])

@@ -18,7 +18,7 @@ from tests.segment_table import create_segment_table
 
 @pytest.fixture(scope="module")
 def box() -> Iterator[Sandbox]:
-    """Deploy a stack whose permissions may be taken away, and which logs as much as it can."""
+    """Deploy a stack that may lose permissions, with the most detailed log."""
     workflows = f"arn:aws:states:{REGION}:000000000000:stateMachine:close-room-*"
     with sandbox({"LogLevel": "DEBUG", "WorkflowArn": workflows}, app_ids={APP_ID}) as running:
         yield running
@@ -32,7 +32,7 @@ def roles(observer: Observer) -> dict[str, Role]:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a role may try its hands on."""
+    """The resources that a role tries to use."""
 
     observer: Observer
     another_secret: str
@@ -124,7 +124,7 @@ def make_data_key(role: Role, on: Resources) -> object:
 
 
 def answer_workflow(role: Role, _: Resources) -> None:
-    """Answer a workflow as far as a role may: nobody waits with this token."""
+    """Answer a workflow with a role's permissions: no workflow waits with this token."""
     client = role.client("stepfunctions")
     with contextlib.suppress(client.exceptions.TaskDoesNotExist):
         client.send_task_success(taskToken="nobody's", output="{}")

@@ -1,4 +1,4 @@
-"""What `make release` makes is deployed, over the release before it, and does the main job."""
+"""The output of `make release` is deployed over the release before it, and stops tasks."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""Rooms whose tasks are known by their starts and sightings, and events that come late."""
+"""Rooms with tasks that are known by their starts and sightings, and late events."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""`stopper status`: green where it works, and red with the right word where a piece is broken."""
+"""`stopper status`: well for a working stack, and wrong with the right word for each broken part."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ HEARTBEAT_ROOM = f"{APP_ID}#rtc-segment-stopper"
 
 @pytest.fixture(scope="module")
 def box() -> Iterator[Sandbox]:
-    """Deploy a stack whose pieces are broken, one after the other."""
+    """Deploy a stack to break its parts, one after the other."""
     with sandbox({"HeartbeatAppId": APP_ID}, app_ids={APP_ID}) as running:
         yield running
 
@@ -234,7 +234,7 @@ class TestHeartbeat:
         assert [key for key in box.records() if key[0] == HEARTBEAT_ROOM] == [(HEARTBEAT_ROOM, "heartbeat")]
         assert len(box.rtc.requests_for(APP_ID, "rtc-segment-stopper", "heartbeat")) == 2
         assert status(box)["heartbeat"][0] == "well"
-        # A stop is told of after it: so by then a heartbeat would have been.
+        # A stop is published after it, so a heartbeat would have been published by then.
         assert observer.end_of(Room(observer, "room-after").event("RoomEnded", TaskId="audio")) == ["already_stopped"]
         told = wait_for(lambda: [one["detail"].get("RoomId") for one in observer.outcome_events()], "the stop's event")
         assert "rtc-segment-stopper" not in told

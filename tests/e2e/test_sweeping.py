@@ -1,8 +1,8 @@
-"""Tasks of which nobody tells: the sweeper asks whether their rooms exist, and has the tasks of the others stopped.
+"""Unreported tasks: the sweeper asks whether their rooms exist, and requests stops for rooms that do not.
 
-The schedule fires every few minutes, and a room must be gone for a minute. Nobody waits for that here: the tests invoke
-the function as the schedule does, after they have put back what the table knows of their room by a minute. Their tasks
-have run for an hour.
+The schedule fires every few minutes, and a room must be gone for a minute. The tests do not wait for that: they invoke
+the function as the schedule does, after they have put the room's records back by a minute. Their tasks have run for an
+hour.
 """
 
 import json
@@ -168,7 +168,7 @@ def test_session_that_began_unseen_right_after_a_stop_is_stopped_within_two_swee
     slices(first_ms + 1_000)
     assert room.end_of("ModerationViolation", TaskId="audio", EventTime=rfc3339(stopped_ms)) == ["stopped"]
     room.start("audio", at_ms=second_ms)
-    slices(second_ms + 1_000)  # an environment that remembers one of the first session queues none
+    slices(second_ms + 1_000)  # an environment that remembers a slice of the first session queues no other
     box.rtc.close_room(APP_ID, room.id)
 
     sweep(room)

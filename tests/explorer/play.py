@@ -1,4 +1,4 @@
-"""What may happen next in a small world: who takes a step, what fails, what is delivered, when time goes on.
+"""The next events of a small world: steps, failures, deliveries, and the clock.
 
 Everything between two calls is the real thing: the stopper, its rules, the table's conditions, the reading of messages.
 """
@@ -41,7 +41,7 @@ class How(Enum):
 
 
 class Step:
-    """A call that somebody waits for."""
+    """A call that a step waits for."""
 
     def __init__(self, function: Callable[..., Any], arguments: tuple[object, ...], loop: Loop) -> None:
         # A request comes as its turn, which is to be spent on it.
@@ -63,7 +63,7 @@ class Step:
 
     @property
     def state(self) -> Hashable:
-        # What can be called or iterated is where it is in memory, which says nothing.
+        # Callables and iterators print their place in memory, which says nothing.
         data = [repr(one) for one in self._arguments if not callable(one) and not isinstance(one, Iterator)]
         return tuple(data), self.name, self.is_done, repr(self.result)
 
@@ -107,7 +107,7 @@ def _read(body: str, sent_ms: int, received: int) -> Event:
 
 @dataclass(frozen=True)
 class Report:
-    """What a message ended as, and how much was known when its invocation began."""
+    """The end of a message, and the knowledge at the begin of its invocation."""
 
     event: Event
     done: Done
@@ -116,14 +116,14 @@ class Report:
 
 @dataclass(frozen=True)
 class Mark:
-    """What there was when an invocation began.
+    """The state when an invocation began.
 
     Parameters
     ----------
     answers, starts
-        How many of them the table had been told of.
+        The number of them that the table knew.
     requests
-        How many there had been.
+        The number of requests before.
     is_second_try
         Whether all of its messages were received before, or are the sweeper's.
     """
@@ -152,7 +152,7 @@ class Actor:
 
     @property
     def memory(self) -> Hashable:
-        """What outlives its work."""
+        """The part that outlives its work."""
         return None
 
     @property
@@ -260,7 +260,7 @@ class Sweeping(Actor):
 
 
 def acknowledge(_: list[str]) -> None:
-    """Tell SQS which messages are done."""
+    """Delete the messages that are done."""
 
 
 class Played:
@@ -310,7 +310,7 @@ class Played:
         return Mark(self.now_ms(), len(self.table.answers), len(self.table.starts), len(self.rtc.requests))
 
     def was_gone_long_enough(self, room: Room, since_ms: int) -> bool:
-        """Whether the room was gone a minute later, too, where the sweeper says that it is gone since then."""
+        """Whether the room was gone a minute later, too, if the sweeper says that it is gone since then."""
         if all(gone_ms != since_ms for gone_ms in self._gone_ms):
             return True
         if any(one == room and at_ms >= since_ms and exists for one, at_ms, exists in self.rtc.looks):
@@ -547,7 +547,7 @@ def _second(time_ms: int) -> str:
 
 
 def contents(value: object) -> Hashable:
-    """Tell apart what objects hold, as far as it is data; what they only use is left out."""
+    """Compare the data that objects hold; objects that they only use are left out."""
     match value:
         case dict():
             return tuple(sorted((repr(key), contents(held)) for key, held in value.items()))

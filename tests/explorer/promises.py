@@ -1,4 +1,4 @@
-"""What docs/design.md promises of every history, one by one; each tells how a history breaks it."""
+"""The promises of docs/design.md about every history; each check returns how a history breaks it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CASES = (UNTOLD, HELD_UP, UNRECORDED, UNSEEN, REMEMBERED)
 
 
 def judge(play: Played) -> Iterator[str]:
-    """Tell which promises the last step has broken, or the whole history now that it is over."""
+    """Return the promises that the last step has broken, or the whole history at its end."""
     for request, began in play.new_requests:
         yield from no_wrong_stop(play, request, began)
         yield from one_answer_one_request(play, request, began)
@@ -69,7 +69,7 @@ def one_answer_one_request(play: Played, request: Request, began: Mark) -> Itera
 
 
 def what_is_reported_is_true(play: Played, report: Report) -> Iterator[str]:
-    """What the log says of a message is so."""
+    """The log's outcome of a message is true."""
     event, done = report.event, report.done
     task = Task(event.room, done.task_id or ROOM_ITEM)
     sessions = [session for session in play.rtc.sessions if session.task == task]
@@ -164,7 +164,7 @@ def _the_task_s_record_is_true(play: Played, task: Task, record: Record, item: I
 
 
 def every_stop_is_told_of(play: Played) -> Iterator[str]:
-    """Of every session that we stopped there is an event on the bus, and one that says so where the log does."""
+    """Every session that we stopped has an event on the bus, with the outcome of the log."""
     events = []
     for old, new in play.table.dynamo.changes:
         if segment_stopped(old, new, "bus"):

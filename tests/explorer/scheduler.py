@@ -1,4 +1,4 @@
-"""Walks every history of a world: each order of the steps of all who act in it, and each fault, up to a bound.
+"""Walks every history of a world: each order of all actors' steps, and each fault, up to a bound.
 
 A history is a list of choices. To walk all of them, a world is played again and again: as chosen before, up to the
 last choice that has an alternative left, then that alternative, then whatever comes first. A state that was met before
@@ -16,14 +16,14 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Budget:
-    """What a history may spend.
+    """The budget of a history.
 
     Parameters
     ----------
     preemptions
-        How often somebody who could go on is held up while another one goes on.
+        How often an actor that could go on is held up while another one goes on.
     faults
-        How many crashes, failed calls, lost answers and deliveries too many there may be.
+        The maximum number of crashes, failed calls, lost answers and repeated deliveries.
     """
 
     preemptions: int = 0
@@ -41,7 +41,7 @@ FREE, PREEMPTION, FAULT = Budget(), Budget(preemptions=1), Budget(faults=1)
 
 @dataclass(frozen=True)
 class Choice:
-    """What may happen next, and what that costs of the budget."""
+    """A possible next step, and its cost in the budget."""
 
     happen: Callable[[], None]
     cost: Budget = FREE
@@ -57,7 +57,7 @@ class Play(Protocol):
         """Say what may happen next, what costs nothing first; nothing: the history is over."""
 
     def state(self) -> Hashable:
-        """Tell all that the rest of the history depends on."""
+        """Return everything that the rest of the history depends on."""
 
     def broken(self) -> Sequence[str]:
         """Name the promises that have been broken, each with how."""
@@ -79,7 +79,7 @@ class Violation:
 
 @dataclass
 class Walk:
-    """What a walk has met; of the histories that break a promise in the same way, the shortest."""
+    """The results of a walk; of the histories that break a promise in the same way, the shortest."""
 
     histories: int = 0
     violations: dict[tuple[str, ...], Violation] = field(default_factory=dict)

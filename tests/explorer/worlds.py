@@ -14,12 +14,12 @@ FOR_EVER = 10**6
 
 @dataclass(frozen=True)
 class World:
-    """What happens, and what is told of it.
+    """The facts of a world, and the reports of them.
 
     Parameters
     ----------
     room
-        From when to when somebody is in the room.
+        The times at which the room is occupied.
     moments
         Seconds at which the clock may stand, beside those at which something happens.
     sweeps

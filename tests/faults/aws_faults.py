@@ -35,7 +35,7 @@ class AwsFaults:
 
     @contextlib.contextmanager
     def rules(self, *rules: dict[str, Any]) -> Iterator[list[Any]]:
-        """Let calls fail, and give the rules, whose `fired_count` tells how often."""
+        """Let calls fail, and yield the rules with their `fired_count`."""
         try:
             yield self._proxy.engine.set_rules(list(rules))
         finally:
@@ -45,7 +45,7 @@ class AwsFaults:
 @contextlib.contextmanager
 def aws_faults(aws: EmbeddedAws) -> Iterator[AwsFaults]:
     """Run the proxy."""
-    # A client that does not wait for a slow answer is nothing to tell of.
+    # A client that does not wait for a slow answer is no event.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     proxy = Microburst(aws.endpoint)
     loop = asyncio.new_event_loop()

@@ -51,7 +51,7 @@ class Kind:
     most_copies
         How often a message may be sent.
     ends_are_lost
-        Whether nobody tells of the end of most rooms.
+        Whether most room ends are not reported.
     settings
         The function's settings, where the fault needs others.
     is_requeued

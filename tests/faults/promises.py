@@ -1,4 +1,4 @@
-"""What is promised whatever fails, held against what the function logged, the dead letters and the API's requests."""
+"""The promises under any fault, checked against the function's log, the dead letters and the API's requests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REDRIVEN = "redriven"
 
 @dataclass(frozen=True)
 class Letter:
-    """A dead letter, and the id of the message that it was."""
+    """A dead letter, and the id of its original message."""
 
     message_id: str
     body: str
@@ -38,7 +38,7 @@ class Letter:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is seen of a run once its queue is empty.
+    """The observations of a run, once its queue is empty.
 
     Parameters
     ----------
@@ -47,9 +47,9 @@ class Evidence:
     lines
         What the function logged.
     known_starts
-        The tasks whose running session the table knew before an event of an earlier one was sent.
+        The tasks with a running session that the table knew before an event of an earlier one was sent.
     dies
-        Whether the function may have died over a message, or the queue handed it out twice.
+        Whether the function may have crashed on a message, or the queue delivered it twice.
     is_requeued
         Whether messages were given up for nothing that passes, but ended as later copies of themselves.
     """
@@ -82,7 +82,7 @@ class Evidence:
     def ends(self, message_id: str) -> list[list[Mapping[str, Any]]]:
         """Give the lines with outcomes of each time that a message was served to its end.
 
-        A time when it, or one of its tasks, failed and was to be tried again, is none.
+        A delivery does not count if the message, or one of its tasks, failed and was to be tried again.
         """
         receives: defaultdict[int, list[Mapping[str, Any]]] = defaultdict(list)
         for line in self.lines_of.get(message_id, []):
@@ -119,7 +119,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a run kept the promises.
+    """Whether a run kept the promises.
 
     Parameters
     ----------
@@ -176,7 +176,8 @@ def _wrong_ends(evidence: Evidence) -> list[str]:
     wrong = []
     for message_id, message in evidence.sent.items():
         ends, letters = evidence.ends(message_id), evidence.letters_of.get(message_id, [])
-        # What is served twice may end twice: the function died, or was overtaken, before its answer reached the queue.
+        # A message that is served twice may end twice: the function crashed, or was overtaken, before its answer
+        # reached the queue.
         if not evidence.dies and (len(ends) > 1 or len(letters) > 1):
             wrong.append(f"{_name(evidence, message_id)} ended {len(ends)} times, with {len(letters)} letters")
         for lines in ends:
@@ -207,7 +208,7 @@ def _may_end(evidence: Evidence, message: Message) -> frozenset[str]:
 
 
 def _wrong_letters(evidence: Evidence) -> list[str]:
-    """Find the letters that are not the message that was sent, or do not say why it failed."""
+    """Find the letters that differ from the message that was sent, or lack the reason."""
     wrong = []
     for letter in evidence.letters:
         message = evidence.sent.get(letter.message_id) or evidence.requeued.get(letter.body)
@@ -222,7 +223,7 @@ def _wrong_letters(evidence: Evidence) -> list[str]:
             letter.attributes
         ):
             wrong.append(f"the dead letter {letter} does not say why")
-        # Where its own letter was refused, the log says why; where the function died, nobody could.
+        # If the letter was refused, the log says why; if the function crashed, nothing could.
         refused = any(line.get("message") == "dead letter not sent" for line in evidence.lines_of[letter.message_id])
         if letter.kind == REDRIVEN and not refused and not evidence.dies:
             wrong.append(f"nobody says why {letter} is a dead letter")
@@ -236,7 +237,7 @@ def _wrong_letters(evidence: Evidence) -> list[str]:
 
 
 def _wrong_stops(evidence: Evidence) -> list[str]:
-    """Find the sessions that an older event asked to stop, and those that ended though nobody asked."""
+    """Find the sessions that an older event asked to stop, and those that ended without a request."""
     messages = {message.name: message for message in evidence.sent.values()}
     wrong = []
     for request in evidence.rtc.requests:

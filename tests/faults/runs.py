@@ -26,7 +26,7 @@ SWEEPS, SWEEPS_WITH_FAULTS = 2, 4
 LIVING_ROOMS = 20
 # The event queue's own; no kind of fault may let the function have more.
 MOST_RECEIVES = "4"
-# What fails for ever is given up at once: nobody waits an hour for it.
+# Permanent failures are given up at once, without an hour's wait.
 USUAL_SETTINGS = {"MAX_RECEIVE_COUNT": "3", "GIVE_UP_AFTER_MINUTES": "0"}
 # The function's time-out, and a little: the embedded AWS loses a batch now and then, which comes back after that.
 VISIBILITY_SECONDS = 70
@@ -43,7 +43,7 @@ class Run:
     faults
         How often each kind of fault happened.
     left
-        How many messages were still on the queue when nobody waited any longer.
+        How many messages were still on the queue at the end of the wait.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Run:
 
     @property
     def broken(self) -> list[str]:
-        """What was promised and not kept."""
+        """The promises that were not kept."""
         broken = list(self.verdict.broken)
         if not all(self.faults):
             broken.append("a fault never happened, so nothing is shown")
@@ -168,7 +168,7 @@ class Stage:
             time.sleep(0.2)
 
     def _wait_for_starts(self, messages: Sequence[Message]) -> frozenset[Task]:
-        """Give the tasks whose starts the table knows: those of all messages, unless that takes too long."""
+        """Return the tasks with starts that the table knows: those of all messages, unless that takes too long."""
         tasks = {(message.room_id, message.tells) for message in messages if message.tells}
         deadline = time.monotonic() + STARTS_KNOWN_SECONDS
         while (known := self._known_starts(sorted(tasks))) != tasks and time.monotonic() < deadline:
@@ -213,7 +213,7 @@ class Stage:
 
 
 def _waves(stories: Sequence[Story], most_copies: int, rng: Random) -> tuple[list[Message], list[Message]]:
-    """Shuffle the messages, and what else is sent of them a second and third time."""
+    """Shuffle the messages, with those that are sent a second and third time."""
     first: list[Message] = []
     then: list[Message] = []
     for message in (message for story in stories for message in story.messages):

@@ -1,4 +1,4 @@
-"""What happens in rooms, and the messages that tell of it: each knows how it may end, and whom it may stop."""
+"""The lives of rooms, and the messages that report them: each knows how it may end, and which tasks it may stop."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Message:
 
 @dataclass
 class Story:
-    """A room: since when its tasks run at the API (Unix ms), what is told of it, and whether it is gone, untold."""
+    """A room: the start of its tasks at the API (Unix ms), its reports, and whether it is gone without a report."""
 
     room_id: str
     now_ms: int
@@ -86,7 +86,7 @@ class Story:
         first: bool = False,
         may_end: frozenset[str] = STOPPED,
     ) -> None:
-        """Tell of an event that should stop tasks; where it is not `named`, of all tasks known in the room."""
+        """Report an event that should stop tasks; if they are not `named`, all tasks known in the room."""
         one = len(task_ids) == 1
         names: dict[str, object] = {"TaskId": task_ids[0]} if one else {"TaskIds": list(task_ids)}
         time_ms = None if seconds_ago is None else self.now_ms - 1000 * seconds_ago
@@ -95,7 +95,7 @@ class Story:
         )
 
     def tell_late(self, task_id: str, seconds_ago: int, *, named: bool = True) -> None:
-        """Tell of an event of an earlier session."""
+        """Report an event of an earlier session."""
         names = {"TaskId": task_id} if named else {}
         self._tell("RoomEnded", LATE, names, time_ms=self.now_ms - 1000 * seconds_ago, late_for=task_id, named=named)
 
@@ -250,9 +250,9 @@ _PLOTS: dict[Callable[[Story], None], int] = {
 def tell_stories(
     rng: random.Random, messages: int, now_ms: int, prefix: str, *, ends_are_lost: bool = False
 ) -> list[Story]:
-    """Make up rooms until there are so many messages; as many plots as there are come first, each once.
+    """Create rooms until there are enough messages; each plot comes once first.
 
-    With `ends_are_lost` nobody tells of the end of most rooms.
+    With `ends_are_lost`, most room ends are not reported.
     """
     weights = _PLOTS | ({_end_is_lost: sum(_PLOTS.values())} if ends_are_lost else {})
     stories: list[Story] = []

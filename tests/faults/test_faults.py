@@ -51,7 +51,7 @@ def test_promises_hold_while_things_fail(running: Stage, names: list[str]) -> No
 
 @pytest.fixture
 def restart() -> Story:
-    """Tell of a task that was started again, and of its first session's end."""
+    """Report a task that was started again, and its first session's end."""
     story = Story("room", now_ms(), Random(SEED))
     story.start("audio", seconds_ago=20)
     story.tell_start("audio")

@@ -24,7 +24,7 @@ def worker_pids(aws: EmbeddedAws, function_name: str) -> list[int]:
 
 
 def kill_workers(aws: EmbeddedAws, function_name: str) -> None:
-    """Kill all of a function's processes, none of them at work: the next ones remember nothing."""
+    """Kill all idle processes of a function: the next ones start without memory."""
     for pid in worker_pids(aws, function_name):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -53,7 +53,7 @@ class Killer:
             thread.join()
 
     def _work(self) -> None:
-        while not self._done.wait(self._rng.uniform(0.2, 2.5)):  # some die before they have started, and some at work
+        while not self._done.wait(self._rng.uniform(0.2, 2.5)):  # some end before they have started, and some at work
             if pids := worker_pids(self._aws, self._function_name):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self._rng.choice(pids), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What `sam build` makes: each function must run with nothing but its own artifact, on any architecture."""
+"""The output of `sam build`: each function must run with its own artifact alone, on any architecture."""
 
 import json
 import os

@@ -27,7 +27,7 @@ READING = "provide-client-params.secretsmanager.GetSecretValue"
 
 
 class Secret:
-    """A secret in Secrets Manager, who reads it, and a clock that the test sets."""
+    """A secret in Secrets Manager, its reader, and a clock that the test sets."""
 
     def __init__(self, client: Any) -> None:
         self.client = client
@@ -210,7 +210,7 @@ class TestTrouble:
                 credentials.current()
 
         class Clock:
-            """Tells when all have asked."""
+            """Returns when all have asked."""
 
             asked = 0
 
@@ -236,7 +236,7 @@ class TestRenewal:
     def test_a_refused_key_is_replaced_by_the_secrets_new_one(self, secret: Secret) -> None:
         refused = secret.credentials.current()
         secret.put(NEW)
-        assert secret.credentials.current() == OLD_KEY  # nobody has refused it yet
+        assert secret.credentials.current() == OLD_KEY  # it has not been refused yet
         assert secret.credentials.renewed(refused)
         assert secret.credentials.current() == NEW_KEY
 

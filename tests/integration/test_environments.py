@@ -72,7 +72,7 @@ def test_each_invocation_has_its_context(artifact: Path) -> None:
 def test_an_environment_runs_only_while_it_is_invoked(artifact: Path) -> None:
     with small(artifact) as made:
         pid = made.invoke({})["pid"]
-        # A thread of the function's own would go on if nobody stopped it.
+        # A thread of the function would go on without this.
         wait_for(lambda: state(pid) == "T", "the process to be stopped", seconds=5)
         assert made.invoke({})["pid"] == pid
 

@@ -42,7 +42,7 @@ REJECTED = Fault("error", status=400, code="InvalidParameter.NotExistAppId")
 
 @dataclass
 class Context:
-    """What Lambda tells a function of its invocation."""
+    """The context of an invocation, as Lambda passes it to a function."""
 
     remaining_ms: int = 60_000
     function_name: str = "stop-segment"
@@ -73,7 +73,7 @@ class Function:
         return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
 
     def letters(self, *records: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """Take the dead letters of these messages from the queue, by the messages' ids."""
+        """Receive the dead letters of these messages, by the messages' ids."""
         found = {}
         while messages := self.sqs.receive_message(
             QueueUrl=self.dead_letter_queue, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
@@ -186,7 +186,7 @@ def log() -> io.StringIO:
 
 @pytest.fixture
 def function(environment: Function, log: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> Iterator[Function]:
-    """Let the environment log where this test looks."""
+    """Let the environment write its log to this test."""
     monkeypatch.setattr(environment.module.logger.registered_handler, "stream", log)
     environment.calls.clear()
     yield environment
@@ -205,7 +205,7 @@ def new_room(double: RtcDouble) -> Callable[[], Room]:
 
 @dataclass
 class Told:
-    """What the function has printed."""
+    """The function's output."""
 
     logs: list[dict[str, Any]]
     metrics: list[dict[str, Any]]
@@ -294,7 +294,7 @@ class TestDeadLetters:
 
 
 class TestOutages:
-    """What the service, the key or the table fails of is tried again from a copy, where SQS would try no more."""
+    """Failures of the service, the key or the table are tried again from a copy, after the last receive of SQS."""
 
     EVENT_TIME_MS = 1_795_327_920_123
 
@@ -447,7 +447,7 @@ class TestFaultsOfOurs:
 
 class TestTimeLeft:
     ENOUGH_MS = 1000 * (CALL_SECONDS + RECORD_SECONDS + SETTLING_SECONDS)
-    LEAD_MS = 20  # the first turn waits for `turns.LEAD_SECONDS`, where the table has been read already
+    LEAD_MS = 20  # the first turn waits for `pace.LEAD_SECONDS`, while the table is read
 
     def test_a_call_that_may_not_end_in_time_is_not_made(
         self, function: Function, room: Room, told: Callable[[], Told]
@@ -510,7 +510,7 @@ class TestTimeLeft:
 
 
 class TestSettling:
-    """What is done about messages that failed, in the time that is kept for it."""
+    """The handling of failed messages, in the time that is reserved for it."""
 
     def test_the_calls_after_each_other_are_as_many_as_there_is_time_for(
         self, function: Function, new_room: Callable[[], Room], monkeypatch: pytest.MonkeyPatch

@@ -1,7 +1,7 @@
 """Some of the histories of tests/unit/test_time_decides.py, on tables that are not ours.
 
-The others are played on a stand-in. What both say is less likely to be a mistake of one: these tables keep their
-indexes themselves, though neither's global index is ever late.
+The others are played on a stand-in. A result on both is less likely to be the mistake of one: these tables keep their
+indexes themselves, but their global index is never late.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def client(request: pytest.FixtureRequest, aws: EmbeddedAws) -> Iterator[Any]:
 
 
 def live(client: Any, history: History, sweeps: int = 0) -> World:
-    """Live a history on a table of its own."""
+    """Play a history on its own table."""
     name = f"segments-{uuid4().hex}"
     create_segment_table(client, name)
     try:

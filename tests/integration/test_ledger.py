@@ -111,7 +111,7 @@ def room_end(room: Room, time_ms: int = T, event_id: str | None = "evt-1", busin
 
 
 def item(client: Any, name: str, task: Task) -> dict[str, Any]:
-    """Read all attributes of a task's item, but for its key."""
+    """Read all attributes of a task's item, except its key."""
     key = {"room": {"S": f"{task.room.app_id}#{task.room.room_id}"}, "task_id": {"S": task.task_id}}
     found = client.get_item(TableName=name, Key=key, ConsistentRead=True).get("Item", {})
     return {attribute: next(iter(value.values())) for attribute, value in found.items() if attribute not in key}
@@ -120,7 +120,7 @@ def item(client: Any, name: str, task: Task) -> dict[str, Any]:
 def stop(
     table: SegmentTable, task: Task, event: Event, outcome: Outcome, request_id: str | None, now_ms: int
 ) -> Record:
-    """Record an answer as whoever has read the record just before."""
+    """Record an answer with the record that was read just before."""
     known = table.read([task]).get(task, Record())
     return table.note_stop(task, known, event, outcome, request_id, now_ms)
 
@@ -490,7 +490,7 @@ class TestWatching:
 class TestLeases:
     @pytest.fixture(autouse=True)
     def given_back(self, table: SegmentTable) -> Iterator[None]:
-        """Leave none: the table has one item for it."""
+        """They leave no record: the table has one item for all of them."""
         yield
         if lease := table.take_lease(2**50, 2**50 + 1):
             table.give_back(lease)

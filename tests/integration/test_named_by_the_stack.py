@@ -1,4 +1,4 @@
-"""What a stack only names, a bus or a topic, is looked for where AWS itself says nothing of its absence."""
+"""A bus or a topic that a stack only names is looked up, because AWS does not report its absence."""
 
 import json
 from typing import Any

@@ -23,7 +23,7 @@ STOPPED_AT = 1_795_327_921_456
 
 @dataclass
 class Context:
-    """What Lambda tells a function of its invocation."""
+    """The context of an invocation, as Lambda passes it to a function."""
 
     function_name: str = "publish-outcome"
     memory_limit_in_mb: int = 512
@@ -110,7 +110,7 @@ def log() -> io.StringIO:
 
 @pytest.fixture
 def function(environment: Function, log: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> Function:
-    """Let the environment log where this test looks."""
+    """Let the environment write its log to this test."""
     monkeypatch.setattr(environment.module.logger.registered_handler, "stream", log)
     environment.calls.clear()
     return environment
@@ -207,7 +207,7 @@ def test_large_notices_go_in_calls_that_eventbridge_takes(function: Function) ->
 
 
 class TestPassingOver:
-    """What can never become an event holds nothing up: it is said, counted and left."""
+    """A record that can never become an event delays nothing: it is logged, counted and passed over."""
 
     def test_a_record_that_no_function_wrote_fails_only_itself(
         self, function: Function, log: io.StringIO, capsys: pytest.CaptureFixture[str]

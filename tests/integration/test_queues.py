@@ -157,7 +157,7 @@ class TestDeadLetters:
         assert len(sqs.letters(2)) == 2
 
     def test_an_answer_that_names_no_letter_taken_is_none_sent(self, sqs: Sqs) -> None:
-        """SQS leaves the list out where it is empty, the embedded AWS does not."""
+        """SQS leaves an empty list out, the embedded AWS does not."""
 
         def leave_out(parsed: dict[str, Any], **_: object) -> None:
             del parsed["Successful"]

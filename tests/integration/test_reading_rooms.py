@@ -1,4 +1,4 @@
-"""What the tools read of rooms and of the sweeper, from a table that the functions' own module has written."""
+"""The tools' reading of rooms and of the sweeper, from a table that the functions' module has written."""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -291,7 +291,7 @@ class TestWhatIsQueued:
 
 
 def at(event_time: str, **changes: str) -> dict[str, str]:
-    """Make a room's end whose time is spelled in a way."""
+    """Create a room's end with a given spelling of its time."""
     content = callback("RoomDestroy", {"RoomId": "room-1"}, event_time, key=KEY) | changes
     return content | {"Signature": sign(content, KEY)}
 
@@ -418,7 +418,7 @@ class TestSlices:
         assert ends == ["queued", "known", "queued", "known"]
 
     def test_an_older_slice_is_news(self, function: Function) -> None:
-        # It may be from before the room's end, where the other one is from after it.
+        # It may be from before the room's end, and the other one from after it.
         ends = [function.answer(json.dumps(slice_of(second=second)))[1] for second in (5, 4, 4, 5, 6)]
         assert ends == ["queued", "queued", "known", "known", "known"]
 
@@ -662,7 +662,7 @@ MUTATIONS_A_SEED = 100
 
 
 def is_properly_signed(body: str) -> bool:
-    """Judge a body as the documents tell it, by other means than the function's."""
+    """Judge a body by the documents' rules, by other means than the function's."""
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):

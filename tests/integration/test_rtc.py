@@ -49,7 +49,7 @@ PLATFORMS = ["volcengine", "volcengine-ap-singapore", "byteplus"]
 
 @dataclass
 class Secret:
-    """The key's secret in Secrets Manager, and the clock of those who read it."""
+    """The key's secret in Secrets Manager, and the clock of its readers."""
 
     client: Any
     arn: str
@@ -113,7 +113,7 @@ def only_request(double: RtcDouble) -> ApiRequest:
 
 @dataclass
 class Answers:
-    """What a server says to every request, and the Authorization headers that it got."""
+    """A server's answer to every request, and the Authorization headers that it received."""
 
     url: str
     status: int = 200
@@ -420,7 +420,7 @@ class TestErrorTable:
 
 @EVERY_ACTION
 class TestAnswerTable:
-    """What the server may answer, and what the SDK makes of it."""
+    """The server's possible answers, and the SDK's interpretation."""
 
     @pytest.mark.parametrize(
         ("kind", "status", "error", "code", "has_request_id"),
@@ -504,7 +504,7 @@ class TestAnswerTable:
         assert len(double.requests) == 1
 
     def test_nobody_listening_is_trouble_that_may_pass(self, secret: Secret, call: Call) -> None:
-        with socket.socket() as unheard:  # bound, so that nobody else listens there
+        with socket.socket() as unheard:  # bound, so that no other server listens there
             unheard.bind(("127.0.0.1", 0))
             error = refusal(lambda: call(connect(f"http://127.0.0.1:{unheard.getsockname()[1]}", secret)))
         assert (type(error), error.code, error.request_id) == (NoAnswer, "ApiUnreachable", None)
@@ -570,7 +570,7 @@ def test_each_of_many_answers_belongs_to_its_request(double: RtcDouble, api: Rtc
 
 
 class TestSecrecy:
-    """No key, token or signature in what anybody can read."""
+    """No key, token or signature in readable output."""
 
     SECRET: ClassVar = {"AccessKeyId": "AKLT-0ne", "SecretAccessKey": "s3cr3t-0ne", "SessionToken": "t0ken-0ne"}
 

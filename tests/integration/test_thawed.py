@@ -1,4 +1,4 @@
-"""The built functions in environments whose kept-alive connections died while they were frozen."""
+"""The built functions in environments that lost their kept-alive connections while frozen."""
 
 import contextlib
 import json
@@ -113,12 +113,12 @@ class Stopper:
     secret: str
 
     def serve(self, event: dict[str, Any], *, frozen_seconds: float = 0) -> bool:
-        """Let the function serve a message, and tell whether that is done."""
+        """Let the function process a message, and return whether it did."""
         answer = self.environment.invoke(sqs_batch(event), frozen_seconds=frozen_seconds)
         return bool(answer == {"batchItemFailures": []})
 
     def stop(self, room: str, *, frozen_seconds: float = 0) -> bool:
-        """Let a task run and end its room, and tell whether it was stopped."""
+        """Let a task run and end its room, and return whether it was stopped."""
         self.rtc.start_task(APP_ID, room, "audio")
         event = {"EventType": "RoomEnded", "AppId": APP_ID, "RoomId": room, "TaskId": "audio"}
         return self.serve(event, frozen_seconds=frozen_seconds) and not self.rtc.is_running(APP_ID, room, "audio")

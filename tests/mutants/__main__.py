@@ -29,12 +29,12 @@ _MUTMUT = str(Path(sys.executable).with_name("mutmut"))
 
 
 def main(modules: Sequence[str]) -> None:
-    """Let mutmut make and test the mutants. Exits with 1 where others survive than the documentation explains.
+    """Let mutmut make and test the mutants. Exits with 1 if a mutant survives that the documentation does not explain.
 
     Parameters
     ----------
     modules
-        Of which modules; none: of all that pyproject.toml names.
+        The modules; none means all that pyproject.toml names.
     """
     console = Console(highlight=False, soft_wrap=True)
     console.print("Changing a copy of the code in small ways" + ("" if modules else ": about an hour"))

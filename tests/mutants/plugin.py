@@ -1,4 +1,4 @@
-"""What is different when the tests run on a mutant: pytest loads this for `make mutants` only."""
+"""The settings for tests on a mutant: pytest loads this for `make mutants` only."""
 
 import signal
 

@@ -29,7 +29,7 @@ class Mutant:
 
     @property
     def row(self) -> str:
-        """The mutant's cells in the documentation's table, but for the reason."""
+        """The mutant's cells in the documentation's table, except the reason."""
         before, after = (code.replace("|", r"\|") for code in (self.before, self.after))
         return f"| `{self.place}` | `{before}` becomes `{after}` |"
 

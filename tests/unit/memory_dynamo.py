@@ -1,8 +1,8 @@
-"""As much of a DynamoDB as `SegmentTable` uses, in memory: one table, its indexes, and the conditions that it is sent.
+"""The part of DynamoDB that `SegmentTable` uses, in memory: one table, its indexes, and the conditions that it is sent.
 
 The histories need many thousands of tables, and an embedded AWS would need a second for some. So the stand-in is below
-`SegmentTable`, whose own expressions are what is evaluated here; tests/integration/test_ledger.py holds both to the
-same statements. Its local index is read as of now. Its global one may be late, for each item by itself.
+`SegmentTable`, and evaluates its real expressions; tests/integration/test_ledger.py holds both to the same statements.
+Its local index is read as of now. Its global one may be late, for each item by itself.
 """
 
 from __future__ import annotations

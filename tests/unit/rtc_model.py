@@ -83,7 +83,7 @@ class Session:
     stopped_ms: int | None = None
 
     def was_to_run_at(self, time_ms: int) -> bool:
-        """Whether the session runs then, if nobody stops it."""
+        """Whether the session runs then, if it is not stopped."""
         return self.started_ms <= time_ms and (self.ends_ms is None or time_ms < self.ends_ms)
 
     def runs_at(self, time_ms: int) -> bool:
@@ -92,12 +92,12 @@ class Session:
 
 @dataclass(eq=False)
 class Decision:
-    """What the rules were asked about a stop event at T.
+    """A question to the rules about a stop event at T.
 
     Parameters
     ----------
     starts_known
-        How many starts the table had been told of when the record was read, or the room's tasks were.
+        The number of starts that the table knew when the record, or the room's tasks, were read.
     api_is_to_be_asked
         Whether the event was late.
     looked_ms
@@ -127,7 +127,7 @@ _clock: ContextVar[Callable[[], int]] = ContextVar("clock")
 
 @dataclass(frozen=True)
 class RoomLife:
-    """When somebody is in a room, in a history's seconds."""
+    """The time in which a room is occupied, in a history's seconds."""
 
     starts: int
     ends: int
@@ -175,7 +175,7 @@ class RtcService:
         return exists
 
     def room_existed(self, room: Room, at_ms: int) -> bool:
-        """Whether somebody was in the room then."""
+        """Whether the room was occupied then."""
         return any(life.room_id == room.room_id and ms(life.starts) <= at_ms < ms(life.ends) for life in self._rooms)
 
     def _newest(self, task: Task) -> Session | None:
@@ -185,13 +185,13 @@ class RtcService:
 
 @dataclass(frozen=True)
 class _ReadRecord(Record):
-    """A record that remembers how many starts the table had been told of when it was read."""
+    """A record that remembers the number of starts that the table knew when it was read."""
 
     starts_known: int = 0
 
 
 class WatchedTable(SegmentTable):
-    """The segment table, which keeps what it is told: starts, and times of stop events that were answered."""
+    """The segment table, which keeps starts and the times of answered stop events."""
 
     def __init__(self, now_ms: Callable[[], int], client: DynamoDBClient | None = None, name: str = "segments") -> None:
         self._now_ms = now_ms
@@ -280,7 +280,7 @@ class Message:
 
 
 class Trouble(Enum):
-    """What may happen at a step: the function dies, or the call fails, each before its work is done or after it."""
+    """A fault at a step: the function crashes, or the call fails, each before its work is done or after it."""
 
     CRASH_BEFORE = auto()
     CRASH_AFTER = auto()
@@ -329,14 +329,14 @@ class Life:
 
 @dataclass(frozen=True)
 class History:
-    """What happened, what was told of it, and when that was delivered.
+    """The facts of a history, the reports of them, and the times of their delivery.
 
     Parameters
     ----------
     rooms
-        When somebody was in a room.
+        The times at which rooms are occupied.
     retry_seconds
-        After how long a message that failed is delivered again, or its copy is.
+        The delay until a failed message, or its copy, is delivered again.
     late
         Of which items the global index is late, in turn, whenever it is read: each may be as it was long ago.
     """
@@ -354,7 +354,7 @@ class History:
 
 
 def watched_decide(time_ms: int, record: Record, *, is_late: bool, duplicate_window_ms: int) -> Verdict:
-    """Decide by the rules, and keep what was known then, for whoever asks why a request was made."""
+    """Decide by the rules, and keep the knowledge of that moment, which explains each request."""
     # Of a task without a record, or of a room's, is known when the invocation began or its tasks were read.
     known = record.starts_known if isinstance(record, _ReadRecord) else 0
     _decision.set(Decision(time_ms, max(known, _starts_known.get()), is_late, _clock.get()()))
@@ -382,7 +382,8 @@ def _calls(in_thread: InThread, now_ms: Callable[[], int]) -> Calls:
     def clock_seconds() -> float:
         return now_ms() / 1000
 
-    # Virtual time stands still within an invocation, and a turn would never come: here every look is a second later.
+    # Virtual time stands still within an invocation, and a turn would never come: here every reading of the clock is a
+    # second later.
     with patch.object(pace, "pace", _pace):
         turns = Turns(SETTINGS.requests_per_second, count().__next__, lambda _: asyncio.sleep(0))
     return Calls(turns, Circuit(clock_seconds), in_thread, clock_seconds, _measure)
@@ -394,7 +395,7 @@ def _measure(name: str, value: float) -> None:
 
 @dataclass
 class _Environment:
-    """A function environment; one that died does not run any more."""
+    """A function environment; after a crash it does not run again."""
 
     stopper: Stopper
     died: asyncio.Event
@@ -445,7 +446,7 @@ async def _in_thread(function: Callable[..., Any], *arguments: object) -> Any:
 
 
 class World:
-    """Lives a history. Messages whose invocation died, or that failed, are delivered again until they are done."""
+    """Plays a history. Messages that failed, or crashed their invocation, are delivered again until they are done."""
 
     def __init__(self, history: History, client: DynamoDBClient | None = None, table_name: str = "segments") -> None:
         self._history = history
@@ -540,7 +541,7 @@ class World:
         await asyncio.wait((serving, death), return_when=asyncio.FIRST_COMPLETED)
         death.cancel()
         if environment.died.is_set():
-            serving.cancel()  # and nobody acknowledges any message of the batch
+            serving.cancel()  # and no message of the batch is acknowledged
         else:
             self._done.update(serving.result())
 

@@ -1,4 +1,4 @@
-"""What AWS enforces and nothing on this machine does. Each test names where that is written.
+"""Rules that AWS enforces and nothing on this machine does. Each test names its source.
 
 They look at the transformed template, in every combination of its optional parameters and in each supported region.
 """
@@ -56,7 +56,7 @@ def shape(node: object) -> object:
 
 
 class TestTheseTests:
-    """What the others rely on."""
+    """The premises of the other tests."""
 
     @pytest.mark.parametrize("name", PARAMETERS)
     def test_no_longer_value_of_a_parameter_is_accepted(self, name: str) -> None:
@@ -333,7 +333,7 @@ def test_only_its_schedule_may_invoke_the_sweeper() -> None:
 
 class TestCallbacks:
     # API Gateway Developer Guide, "Throttle requests to your HTTP APIs": without, the account's limits are the stage's.
-    # "Amazon API Gateway quotas": where these are lowest, they are 2,500 a second and 1,250 at once, for all APIs.
+    # "Amazon API Gateway quotas": the lowest are 2,500 per second and 1,250 at once, for all APIs.
     def test_every_stage_has_limits_that_leave_other_apis_room(self) -> None:
         for _, _, stage in found("AWS::ApiGatewayV2::Stage"):
             settings = stage["DefaultRouteSettings"]

@@ -18,7 +18,7 @@ CALLBACK = make_callback(NOW_MS, "signed", "key")
 
 
 class Front(HTTPServer):
-    """What may stand at a URL: it answers as it is told."""
+    """A server at a URL, with a configured answer."""
 
     status = 200
     body = b""

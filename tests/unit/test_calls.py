@@ -29,7 +29,7 @@ ANSWER_SECONDS = 0.25
 
 @dataclass
 class Caller:
-    """Calls on a virtual clock, and an API that answers as it is told: with a kind of error, or OK."""
+    """Calls on a virtual clock, and an API with configured answers: a kind of error, or OK."""
 
     per_second: int = 10_000
     answers: list[type[StopError] | str] = field(default_factory=list)

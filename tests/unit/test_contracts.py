@@ -1,4 +1,4 @@
-"""What senders and readers rely on: the schemas of contracts/, and that none of them breaks who relied on it before."""
+"""The schemas of contracts/, and that no change breaks their senders and readers."""
 
 import hashlib
 import json
@@ -97,7 +97,7 @@ def test_a_contract_that_has_changed_is_kept_as_it_was(version: str) -> None:
 @pytest.mark.parametrize("message", kept_messages())
 def test_what_a_message_meant_to_an_earlier_version_it_means_today(message: dict[str, Any]) -> None:
     means = meaning(parse_event(message["body"], SENT_MS, message.get("redriven")))
-    # A message that tells no time means its arrival, until a later version finds a better time in its envelope.
+    # A message without a time means its arrival, until a later version finds a better time in its envelope.
     if means and message["means"]["time_ms"] == SENT_MS:
         means["time_ms"] = max(means["time_ms"], SENT_MS)
     assert means == message["means"]

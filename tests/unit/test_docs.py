@@ -71,7 +71,7 @@ def sample_record(name: str) -> SQSRecord:
 
 
 def destinations(page: Path, text: str) -> Counter[tuple[str, int]]:
-    """Count where a text's links lead, whatever the language: the page, and which of its headings."""
+    """Count the targets of a text's links, whatever the language: the page, and the heading."""
     found: Counter[tuple[str, int]] = Counter()
     for link in re.findall(r"\]\(([^)\s]+)\)", text):
         path, _, anchor = link.partition("#")
@@ -209,7 +209,7 @@ SET_LAST = [
 
 @pytest.mark.parametrize("block", SET_LAST)
 def test_a_block_that_changes_a_parameter_stops_at_the_first_failure(block: str, tmp_path: Path) -> None:
-    """Run it where `aws` fails, as it does where a file that it reads was never made."""
+    """Run it with an `aws` that fails, as if a file that it reads did not exist."""
     note = 'case " $*" in *" set "*) touch changed;; esac'
     for name, script in {"aws": "exit 254", "python": note, "stopper": note}.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")

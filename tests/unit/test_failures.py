@@ -88,7 +88,7 @@ def test_a_copy_waits_for_up_to_as_long_as_its_message_has_been_tried(age_ms: in
 
 
 class TestParts:
-    """What is sent in one call: SQS takes at most ten entries and one MiB."""
+    """The entries of one call: SQS accepts at most ten entries and one MiB."""
 
     MIB = 1_048_576
 

@@ -1,4 +1,4 @@
-"""Whatever somebody has written into the table, no function raises over it: what it cannot read counts as missing.
+"""No record in the table, whoever wrote it, makes a function raise: unreadable values count as missing.
 
 It stops at an event at a time, and at items whose keys are an index's own: DynamoDB refuses any other.
 """
@@ -19,7 +19,7 @@ from tests.unit.memory_dynamo import Item
 from tests.unit.test_sweeper import AUDIO, HOUR_MS, ROOM, SWEEP_MS, T, World, run
 from tools import rooms
 
-# As DynamoDB writes them: up to 38 digits, and an exponent where they do not suffice.
+# As DynamoDB writes them: up to 38 digits, and an exponent if they do not suffice.
 NUMBERS = st.sampled_from(
     [
         *("0", "-1", "1.5", "-0.5", "5", "1795327920", str(T), str(T + HOUR_MS), str(T - HOUR_MS), "9" * 38),

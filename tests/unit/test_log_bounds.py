@@ -1,4 +1,4 @@
-"""What the stop function writes to its log has a bound, in lines and in bytes."""
+"""The stop function's log has a bound, in lines and in bytes."""
 
 import io
 import json
@@ -24,7 +24,7 @@ MOST_BYTES_A_LINE = 5_000
 
 @dataclass
 class Said:
-    """What was logged and counted."""
+    """The log and the counts."""
 
     stream: io.StringIO = field(default_factory=io.StringIO)
     counted: Counter[str] = field(default_factory=Counter)

@@ -1,4 +1,4 @@
-"""make tells in a sentence what it cannot work with, before it does anything."""
+"""make reports in one sentence what it cannot work with, before it does anything."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What the tests import that `make mutants` runs is in its copy of the project, or in its lock."""
+"""All imports of the tests that `make mutants` runs are in its copy of the project, or in its lock."""
 
 import ast
 import re
@@ -16,7 +16,7 @@ FOLDERS = (ROOT, ROOT / "functions")
 
 
 def source_of(module: str) -> Path | None:
-    """Return the file of a module of this project; None where it is another's."""
+    """Return the file of a module of this project, or None."""
     names = [module.replace(".", "/") + ending for ending in (".py", "/__init__.py")]
     return next((folder / name for folder in FOLDERS for name in names if (folder / name).exists()), None)
 
@@ -49,5 +49,5 @@ def test_what_the_tests_import_is_there() -> None:
     locked = set(re.findall(r"^([\w.-]+)==", (ROOT / "locks" / "mutants.txt").read_text(), re.MULTILINE))
     distributions = packages_distributions()
     for top in sorted(tops - ours - set(sys.stdlib_module_names)):
-        if not top.startswith("mypy_boto3_"):  # types: nobody imports them where the tests run
+        if not top.startswith("mypy_boto3_"):  # types: no test imports them at run time
             assert {name.lower().replace("_", "-") for name in distributions[top]} & locked, top

@@ -1,4 +1,4 @@
-"""What workflows are told of a dead letter."""
+"""The notice of a dead letter for workflows."""
 
 import json
 from dataclasses import replace

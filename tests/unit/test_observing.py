@@ -54,9 +54,9 @@ def test_nothing_is_stopped_and_nothing_is_recorded_as_answered(history: History
 @example(ROOM_ENDS_WHILE_ITS_TASK_STARTS)
 @example(TASK_IS_SEEN_WHILE_ITS_ROOM_ENDS)
 def test_after_switching_to_stop_the_same_history_ends_as_if_it_had_been_on(history: History) -> None:
-    """What was to be stopped is, under the conditions of `test_every_task_that_ran_when_its_room_ended_is_stopped`.
+    """Holds under the conditions of `test_every_task_that_ran_when_its_room_ended_is_stopped`.
 
-    And nothing that was observed makes it stop more: no session that began after the event that stops it.
+    Nothing that was observed makes it stop more: no session that began after the event that stops it.
     """
     world = observed(history)
     requests = world.redeliver()

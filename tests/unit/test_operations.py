@@ -27,7 +27,7 @@ CHINESE_PAGE = (ROOT / "docs" / "operations.zh-CN.md").read_text()
 TEMPLATE: dict[str, Any] = cfn_yaml.load(str(ROOT / "template.yaml"))
 RESOURCES: dict[str, Any] = TEMPLATE["Resources"]
 NAMESPACE = "RtcSegmentStopper"
-END_BY_THEMSELVES = {"NewDeadLettersAlarm"}  # whose trouble stays: another alarm tells when that is over
+END_BY_THEMSELVES = {"NewDeadLettersAlarm"}  # its cause stays: another alarm reports when that is over
 OF_MISSING_DATA = {"HeartbeatAlarm", "NoSweepAlarm"}
 DIMENSIONS = [["service", {"Ref": "AWS::StackName"}]]
 ALARMS = {name: r["Properties"] for name, r in RESOURCES.items() if r["Type"] == "AWS::CloudWatch::Alarm"}
@@ -150,7 +150,7 @@ class TestMetrics:
 
     def test_the_page_tells_every_metric_and_no_other(self, emitted: dict[str, tuple[str, str]]) -> None:
         rows = re.findall(r"^\| `(\w+)` \| (Count|Milliseconds|Seconds) \| (\w+) \|", METRICS_PAGE, re.MULTILINE)
-        # Powertools adds it where a handler asks for it, with a dimension of its own.
+        # Powertools adds it on request, with its own dimension.
         cold_start = {"ColdStart": ("Count", "stop_segment")}
         assert {name: (unit, function) for name, unit, function in rows} == emitted | cold_start
 
@@ -187,7 +187,7 @@ def dashboard_metrics() -> list[list[Any]]:
 
 
 def watched(namespace: str, dimension: str) -> set[str]:
-    """Give the resources of whose metrics the dashboard shows some."""
+    """Return the resources with metrics on the dashboard."""
     metrics = [metric for metric in dashboard_metrics() if metric[0] == namespace]
     assert {metric[2] for metric in metrics} <= {dimension}
     return {found for metric in metrics for found in re.findall(r"\$\{(\w+)", metric[3])}

@@ -1,7 +1,7 @@
 """An outage of two days, whatever the stack's settings: no message is lost, and none is given up without its reason.
 
-It stops at one message that the function gets by itself, and at a queue that takes what is sent to it: how a full queue
-drains is what `benchmarks/outage.py` measures.
+It stops at one message that the function gets by itself, and at a queue that accepts every message:
+`benchmarks/outage.py` measures how a full queue drains.
 """
 
 import random

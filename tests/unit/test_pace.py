@@ -30,7 +30,7 @@ SHARES = [1, 2, 3, 7, 8, 12, 15, 20, 30, 31, 75]
 
 
 class _SkippingSelector(selectors.SelectSelector):
-    """Passes the time at once where a loop would wait for it."""
+    """Passes the time at once instead of waiting."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class _SkippingSelector(selectors.SelectSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock moves only when everything waits, and by leaps that stand for a freeze."""
+    """An event loop with a clock that moves only when everything waits, and by leaps that stand for a freeze."""
 
     def __init__(self) -> None:
         self._skipping = _SkippingSelector()
@@ -56,7 +56,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def on_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Run a test on a loop of its own whose clock is virtual."""
+    """Run a test on its own loop, with a virtual clock."""
 
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -227,7 +227,7 @@ async def test_whoever_has_no_time_left_is_told_at_once() -> None:
 
 
 async def turns_of(turns: Turns, messages: dict[str, int], most: int) -> list[str]:
-    """Let messages ask for so many turns each, the first one for all of them first; give whose the first turns were."""
+    """Let each message ask for this many turns, one message after the other; return the owners of the first turns."""
     order: list[str] = []
 
     async def take(message: str) -> None:
@@ -250,7 +250,7 @@ async def turns_of(turns: Turns, messages: dict[str, int], most: int) -> list[st
 @on_virtual_time
 async def test_turns_go_round_between_messages(messages: dict[str, int], order: str) -> None:
     turns = Turns(3, now)
-    for _ in range(2):  # the next invocation begins the round anew
+    for _ in range(2):  # the next invocation begins the round again
         async with turns.invocation():
             assert await turns_of(turns, messages, 8) == order.split()
 
@@ -417,7 +417,7 @@ async def taken(turns: Turns, seconds: float = 0.0) -> Turn:
 
 
 class TestFromWhenATurnCounts:
-    """One turn a second: the next one tells when the first has ceased to count."""
+    """One turn per second: the next one shows when the first has ceased to count."""
 
     @staticmethod
     async def waited(first: Callable[[Turns], Coroutine[Any, Any, object]]) -> float:
@@ -565,10 +565,9 @@ INVOCATIONS = st.builds(
 
 
 class TestArrivals:
-    """What the API counts is when requests arrive.
+    """The API counts arrivals. Every third request loses nothing on its way, so it is the fastest.
 
-    Every third loses nothing on its way, so that it is the fastest. Where none did, the bound would be off by what the
-    fastest lost.
+    Otherwise the bound would be off by the loss of the fastest.
     """
 
     @given(

@@ -1,6 +1,6 @@
 """The pictures in docs/ ask no server for anything.
 
-That the demo's picture is what the demo prints, is seen where the demo runs: tests/e2e/test_demo.py.
+tests/e2e/test_demo.py checks that the demo's picture shows the demo's output.
 """
 
 import re

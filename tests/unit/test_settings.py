@@ -93,7 +93,7 @@ def test_a_number_that_makes_no_sense_is_named(name: str, least: int, bad: str) 
         settings(**{name: value})
 
 
-# CloudFormation's page on parameters: a Number is an integer or a float, and becomes a text where it is used.
+# CloudFormation's page on parameters: a Number is an integer or a float, and becomes a text when it is used.
 @pytest.mark.parametrize(
     ("name", "value", "field", "expected"),
     [

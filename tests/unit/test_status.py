@@ -1,4 +1,4 @@
-"""What is known of a stack is judged as an operator would."""
+"""The checks judge the facts about a stack as an operator would."""
 
 from dataclasses import replace
 from typing import Any

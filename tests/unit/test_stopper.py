@@ -1,4 +1,4 @@
-"""What is done with one event, step by step; test_time_decides.py tells what holds of whole histories."""
+"""The handling of one event, step by step; test_time_decides.py checks whole histories."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ NO_ANSWER = NoAnswer("Timeout", "the API did not answer in time")
 
 
 class Rtc:
-    """The RTC API: it stops everything, and says of every task what it was told to."""
+    """The RTC API: it stops everything, and answers about every task as configured."""
 
     def __init__(self) -> None:
         self.found: RunningTask | None = None
@@ -66,7 +66,7 @@ def index_writes(old: Item, new: Item) -> int:
 
 
 class Environment:
-    """A function environment whose calls of the API need no turn, and what surrounds it."""
+    """A function environment with API calls that need no turn, and its surroundings."""
 
     def __init__(self) -> None:
         self.now_ms = T

@@ -1,4 +1,4 @@
-"""What the answer about a room means for its watched tasks."""
+"""The meaning of the answer about a room for its watched tasks."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""What the benchmarks count as a write of an index, by the template's own indexes."""
+"""The benchmarks' count of index writes, with the template's own indexes."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A workflow that waits with a task token is told how its message ended: in which words, and in every history."""
+"""A workflow that waits with a task token learns how its message ended: the words, in every history."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ class Stopper:
 
 
 class Invocation:
-    """What Lambda tells the function of itself."""
+    """The function's own data, as Lambda passes it."""
 
     function_name = memory_limit_in_mb = invoked_function_arn = aws_request_id = "it"
 
@@ -215,7 +215,7 @@ def message(body: str, sent_ms: int, attributes: dict[str, Any]) -> dict[str, An
 
 
 def live(module: ModuleType, body: str, ends: list[str], refusals: list[bool], *, answers: bool = True) -> Sqs:
-    """Let a message, and every copy of it, be received until none is left; return what was sent."""
+    """Receive a message and all copies of it until none is left; return the sent messages."""
     clock, sqs, stopper = Clock(), Sqs(iter(refusals)), Stopper(iter(ends))
     urls = ["events", "letters", "", "answers"]
     settings = replace(module.settings, answer_queue_url="answers" if answers else "", max_receive_count=3)
@@ -249,7 +249,7 @@ UNREADABLE = json.dumps({"EventType": "RoomEnd", "AppId": "661e", "RoomId": "roo
 HISTORIES = {
     "body": st.sampled_from([BODY, UNREADABLE]),
     "ends": st.lists(st.sampled_from(sorted(ENDS)), max_size=14),
-    # Not two in a row: where SQS refuses an answer and then the copy that asks for it, it is only counted.
+    # Not two in a row: if SQS refuses an answer and then the copy that asks for it, it is only counted.
     "refusals": st.lists(st.booleans(), max_size=10).map(
         lambda drawn: [now and not before for before, now in zip([False, *drawn], drawn, strict=False)]
     ),
@@ -263,7 +263,8 @@ def test_a_token_is_answered_at_least_once_and_never_with_success_beside_a_dead_
 ) -> None:
     sent = live(module, body, ends, refusals).sent
     answers = [json.loads(entry["MessageBody"]) for entry in sent["answers"]]
-    # What SQS moved by itself has no answer: at its last receive neither its letter nor its copy could be sent.
+    # A message that SQS moved by itself has no answer: at its last receive neither its letter nor its copy could be
+    # sent.
     assert answers or any("BySqs" in letter for letter in sent["letters"])
     assert all(answer["TaskToken"] == TOKEN for answer in answers)
     if sent["letters"]:

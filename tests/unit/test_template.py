@@ -1,4 +1,4 @@
-"""What CloudFormation would find out only when it deploys."""
+"""Errors that CloudFormation would find only when it deploys."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What examples/terraform asks of CloudFormation, a release has."""
+"""A release has everything that examples/terraform asks of CloudFormation."""
 
 import re
 from typing import Any
@@ -24,7 +24,7 @@ def test_terraform_example_names_what_the_template_has() -> None:
     assert set(stack["parameters"]) <= set(CODE_PARAMETERS | SOURCE["Parameters"])
     assert set(stack["parameters"]) >= set(CODE_PARAMETERS)
     assert stack["template_url"].endswith('}cloudformation.json"')
-    assert stack["capabilities"] == ['"CAPABILITY_IAM"']  # no role of the template has a name of its own
+    assert stack["capabilities"] == ['"CAPABILITY_IAM"']  # no role of the template has a custom name
 
 
 def test_terraform_example_shows_outputs_that_the_template_has() -> None:

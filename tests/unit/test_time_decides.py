@@ -1,11 +1,11 @@
-"""Time decides, not arrival: what holds however messages are delivered, and wherever a function dies.
+"""Time decides, not arrival: the rules hold however messages are delivered, and wherever a function crashes.
 
 The stopper, its rules, the table's conditions and the reading of messages are the real ones. rtc_model lives random
 histories around them: messages late, twice, out of order, in batches served at once by several function environments
 that interleave at every call, and calls that fail or kill their function. Of the delivery nothing is assumed but that
 each message is served to its end at least once.
 
-What the rules cannot do is in the docstrings of the tests, as the condition under which each statement holds.
+The limits of the rules are in the docstrings of the tests, as the conditions of each statement.
 """
 
 from __future__ import annotations
@@ -264,17 +264,17 @@ SLICE_AFTER_THE_ROOM_S_END_THAT_SAYS_NOTHING_NEW = History(
 @example(STOP_OF_A_SEEN_TASK_FAILS)
 @example(SIGHTINGS_IN_THE_WRONG_ORDER)
 def test_every_task_that_ran_when_its_room_ended_is_stopped(history: History) -> None:
-    """Holds where the event names the task, or a start or sighting of the task has a time not after the event's.
+    """Holds if the event names the task, or a start or sighting of the task has a time not after the event's.
 
-    And where, of that task,
+    And if, for that task,
 
-    - no start is told with a time after the event's: such a start, late and told by a clock that runs ahead, is
-      taken for that of a later session;
-    - something was heard since a stop that came before the session: see the next test;
-    - what was heard is a start, or no slice comes from before the session: for a minute after that one, slices say
+    - no start is reported with a time after the event's: such a start, late and from a clock that runs ahead, counts as
+      a later session's;
+    - a start or sighting was reported since a stop that came before the session: see the next test;
+    - the report is a start, or no slice comes from before the session: for a minute after that one, slices say
       nothing new to a function that has served it;
     - no session starts within the duplicate window after a stop event's time. There a second stop event is taken for
-      the first one's duplicate, unless the session's start is told before it is served.
+      the first one's duplicate, unless the session's start is reported before it is served.
     """
     world = World(history).live()
     lost = [
@@ -326,7 +326,7 @@ def test_restart_within_the_duplicate_window_is_stopped_where_its_start_is_known
 @example(TASK_RESTARTS_BETWEEN_TWO_STOPS_OF_A_BATCH)
 @example(STALE_EVENT_OF_A_RESTARTED_TASK)
 def test_late_event_never_stops_a_restarted_task(history: History) -> None:
-    """Holds where the table knew the session's start when the decision's record was read, or the API is to be asked.
+    """Holds if the table knew the session's start when the decision's record was read, or if the API is asked.
 
     That is, about a stop event older than StaleAfterSeconds of a task with no known start. So a session that starts
     after the event can be stopped by it while the message of its start is still on its way, if the event is younger,
@@ -397,7 +397,7 @@ def test_clock_that_runs_ahead_does_not_hide_a_later_stop(history: History) -> N
     assert world.outcomes[2] == world.outcomes[4] == [Outcome.STOPPED]
 
 
-# What a deployment sees where nobody sends SegmentStarted: the same room and TaskId every day, ends that may get lost,
+# The view of a deployment without SegmentStarted: the same room and TaskId every day, ends that may get lost,
 # slices, the last ones of which come after the end, and sessions that are shorter than a slice.
 
 SLICE_SECONDS = 20
@@ -424,7 +424,7 @@ def messages_of(draw: Draw, day: Day) -> list[Message]:
 
 
 def queued_of(draw: Draw, callbacks: Sequence[Message]) -> list[Message]:
-    """Give them to two environments of the callback function, each with a memory of its own; return what they queue."""
+    """Send them to two environments of the callback function, each with its own memory; return the queued ones."""
     now = 0
     memories = [QueuedSlices(10_000, lambda: now) for _ in range(2)]
     queued = []
@@ -443,7 +443,7 @@ def queued_of(draw: Draw, callbacks: Sequence[Message]) -> list[Message]:
 
 @st.composite
 def days_without_starts(draw: Draw) -> tuple[History, list[Event]]:
-    """Make days of callbacks alone; return what is queued of them as a history, and all that they tell."""
+    """Create days of callbacks only; return the queued ones as a history, and all reports."""
     days: list[Day] = []
     at = 0
     for _ in range(draw(st.integers(1, 3))):
@@ -454,7 +454,7 @@ def days_without_starts(draw: Draw) -> tuple[History, list[Event]]:
     messages = queued_of(draw, callbacks)
     invocations = [*invocations_of(draw, messages), *sweeps_of(draw, at)]
     history = History(
-        # A session that nobody stops runs until the next one begins.
+        # A session that is not stopped runs until the next one begins.
         lives=tuple(
             Life("audio", day.starts, later.starts - 1 if later else None)
             for day, later in zip(days, [*days[1:], None], strict=True)
@@ -504,9 +504,9 @@ def test_no_session_outlives_its_room_by_more_than_two_sweeps(told: tuple[Histor
 @thorough(70)
 @given(days_without_starts())
 def test_no_session_is_stopped_by_an_event_older_than_its_start(told: tuple[History, list[Event]]) -> None:
-    """Holds but for events that are first received while they are younger than StaleAfterSeconds.
+    """Holds except for events that are first received while they are younger than StaleAfterSeconds.
 
-    Or whose request is under way while the session begins.
+    And except for those with a request under way while the session begins.
     """
     world = World(told[0]).live(sweeps=2)
     for request in world.rtc.requests:

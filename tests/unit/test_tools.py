@@ -216,7 +216,7 @@ def test_a_redriven_letter_is_the_unchanged_message_with_its_event_time(letter: 
 
 @pytest.mark.parametrize("body", ["nonsense", "{}", json.dumps({"AppId": "a b", "RoomId": "room-1"})])
 def test_a_redriven_letter_of_no_application_has_no_group(body: str) -> None:
-    # SQS refuses a group with blanks in it, and the letter would never leave.
+    # SQS refuses a group with blanks in it, so the letter could never be sent.
     assert letters.redriven(letters.read_letter(message({}, body=body))).group is None
 
 
@@ -347,7 +347,7 @@ def test_tallies_add_up_and_keep_the_first_reason() -> None:
 
 
 class Sqs:
-    """A queue that gives out letters as long as no more than MOST_IN_FLIGHT of it are in flight."""
+    """A queue that delivers letters while at most MOST_IN_FLIGHT are in flight."""
 
     def __init__(self, waiting: int, in_flight: int) -> None:
         self._waiting = waiting

@@ -1,4 +1,4 @@
-"""What becomes of a request to the RTC API that gets no answer: every error that urllib3 and the SDK can raise."""
+"""A request to the RTC API without an answer: every error that urllib3 and the SDK can raise."""
 
 import http.client
 import socket
@@ -41,13 +41,13 @@ MEANINGS: list[tuple[Exception, Meaning]] = [
     (of_urllib3.TimeoutError(), TIMEOUT),
     (of_urllib3.ConnectTimeoutError(CONNECTION, "Connection timed out"), TIMEOUT),
     (of_urllib3.ReadTimeoutError(POOL, "/", "Read timed out."), TIMEOUT),
-    # It died without an answer.
+    # It broke without an answer.
     (of_urllib3.ProtocolError("Connection aborted.", ConnectionResetError(104, "reset")), LOST),
     (of_urllib3.ProtocolError("Connection aborted.", ConnectionAbortedError(103, "aborted")), LOST),
     (of_urllib3.ProtocolError("Connection aborted.", BrokenPipeError(32, "broken")), LOST),
     (of_urllib3.ProtocolError("Connection aborted.", http.client.RemoteDisconnected("closed")), LOST),
     (of_urllib3.SSLError(ssl.SSLEOFError(8, "EOF occurred in violation of protocol")), LOST),
-    # It died within an answer, or the answer is none of HTTP.
+    # It broke within an answer, or the answer is not HTTP.
     (of_urllib3.ProtocolError("Connection broken", http.client.IncompleteRead(b"", 5)), UNREACHABLE),
     (of_urllib3.ProtocolError("Connection aborted.", http.client.BadStatusLine("x")), UNREACHABLE),
     (of_urllib3.IncompleteRead(0, 5), UNREACHABLE),
@@ -69,7 +69,7 @@ MEANINGS: list[tuple[Exception, Meaning]] = [
     (of_urllib3.FullPoolError(POOL, "full"), UNREACHABLE),
     (of_urllib3.TimeoutStateError("x"), UNREACHABLE),
     (of_urllib3.UnrewindableBodyError("x"), UNREACHABLE),
-    # The SDK's, and what nobody has thought of.
+    # The SDK's, and unforeseen ones.
     (ApiException(status=0, reason="cannot prepare a request"), UNKNOWN),
     (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), UNREADABLE),
     (ValueError("a header that cannot be sent"), UNKNOWN),
@@ -104,4 +104,4 @@ def test_every_error_of_urllib3_is_in_the_table() -> None:
     known = {type(error) for error, _ in MEANINGS}
     errors = {kind for kind in vars(of_urllib3).values() if isinstance(kind, type) and issubclass(kind, Exception)}
     ours = {kind for kind in errors if kind.__module__ == of_urllib3.__name__ and not issubclass(kind, Warning)}
-    assert ours - known == {of_urllib3.ProxySchemeUnsupported}  # raised where a proxy's own URL is wrong
+    assert ours - known == {of_urllib3.ProxySchemeUnsupported}  # raised if the proxy's URL is wrong
