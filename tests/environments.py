@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 from uuid import uuid4
@@ -46,6 +47,21 @@ OF_A_SHELL = {
     "AWS_CA_BUNDLE": "/nonexistent",
     "AWS_CONFIG_FILE": "/nonexistent",
 }
+
+
+@dataclass
+class Context:
+    """What Lambda tells a function of its invocation."""
+
+    remaining_ms: int = 60_000
+    function_name: str = "function"
+    memory_limit_in_mb: int = 512
+    invoked_function_arn: str = "arn:aws:lambda:us-east-1:000000000000:function:function"
+    aws_request_id: str = "invocation-1"
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Give it as a constant: the tests' clocks stand still, too."""
+        return self.remaining_ms
 
 
 def import_handler(package: str, also: tuple[str, ...], variables: Mapping[str, str]) -> ModuleType:

@@ -22,7 +22,7 @@ from sandbox.faults import QPS_OVER_LIMIT, SERVICE_UNAVAILABLE, Fault
 from sandbox.rtc_double import RtcDouble
 from segments.events import parse_event
 from segments.times import now_ms
-from tests.environments import STOP_SETTINGS, import_handler
+from tests.environments import STOP_SETTINGS, Context, import_handler
 from tests.segment_table import create_segment_table
 from tests.unit.test_fuzz_messages import MAKERS
 
@@ -38,20 +38,6 @@ NAMESPACE = "StopperTests"
 SERVICE = "stop-function-tests"
 KEY_REFUSED = Fault("error", status=401, code="InvalidAccessKey", code_n=100009)
 REJECTED = Fault("error", status=400, code="InvalidParameter.NotExistAppId")
-
-
-@dataclass
-class Context:
-    """The context of an invocation, as Lambda passes it to a function."""
-
-    remaining_ms: int = 60_000
-    function_name: str = "stop-segment"
-    memory_limit_in_mb: int = 512
-    invoked_function_arn: str = "arn:aws:lambda:us-east-1:000000000000:function:stop-segment"
-    aws_request_id: str = "invocation-1"
-
-    def get_remaining_time_in_millis(self) -> int:
-        return self.remaining_ms
 
 
 @dataclass
@@ -620,20 +606,20 @@ class TestSettling:
 
 
 class TestFairness:
-    def test_the_neighbours_of_a_message_with_a_hundred_tasks_have_their_turns(
+    def test_the_neighbours_of_a_message_with_many_tasks_have_their_turns(
         self, function: Function, new_room: Callable[[], Room]
     ) -> None:
         huge, vast, *small = rooms = [new_room() for _ in range(5)]
-        task_ids = [f"t{number}" for number in range(100)]
+        task_ids = [f"t{number}" for number in range(50)]
         records = [one.message(TaskIds=task_ids) for one in (huge, vast)]
         records += [one.message(TaskId="audio") for one in small]
         assert function.invoke(*records) == []
         ids = [one.id for one in rooms]
         order = [request.task[1] for request in function.double.requests if request.task[1] in ids]
-        assert len(order) == 203
-        # First come, first served would be 200 to 202. Threads and connections mix up what leaves at nearly one time.
-        assert max(order.index(one.id) for one in small) < 50
-        assert min(order[:100].count(one.id) for one in (huge, vast)) > 25
+        assert len(order) == 103
+        # First come, first served would be 100 to 102. Threads and connections mix up what leaves at nearly one time.
+        assert max(order.index(one.id) for one in small) < 40
+        assert min(order[:50].count(one.id) for one in (huge, vast)) > 12
 
 
 class TestCallsOfAws:

@@ -14,21 +14,11 @@ from botocore.compat import HTTPHeaders
 
 from sandbox.embedded_aws import EmbeddedAws
 from sandbox.stack import ROOT, wait_for
-from tests.environments import import_handler
+from tests.environments import Context, import_handler
 
 NAMESPACE = "OutcomeTests"
 SERVICE = "outcome-function-tests"
 STOPPED_AT = 1_795_327_921_456
-
-
-@dataclass
-class Context:
-    """The context of an invocation, as Lambda passes it to a function."""
-
-    function_name: str = "publish-outcome"
-    memory_limit_in_mb: int = 512
-    invoked_function_arn: str = "arn:aws:lambda:us-east-1:000000000000:function:publish-outcome"
-    aws_request_id: str = "invocation-1"
 
 
 @dataclass

@@ -10,8 +10,8 @@ from sandbox.rtc_double import RtcDouble
 from tests.environments import sqs_batch, stop_variables
 
 SHARE = 150 // 5
-ENVIRONMENTS = 3
-BATCHES = 8
+ENVIRONMENTS = 2
+BATCHES = 6
 
 
 def test_a_slot_keeps_to_its_share_though_its_environments_take_turns(aws: EmbeddedAws) -> None:

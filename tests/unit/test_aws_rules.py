@@ -69,13 +69,16 @@ class TestTheseTests:
             assert "MaxLength" in parameter or not re.fullmatch(pattern, value + "0")
 
     def test_every_condition_is_seen_to_hold_and_not_to_hold(self) -> None:
-        seen = {(name, stack.has(name)) for stack in stacks(*RESOURCES) for name in template()["Conditions"]}
-        either = {(name, holds) for name in template()["Conditions"] for holds in (True, False)}
-        assert seen == either - {("IsEmbedded", True)}  # no account of AWS
+        unseen = {(name, holds) for name in template()["Conditions"] for holds in (True, False)}
+        for stack in stacks(*RESOURCES):
+            unseen -= {(name, stack.has(name)) for name, _ in unseen}
+            if not unseen:
+                return
+        pytest.fail(f"no stack shows {unseen}")
 
     def test_the_parameters_of_a_resource_are_all_that_it_depends_on(self) -> None:
         """Guard the shortcut: what is evaluated without the others is what the whole combination gives."""
-        every = list(stacks(*RESOURCES))[::97]
+        every = list(stacks(*RESOURCES))[::397]
         for logical_id in RESOURCES:
             alone = {json.dumps(shape(stack.properties(logical_id))) for stack in stacks(logical_id)}
             assert {json.dumps(shape(stack.properties(logical_id))) for stack in every} <= alone

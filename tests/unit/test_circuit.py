@@ -47,14 +47,6 @@ def test_ten_silences_in_a_row_open_the_circuit() -> None:
     assert not is_worth_waiting(silent(Clock(), 10))
 
 
-def test_an_answer_starts_the_row_again() -> None:
-    circuit = silent(Clock(), MOST_SILENCES - 1)
-    circuit.note(answered=True)
-    for _ in range(MOST_SILENCES - 1):
-        circuit.note(answered=False)
-    assert lets_in(circuit)
-
-
 def test_one_call_every_ten_seconds_tries_again() -> None:
     clock = Clock()
     circuit = silent(clock)
@@ -86,15 +78,6 @@ def test_the_others_wait_while_one_tries_again() -> None:
     assert [is_worth_waiting(circuit) for _ in range(3)] == [True] * 3  # looking costs no trial
     assert [lets_in(circuit) for _ in range(3)] == [True, False, False]
     assert not is_worth_waiting(circuit)
-
-
-def test_an_answer_closes_the_circuit() -> None:
-    clock = Clock()
-    circuit = silent(clock)
-    clock.now += OPEN_SECONDS
-    assert lets_in(circuit)
-    circuit.note(answered=True)
-    assert [lets_in(circuit) for _ in range(30)] == [True] * 30
 
 
 def test_the_answer_to_a_call_from_before_closes_it_too() -> None:

@@ -1,4 +1,4 @@
-"""Twenty thousand bodies, random or valid ones mutated: each is an event, nothing to do, or an InvalidMessage.
+"""Thousands of bodies, random or valid ones mutated: each is an event, nothing to do, or an InvalidMessage.
 
 A seeded random number generator makes many cheap ones.
 """

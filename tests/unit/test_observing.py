@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from unittest.mock import patch
 
-import pytest
 from hypothesis import example, given
 
 from segments.events import EventType
@@ -75,14 +74,6 @@ def test_after_switching_to_stop_the_same_history_ends_as_if_it_had_been_on(hist
 def history(message: Message, *lives: Life) -> History:
     messages = (Message(STARTED, 0, ("audio",)), message)
     return History(lives, messages, (Invocation(0, (0,)), Invocation(message.sent, (1,))))
-
-
-@pytest.mark.parametrize("named", [(), ("audio",)])
-@pytest.mark.parametrize("lag", [0, 100])
-def test_what_would_be_stopped_is_told_however_late_the_event_is(named: tuple[str, ...], lag: int) -> None:
-    world = observed(history(Message(ROOM_ENDED, 10, named, lag=lag), Life("audio", 0)))
-    assert world.outcomes[1] == [Outcome.WOULD_STOP]
-    assert len(world.running) == 1
 
 
 def test_what_somebody_else_has_stopped_is_told_and_is_open_no_longer() -> None:

@@ -1,8 +1,6 @@
 """The meaning of the answer about a room for its watched tasks."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from segments.events import Room, Task
 from segments.rules import Record
@@ -72,29 +70,3 @@ def test_a_task_may_be_too_old_though_its_room_exists(max_task_ms: int, open_for
     tasks = {AUDIO: Record(open_since_ms=T - open_for_ms), VIDEO: WATCHED}
     decided = check(tasks, None, exists=True, max_task_ms=max_task_ms)
     assert decided == Check(None, (AUDIO,) if is_stopped else (), T)
-
-
-times_ms = st.integers(T - 10 * HOUR_MS, T)
-records = st.builds(Record, open_since_ms=st.none() | times_ms)
-
-
-@given(
-    gone_at_ms=st.none() | times_ms,
-    last_ms=times_ms,
-    exists=st.booleans(),
-    tasks=st.dictionaries(st.sampled_from([AUDIO, VIDEO]), records, min_size=1),
-    max_task_ms=st.sampled_from([0, HOUR_MS]),
-)
-def test_nothing_is_stopped_at_a_time_at_which_its_room_was_not_known_to_be_over(
-    gone_at_ms: int | None, last_ms: int, exists: bool, tasks: dict[Task, Record], max_task_ms: int
-) -> None:
-    decided = check(tasks, gone_at_ms, exists=exists, last_round_began_at_ms=last_ms, max_task_ms=max_task_ms)
-    assert set(decided.to_stop) <= tasks.keys()
-    assert (decided.gone_at_ms is None) is exists
-    if decided.to_stop and not exists:
-        assert decided.stop_time_ms == gone_at_ms
-        assert decided.gone_at_ms == T
-        assert last_ms <= decided.stop_time_ms
-        assert max(record.open_since_ms or 0 for record in tasks.values()) <= decided.stop_time_ms
-        assert set(decided.to_stop) == tasks.keys()
-    assert not (exists and decided.to_stop and not max_task_ms)
