@@ -207,11 +207,11 @@ class TestTime:
             (None, "2026-11-22T14:12:00.123+08:00", EVENT_MS),
         ],
     )
-    def test_a_redriven_letter_keeps_its_first_time(
+    def test_a_redriven_letter_and_a_copy_keep_their_first_time_and_are_second_tries(
         self, event_time: str | None, redriven_time: str, time_ms: int
     ) -> None:
         event = parse(content(EventTime=event_time), redriven_time=redriven_time)
-        assert event.time_ms == time_ms
+        assert (event.time_ms, event.is_second_try) == (time_ms, True)
 
     @pytest.mark.parametrize(
         ("bad", "rule"),
