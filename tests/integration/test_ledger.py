@@ -270,6 +270,13 @@ class TestStops:
             table.note_stop(task, Record(), event(task), Outcome.STOPPED, None, NOW_MS)
         assert len(tries) == 10
 
+    def test_every_id_that_the_api_allows_is_a_key(self, table: SegmentTable) -> None:
+        room = Room("a" * 128, uuid4().hex + "_@-." + "r" * 92)
+        tasks = [Task(room, task_id) for task_id in ("t" * 128, "0", "_", "@", "-", ".", "Z")]
+        for task in tasks:
+            stop(table, task, event(task), Outcome.STOPPED, None, NOW_MS)
+        assert table.read(tasks).keys() == set(tasks)
+
 
 class TestStartsAndSightings:
     NOTES = pytest.mark.parametrize("note", [SegmentTable.note_start, SegmentTable.note_sighting])
