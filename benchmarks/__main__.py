@@ -39,7 +39,7 @@ Load = Callable[[Deployment], Any]
 console = Console(width=max(100, Console().width))
 
 LOADS: dict[str, Load] = {
-    # First: what later loads leave behind slows the embedded AWS down.
+    # First, because the leftovers of later loads slow the embedded AWS down.
     "drain": lambda deployment: load.drain(deployment, STOPS[deployment.name], table=True),
     "spending": load.spending,
     "duplicates": lambda deployment: load.duplicates(deployment, EVENTS[deployment.name]),
@@ -47,7 +47,7 @@ LOADS: dict[str, Load] = {
     "latency": lambda deployment: [load.latency(deployment, rate, seconds=4) for rate in RATES],
     "paces": lambda deployment: [_pace(deployment, *pace) for pace in PACES],
 }
-# What the peer does not do.
+# Loads that the peer cannot carry.
 OUR_LOADS: dict[str, Load] = {
     "room_ends": lambda deployment: rooms.room_ends(deployment, ENDS, PERMANENT_TASKS),
     "sessions": rooms.sessions,
@@ -127,7 +127,7 @@ def _earlier(output: Path) -> dict[str, Any]:
 
 
 def _summary(results: dict[str, Any]) -> str:
-    """Write what is worth keeping, a line each measurement: without the windows, which only the chart needs."""
+    """Write the summary, one line per measurement: without the windows, which only the chart needs."""
     lines = (f"{json.dumps(name)}: {json.dumps(_short(result))}" for name, result in results.items())
     return "{\n" + ",\n".join(lines) + "\n}\n"
 

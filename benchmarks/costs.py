@@ -14,7 +14,7 @@ _GIGABYTE = 10**9
 
 
 def per_million(spent: Mapping[str, Any]) -> dict[str, float]:
-    """Price what a thousand messages spent, for a million.
+    """Price a million messages from the spending of a thousand.
 
     Parameters
     ----------
@@ -24,8 +24,8 @@ def per_million(spent: Mapping[str, Any]) -> dict[str, float]:
     Returns
     -------
     dict
-        Dollars, by what they are for. Who sends singly pays one SQS request a message; the function's batches pay two
-        each, to receive and to delete.
+        Dollars, by their purpose. A sender of single messages pays one SQS request per message; the function's batches
+        pay two each, to receive and to delete.
     """
     invocations = 1000 * spent["invocations_per_1000"]
     return {
@@ -83,7 +83,7 @@ _SWEEPS_A_MONTH = 12 * 24 * 30
 
 
 def per_million_room_hours(sweeps: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Price an hour of a million rooms that live, from what the sweeper spent on some of them."""
+    """Price an hour of a million living rooms, from the sweeper's spending on some of them."""
     alive = sweeps["all alive"]
     return _swept(lambda name: _MILLION * LOOKS_AN_HOUR * alive[name] / alive["rooms"])
 

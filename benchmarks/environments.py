@@ -13,7 +13,7 @@ from benchmarks.deployments import CONCURRENCY, Deployment, product
 from benchmarks.probe import batch
 from sandbox.environments import Environment, environment
 
-# The slowest first: what an environment knows of a faster API would make it careful with a slower one.
+# The slowest first: an environment that knows a faster API would be careful with a slower one.
 _BATCHES_A_SLOT = {2.0: 4, 0.2: 100, 0.05: 18, 0.02: 18}
 _numbers = itertools.count(step=10)
 

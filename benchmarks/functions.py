@@ -72,7 +72,7 @@ STOP_SEGMENT = Function(
         "RTC_CREDENTIALS_SECRET_ARN": _ARN,
         "RTC_CONNECT_TIMEOUT_SECONDS": "2",
         "RTC_READ_TIMEOUT_SECONDS": "5",
-        "RTC_QPS_LIMIT": "1000000",  # the stub answers at once: without this the limit is what would be measured
+        "RTC_QPS_LIMIT": "1000000",  # the stub answers at once: without this the limit would be measured
         "MAX_CONCURRENCY": "2",
         "MAX_RECEIVE_COUNT": "6",
         "DUPLICATE_WINDOW_SECONDS": "5",
@@ -171,7 +171,7 @@ def slices() -> dict[str, Any]:
 
 
 def _callbacks() -> Iterator[tuple[float, int, str]]:
-    """Give what the RTC server sends: after how many seconds, to which environment, and the callback."""
+    """Return the RTC server's callbacks: the second, the environment, and the callback."""
     chance = random.Random(0)  # noqa: S311 # nosec B311 # the same each time
     users = [(room, user, chance.uniform(0, SLICE_SECONDS)) for room in range(ROOMS) for user in range(USERS)]
     began = datetime.now(UTC)

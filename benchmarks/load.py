@@ -1,4 +1,4 @@
-"""The loads: what a queue full of stops, duplicates or a storm does, and how long a message takes."""
+"""The loads: a queue full of stops, duplicates or a storm, and the time of a single message."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def running_tasks(deployment: Deployment, count: int, start_time_ms: int | None 
 def _let_loose(
     deployment: Deployment, tasks: Sequence[Task], bodies: Sequence[str], seconds: float, *, closely: bool = True
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Give how the load ended, and what it cost."""
+    """Return the end of the load, and its cost."""
     with deployment.held_back():
         deployment.send(bodies)
         time.sleep(1.1)  # so that no request of an earlier load is within a second

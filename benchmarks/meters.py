@@ -93,7 +93,7 @@ def function_seconds(deployment: Deployment, since: float) -> tuple[float, int]:
 
 
 def log_bytes(deployment: Deployment, since: float) -> int:
-    """Count what the function has logged, as CloudWatch Logs charges it: 26 bytes more for each line."""
+    """Count the function's log as CloudWatch Logs charges it: 26 bytes more for each line."""
     return sum(len(message.encode()) + 26 for message in _log(deployment, since, ""))
 
 

@@ -1,4 +1,4 @@
-"""An outage of the API that messages outlive as later copies, and what it does to fresh stops once the API is back."""
+"""An outage of the API that messages outlive as later copies, and its effect on fresh stops once the API is back."""
 
 from __future__ import annotations
 

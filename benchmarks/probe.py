@@ -205,7 +205,7 @@ def messages(order: dict[str, Any]) -> list[dict[str, float]]:
             done += _MESSAGES_A_BATCH
             if answer["batchItemFailures"]:
                 raise RuntimeError(f"{len(answer['batchItemFailures'])} messages of ten failed")
-        # The tenth part that was fastest ends here: what else the machine does hardly shows in it.
+        # The fastest tenth ends here: other work of the machine hardly shows in it.
         fast = {name: statistics.quantiles((taken[name] for taken in batches), n=10)[0] for name in batches[0]}
         marks.append(
             {
@@ -219,7 +219,7 @@ def messages(order: dict[str, Any]) -> list[dict[str, float]]:
 
 
 class _Log:
-    """Counts what a function prints as CloudWatch Logs charges it: 26 bytes more for each line."""
+    """Counts a function's output as CloudWatch Logs charges it: 26 bytes more for each line."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -305,7 +305,7 @@ def _spend(spent: dict[str, float], messages: int, ms: float, log_bytes: int) ->
 
 
 def _time_lapse() -> Any:
-    """Let the clocks run so many seconds ahead."""
+    """Let the clocks run this many seconds ahead."""
     ahead = [0.0]
     monotonic, time_ns = time.monotonic, time.time_ns
     time.monotonic = lambda: monotonic() + ahead[0]
@@ -336,7 +336,7 @@ def _function(handler: str) -> Any:
 
 
 def main() -> None:
-    """Do what standard input says."""
+    """Run the job from standard input."""
     order = json.load(sys.stdin)
     results = os.fdopen(os.dup(1), "w")
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - pathlib is among what a function may have to import

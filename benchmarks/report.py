@@ -1,4 +1,4 @@
-"""The tables that are printed at the end, each figure beside what is asked of it."""
+"""The tables that are printed at the end, each figure beside its target."""
 
 from __future__ import annotations
 

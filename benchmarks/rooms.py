@@ -90,7 +90,7 @@ class _Past:
         self._began_ms = round(1000 * time.time()) - _DAY_MS
 
     def leave(self, length: int, *, room_ends: bool) -> None:
-        """Let the room have had so many sessions, stopped by its ends or by name."""
+        """Give the room this many past sessions, stopped by its ends or by name."""
         with ThreadPoolExecutor(8) as threads:
             list(threads.map(self._session, range(self.length + 1, length + 1)))
         if room_ends and length > self.length:
@@ -107,14 +107,14 @@ class _Past:
         return events.Event(events.EventType.ROOM_ENDED, self._room, time_ms)
 
     def room_item_bytes(self) -> int:
-        """Measure the room's own item, as JSON, which is longer than what the table keeps."""
+        """Measure the room's own item, as JSON, which is longer than the item in the table."""
         key = {"room": {"S": f"{APP_ID}#{self.room_id}"}, "task_id": {"S": ledger.ROOM_ITEM}}
         item = self._client.get_item(TableName=self._table_name, Key=key, ConsistentRead=True)["Item"]
         return len(str(item))
 
 
 def sessions(deployment: Deployment) -> list[dict[str, Any]]:
-    """Count what a room's session costs that ends twice, by how it is known; each figure is a session's share."""
+    """Count the cost of a session that ends twice, by the way it is known; each figure is a session's share."""
     with unscheduled(deployment):
         return [
             {"session": name, **_sessions(deployment, number, *how)}

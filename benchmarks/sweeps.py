@@ -1,4 +1,4 @@
-"""The sweeper: what it takes to look at thousands of rooms, whether they live, are gone, or are rejected."""
+"""The sweeper: the cost of checking thousands of rooms that live, are gone, or are rejected."""
 
 from __future__ import annotations
 

@@ -31,13 +31,13 @@ class Index:
     projected: frozenset[str] | None
 
     def entry(self, item: Item) -> Item | None:
-        """Give what the index holds of an item; None if the item is not in it."""
+        """Return the index's part of an item; None if the item is not in it."""
         if not item.keys() >= self.keys:
             return None
         return {name: value for name, value in item.items() if self.projected is None or name in self.projected}
 
     def writes(self, before: Item, after: Item) -> int:
-        """Count what a change of an item writes: an entry comes, goes or changes; a new key is both."""
+        """Count the index writes of a change: an entry comes, goes or changes; a new key is both."""
         old, new = self.entry(before), self.entry(after)
         if old == new:
             return 0
@@ -76,7 +76,7 @@ class TableUnits:
         self._since = time.time()
 
     def spent(self) -> Spent:
-        """Return what was asked for since then."""
+        """Return the requests since then."""
         changes = list(self._changes.read()) if self._changes else []
         writes = sum(index.writes(*change) for index in self._indexes for change in changes)
         reads = 0.0
@@ -141,7 +141,7 @@ class _Changes:
 
 
 def index_of(description: Mapping[str, Any], table_keys: set[str]) -> Index:
-    """Read what an index holds from its description."""
+    """Read the projection of an index from its description."""
     keys = {key["AttributeName"] for key in description["KeySchema"]}
     projection = description["Projection"]
     is_all = projection["ProjectionType"] == "ALL"

@@ -1,1 +1,1 @@
-"""All that a release holds, made from what `sam build` has made. It imports nothing of the project."""
+"""All files of a release, from the output of `sam build`. It imports nothing of the project."""

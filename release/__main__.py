@@ -26,7 +26,7 @@ _READABLE_FILE = 0o100644 << 16
 
 
 class NotReady(click.ClickException):
-    """The repository is not what a release of that name must be."""
+    """The repository is not ready for a release of that name."""
 
 
 @click.command()
@@ -82,7 +82,7 @@ def _notes(version: str) -> str:
 
 
 def _zip(source: Path, folder: Path) -> Path:
-    """Pack a function. The name says what is in it, so that other code never lies under the name of a deployed one."""
+    """Pack a function. The name depends on the content, so new code never has the name of deployed code."""
     target = folder / f"{source.name}.zip"
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for path in sorted(path for path in source.rglob("*") if path.is_file()):

@@ -39,7 +39,7 @@ class _NoManagedPolicies:
 
 
 def read(path: Path) -> Template:
-    """Parse a template, and copy what a YAML anchor repeats: the translator changes what it is given."""
+    """Parse a template, and copy the parts that a YAML anchor repeats: the translator changes its input."""
     template: Template = json.loads(json.dumps(yaml_parse(path.read_text())))
     return template
 

@@ -27,7 +27,7 @@ def main(folder: Path = FOLDER) -> NoReturn:
     Parameters
     ----------
     folder
-        Holds what stays the same each time: the certificate, and the file that points a shell here.
+        Folder for the files that stay the same each time: the certificate, and the file that points a shell here.
     """
     console = Console(highlight=False, soft_wrap=True, emoji=False)
     start_aws = functools.partial(embedded_aws, port=free_port(_AWS_PORT), certificate_folder=folder)

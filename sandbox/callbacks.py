@@ -31,7 +31,7 @@ def callback(
     key: str = SECRET_KEY,
     nonce: str = "Nonce",
 ) -> dict[str, str]:
-    """Make a callback as the RTC server does (documents 69820 and 75124 of the API).
+    """Create a callback as the RTC server does (documents 69820 and 75124 of the API).
 
     Parameters
     ----------

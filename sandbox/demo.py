@@ -69,7 +69,7 @@ THEN = (
     Scene("rtc-callback-room-destroy", "stopped", 1),
 )
 
-# What a front page shows: what the demo is about, in six rows.
+# The rows for the front page.
 IN_SHORT = ("late-room-ended", "room-ended", "room-ended-all-tasks", "bad-event-type", "api-down")
 
 
@@ -167,7 +167,7 @@ def _play(box: Sandbox, scenes: Sequence[Scene], tell: Callable[[str], None]) ->
 
 
 def _wait_for_ends(box: Sandbox, samples: Mapping[str, str], tell: Callable[[str], None]) -> dict[str, list[str]]:
-    """Wait for what every message ends as; `samples` gives their names by message id."""
+    """Wait for the outcomes of all messages; `samples` holds their names by message id."""
     told = ""
 
     def all_ended() -> dict[str, list[str]]:

@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 REGION = "us-east-1"
 START_DEADLINE_SECONDS = 60
 _HOST = "127.0.0.1"
-_ROOT = "test"  # what ministack takes as the account's root: both the id and the secret of its key
+_ROOT = "test"  # ministack's root user: both the id and the secret of its key
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class EmbeddedAws:
     ca_bundle
         The certificate that its clients must trust.
     log
-        What ministack and the functions print.
+        The output of ministack and the functions.
     """
 
     endpoint: str

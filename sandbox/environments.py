@@ -33,7 +33,7 @@ _RUNTIME = Path(__file__).with_name("runtime.py")
 
 
 class FunctionError(Exception):
-    """The function raised, was killed at its time-out, or does not import. The message says what it printed."""
+    """The function raised, was killed at its time-out, or does not import. The message has its output."""
 
 
 class Environment:
@@ -107,7 +107,7 @@ class Environment:
         return self._log.read_text(errors="replace")
 
     def log_lines(self) -> list[dict[str, Any]]:
-        """Return what the function has printed so far that is JSON: its log, and its metrics."""
+        """Return the JSON that the function has printed so far: its log, and its metrics."""
         return [json.loads(line) for line in self.printed().splitlines() if line.startswith("{")]
 
 

@@ -87,7 +87,7 @@ class Fault:
 
     @property
     def http_status(self) -> int:
-        """`status`, or what it is by default."""
+        """`status`, or its default."""
         if self.kind == "error":
             return self.status or DOCUMENTED.get(self.code, (500, None))[0]
         return self.status or (502 if self.kind == "html" else 200)

@@ -33,7 +33,7 @@ class LogReader:
         return [line for lines in self._invocations.values() for logged_ms, line in lines if logged_ms >= since_ms]
 
     def _read_on(self) -> bool:
-        """Read what one answer holds of what is new, and say whether that is all."""
+        """Read the new lines that fit into one answer, and return whether these are all."""
         asked_ms = max(0, self._newest_ms - _OVERLAP_MS)
         events = self._client.filter_log_events(logGroupName=self._group, startTime=asked_ms)["events"]
         found: dict[str, list[tuple[int, dict[str, Any]]]] = {}

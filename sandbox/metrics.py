@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# What a metric gets within a period.
+# The values of a metric within a period.
 Values = Sequence[float]
 
 

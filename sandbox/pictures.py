@@ -1,4 +1,4 @@
-"""The picture of the documentation: what the demo prints."""
+"""The pictures of the documentation: the demo's output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from sandbox import demo
 from sandbox.stack import ROOT
 
-COLUMNS = 100  # a page shows so many in a size that can be read
+COLUMNS = 100  # as many as a page shows in a readable size
 
 # Like rich's own, but it asks no server for a font.
 _SVG = """\
@@ -39,7 +39,7 @@ _SVG = """\
 
 
 def main() -> int:
-    """Run the demo and draw what it prints; return 0 where everything ended as it should."""
+    """Run the demo and draw its output; return 0 if every outcome was as expected."""
     whole, short = (Console(record=True, file=io.StringIO(), width=COLUMNS, no_color=False) for _ in range(2))
     if status := demo.main(whole, short):
         return status

@@ -37,7 +37,7 @@ def run(program: Callable[[], int], *, interrupted: int = INTERRUPTED) -> int:
 
 @contextlib.contextmanager
 def progress(console: Console) -> Iterator[Callable[[str], None]]:
-    """Say what is being waited for: in a terminal in one line that moves, elsewhere in a line for each."""
+    """Show progress: in a terminal in one changing line, elsewhere in one line for each step."""
     with console.status("") as status:
         yield status.update if console.is_terminal else console.print
 

@@ -52,7 +52,7 @@ class Seen:
 
 
 def live(box: Sandbox) -> list[Seen]:
-    """Send the callbacks one after another and see what comes of each."""
+    """Send the callbacks one after another and return the result of each."""
     return [_see(box, step) for step in _steps(box)]
 
 
@@ -123,7 +123,7 @@ def _text(time: datetime) -> str:
 
 
 def life_table(life: list[Seen]) -> Table:
-    """Draw what came of each callback."""
+    """Draw the result of each callback."""
     title = f"The life of room {ROOM_ID}, through the callback URL"
     table = new_table(title, "callback", "answer", "ended as", "still runs")
     for seen in life:

@@ -56,7 +56,7 @@ class ApiRequest:
 
 
 async def read(request: web.Request) -> tuple[ApiRequest, SignedRequest]:
-    """Take an HTTP request apart: what it asks for, not yet decided, and what its signature covers."""
+    """Split an HTTP request into the request to the double, not yet decided, and the signed part."""
     received_at = time.time()
     body = await request.read()
     headers = {name.lower(): value for name, value in request.headers.items()}

@@ -61,7 +61,7 @@ def _answer(function: Any, invocation: dict[str, Any]) -> dict[str, Any]:
 
 def _serve(answers: TextIO) -> None:
     order = json.loads(sys.stdin.readline())
-    time.monotonic = _tell_time  # before the function, or what it imports, takes hold of it
+    time.monotonic = _tell_time  # before the function, or one of its imports, keeps a reference to it
     sys.path.insert(0, order["artifact"])
     module, _, name = order["handler"].rpartition(".")
     function = getattr(importlib.import_module(module), name)

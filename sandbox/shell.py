@@ -90,7 +90,7 @@ Ctrl-C here stops everything.
 
 
 def settings(box: Sandbox) -> str:
-    """Write the file that a shell sources. It works in any POSIX shell, and does not mind what was set before."""
+    """Write the file that a shell sources. It works in any POSIX shell, whatever was set before."""
     variables = box.aws.environment | {
         "AWS_REGION": box.aws.environment["AWS_DEFAULT_REGION"],  # the SDKs of Node and Java read no other
         "NODE_EXTRA_CA_CERTS": str(box.aws.ca_bundle),
@@ -108,7 +108,7 @@ def settings(box: Sandbox) -> str:
 
 
 def instructions(box: Sandbox, settings_file: Path) -> str:
-    """Say what runs where, and give commands that can be pasted as they stand: the indented lines."""
+    """Describe what runs where, with commands to paste: the indented lines."""
     return _INSTRUCTIONS.format(
         log=_from_here(box.aws.log),
         app_id=APP_ID,

@@ -96,7 +96,7 @@ class Sandbox:
         return self._take_all(self.outputs["DeadLetterQueueUrl"])
 
     def outcome_events(self) -> list[dict[str, Any]]:
-        """Take what has come over the outcome bus."""
+        """Receive the events of the outcome bus."""
         return [json.loads(message["Body"]) for message in self._take_all(self.outcome_queue_url)]
 
     def _take_all(self, queue_url: str) -> list[dict[str, Any]]:
@@ -127,7 +127,7 @@ class Sandbox:
         return items
 
     def resource(self, logical_id: str) -> str:
-        """Return the physical id of what template.yaml calls so."""
+        """Return the physical id of a resource of template.yaml."""
         return resource(self.aws, logical_id)
 
     def invoke(self, logical_id: str, event: object) -> Any:
@@ -153,12 +153,12 @@ class Sandbox:
         return self.invoke("SweepRoomsFunction", {})
 
     def log_lines(self, log_group: str = "StopSegmentLogGroup", *, since_ms: int = 0) -> list[dict[str, Any]]:
-        """Read what a function has logged so far, as JSON lines.
+        """Read a function's log so far, as JSON lines.
 
         Parameters
         ----------
         log_group
-            What template.yaml calls its log group.
+            The log group's name in template.yaml.
         """
         return _log_reader(self.aws, log_group).read(since_ms)
 
@@ -174,7 +174,7 @@ def _log_reader(aws: EmbeddedAws, log_group: str) -> LogReader:
 
 
 def resource(aws: EmbeddedAws, logical_id: str) -> str:
-    """Return the physical id of what template.yaml calls so."""
+    """Return the physical id of a resource of template.yaml."""
     answer = _client(aws, "cloudformation").describe_stack_resource(StackName=STACK_NAME, LogicalResourceId=logical_id)
     physical_id: str = answer["StackResourceDetail"]["PhysicalResourceId"]
     return physical_id
@@ -329,12 +329,12 @@ def number_the_concurrency(aws: EmbeddedAws, numbered: Mapping[str, int] | None 
 
 
 def wait_for(condition: Callable[[], T], what: str, *, seconds: float = 60) -> T:
-    """Poll until `condition()` is true, and return what it gave.
+    """Poll until `condition()` is true, and return its value.
 
     Raises
     ------
     TimeoutError
-        It did not become true in time; the message says what was waited for.
+        It did not become true in time; the message names the condition.
     """
     deadline = time.monotonic() + seconds
     while not (value := condition()):

@@ -36,7 +36,7 @@ def breaks(value: object, contract: dict[str, Any]) -> list[str]:
 
 
 def closed(contract: Any) -> Any:
-    """Forbid what the contract does not name: readers must bear it, but we may not send it unsaid."""
+    """Forbid fields that the contract does not name: readers must accept them, but we must not send them."""
     if isinstance(contract, list):
         return [closed(part) for part in contract]
     if not isinstance(contract, dict):
@@ -54,7 +54,7 @@ def assert_kept(value: object, name: str) -> None:
 
 
 def variants(value: Any, contract: dict[str, Any]) -> list[Any]:
-    """Vary a sample as its contract allows: without what is optional, and with every value of an enumeration."""
+    """Vary a sample as its contract allows: without optional fields, and with every value of an enumeration."""
     changed = [value, *_changed(value, contract, contract)]
     return [variant for variant in changed if not breaks(variant, contract)]
 

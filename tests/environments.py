@@ -51,7 +51,7 @@ OF_A_SHELL = {
 
 @dataclass
 class Context:
-    """What Lambda tells a function of its invocation."""
+    """The context of an invocation, as Lambda passes it to a function."""
 
     remaining_ms: int = 60_000
     function_name: str = "function"
@@ -78,7 +78,7 @@ def import_handler(package: str, also: tuple[str, ...], variables: Mapping[str, 
 
 
 def stop_variables(aws: EmbeddedAws, rtc_url: str, secret: str) -> dict[str, str]:
-    """Make what the stop function works on, and return the environment variables of the built artifact."""
+    """Create the stop function's resources, and return the environment variables of the built artifact."""
     mark = uuid4().hex
     queues = {
         variable: aws.client("sqs").create_queue(QueueName=f"{variable.lower()}-{mark}")["QueueUrl"]

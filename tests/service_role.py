@@ -1,6 +1,6 @@
 """The permissions that CloudFormation asks IAM for under a service role.
 
-The source is what AWS publishes with each resource type: the permissions of its handlers, which cfn-lint carries. They
+The source is published by AWS with each resource type: the permissions of its handlers, which cfn-lint carries. They
 name all that a type can do. NOT_USED has what this template's properties do not ask for, so no proof here goes further
 than that list. Embedded AWS does not ask a service role at all.
 """
@@ -21,7 +21,7 @@ from tests.transformed import Place
 
 Properties = Mapping[str, Any]
 
-# By resource type: what its handlers name for properties that the template does not set.
+# By resource type: permissions that its handlers name for properties that the template does not set.
 NOT_USED: Mapping[str, Mapping[str, str]] = {
     "AWS::ApiGatewayV2::Api": {"s3:getObject": "Body and BodyS3Location"},
     "AWS::ApiGatewayV2::Integration": {"iam:PassRole": "CredentialsArn"},
@@ -153,7 +153,7 @@ class Deployment:
     account: str
 
     def rights(self, operation: str, resource_type: str, logical_id: str, properties: Properties) -> Iterator[Right]:
-        """Give what is asked for to create, update or delete a resource, and to read it afterwards.
+        """Return the requests to create, update or delete a resource, and to read it afterwards.
 
         Parameters
         ----------

@@ -30,7 +30,7 @@ class Middlebox:
         self.deaths = 0
 
     def forget(self, death: Death) -> None:
-        """Forget all connections: what is sent on one is answered by a reset, by its end, or by nothing."""
+        """Forget all connections: data on one is answered by a reset, by its end, or by nothing."""
         self._death = death
         self._remembered.clear()
 

@@ -130,7 +130,7 @@ def _said(body: bytes) -> str:
 
 
 def of_the_knock(answer: Answer) -> str:
-    """Say what came of the GET."""
+    """Describe the answer to the GET."""
     if answer.status == 200:
         return "answered with 200, so the RTC console accepts the URL"
     if answer.status in (0, 404, *_REDIRECTS):
@@ -141,7 +141,7 @@ def of_the_knock(answer: Answer) -> str:
 
 
 def on_the_way(answer: Answer) -> str:
-    """Say what became of the signed callback on its way."""
+    """Describe the answer to the signed callback."""
     if answer.is_taken:
         return f"accepted and queued after {answer.seconds:.1f} s"
     if answer.status == 0:
@@ -157,7 +157,7 @@ def on_the_way(answer: Answer) -> str:
 
 
 def of_the_forgery(answer: Answer) -> str:
-    """Say what became of the forged callback on its way."""
+    """Describe the answer to the forged callback."""
     if answer.is_refused:
         return "refused with 401, as required"
     if answer.status == 0:

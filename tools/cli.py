@@ -54,7 +54,7 @@ class Commands(click.Group):
 
 
 def common_options(command: Command) -> Command:
-    """Add what every command knows."""
+    """Add the options of every command."""
     for option in (
         click.option(
             "--output",

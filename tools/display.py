@@ -44,7 +44,7 @@ def progress_bar(what: str, *, shown: bool) -> Progress:
 
 
 def printable(text: str) -> str:
-    """Write what would steer a terminal, or hide text in it, as an escape; lines stay lines."""
+    """Escape characters that would steer a terminal, or hide text in it; lines stay lines."""
     return "".join(
         character if character.isprintable() or character == "\n" else character.encode("unicode_escape").decode()
         for character in text
@@ -113,7 +113,7 @@ def open_table(tasks: Sequence[OpenTask], now_ms: int) -> Table:
 
 
 def status_table(checks: Sequence[Check]) -> Table:
-    """Lay out what was looked at."""
+    """Show the checks."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
@@ -124,7 +124,7 @@ def status_table(checks: Sequence[Check]) -> Table:
 
 
 def status_line(checks: Sequence[Check]) -> Text:
-    """Say in one line what the checks come to."""
+    """Sum the checks up in one line."""
     wrong, unknown = (
         [one.name for one in checks if one.verdict is verdict] for verdict in (Verdict.WRONG, Verdict.UNKNOWN)
     )
@@ -135,7 +135,7 @@ def status_line(checks: Sequence[Check]) -> Text:
 
 
 def switch_text(event_source: EventSource, depth: Depth, *, on: bool, stack_name: str) -> str:
-    """Say what it means that the event source mapping was switched."""
+    """Describe the effect of switching the event source mapping."""
     on_queue = f"{_count(depth.waiting, 'event waits', 'events wait')} on the queue, {depth.in_work} in work."
     if event_source.state != ("Enabled" if on else "Disabled"):
         return f"Not yet: the mapping is {event_source.state}. Run `stopper status` again. {on_queue}"

@@ -1,4 +1,4 @@
-"""The event source mapping: what hands the event queue's messages to the stop function, and so can be paused."""
+"""The event source mapping, which passes the event queue's messages to the stop function, and so can be paused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class EventSource:
     Parameters
     ----------
     state
-        `Enabled`, `Disabled`, or what Lambda calls the way from one to the other. Lambda says no more of a queue's
+        `Enabled`, `Disabled`, or Lambda's name for the change from one to the other. Lambda says no more of a queue's
         mapping: only a stream's has a last result.
     """
 

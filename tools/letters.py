@@ -119,7 +119,7 @@ class Group:
 
 
 def read_letter(message: MessageTypeDef) -> Letter:
-    """Read what SQS gave: a message with all its attributes and its SentTimestamp."""
+    """Read a message from SQS, with all its attributes and its SentTimestamp."""
     attributes = message.get("MessageAttributes", {})
     texts = {name: value["StringValue"] for name, value in attributes.items() if "StringValue" in value}
     sent_ms = int(message["Attributes"]["SentTimestamp"])
@@ -216,7 +216,7 @@ def _event_time_ms(body: str, sent_ms: int, attribute: MessageAttributeValueOutp
     text = attribute.get("StringValue", "") if attribute else ""
     with contextlib.suppress(ValueError):
         return min(sent_ms, read_attribute_ms(text))
-    # Nobody has written its time down, or one that no event has: the time is what the function would have read.
+    # The letter has no time, or an impossible one: the function's own rule gives it.
     try:
         event = parse_event(body, sent_ms)
     except InvalidMessage:

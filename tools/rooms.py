@@ -129,7 +129,7 @@ def read_open_tasks(client: DynamoDBClient, table_name: str, most: int) -> tuple
 
 
 def read_watched(client: DynamoDBClient, table_name: str) -> Iterator[dict[str, Any]]:
-    """Read the keys of all watched items in the order of their rooms, with what the sweeper sees of them."""
+    """Read the keys and the sweeper's attributes of all watched items, in the order of their rooms."""
     return _query(
         client,
         {
@@ -152,7 +152,7 @@ def _query(client: DynamoDBClient, request: Mapping[str, Any]) -> Iterator[dict[
 
 
 def to_json(item: Item) -> dict[str, Any]:
-    """Write an item under the table's own names; what it does not say is left out."""
+    """Write an item under the table's own names, without missing attributes."""
     return {name: value for name, key in _ATTRIBUTES.items() if (value := getattr(item, key)) is not None}
 
 

@@ -47,7 +47,7 @@ class Alarm:
 
     @property
     def rings(self) -> bool:
-        """Whether CloudWatch has had it ring: so many of so many periods in a row were past its threshold."""
+        """Whether it has been in ALARM: enough of the periods in a row were past its threshold."""
         periods: int = self.description["EvaluationPeriods"]
         needed = self.description.get("DatapointsToAlarm", periods)
         breaching = self.breaching_periods()
@@ -84,7 +84,7 @@ class Alarm:
         }
 
     def set_state(self, state: str) -> None:
-        """Do what an operator does to see what an alarm sets off."""
+        """Set the alarm's state, as an operator does to test its actions."""
         self._cloudwatch.set_alarm_state(AlarmName=self.name, StateValue=state, StateReason="a test wants it so")
 
     def put(self, metric: Metric, values: Values, *, period: int | None = None) -> None:

@@ -50,7 +50,7 @@ class Observer:
         return self.box.resource(logical_id)
 
     def lines(self, message_id: str) -> list[dict[str, Any]]:
-        """Return what the stop function logged about a message."""
+        """Return the stop function's log lines about a message."""
         return [line for line in self.box.log_lines() if line.get("message_id") == message_id]
 
     def receives(self, message_id: str) -> int:
@@ -124,7 +124,7 @@ class Observer:
         return message_id
 
     def outcome_events(self) -> list[dict[str, Any]]:
-        """Return what has come over the outcome bus so far. All of it keeps its contract."""
+        """Return the events of the outcome bus so far. All of them keep their contract."""
         for event in self.box.outcome_events():
             assert_kept(event, CONTRACTS_OF_EVENTS[event["detail-type"]])
             self._outcome_events.append(event)
@@ -244,7 +244,7 @@ class Room:
         return {task_id: item for (of_room, task_id), item in self._box.records().items() if of_room == room}
 
     def outcomes(self, count: int) -> list[str]:
-        """Wait until so many outcomes of the room are logged, whatever message had them, and return them, sorted."""
+        """Wait until this many outcomes of the room are logged, for any message, and return them, sorted."""
 
         def logged() -> list[str]:
             lines = [line for line in self._box.log_lines() if line.get("room_id") == self.id and "outcome" in line]
@@ -253,7 +253,7 @@ class Room:
         return wait_for(logged, f"{count} outcomes")
 
     def outcome_events(self, count: int) -> list[dict[str, Any]]:
-        """Wait until so many outcome events of the room have come, and return them."""
+        """Wait until this many outcome events of the room have arrived, and return them."""
 
         def come() -> list[dict[str, Any]]:
             events = [event for event in self._observer.outcome_events() if event["detail"].get("RoomId") == self.id]

@@ -101,7 +101,7 @@ class Stack:
     def logged(
         self, alarm: Alarm, log_group: str, trouble: Callable[[], object], count: int = 1
     ) -> tuple[Metric, Values]:
-        """Cause a trouble; return so many values that a function has logged since of a metric of the alarm's name."""
+        """Cause a fault; return this many values of the alarm's metric that a function has logged since."""
         before = len(self._logged(alarm, log_group))
         trouble()
         new = wait_for(
@@ -288,14 +288,14 @@ def rooms_that_the_api_rejects(stack: Stack, alarm: Alarm) -> None:
 
 @rings("RecursionStoppedAlarm")
 def chain_that_lambda_stops(stack: Stack, alarm: Alarm) -> None:
-    """Embedded AWS knows no recursive loops: so the test puts what AWS would."""
+    """Embedded AWS detects no recursive loops, so the test puts the metric of AWS."""
     name = stack.observer.resource("StopSegmentFunction")
     alarm.put_until_it_rings(Metric.of_function("RecursiveInvocationsDropped", name), [], [1])
 
 
 @rings("OutcomesBehindAlarm")
 def stream_that_falls_behind(stack: Stack, alarm: Alarm) -> None:
-    """Embedded AWS publishes no age of a stream: so the test puts what AWS would while nothing is published."""
+    """Embedded AWS publishes no age of a stream, so the test puts the metric of AWS while nothing is published."""
     name = stack.observer.resource("PublishOutcomeFunction")
     ages = [[300_000 * minutes] for minutes in (1, 2, 3)]
     alarm.put_until_it_rings(Metric.of_function("IteratorAge", name), *ages)
@@ -312,7 +312,7 @@ def dead_letter_of_which_nobody_is_told(stack: Stack, alarm: Alarm) -> None:
 
 
 def fail(stack: Stack, alarm: Alarm, function: str, reason: str) -> None:
-    """Let a function fail as a whole: what it is given is no event."""
+    """Let a function fail as a whole: its input is not an event."""
     name = stack.observer.resource(function)
     assert reason in stack.box.invoke(function, {})["errorMessage"]
     # Embedded AWS has published the error, but evaluates alarms only when data are put.

@@ -213,7 +213,7 @@ def test_forged_callback_is_refused_and_never_reaches_the_queue(
 
     assert answer_to(box, json.dumps(forge(end_of(target))))[0] == 401
 
-    # What was sent later has been served: so what was sent before would have been.
+    # A later message has been served, so an earlier one would have been.
     assert box.call_back(end_of(other)) == 200
     assert other.outcomes(1) == ["no_open_tasks"]
     assert target.records == {}

@@ -25,7 +25,7 @@ def words(text: str) -> Counter[str]:
 
 @pytest.fixture(scope="module")
 def printed() -> str:
-    """Run the demo in a narrow pipe and in a shell that is set up for another AWS, and give what it prints."""
+    """Run the demo in a narrow pipe and in a shell that is set up for another AWS, and return its output."""
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | OF_A_SHELL
     done = subprocess.run(COMMAND, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

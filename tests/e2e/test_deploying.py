@@ -47,7 +47,7 @@ class Account:
     roles: Mapping[str, str]
 
     def become_pipeline(self, subject: str = f"repo:{REPOSITORY}:environment:prod") -> Mapping[str, str]:
-        """Do what aws-actions/configure-aws-credentials does, with a token as the code host would sign it."""
+        """Act as aws-actions/configure-aws-credentials, with a token as the code host would sign it."""
         claims = {"iss": f"https://{OIDC}", "aud": "sts.amazonaws.com", "sub": subject}
         parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in ({}, claims)]
         answer = self.aws.client("sts").assume_role_with_web_identity(
@@ -176,7 +176,7 @@ class Runner:
         }
 
     def run(self, **variables: str) -> tuple[str, str]:
-        """Return the name of the step that failed, if one did, and what was printed."""
+        """Return the name of the failed step, if any, and the output."""
         told = failed = ""
         job = DEPLOY["jobs"]["deploy"]
         given = {

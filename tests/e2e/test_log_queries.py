@@ -265,7 +265,7 @@ def queries() -> list[Query]:
 
 
 def log_of(observer: Observer, log_group: str) -> list[Row]:
-    """Read a log as Logs Insights does: the fields of lines that are JSON, and what it knows of every line."""
+    """Read a log as Logs Insights does: the fields of JSON lines, and the fields of every line."""
     pages = (
         observer.box.client("logs")
         .get_paginator("filter_log_events")

@@ -337,7 +337,7 @@ def test_a_paused_stack_stops_nothing_until_it_is_resumed(stack: Sandbox, room_i
 class TestSet:
     @staticmethod
     def deployed(stack: Sandbox) -> dict[str, str]:
-        """Give what CloudFormation has made of the stop function's code and settings."""
+        """Return the code and settings of the deployed stop function."""
         name = stack.outputs["StopSegmentFunctionName"]
         function = stack.aws.client("lambda").get_function_configuration(FunctionName=name)
         variables = function["Environment"]["Variables"]

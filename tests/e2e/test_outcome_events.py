@@ -137,7 +137,7 @@ def changes_of(box: Sandbox, room: Room) -> list[dict[str, Any]]:
 def test_stop_that_the_bus_does_not_take_is_asked_for_again_and_arrives_in_the_end(
     box: Sandbox, observer: Observer, room: Room
 ) -> None:
-    """The embedded AWS does not deliver again what a stream's function reports as failed: so the test does."""
+    """The embedded AWS does not redeliver the records that a stream's function reports as failed, so the test does."""
     room.start("audio")
 
     def deliver(changes: list[dict[str, Any]]) -> list[str]:

@@ -54,7 +54,7 @@ def of_log_group(observer: Observer, name: str) -> object:
     return answer["logGroups"][0].get("kmsKeyId")
 
 
-# What the embedded AWS keeps of it.
+# The part that the embedded AWS keeps.
 ENCRYPTED: list[tuple[str, Callable[[Observer, str], object]]] = [
     ("EventQueue", of_queue),
     ("DeadLetterQueue", of_queue),

@@ -1,4 +1,4 @@
-"""With IAM enforced: each role can do what its function needs and nothing else, and what it lacks fails visibly."""
+"""With IAM enforced: each role has the permissions of its function and no others, and a missing one fails visibly."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ STACK = "plain"
 
 
 def deploy(aws: PlainAws, project: Path, **parameters: str) -> dict[str, str]:
-    """Deploy what was built with the default settings of samconfig.toml, and return the stack's outputs."""
+    """Deploy the build with the default settings of samconfig.toml, and return the stack's outputs."""
     overrides = [f"{name}={value}" for name, value in parameters.items()]
     command = [str(Path(sys.executable).with_name("sam")), "deploy", "--stack-name", STACK]
     done = subprocess.run(
@@ -32,7 +32,7 @@ def deploy(aws: PlainAws, project: Path, **parameters: str) -> dict[str, str]:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """Copy what `sam deploy` reads: the built stack and the settings."""
+    """Copy the input of `sam deploy`: the built stack and the settings."""
     copy = tmp_path / "project"
     copy.mkdir()
     shutil.copy(ROOT / "samconfig.toml", copy)

@@ -1,4 +1,4 @@
-"""`make sandbox` for a newcomer: what it prints can be pasted, into a shell that is set up for another AWS too."""
+"""`make sandbox` for a newcomer: its commands can be pasted, even into a shell that is set up for another AWS."""
 
 import json
 import os
@@ -24,7 +24,7 @@ WRONG_APP = json.dumps({"EventType": "RoomEnded", "AppId": "unknown", "RoomId": 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
-    """Start the sandbox, and give what it prints until it waits."""
+    """Start the sandbox, and return its output until it waits."""
     folder = tmp_path_factory.mktemp("a folder") / "sandbox"
     with subprocess.Popen(
         [sys.executable, "-c", START.format(str(folder))],

@@ -19,13 +19,13 @@ PAGE, CHINESE_PAGE = ((ROOT / "docs" / name).read_text() for name in ("setup.md"
 
 
 def steps(page: str) -> list[tuple[str, str]]:
-    """Give the commands that are followed by what they print, each with that."""
+    """Return the commands that a page shows with their output, each with the output."""
     line = r"(?!```).*\n"
     return re.findall(rf"^```sh\n((?:{line})*)```\n\n```text\n((?:{line})*)```$", page, re.MULTILINE)
 
 
 def pattern(shown: str) -> str:
-    """Make a pattern of what a page shows, where `...` stands for anything, and spaces are as many as you like."""
+    """Turn shown output into a pattern: `...` stands for any text, and any number of spaces for one."""
     parts = [re.sub(r"(\\ )+", r"\\s+", re.escape(part)) for part in re.split(r"\s*\.\.\.\s*", shown.strip())]
     return r"\s*" + r".*?".join(parts).replace("\\\n", r"\s*\n") + r"\s*"
 

@@ -173,7 +173,7 @@ class TestCallbacks:
         code, told = self.run(box)
         assert code == 0
 
-        # `status` believes what came last: the test's own forgery must not be it.
+        # `status` believes the last callback, which must not be the test's own forgery.
         def counted() -> list[str]:
             lines = box.log_lines("ReceiveCallbackLogGroup", since_ms=began_ms)
             names = [metric.name for line in lines for metric, _ in metrics_in(line)]
@@ -218,7 +218,7 @@ class TestCallbacks:
 class TestHeartbeat:
     @pytest.fixture
     def beat(self, box: Sandbox, observer: Observer) -> Callable[[], str]:
-        """Send what the deployed schedule sends; give the message's id."""
+        """Send the deployed schedule's message; return its id."""
         events = box.client("events")
         (target,) = events.list_targets_by_rule(Rule=observer.resource("HeartbeatSchedule"))["Targets"]
         assert target["Arn"] == box.outputs["EventQueueArn"]

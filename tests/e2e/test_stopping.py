@@ -265,6 +265,6 @@ def test_rotated_key_is_picked_up_without_failing_a_message(observer: Observer, 
 
 def test_no_key_and_no_signature_is_written_anywhere(observer: Observer, trouble: Trouble) -> None:
     written = observer.everything_written()
-    assert trouble.message_ids["rejected"] in written  # what would give a key away is among what is searched
+    assert trouble.message_ids["rejected"] in written  # the searched text contains the places that could leak a key
     assert SECRET_ACCESS_KEY not in written
     assert "Signature=" not in written

@@ -39,7 +39,7 @@ def an_hour_ago() -> int:
 
 
 def orphans(box: Sandbox) -> float:
-    """Count what the stop function has put into the metric so far."""
+    """Add up the stop function's values of the metric so far."""
     logged = [found for line in box.log_lines() for found in metrics_in(line)]
     return sum(sum(values) for metric, values in logged if metric.name == "Orphans")
 

@@ -68,7 +68,7 @@ def test_another_topic_is_not_let_in(observer: Observer, room: Room) -> None:
     topic_arn = sns.create_topic(Name="somebody-else")["TopicArn"]
     sns.subscribe(TopicArn=topic_arn, Protocol="sqs", Endpoint=observer.box.outputs["EventQueueArn"])
     sns.publish(TopicArn=topic_arn, Message=room.event("RoomEnded", TaskId="audio", EventId="forged"))
-    # Whatever the topic had delivered would be served before what is sent after it, or beside it.
+    # A message that the topic had delivered would be served before later messages, or beside them.
     assert room.end_of("SegmentStarted", TaskId="other") == ["known"]
     assert room.is_running("audio")
     assert room.outcomes(1) == ["known"]

@@ -133,7 +133,7 @@ def examples(box: Sandbox) -> Examples:
 
 
 def metric_values(box: Sandbox, name: str) -> list[float]:
-    """Give what the publishing function has counted so far."""
+    """Return the publishing function's counts so far."""
     lines = box.log_lines("PublishOutcomeLogGroup")
     return [value for line in lines for metric, values in metrics_in(line) for value in values if metric.name == name]
 

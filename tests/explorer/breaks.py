@@ -24,7 +24,7 @@ from tests.unit.rtc_model import WatchedTable
 
 @dataclass(frozen=True)
 class Break:
-    """Something that is left out, the world and the budget in which that shows, and what is broken then."""
+    """A part to leave out, the world and the budget that show its absence, and the broken promise."""
 
     name: str
     patched: Callable[[], AbstractContextManager[Any]]

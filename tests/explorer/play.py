@@ -264,7 +264,7 @@ def acknowledge(_: list[str]) -> None:
 
 
 class Played:
-    """A world that is being played: what `scheduler.Play` asks for, and what the promises look at."""
+    """A world that is being played, for `scheduler.Play` and the promises."""
 
     def __init__(self, world: World, loop: Loop, judge: Callable[[Played], Iterable[str]]) -> None:
         self.world = world

@@ -54,7 +54,7 @@ class Play(Protocol):
     allowed: Counter[str]
 
     def choices(self) -> Sequence[Choice]:
-        """Say what may happen next, what costs nothing first; nothing: the history is over."""
+        """Return the possible next steps, the free ones first; none if the history is over."""
 
     def state(self) -> Hashable:
         """Return everything that the rest of the history depends on."""
@@ -87,7 +87,7 @@ class Walk:
     _states: defaultdict[Hashable, list[Budget]] = field(default_factory=lambda: defaultdict(list))
 
     def forget_states(self) -> None:
-        """Keep only what was found: states are many, and may not be sent to another process."""
+        """Keep only the findings: states are many, and cannot be sent to another process."""
         self._states.clear()
 
     def is_known(self, state: Hashable, left: Budget) -> bool:

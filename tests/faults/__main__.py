@@ -50,7 +50,7 @@ def main(seed: int, events: int, names: tuple[str, ...]) -> None:
 
 
 def table(runs: Sequence[Run]) -> Table:
-    """Draw what became of the runs' events."""
+    """Draw the outcomes of the runs' events."""
     drawn = Table(
         title="Broken on purpose", title_justify="left", show_footer=True, box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )

@@ -18,7 +18,7 @@ from sandbox.embedded_aws import EmbeddedAws
 
 
 class AwsFaults:
-    """A proxy that does with AWS calls what its rules say.
+    """A proxy that applies its rules to AWS calls.
 
     Its command speaks plain http only, which the queues' policies refuse; so its application is served here, behind
     TLS. It draws from the global random numbers: seed those for a run that is to be like another.

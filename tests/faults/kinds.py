@@ -106,7 +106,7 @@ def _table(*rules: dict[str, Any]) -> Any:
 
 
 def _for_sweeper(happen: Any) -> Any:
-    """Let what happens to calls of AWS happen to those of the sweeper."""
+    """Apply the faults of AWS calls to the sweeper's calls."""
 
     @contextlib.contextmanager
     def happen_to_sweeper(scene: Scene) -> Iterator[Count]:

@@ -75,7 +75,7 @@ class Stage:
         self._variables: Mapping[str, str] = {}
 
     def run(self, kinds: Sequence[Kind], events: int, seed: int) -> Run:
-        """Send messages while faults of these kinds happen, and judge what became of them."""
+        """Send messages while faults of these kinds happen, and judge the outcomes."""
         name = ", ".join(kind.name for kind in kinds)
         rng = Random(f"{seed} {name}")
         random.seed(rng.random())  # the proxy's
@@ -130,7 +130,7 @@ class Stage:
         return Run(name, len(sent), faults, left, time.monotonic() - began, judge(evidence))
 
     def _renew_function(self, settings: Mapping[str, str], aws_endpoint: str) -> None:
-        """Give the function new environments: what the last run left in the memory of the old ones must not help."""
+        """Give the function new environments: the memory of the last run's must not help."""
         variables = {**USUAL_SETTINGS, **settings, "AWS_ENDPOINT_URL": aws_endpoint}
         if variables != self._variables:
             self._observer.renew_function("StopSegmentFunction", **variables)

@@ -124,7 +124,7 @@ def python() -> str:
 
 
 def start(function: str, python: str) -> dict[str, list[str]]:
-    """Import a function's handler from its artifact; give what was imported of it and what had to be compiled."""
+    """Import a function's handler from its artifact; return its imported modules, and those that had to be compiled."""
     artifact = BUILD / function
     done = subprocess.run(
         [python, "-I", "-S", "-B", "-c", COMPILED, HANDLERS[function].rpartition(".")[0], artifact],

@@ -42,7 +42,7 @@ REJECTED = Fault("error", status=400, code="InvalidParameter.NotExistAppId")
 
 @dataclass
 class Function:
-    """A function environment, and what surrounds it."""
+    """A function environment, and its surroundings."""
 
     module: ModuleType
     double: RtcDouble
@@ -203,7 +203,7 @@ class Told:
 
 @pytest.fixture
 def told(log: io.StringIO, capsys: pytest.CaptureFixture[str]) -> Callable[[], Told]:
-    """Read what was printed since the last time; a cold start's metric, which comes once, is left out."""
+    """Read the output since the last time, without the metric of a cold start, which comes once."""
 
     def read() -> Told:
         logs, metrics = log.getvalue(), capsys.readouterr().out
@@ -286,7 +286,7 @@ class TestOutages:
 
     @staticmethod
     def copies(function: Function) -> list[dict[str, Any]]:
-        """Take what lies on the event queue."""
+        """Receive the messages of the event queue."""
         taken: list[dict[str, Any]] = []
         while messages := function.sqs.receive_message(
             QueueUrl=function.event_queue,

@@ -66,7 +66,7 @@ def task(room: Room) -> Task:
 
 
 def watched(table: SegmentTable, room: Room) -> dict[Task, Record]:
-    """Read what the global index knows of a room. The embedded AWS and moto have it at once."""
+    """Read the global index's items of a room. The embedded AWS and moto have them at once."""
     return dict(table.watched_rooms()).get(room, {})
 
 
@@ -381,7 +381,7 @@ class TestRooms:
 
 
 class TestWatching:
-    """Where the sweeper looks: the sparse index of what is watched."""
+    """The sparse index of watched rooms, which the sweeper reads."""
 
     def test_a_task_of_the_index_comes_with_what_the_sweeper_needs(self, table: SegmentTable, task: Task) -> None:
         table.note_start(task, T, "biz-1")

@@ -31,12 +31,12 @@ class Function:
     calls: list[int] = field(default_factory=list)
 
     def invoke(self, *changes: dict[str, Any]) -> list[str]:
-        """Publish a batch; give the sequence numbers of what the stream is to deliver again."""
+        """Publish a batch; return the sequence numbers that the stream is to deliver again."""
         answer = self.module.handler({"Records": list(changes)}, Context())
         return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
 
     def events(self) -> list[dict[str, Any]]:
-        """Take from the queue what the bus has been given."""
+        """Receive the events of the bus from the queue."""
         found = []
         while messages := self.sqs.receive_message(QueueUrl=self.queue, MaxNumberOfMessages=10).get("Messages"):
             for message in messages:
@@ -409,7 +409,7 @@ class TestWorkflows:
 
     @pytest.mark.parametrize("code", ["TaskTimedOut", "InvalidToken"])
     def test_aws_has_other_words_for_it(self, function: Function, workflow: Workflow, code: str) -> None:
-        # Step Functions API Reference, SendTaskSuccess: what the embedded AWS calls TaskDoesNotExist.
+        # Step Functions API Reference, SendTaskSuccess: the embedded AWS calls it TaskDoesNotExist.
         def refuse(request: Any, **_: object) -> AWSResponse:
             return refusal(request.url, code)
 

@@ -21,7 +21,7 @@ REJECTED = Rejected("InvalidParameter.NotExistAppId", "the API answered HTTP 400
 
 
 class Sqs:
-    """The queues and what is asked of SQS about them."""
+    """The queues and the requests to SQS about them."""
 
     def __init__(self, client: Any) -> None:
         self.client = client
@@ -38,7 +38,7 @@ class Sqs:
         return Queues(self.client, self.event_queue, self.dead_letter_queue, self.failed_stop_queue)
 
     def receive(self, queue: str, count: int) -> list[dict[str, Any]]:
-        """Receive so many messages; they stay invisible."""
+        """Receive this many messages; they stay invisible."""
         messages: list[dict[str, Any]] = []
         for _ in range(count + 1):  # each answer has one message at least, and the last shows that there are no more
             messages += self.client.receive_message(

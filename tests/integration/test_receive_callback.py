@@ -70,7 +70,7 @@ class Function:
         return self.answer(content if isinstance(content, str) else json.dumps(content))[0]
 
     def queued(self) -> list[str]:
-        """Take the bodies of what is on the queue."""
+        """Receive the bodies of the messages on the queue."""
         bodies = []
         while messages := self.sqs.receive_message(QueueUrl=self.queue, MaxNumberOfMessages=10).get("Messages"):
             for message in messages:
@@ -139,7 +139,7 @@ def function(
 
 
 def kept(content: dict[str, Any]) -> str:
-    """Write what the queue takes of a callback."""
+    """Return the part of a callback that the queue receives."""
     return json.dumps({name: content[name] for name in SIGNED_KEYS})
 
 
@@ -705,7 +705,7 @@ def mutated(dice: random.Random) -> str:
 
 
 class TestWhateverIsSent:
-    """Thousands of requests, each sent twice: only what is properly signed is queued, once, and each is answered."""
+    """Thousands of requests, each sent twice: only properly signed ones are queued, once, and each is answered."""
 
     @pytest.fixture
     def queued(self, function: Function, monkeypatch: pytest.MonkeyPatch) -> list[str]:

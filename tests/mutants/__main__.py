@@ -79,7 +79,7 @@ def _copy() -> None:
 
 
 def _results() -> dict[str, str]:
-    """Give what became of each mutant, by mutmut's name of it."""
+    """Return the result of each mutant, by mutmut's name."""
     lines = _ask("results", "--all", "true").splitlines()
     return dict(line.strip().split(": ") for line in lines if ": " in line)
 

@@ -5,7 +5,7 @@ import signal
 import pytest
 from hypothesis import Phase, settings
 
-# What only a random example finds is a gap in the written ones.
+# A mutant that only a random example finds shows a gap in the written ones.
 settings.register_profile("mutants", deadline=None, database=None, phases=[Phase.explicit])
 
 

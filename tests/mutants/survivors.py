@@ -1,4 +1,4 @@
-"""Mutants by what they change, and what the documentation says of those that survive."""
+"""Mutants by their change, and the documentation's reasons for the survivors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Mutant:
     place
         The function, from its module on: ``circuit.Circuit.note``.
     before, after
-        What was changed in it, and to what: whole lines.
+        The changed lines, whole, before and after.
     """
 
     place: str

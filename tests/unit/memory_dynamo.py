@@ -43,7 +43,8 @@ class MemoryDynamo:
     index
         The items of the global index, as they were when it was read last.
     behind
-        What the global index has not taken over yet: the versions of each item, the oldest first; None: it is deleted.
+        The changes that the global index does not have yet: the versions of each item, the oldest first; None: it is
+        deleted.
     is_late
         Asked for each of these versions, whenever the global index is read, until it says yes: this item is late.
     """
@@ -66,7 +67,7 @@ class MemoryDynamo:
             self._set(_key(item), item)
 
     def items(self) -> list[Item]:
-        """Return what the table holds."""
+        """Return the items of the table."""
         return [self._items[key] for key in sorted(self._items)]
 
     def get_item(self, *, TableName: str, Key: Item, ConsistentRead: bool) -> dict[str, Any]:  # noqa: N803, ARG002

@@ -1,4 +1,4 @@
-"""Small models of what surrounds the stopper: the RTC service, and SQS with its functions that crash.
+"""Small models of the stopper's surroundings: the RTC service, and SQS with its functions that crash.
 
 Time is virtual and every call is a step: the other messages run for some ticks before it and after it.
 """
@@ -201,7 +201,7 @@ class WatchedTable(SegmentTable):
         self.answers: list[tuple[Task, int]] = []
 
     def begin_reading(self) -> None:
-        """Note what is known by now, for what is decided from here on without a record."""
+        """Note the present knowledge, for decisions from here on without a record."""
         _starts_known.set(len(self.starts))
         _clock.set(self._now_ms)
 

@@ -43,7 +43,7 @@ def strings(node: object) -> Iterator[str]:
 
 
 def shape(node: object) -> object:
-    """Give what a node has, without its texts."""
+    """Return the values of a node, without its texts."""
     match node:
         case dict():
             return {name: shape(value) for name, value in node.items()}
@@ -77,7 +77,7 @@ class TestTheseTests:
         pytest.fail(f"no stack shows {unseen}")
 
     def test_the_parameters_of_a_resource_are_all_that_it_depends_on(self) -> None:
-        """Guard the shortcut: what is evaluated without the others is what the whole combination gives."""
+        """Guard the shortcut: evaluation without the other parameters gives the result of the whole combination."""
         every = list(stacks(*RESOURCES))[::397]
         for logical_id in RESOURCES:
             alone = {json.dumps(shape(stack.properties(logical_id))) for stack in stacks(logical_id)}
@@ -270,7 +270,7 @@ def test_every_number_has_a_range(name: str) -> None:
     assert PARAMETERS[name]["MinValue"] < PARAMETERS[name]["MaxValue"]
 
 
-MOST_OF_A_NAME = 256  # of what CloudFormation names itself: more than any queue's URL or table's ARN has
+MOST_OF_A_NAME = 256  # of generated names: more than any queue's URL or table's ARN has
 
 
 class TestSizes:

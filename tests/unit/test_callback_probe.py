@@ -1,4 +1,4 @@
-"""The callback that an operator sends to see whether the way is open, and what is said of its end."""
+"""The test callback of an operator, and the sentences about its result."""
 
 import json
 import threading

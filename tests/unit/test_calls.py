@@ -69,7 +69,7 @@ class Caller:
             await asyncio.sleep(ANSWER_SECONDS)  # the answer is there, but it is only heard of now
 
     async def call(self, patience: float = FOREVER) -> str | type[BaseException]:
-        """Make a call; give the answer, or what was raised."""
+        """Make a call; return the answer, or the exception."""
         deadline = now() + patience
         try:
             answer: str = await self.calls.make(self.api, "task", 1, seconds_left=lambda: deadline - now())

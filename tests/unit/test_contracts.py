@@ -35,7 +35,7 @@ NARROWED = {
 
 
 def messages_of_earlier_versions() -> dict[tuple[str, str], dict[str, Any]]:
-    """Give the messages that an earlier version took, each with what it meant."""
+    """Return the messages that an earlier version accepted, each with its meaning."""
     return {
         (version, message["what"]): message
         for version in EARLIER_VERSIONS

@@ -1,4 +1,4 @@
-"""The documentation says what is: parameters, outputs, commands, samples, links and the event contract."""
+"""The documentation is true: parameters, outputs, commands, samples, links and the event contract."""
 
 import hashlib
 import importlib.util
@@ -49,7 +49,7 @@ def table_rows(text: str) -> dict[str, list[str]]:
 
 
 def section(text: str, heading: str) -> str:
-    """Give what stands between a heading and the next one of its level."""
+    """Return the text between a heading and the next one of its level."""
     found = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     assert found, f"there is no section {heading!r}"
     return found[1]
@@ -82,7 +82,7 @@ def destinations(page: Path, text: str) -> Counter[tuple[str, int]]:
 
 
 def form(page: Path) -> dict[str, Any]:
-    """Give what a page and its translation must have in common: each may lead to a page in its own language."""
+    """Return the common parts of a page and its translation: each may lead to a page in its own language."""
     text = page.read_text()
     prose = re.sub(r"^( *)```.*?^\1```$", "", text, flags=re.MULTILINE | re.DOTALL)
     rows = re.findall(r"^(\| *(`[^`]+`)?.*)$", prose, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""make reports in one sentence what it cannot work with, before it does anything."""
+"""make reports bad settings in one sentence, before it does anything."""
 
 import os
 import subprocess

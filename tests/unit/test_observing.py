@@ -1,4 +1,4 @@
-"""Observe only: everything is decided, nothing is stopped, and what is due then is stopped once the mode is `stop`."""
+"""Observe only: everything is decided, nothing is stopped, and due stops are made once the mode is `stop`."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def freeze_later(after: float, seconds: float) -> None:
 
 @dataclass
 class Visitors:
-    """Who takes turns, in order of arrival, and what became of each: when the turn came, or None for no time left."""
+    """Those that take turns, in order of arrival, and the time of each turn, or None for no time left."""
 
     turns: Turns
     order: list[int] = field(default_factory=list)
@@ -136,7 +136,7 @@ class TestPaces:
                 )
             )
         assert soonest[per_second + 1] - chosen.gap_seconds >= 1.001
-        # The second may begin within a train, too: what of it came before is not counted.
+        # The second may begin within a train, too: earlier parts of the train do not count.
         for whole in range(2, chosen.train + 1):
             for before in range(1, min(whole, per_second) + 1):
                 rest = chosen.length_seconds(whole) - chosen.length_seconds(before) + chosen.gap_seconds
@@ -353,7 +353,7 @@ class TestAnInvocation:
 
     @on_virtual_time
     async def test_is_the_same_whatever_came_before(self) -> None:
-        """Another environment may have served what came before, and may serve what comes next."""
+        """Another environment may have served the previous invocation, and may serve the next."""
         turns = Turns(30, now)
         lasted = [await self.took(turns, requests, 0.02) for requests in (10, 10, 10, 1, 30, 10, 10)]
         assert lasted[-1] == lasted[-2] == lasted[2]
@@ -530,7 +530,7 @@ class TestSpending:
 
 @dataclass(frozen=True)
 class Journey:
-    """How a request fares: what it loses before it is sent, on its way, and as an answer; and whether there is one."""
+    """The delays of a request: before it is sent, on its way, and of its answer; and whether there is one."""
 
     before: float
     there: float

@@ -1,4 +1,4 @@
-"""A sweep, step by step, on the real table: what it asks, writes and sends, and in which order."""
+"""A sweep, step by step, on the real table: its requests, writes and messages, in order."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class World:
     rooms
         The rooms that exist.
     answers
-        Instead of an answer about a room: what its question ends in.
+        The result of the request about a room, in place of an answer.
     did
-        What was done, in order: each write to the table, question and message.
+        The steps so far, in order: each write to the table, request and message.
     before
         What happens before a step of that name, once.
     """
@@ -135,7 +135,7 @@ class World:
             self.table.note_start(task, at_ms)
 
     def gone_at_ms(self, room: Room = ROOM) -> int | None:
-        """Return what the table remembers, whatever the index knows of it."""
+        """Return the table's record, whatever the index has."""
         look = Task(room, LOOK_ITEM)
         record = self.table.read([look]).get(look)
         return record.gone_at_ms if record else None

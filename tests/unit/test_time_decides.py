@@ -287,7 +287,7 @@ def test_every_task_that_ran_when_its_room_ended_is_stopped(history: History) ->
 
 
 def test_a_room_s_end_does_not_find_an_untold_session_of_a_task_that_was_stopped() -> None:
-    """As docs/design.md says: it costs what is open, not what ever was."""
+    """As docs/design.md says: the cost depends on the open tasks, not on the past."""
     history = History(
         lives=(Life("audio", starts=0, ends=12), Life("audio", starts=20)),
         messages=(Message(SIGHTING, 0, ("audio",)), Message(ROOM_ENDED, 10), Message(ROOM_ENDED, 30)),

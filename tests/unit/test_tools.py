@@ -68,7 +68,7 @@ ATTRIBUTES: dict[str, str | int] = {
 
 
 def message(attributes: Mapping[str, str | int], *, message_id: str = "m-1", body: str = BODY) -> Any:
-    """Make what SQS gives."""
+    """Create a message as SQS returns it."""
     return {
         "MessageId": message_id,
         "ReceiptHandle": "handle",

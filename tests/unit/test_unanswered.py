@@ -22,7 +22,7 @@ LOST = (ConnectionLost, "ConnectionLost")
 UNKNOWN = (Retryable, "ApiUnreachable")
 UNREADABLE = (Retryable, "UnreadableAnswer")
 TIMEOUTS = {of_urllib3.TimeoutError, of_urllib3.ConnectTimeoutError, of_urllib3.ReadTimeoutError}
-NOT_OF_A_REQUEST = {of_urllib3.ProxySchemeUnsupported}  # raised where a proxy's own URL is wrong
+NOT_OF_A_REQUEST = {of_urllib3.ProxySchemeUnsupported}  # raised if the proxy's URL is wrong
 WITH_PARTS = {of_urllib3.IncompleteRead, of_urllib3.InvalidChunkLength}  # which their texts name
 
 Meaning = tuple[type[StopError], str]
