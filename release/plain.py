@@ -32,7 +32,7 @@ CODE_PARAMETERS = {
 
 
 class _NoManagedPolicies:
-    """The template names no managed policy, so that none has to be asked of AWS."""
+    """The template names no managed policy, so the translator needs no list from AWS."""
 
     def load(self) -> Mapping[str, str]:
         return {}

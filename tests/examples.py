@@ -1,4 +1,4 @@
-"""How many examples Hypothesis tries: few before each commit, many in `make test-all`."""
+"""The number of examples that Hypothesis tries: few before each commit, many in `make test-all`."""
 
 from __future__ import annotations
 

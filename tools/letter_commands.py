@@ -28,7 +28,7 @@ class Age(click.ParamType):
     name = "age"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Read it."""
+        """Read an age such as `90s` or `2h`."""
         try:
             return parse_age(value)
         except ValueError as error:

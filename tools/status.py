@@ -185,7 +185,7 @@ def _event_source(facts: Facts) -> Check:
     if source is None:
         return Check("mapping", Verdict.WRONG, "nothing takes events from the queue to the stop function: deploy again")
     if source.state == "Disabled":
-        return Check("mapping", Verdict.WRONG, "paused: nothing is stopped until `resume`")
+        return Check("mapping", Verdict.WRONG, "paused: no task is stopped until `stopper resume`")
     if source.state != "Enabled":
         return Check("mapping", Verdict.UNKNOWN, f"{source.state}: run `stopper status` again in a minute")
     return Check("mapping", Verdict.WELL, "enabled")

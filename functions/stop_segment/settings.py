@@ -13,7 +13,7 @@ _QUERIES_PER_SECOND = 40
 
 @dataclass(frozen=True)
 class Settings(SharedSettings):
-    """What a deployment can change of the stop function."""
+    """The stop function's settings that a deployment can change."""
 
     dead_letter_queue_url: str
     requests_per_second: int

@@ -58,7 +58,7 @@ def test_a_stack_that_works_is_well_and_what_is_not_published_is_unknown(box: Sa
 
 def test_pause_turns_it_red(box: Sandbox) -> None:
     assert run_tool(box, "pause").returncode == 0
-    assert status(box)["mapping"] == ("wrong", "paused: nothing is stopped until `resume`")
+    assert status(box)["mapping"] == ("wrong", "paused: no task is stopped until `stopper resume`")
     assert "Not well: mapping." in run_tool(box, "status").stdout
     assert run_tool(box, "resume").returncode == 0
     assert wrong(status(box)) == []

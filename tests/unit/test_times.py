@@ -166,7 +166,7 @@ def test_a_number_of_the_table_is_a_time_that_a_function_could_have_written(
 @given(TEXTS | DATES)
 @example("2026-11-22T06:12:00Z")
 def test_the_reader_and_the_contract_know_the_same_form(text: str) -> None:
-    """The contract has the form only: that the time exists, and is not too early, is for the reader."""
+    """The contract checks only the form. The reader checks that the time exists and is not too early."""
     event = {"EventType": "RoomEnded", "AppId": "661e", "RoomId": "room-1", "EventTime": text}
     try:
         read_ms(text)
