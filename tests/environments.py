@@ -4,7 +4,8 @@ import importlib
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -47,6 +48,20 @@ OF_A_SHELL = {
     "AWS_CA_BUNDLE": "/nonexistent",
     "AWS_CONFIG_FILE": "/nonexistent",
 }
+
+
+# What the secret of the RTC key holds.
+RTC_KEY = {"AccessKeyId": "AKLT-one", "SecretAccessKey": "s3cr3t-one"}
+
+
+@contextmanager
+def hooked(client: Any, event: str, hook: Callable[..., object]) -> Iterator[None]:
+    """Let a hook see, or change, what a client of boto3 sends or receives."""
+    client.meta.events.register(event, hook)
+    try:
+        yield
+    finally:
+        client.meta.events.unregister(event, hook)
 
 
 @dataclass

@@ -1,11 +1,8 @@
-import json
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
 from unittest.mock import Mock
-from uuid import uuid4
 
 import pytest
 from botocore.exceptions import ClientError
@@ -17,42 +14,21 @@ from segments.errors import CredentialsRefused
 from segments.events import Room, Task
 from segments.rtc import RtcApi
 from stop_segment.settings import Settings, read_settings
-from tests.environments import STOP_SETTINGS
+from tests.environments import RTC_KEY, STOP_SETTINGS, hooked
+from tests.integration.conftest import Secret
 
-OLD = {"AccessKeyId": "AKLT-old", "SecretAccessKey": "s3cr3t-old"}
-NEW = {"AccessKeyId": "AKLT-new", "SecretAccessKey": "s3cr3t-new"}
-OLD_KEY = Key("AKLT-old", "s3cr3t-old")
+OLD, NEW = RTC_KEY, {"AccessKeyId": "AKLT-new", "SecretAccessKey": "s3cr3t-new"}
+OLD_KEY = Key("AKLT-one", "s3cr3t-one")
 NEW_KEY = Key("AKLT-new", "s3cr3t-new")
-READING = "provide-client-params.secretsmanager.GetSecretValue"
 
 
-class Secret:
-    """A secret in Secrets Manager, its reader, and a clock that the test sets."""
-
-    def __init__(self, client: Any) -> None:
-        self.client = client
-        self.arn: str = client.create_secret(Name=f"rtc-{uuid4().hex}", SecretString=json.dumps(OLD))["ARN"]
-        self.now = 1_000.0
-        self.reads = 0
-        self.credentials = Credentials(client, self.arn, lambda: self.now)
-
-    def note_read(self, params: dict[str, str], **_: object) -> None:
-        self.reads += params["SecretId"] == self.arn
-
-    def put(self, content: object) -> None:
-        text = content if isinstance(content, str) else json.dumps(content)
-        self.client.put_secret_value(SecretId=self.arn, SecretString=text)
-
-    def delete(self) -> None:
-        self.client.delete_secret(SecretId=self.arn, ForceDeleteWithoutRecovery=True)
-
-
-@pytest.fixture
-def secret(secrets_manager: Any) -> Iterator[Secret]:
-    made = Secret(secrets_manager)
-    secrets_manager.meta.events.register(READING, made.note_read)
-    yield made
-    secrets_manager.meta.events.unregister(READING, made.note_read)
+def at_once(call: Callable[[], object]) -> None:
+    """Make a call in 16 threads, and wait for their ends."""
+    threads = [threading.Thread(target=call) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def told(error: BaseException) -> str:
@@ -67,11 +43,11 @@ def test_the_key_is_read_once_for_many_calls(secret: Secret) -> None:
 
 def test_a_temporary_key_has_its_session_token(secret: Secret) -> None:
     secret.put(OLD | {"SessionToken": "t0ken", "Note": "keys that nobody knows are ignored"})
-    assert secret.credentials.current() == Key("AKLT-old", "s3cr3t-old", "t0ken")
+    assert secret.credentials.current() == Key("AKLT-one", "s3cr3t-one", "t0ken")
 
 
 def test_a_key_shows_itself_in_no_text() -> None:
-    key = Key("AKLT-old", "s3cr3t-old", "t0ken")
+    key = Key("AKLT-one", "s3cr3t-one", "t0ken")
     assert repr(key) == str(key) == f"{key}" == "Key()"
 
 
@@ -163,7 +139,7 @@ def test_the_key_is_read_again_every_five_minutes(secret: Secret) -> None:
 
 
 class TestTrouble:
-    @pytest.mark.parametrize("content", [{}, {"AccessKeyId": "", "SecretAccessKey": ""}, "AKLT-old:s3cr3t-old"])
+    @pytest.mark.parametrize("content", [{}, {"AccessKeyId": "", "SecretAccessKey": ""}, "AKLT-one:s3cr3t-one"])
     def test_a_secret_without_a_key_is_read_afresh_at_most_once_a_minute(self, secret: Secret, content: object) -> None:
         secret.put(content)
         for seconds in (0, 1, 58.9):
@@ -181,7 +157,7 @@ class TestTrouble:
     def test_an_old_key_is_better_than_none(self, secret: Secret, trouble: str) -> None:
         assert secret.credentials.current() == OLD_KEY
         if trouble == "deleted":
-            secret.delete()
+            secret.client.delete_secret(SecretId=secret.arn, ForceDeleteWithoutRecovery=True)
         else:
             secret.put({})
         reads = []
@@ -222,13 +198,8 @@ class TestTrouble:
 
         all_ask = threading.Event()
         credentials = Credentials(secret.client, secret.arn + "gone", Clock())
-        secret.client.meta.events.register(READING, read_slowly)
-        threads = [threading.Thread(target=ask) for _ in range(16)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        secret.client.meta.events.unregister(READING, read_slowly)
+        with hooked(secret.client, "provide-client-params.secretsmanager.GetSecretValue", read_slowly):
+            at_once(ask)
         assert secret.now == 1_007
 
 
@@ -257,12 +228,6 @@ class TestRenewal:
         refused = secret.credentials.current()
         secret.put(NEW)
         answers: list[bool] = []
-        threads = [
-            threading.Thread(target=lambda: answers.append(secret.credentials.renewed(refused))) for _ in range(16)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        at_once(lambda: answers.append(secret.credentials.renewed(refused)))
         assert answers == [True] * 16
         assert secret.reads == 2

@@ -22,7 +22,7 @@ from sandbox.faults import QPS_OVER_LIMIT, SERVICE_UNAVAILABLE, Fault
 from sandbox.rtc_double import RtcDouble
 from segments.events import parse_event
 from segments.times import now_ms
-from tests.environments import STOP_SETTINGS, Context, import_handler
+from tests.environments import RTC_KEY, STOP_SETTINGS, Context, hooked, import_handler
 from tests.segment_table import create_segment_table
 from tests.unit.test_fuzz_messages import MAKERS
 
@@ -32,7 +32,6 @@ CALL_SECONDS = 2 + 5  # the connect and the read time-out
 SQS_CALL_SECONDS = 2 * (1 + 3) + 1  # two attempts to connect and read, and the longest wait between them
 SETTLING_SECONDS = 2 * SQS_CALL_SECONDS + 1  # letters beside copies, then notices beside back-offs
 RECORD_SECONDS = 2
-KEY = {"AccessKeyId": "AKLT-one", "SecretAccessKey": "s3cr3t-one"}
 NOT_JSON = "nothing that says p4yload"
 NAMESPACE = "StopperTests"
 SERVICE = "stop-function-tests"
@@ -126,7 +125,7 @@ GIVE_UP_AFTER_SECONDS = 3_600
 
 @pytest.fixture(scope="module")
 def double() -> Iterator[RtcDouble]:
-    with RtcDouble(secrets={KEY["AccessKeyId"]: KEY["SecretAccessKey"]}) as running:
+    with RtcDouble(secrets={RTC_KEY["AccessKeyId"]: RTC_KEY["SecretAccessKey"]}) as running:
         yield running
 
 
@@ -139,7 +138,7 @@ def environment(aws: EmbeddedAws, double: RtcDouble, secrets_manager: Any) -> It
         sqs.create_queue(QueueName=f"{name}-{mark}")["QueueUrl"] for name in ("events", "letters")
     )
     create_segment_table(dynamodb, f"segments-{mark}")
-    secret = secrets_manager.create_secret(Name=f"rtc-{mark}", SecretString=json.dumps(KEY))
+    secret = secrets_manager.create_secret(Name=f"rtc-{mark}", SecretString=json.dumps(RTC_KEY))
     variables = STOP_SETTINGS | {
         "EVENT_QUEUE_URL": event_queue,
         "DEAD_LETTER_QUEUE_URL": dead_letter_queue,
@@ -346,12 +345,8 @@ class TestOutages:
 
         delays: list[int] = []
         monkeypatch.setattr(function.module, "jitter", lambda: 0.5)
-        events = function.module.queues.client.meta.events
-        events.register("provide-client-params.sqs.SendMessageBatch", note)
-        try:
+        with hooked(function.module.queues.client, "provide-client-params.sqs.SendMessageBatch", note):
             assert function.invoke(self.failed(room, seconds_ago=600)) == []
-        finally:
-            events.unregister("provide-client-params.sqs.SendMessageBatch", note)
         assert delays == [300]
 
     def test_where_the_copy_cannot_be_sent_the_message_is_kept(
@@ -523,12 +518,8 @@ class TestSettling:
         function.invoke(records[-1])  # the connection is there
         function.double.heal()
         down.fail("audio", SERVICE_UNAVAILABLE)
-        client = queues.client.meta.events
-        client.register("before-call.sqs", meet)
-        try:
+        with hooked(queues.client, "before-call.sqs", meet):
             assert function.invoke(*records) == kept_of(records, 8)
-        finally:
-            client.unregister("before-call.sqs", meet)
         assert len(passed) == 5 + 2
         assert len(steps) == function.module.SETTLING_CALLS
         function.letters()
@@ -701,7 +692,7 @@ class TestLogs:
         function.invoke(message, record(NOT_JSON), record(json.dumps(bus_event)))
         text = told().text
         assert "p4yload" not in text
-        assert not any(value in text for value in KEY.values())
+        assert not any(value in text for value in RTC_KEY.values())
         function.letters()
 
 

@@ -11,6 +11,7 @@ from segments.errors import Retryable
 from segments.events import Event, EventType, Room, Task
 from segments.ledger import WATCHED, Lease, SegmentTable, _Refused
 from segments.rules import Outcome, Record
+from tests.environments import hooked
 from tests.second_opinion import moto_client
 from tests.segment_table import create_segment_table
 from tests.unit.memory_dynamo import MemoryDynamo
@@ -88,11 +89,8 @@ def counted(client: Any, action: str) -> Iterator[list[object]]:
     def note(params: object, **_: object) -> None:
         requests.append(params)
 
-    client.meta.events.register(f"provide-client-params.dynamodb.{action}", note)
-    try:
+    with hooked(client, f"provide-client-params.dynamodb.{action}", note):
         yield requests
-    finally:
-        client.meta.events.unregister(f"provide-client-params.dynamodb.{action}", note)
 
 
 def event(
@@ -440,11 +438,8 @@ class TestWatching:
         def cut(params: dict[str, Any], **_: object) -> None:
             params["Limit"] = 2
 
-        client.meta.events.register("provide-client-params.dynamodb.Query", cut)
-        try:
+        with hooked(client, "provide-client-params.dynamodb.Query", cut):
             found = [items for one, items in table.watched_rooms() if one == room]
-        finally:
-            client.meta.events.unregister("provide-client-params.dynamodb.Query", cut)
         assert [items.keys() for items in found] == [set(tasks)]
 
 
@@ -496,11 +491,8 @@ class TestReading:
         def note(params: dict[str, Any], **_: object) -> None:
             keys.extend(len(asked["Keys"]) for asked in params["RequestItems"].values())
 
-        client.meta.events.register("provide-client-params.dynamodb.BatchGetItem", note)
-        try:
+        with hooked(client, "provide-client-params.dynamodb.BatchGetItem", note):
             found = table.read(tasks)
-        finally:
-            client.meta.events.unregister("provide-client-params.dynamodb.BatchGetItem", note)
         assert {task: record.started_at_ms for task, record in found.items()} == {
             task: T + number for number, task in enumerate(tasks[::2])
         }
@@ -519,12 +511,8 @@ class TestReading:
         def leave_unread(parsed: dict[str, Any], **_: object) -> None:
             parsed["UnprocessedKeys"] = {"table": {"Keys": []}}
 
-        client.meta.events.register("after-call.dynamodb.BatchGetItem", leave_unread)
-        try:
-            with pytest.raises(Retryable) as raised:
-                table.read([task])
-        finally:
-            client.meta.events.unregister("after-call.dynamodb.BatchGetItem", leave_unread)
+        with hooked(client, "after-call.dynamodb.BatchGetItem", leave_unread), pytest.raises(Retryable) as raised:
+            table.read([task])
         assert str(raised.value) == "TableThrottled: DynamoDB did not read every record of the batch"
 
     @NOT_IN_MEMORY
@@ -536,11 +524,8 @@ class TestReading:
         def leave_out(parsed: dict[str, Any], **_: object) -> None:
             parsed["Responses"] = {}
 
-        client.meta.events.register("after-call.dynamodb.BatchGetItem", leave_out)
-        try:
+        with hooked(client, "after-call.dynamodb.BatchGetItem", leave_out):
             assert table.read([task]) == {}
-        finally:
-            client.meta.events.unregister("after-call.dynamodb.BatchGetItem", leave_out)
 
 
 USES = pytest.mark.parametrize(

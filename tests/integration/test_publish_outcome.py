@@ -14,7 +14,7 @@ from botocore.compat import HTTPHeaders
 
 from sandbox.embedded_aws import EmbeddedAws
 from sandbox.stack import ROOT, wait_for
-from tests.environments import Context, import_handler
+from tests.environments import Context, hooked, import_handler
 
 NAMESPACE = "OutcomeTests"
 SERVICE = "outcome-function-tests"
@@ -252,12 +252,8 @@ class TestFailure:
         def cut_short(parsed: dict[str, Any], **_: object) -> None:
             del parsed["Entries"][1:]
 
-        client = function.module._events.meta.events
-        client.register("after-call.events.PutEvents", cut_short)
-        try:
+        with hooked(function.module._events, "after-call.events.PutEvents", cut_short):
             assert function.invoke(*stops(3)) == ["2", "3"]
-        finally:
-            client.unregister("after-call.events.PutEvents", cut_short)
         function.events()
 
     def test_only_the_entries_that_were_not_taken_are_delivered_again(self, function: Function) -> None:
@@ -267,12 +263,8 @@ class TestFailure:
             parsed["Entries"][1] = {"ErrorCode": "ThrottlingException", "ErrorMessage": "later"}
             parsed["Entries"][3] = {"ErrorMessage": "who knows"}
 
-        client = function.module._events.meta.events
-        client.register("after-call.events.PutEvents", refuse_two)
-        try:
+        with hooked(function.module._events, "after-call.events.PutEvents", refuse_two):
             assert function.invoke(*stops(5)) == ["2", "4"]
-        finally:
-            client.unregister("after-call.events.PutEvents", refuse_two)
         function.events()
 
     def test_a_call_that_fails_hinders_no_other(self, function: Function, capsys: pytest.CaptureFixture[str]) -> None:
@@ -282,12 +274,8 @@ class TestFailure:
                 return None
             return refusal(request.url, "ValidationException")
 
-        client = function.module._events.meta.events
-        client.register("before-send.events.PutEvents", refuse)
-        try:
+        with hooked(function.module._events, "before-send.events.PutEvents", refuse):
             assert function.invoke(*stops(25)) == [str(number) for number in range(11, 21)]
-        finally:
-            client.unregister("before-send.events.PutEvents", refuse)
         assert function.tasks() == [f"t{number:03}" for number in (*range(1, 11), *range(21, 26))]
         (line,) = metrics(capsys.readouterr().out)
         assert (line["OutcomesPublished"], line["OutcomesNotPublished"]) == ([15], [10])
@@ -414,11 +402,8 @@ class TestWorkflows:
             return refusal(request.url, code)
 
         client = workflow.states
-        client.meta.events.register("before-send.sfn.SendTaskSuccess", refuse)
-        try:
+        with hooked(client, "before-send.sfn.SendTaskSuccess", refuse):
             assert function.invoke(answer(1, "t", Output={})) == []
-        finally:
-            client.meta.events.unregister("before-send.sfn.SendTaskSuccess", refuse)
 
     def test_an_answer_that_is_refused_is_delivered_again_and_hinders_no_other(
         self, function: Function, workflow: Workflow, log: io.StringIO, capsys: pytest.CaptureFixture[str]
@@ -428,11 +413,8 @@ class TestWorkflows:
 
         execution, token = workflow.start()
         client = workflow.states
-        client.meta.events.register("before-send.sfn.SendTaskSuccess", refuse)
-        try:
+        with hooked(client, "before-send.sfn.SendTaskSuccess", refuse):
             assert function.invoke(answer(1, "another", Output={}), answer(2, token, Output={})) == ["1"]
-        finally:
-            client.meta.events.unregister("before-send.sfn.SendTaskSuccess", refuse)
         assert workflow.end(execution)["status"] == "SUCCEEDED"
         (line,) = metrics(capsys.readouterr().out)
         assert (line["WorkflowAnswered"], line["WorkflowNotAnswered"]) == ([1], [1])

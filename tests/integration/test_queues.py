@@ -12,6 +12,7 @@ from stop_segment.arrivals import Arrival
 from stop_segment.failures import Failure
 from stop_segment.queues import Queues
 from stop_segment.workflows import notice
+from tests.environments import hooked
 from tests.second_opinion import moto_client
 
 NOW_MS = 1_795_327_930_000
@@ -162,11 +163,8 @@ class TestDeadLetters:
         def leave_out(parsed: dict[str, Any], **_: object) -> None:
             del parsed["Successful"]
 
-        sqs.client.meta.events.register("after-call.sqs.SendMessageBatch", leave_out)
-        try:
+        with hooked(sqs.client, "after-call.sqs.SendMessageBatch", leave_out):
             assert sqs.queues().send_dead_letters([(failure(), "rejected")], NOW_MS) == set()
-        finally:
-            sqs.client.meta.events.unregister("after-call.sqs.SendMessageBatch", leave_out)
 
     def test_without_the_queue_no_letter_counts_as_sent(self, sqs: Sqs) -> None:
         queues = Queues(sqs.client, sqs.event_queue, sqs.dead_letter_queue + "-gone", sqs.failed_stop_queue)
@@ -237,11 +235,8 @@ class TestPostpone:
             if not next(connections):
                 raise EndpointConnectionError(endpoint_url=sqs.event_queue)
 
-        sqs.client.meta.events.register("before-call.sqs.ChangeMessageVisibilityBatch", connect)
-        try:
+        with hooked(sqs.client, "before-call.sqs.ChangeMessageVisibilityBatch", connect):
             sqs.queues().postpone(failures, lambda: 0.0)
-        finally:
-            sqs.client.meta.events.unregister("before-call.sqs.ChangeMessageVisibilityBatch", connect)
         assert {message["Body"] for message in sqs.receive(sqs.event_queue, 2)} == {
             one.arrival.body for one in failures[10:]
         }
@@ -249,27 +244,3 @@ class TestPostpone:
     def test_without_the_queue_its_own_visibility_time_out_applies(self, sqs: Sqs) -> None:
         queues = Queues(sqs.client, sqs.event_queue + "-gone", sqs.dead_letter_queue, sqs.failed_stop_queue)
         queues.postpone([failure(error=Retryable("Timeout", "too late"))], lambda: 1.0)
-
-
-@pytest.mark.parametrize(
-    ("entry", "as_documented"),
-    [
-        pytest.param({"MessageBody": "\x00"}, {"embedded AWS"}, id="a character outside of XML 1.0"),
-        pytest.param({"MessageBody": ""}, {"embedded AWS"}, id="an empty body"),
-        pytest.param({"MessageBody": "x", "DelaySeconds": 901}, {"moto"}, id="a delay of more than 900 seconds"),
-        pytest.param(
-            {
-                "MessageBody": "x" * 1_048_576,
-                "MessageAttributes": {"ErrorKind": {"DataType": "String", "StringValue": "rejected"}},
-            },
-            set(),
-            id="body and attributes of more than a mebibyte",
-        ),
-    ],
-)
-def test_what_sqs_refuses_is_refused_by_those_who_do_as_it_documents(
-    sqs: Sqs, request: pytest.FixtureRequest, entry: dict[str, Any], as_documented: set[str]
-) -> None:
-    """SQS API reference, SendMessage: each is refused. Where one of the two takes it, the other has to be believed."""
-    answer = sqs.client.send_message_batch(QueueUrl=sqs.event_queue, Entries=[{"Id": "1", **entry}])
-    assert bool(answer.get("Failed")) == (request.node.callspec.params["client"] in as_documented)

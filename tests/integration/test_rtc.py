@@ -10,8 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, ClassVar
-from uuid import uuid4
+from typing import ClassVar
 
 import pytest
 
@@ -19,7 +18,6 @@ from sandbox.faults import DOCUMENTED, Fault, FaultKind
 from sandbox.rtc_double import RtcDouble
 from sandbox.rtc_gateway import ApiRequest
 from segments.answers import BECOMES, row_of
-from segments.credentials import Credentials
 from segments.errors import (
     ConnectionLost,
     CredentialsRefused,
@@ -35,44 +33,15 @@ from segments.events import Room, Task
 from segments.rtc import RtcApi, Stopped
 from segments.rules import Outcome, RunningTask
 from stop_segment.settings import Settings, read_settings
-from tests.environments import STOP_SETTINGS
+from tests.environments import RTC_KEY, STOP_SETTINGS
+from tests.integration.conftest import Secret
 
-KEY = {"AccessKeyId": "AKLT-one", "SecretAccessKey": "s3cr3t-one"}
 NEW_KEY = {"AccessKeyId": "AKLT-two", "SecretAccessKey": "s3cr3t-two"}
 ACCEPTED = {"AKLT-one": "s3cr3t-one"}
 NEW_ACCEPTED = {"AKLT-two": "s3cr3t-two"}
-READING = "provide-client-params.secretsmanager.GetSecretValue"
 TASK = Task(Room("app", "math-101"), "audio")
 IDS = {"AppId": "app", "RoomId": "math-101", "TaskId": "audio"}
 PLATFORMS = ["volcengine", "volcengine-ap-singapore", "byteplus"]
-
-
-@dataclass
-class Secret:
-    """The key's secret in Secrets Manager, and the clock of its readers."""
-
-    client: Any
-    arn: str
-    now: float = 1_000.0
-    reads: int = 0
-
-    def put(self, content: dict[str, str]) -> None:
-        self.client.put_secret_value(SecretId=self.arn, SecretString=json.dumps(content))
-
-    def note_read(self, params: dict[str, str], **_: object) -> None:
-        self.reads += params["SecretId"] == self.arn
-
-    def credentials(self) -> Credentials:
-        return Credentials(self.client, self.arn, lambda: self.now)
-
-
-@pytest.fixture
-def secret(secrets_manager: Any) -> Iterator[Secret]:
-    name = f"rtc-{uuid4().hex}"
-    made = Secret(secrets_manager, secrets_manager.create_secret(Name=name, SecretString=json.dumps(KEY))["ARN"])
-    secrets_manager.meta.events.register(READING, made.note_read)
-    yield made
-    secrets_manager.meta.events.unregister(READING, made.note_read)
 
 
 @pytest.fixture
@@ -90,7 +59,7 @@ def api(double: RtcDouble, secret: Secret) -> RtcApi:
 def connect(url: str, secret: Secret, platform: str = "volcengine", read_timeout_seconds: float = 5) -> RtcApi:
     return RtcApi(
         settings(url, platform, read_timeout_seconds),
-        secret.credentials(),
+        secret.credentials,
         connections=32,
     )
 
@@ -192,7 +161,7 @@ class TestStopSegment:
         assert api.stop_segment(odd, "b@z").outcome is Outcome.STOPPED
 
     def test_a_temporary_key_is_sent_with_its_token(self, secret: Secret) -> None:
-        secret.put(KEY | {"SessionToken": "t0ken"})
+        secret.put(RTC_KEY | {"SessionToken": "t0ken"})
         with RtcDouble(secrets=ACCEPTED, session_tokens={"AKLT-one": "t0ken"}) as double:
             double.start_task("app", "math-101", "audio")
             assert connect(double.url, secret).stop_segment(TASK, None).outcome is Outcome.STOPPED
@@ -617,5 +586,5 @@ class TestSecrecy:
         with answering(200, lambda _: answer("ok")) as server:
             api = connect(server.url, secret)
             api.stop_segment(TASK, None)
-        told = repr(api) + repr(vars(api)) + repr(secret.credentials().current())
+        told = repr(api) + repr(vars(api)) + repr(secret.credentials.current())
         assert not [word for word in self.SECRET.values() if word in told]

@@ -14,13 +14,12 @@ from sandbox.callbacks import callback
 from sandbox.embedded_aws import EmbeddedAws
 from sandbox.environments import Environment, environment
 from sandbox.rtc_double import RtcDouble
-from tests.environments import sqs_batch, stop_variables
+from tests.environments import RTC_KEY, sqs_batch, stop_variables
 from tests.thawing import Death, Middlebox
 
 APP_ID = "661e"
 KEY = "callback-key"
 NEXT_KEY = "callback-key-of-tomorrow"
-RTC_KEY = {"AccessKeyId": "AKLT", "SecretAccessKey": "s3cr3t"}
 A_MINUTE = 60
 DEATHS = pytest.mark.parametrize("death", ["reset", "closed"])
 
