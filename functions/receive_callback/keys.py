@@ -68,6 +68,6 @@ class CallbackKeys:
         self._previous_until_ms = until_ms if previous else -math.inf
 
     def _read_stage(self, stage: str) -> tuple[str, float]:
-        """Return a version's key, and when the version was created, Unix ms."""
+        """Return a version's key, and when it was created, Unix ms."""
         answer = self._secrets_manager.call("GetSecretValue", SecretId=self._secret_arn, VersionStage=stage)
         return str(answer.get("SecretString", "")).strip(), float(answer.get("CreatedDate", 0)) * 1000

@@ -93,12 +93,9 @@ class Credentials:
         try:
             text = self._secrets_manager.get_secret_value(SecretId=self._secret_arn).get("SecretString")
         except (BotoCoreError, ClientError) as error:
-            cause = type(error).__name__
-            if isinstance(error, ClientError):
-                said = error.response["Error"]
-                # AWS has one code for the secret and the key that encrypts it. Only the sentence tells them apart.
-                of_key = ", of the KMS key that encrypts it" if "KMS" in said.get("Message", "") else ""
-                cause = said["Code"] + of_key
+            cause = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
+            # AWS has one code for the secret and the key that encrypts it. Only the sentence tells them apart.
+            cause += ", of the KMS key that encrypts it" if "KMS" in str(error) else ""
             raise CredentialsRefused("SecretUnavailable", f"the secret cannot be read: {cause}") from None
         # Errors here are raised from None: their causes would quote the secret.
         try:

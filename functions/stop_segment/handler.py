@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 settings = read_settings(os.environ)
 table, api, sqs, in_thread, calls = make_clients(settings)
-_shares = (settings.requests_per_second, settings.queries_per_second)
-stops, queries = (Turns(per_second, time.monotonic) for per_second in _shares)
+stops = Turns(settings.requests_per_second, time.monotonic)
+queries = Turns(settings.queries_per_second, time.monotonic)
 stopper = Stopper(settings, table, api, calls(stops), calls(queries), in_thread, now_ms, measure)
 queues = Queues(
     sqs,

@@ -44,7 +44,9 @@ def decide_check(
     A task may be open for `max_task_ms` (0: for ever).
     """
     if exists:
-        return Check(None, _too_old(tasks, asked_at_ms, max_task_ms), asked_at_ms)
+        open_ms = {task: asked_at_ms - (one.open_since_ms or asked_at_ms) for task, one in tasks.items()}
+        too_old = sorted(task for task in tasks if 0 < max_task_ms <= open_ms[task])
+        return Check(None, tuple(too_old), asked_at_ms)
     opened_at_ms = max(record.open_since_ms or 0 for record in tasks.values())
     if gone_at_ms is None or gone_at_ms < max(opened_at_ms, last_round_began_at_ms):
         # Gone for the first time, or for the first time since it was there. Once is not enough: a room is away for a
@@ -54,13 +56,3 @@ def decide_check(
         return Check(gone_at_ms, (), asked_at_ms)
     # This is also the first of the next two: the next sweep stops a session that began unseen between them.
     return Check(asked_at_ms, tuple(sorted(tasks)), gone_at_ms)
-
-
-def _too_old(tasks: Mapping[Task, Record], now_ms: int, max_task_ms: int) -> tuple[Task, ...]:
-    return tuple(
-        sorted(
-            task
-            for task, record in tasks.items()
-            if max_task_ms and record.open_since_ms is not None and now_ms - record.open_since_ms >= max_task_ms
-        )
-    )
