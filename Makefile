@@ -102,6 +102,8 @@ lock: #: Lock the dependencies of pyproject.toml again (needs uv)
 	uv pip compile --quiet --python-version 3.13 --generate-hashes --no-header \
 		--constraint locks/dev.txt --group aws pyproject.toml --output-file functions/requirements-aws.txt
 	uv pip compile --quiet --python-version 3.13 --generate-hashes --no-header \
+		--constraint locks/dev.txt --group callback pyproject.toml --output-file functions/requirements-callback.txt
+	uv pip compile --quiet --python-version 3.13 --generate-hashes --no-header \
 		--constraint locks/dev.txt --group peer pyproject.toml --output-file locks/peer.txt
 	grep -oE '^[^ ]+==[^ ]+' locks/dev.txt | grep -v '^click==' | \
 		uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-import botocore
+import certifi
 import urllib3
 from urllib3.exceptions import HTTPError, ProtocolError, SSLError
 
@@ -25,7 +25,7 @@ from urllib3.exceptions import HTTPError, ProtocolError, SSLError
 _pool = urllib3.PoolManager(
     timeout=urllib3.Timeout(connect=0.5, read=1.0),
     retries=False,
-    ca_certs=os.environ.get("AWS_CA_BUNDLE") or f"{botocore.__path__[0]}/cacert.pem",
+    ca_certs=os.environ.get("AWS_CA_BUNDLE") or certifi.where(),
 )
 
 
