@@ -89,11 +89,9 @@ class Table:
 
 
 def stub_network(secret: str, table: Table | None = None, sent: list[str] | None = None) -> None:
-    """Answer every HTTP request in this process at once; without a table nothing is stored."""
-    # Here, because a function's start-up is timed: each of them needs these two.
+    """Answer every HTTP request of the imported function at once; without a table nothing is stored."""
+    # Here, because a function's start-up is timed: each of them needs it.
     import urllib3
-    from botocore.awsrequest import AWSResponse
-    from botocore.httpsession import URLLib3Session
 
     answers: dict[str, dict[str, Any]] = {
         "GetSecretValue": {"ARN": "arn", "Name": "name", "VersionId": "1", "SecretString": secret},
@@ -115,6 +113,8 @@ def stub_network(secret: str, table: Table | None = None, sent: list[str] | None
             tables = json.loads(request.body)["RequestItems"]
             answer = {"Responses": {table: [] for table in tables}, "UnprocessedKeys": {}}
         headers: Any = {"Content-Type": "application/x-amz-json-1.0"}
+        from botocore.awsrequest import AWSResponse
+
         return AWSResponse(request.url, 200, headers, _Raw(json.dumps(answer).encode()))
 
     def answer_others(*_: Any, **more: Any) -> Any:
@@ -125,7 +125,8 @@ def stub_network(secret: str, table: Table | None = None, sent: list[str] | None
         body = io.BytesIO(json.dumps(answers[target]).encode() if target else _STOPPED)
         return urllib3.HTTPResponse(body, {"Content-Type": "application/json"}, status=200, preload_content=True)
 
-    setattr(URLLib3Session, "send", answer_aws)  # noqa: B010 - so that the type checker lets it pass
+    if http := sys.modules.get("botocore.httpsession"):  # not every function needs it
+        setattr(http.URLLib3Session, "send", answer_aws)  # noqa: B010 - so that the type checker lets it pass
     setattr(urllib3.PoolManager, "urlopen", answer_others)  # noqa: B010 - likewise
 
 
@@ -180,8 +181,8 @@ def start_up(order: dict[str, Any]) -> dict[str, float]:
     if order["handler"] is None:
         exec(BARE, {})  # noqa: S102 # nosec B102 # our own lines, above
         return watch.read("import")
-    stub_network(order["secret"])
     function = _function(order["handler"])
+    stub_network(order["secret"])
     imported = watch.read("import")
     _begin_trace(0)
     function(order["event"] or batch(0), Context())
@@ -190,8 +191,8 @@ def start_up(order: dict[str, Any]) -> dict[str, float]:
 
 def messages(order: dict[str, Any]) -> list[dict[str, float]]:
     """Time batch after batch; return the time per message and the memory at the given numbers of messages."""
-    stub_network(order["secret"])
     function = _function(order["handler"])
+    stub_network(order["secret"])
     marks = []
     done = 0
     for mark in order["marks"]:
@@ -253,8 +254,8 @@ def slices(order: dict[str, Any]) -> dict[str, Any]:
     sys.stdout = log
     lapse = _time_lapse()
     sent: list[str] = []
-    stub_network(order["secret"], sent=sent)
     module: Any = importlib.import_module(order["handler"].rpartition(".")[0])
+    stub_network(order["secret"], sent=sent)
     memory = (lambda: module.QueuedSlices(module.MOST_REMEMBERED, time.monotonic)) if order["remember"] else _Nothing
     environments = [memory() for _ in range(order["environments"])]
     spent: dict[str, dict[str, float]] = {}
@@ -275,8 +276,8 @@ def sightings(order: dict[str, Any]) -> dict[str, Any]:
     log = _Log()
     sys.stdout = log
     lapse, table = _time_lapse(), Table()
-    stub_network(order["secret"], table)
     function = _function(order["handler"])
+    stub_network(order["secret"], table)
     spent: dict[str, float] = {}
     bodies = order["bodies"]
     for first in range(0, len(bodies), _MESSAGES_A_BATCH):

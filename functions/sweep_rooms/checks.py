@@ -44,8 +44,8 @@ def decide_check(
     A task may be open for `max_task_ms` (0: for ever).
     """
     if exists:
-        open_ms = {task: asked_at_ms - (one.open_since_ms or asked_at_ms) for task, one in tasks.items()}
-        too_old = sorted(task for task in tasks if 0 < max_task_ms <= open_ms[task])
+        opened_ms = {task: one.open_since_ms for task, one in tasks.items() if one.open_since_ms is not None}
+        too_old = sorted(task for task, at_ms in opened_ms.items() if 0 < max_task_ms <= asked_at_ms - at_ms)
         return Check(None, tuple(too_old), asked_at_ms)
     opened_at_ms = max(record.open_since_ms or 0 for record in tasks.values())
     if gone_at_ms is None or gone_at_ms < max(opened_at_ms, last_round_began_at_ms):
