@@ -77,7 +77,8 @@ and delete it:
 
 See what was stopped, and what the outcome bus received:
 
-  aws dynamodb scan --table-name "$(output SegmentTableName)"
+  aws dynamodb scan --table-name "$(output SegmentTableName)" \\
+      --query 'Items[].[room.S, task_id.S, outcome.S]' --output text
   aws sqs receive-message --queue-url "$OUTCOME_QUEUE_URL"
 
 The RTC API knows one application, {app_id}. Events on the bus {event_bus}

@@ -38,7 +38,9 @@ def readable_time(time_ms: int) -> str:
 
 def readable_age(time_ms: int, now_ms: int) -> str:
     """Say how long ago a time was, or in how long it will be, in the largest unit of which it is two or more."""
-    seconds = abs(now_ms - time_ms) // 1000
+    seconds, is_past = abs(now_ms - time_ms) // 1000, time_ms <= now_ms
     unit = next((unit for unit in "dhm" if seconds >= 2 * _SECONDS[unit]), "s")
-    length = f"{seconds // _SECONDS[unit]} {'min' if unit == 'm' else unit}"
-    return f"{length} ago" if time_ms <= now_ms else f"in {length}"
+    size = _SECONDS[unit]
+    count = seconds // size if is_past else -(-seconds // size)  # a week minus a second is still "in 7 d"
+    length = f"{count} {'min' if unit == 'm' else unit}"
+    return f"{length} ago" if is_past else f"in {length}"

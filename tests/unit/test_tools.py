@@ -287,6 +287,7 @@ class TestTimes:
             (172_800, "2 d ago"),
             (-90, "in 90 s"),
             (-604_800, "in 7 d"),
+            (-604_799, "in 7 d"),
         ],
     )
     def test_an_age_is_told_in_the_largest_unit_of_which_it_is_two(self, seconds: int, text: str) -> None:
