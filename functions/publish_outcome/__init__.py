@@ -1,1 +1,1 @@
-"""Tells an event bus of every stop that was done."""
+"""Publishes every stop on an event bus, and answers workflows."""

@@ -54,7 +54,7 @@ def code_of(error: ClientError | BotoCoreError) -> str:
 
 @functools.cache
 def step_functions() -> Any:
-    """Make the client, when the first workflow is answered: most stacks answer none."""
+    """Create the client when the first workflow is answered: most stacks answer none."""
     return make_client("stepfunctions")
 
 

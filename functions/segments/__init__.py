@@ -1,4 +1,4 @@
-"""What the functions and the tools share: a segment task's events, rules and ledger, and how the RTC API is called.
+"""The shared package of the functions and the tools: events, rules, the ledger, and calls of the RTC API.
 
 The import contracts in pyproject.toml list the modules of each package from the top; `make lint` checks them.
 """

@@ -1,4 +1,4 @@
-"""What the RTC API answers, and whose trouble that is.
+"""The answers of the RTC API, and the party at fault.
 
 The code decides, whatever the HTTP status: the public error table (document 70426) gives no statuses, and the pages of
 the gateway disagree on them. The status decides only if no page names the code, or there is none.
@@ -19,7 +19,7 @@ _LONGEST_NAME = 128
 
 
 class Whose(StrEnum):
-    """Whose trouble an answer is: who, or what, has to change before the same request works."""
+    """The party at fault: it has to change before the same request works."""
 
     KEY = "key"
     APP = "app"
@@ -82,7 +82,7 @@ CODES = (
 
 
 def whose_status(status: int, *, from_api: bool) -> Whose:
-    """Say whose trouble a status is, if the code does not say so.
+    """Return the party at fault for a status, if the code does not say so.
 
     `from_api`: the answer has ResponseMetadata. A proxy may answer too, and knows nothing of the request.
     """

@@ -1,4 +1,4 @@
-"""What AWS takes in one call of a batch action of SQS or EventBridge: so many entries, and so many bytes."""
+"""The limits of one call of a batch action of SQS or EventBridge, in entries and in bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeVar
 
 ENTRIES_A_CALL = 10
 SQS_BYTES_A_CALL = 1_048_576
-# What PutEvents was recorded to refuse; said to be 1 MB now, which nobody here has seen.
+# PutEvents was recorded to refuse more; documented as 1 MB now, which was not tried.
 PUT_EVENTS_BYTES_A_CALL = 262_144
 
 T = TypeVar("T")

@@ -31,7 +31,7 @@ SQS_CALL_SECONDS = _SQS_ATTEMPTS * (_SQS_CONNECT_SECONDS + _SQS_READ_SECONDS) + 
 
 
 class Clients(NamedTuple):
-    """What a function that calls the RTC API works with."""
+    """The clients of a function that calls the RTC API."""
 
     table: SegmentTable
     api: RtcApi

@@ -48,7 +48,7 @@ class FunctionFailed(Retryable):
 
 
 class Unanswered(Retryable):
-    """The message has ended, and its workflow could not be told.
+    """The message has ended, but its workflow could not be notified.
 
     The `answer` holds the task token, so it is no part of the error's message. `has_letter`: the end was a dead letter,
     so there must be no other end.

@@ -1,4 +1,4 @@
-"""What a message says, and when it happened: from an SQS body to an `Event`."""
+"""The content and the time of a message: from an SQS body to an `Event`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from segments.envelopes import unwrap
 from segments.errors import InvalidMessage
 from segments.times import read_attribute_ms, read_ms
 
-GIVEN_UP = "GivenUp"  # the attribute of a copy of a dead letter's message whose workflow could not be told yet
+GIVEN_UP = "GivenUp"  # the attribute of a dead letter's copy, if its workflow could not be notified yet
 FIRST_SENT_AT = "FirstSentAt"  # the attribute of a later copy: when the first message was sent, Unix ms
 _validate = fastjsonschema.compile(json.loads(Path(__file__).with_name("event.schema.json").read_text()))
 
@@ -32,7 +32,7 @@ class EventType(StrEnum):
     HEARTBEAT = "Heartbeat"
 
 
-# What a heartbeat asks to stop, whatever it names: a task that nobody has.
+# A heartbeat asks to stop this task, whatever it names. The task does not exist.
 HEARTBEAT_ROOM_ID = "rtc-segment-stopper"
 HEARTBEAT_TASK_ID = "heartbeat"
 _OURS = (EventType.ROOM_GONE, EventType.HEARTBEAT)  # senders have no need of them
@@ -68,7 +68,7 @@ class Event:
     event_id: str | None = None
     business_id: str | None = None
     is_second_try: bool = False  # its message was received before, was redriven, or is a copy of one that was received
-    # Anyone who has it can answer the workflow that waits for the message's end, so it is never logged.
+    # Its holder can answer the workflow that waits for the message's end, so it is never logged.
     task_token: str | None = field(default=None, repr=False)
 
     @property

@@ -1,4 +1,4 @@
-"""What a function environment remembers: a bounded number of things."""
+"""The memory of a function environment: a bounded number of things."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How requests follow each other."""
+    """The order and spacing of requests."""
 
     train: int  # the maximum number of requests in a train
     pause_seconds: float  # between the requests of a train

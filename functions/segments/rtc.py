@@ -54,7 +54,7 @@ class RtcApi:
         configuration.region = settings.rtc_region
         configuration.connect_timeout = settings.rtc_connect_timeout_seconds
         configuration.read_timeout = settings.rtc_read_timeout_seconds
-        configuration.auto_retry = False  # each silent retry would be a request that nobody counts
+        configuration.auto_retry = False  # each silent retry would be a request that is not counted
         configuration.connection_pool_maxsize = connections
         configuration.credential_provider = _ExchangeKey(self._exchange)
         client = ApiClient(configuration)

@@ -32,7 +32,7 @@ class Outcome(StrEnum):
 
 
 class Verdict(Enum):
-    """What the rules say of a task and a stop event."""
+    """The rules' verdict about a task and a stop event."""
 
     DUPLICATE = auto()
     SUPERSEDED = auto()
@@ -43,7 +43,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Record:
-    """What the table remembers of a task or, as the items ``#room`` and ``#look``, of a room. Times are Unix ms."""
+    """The record of a task or, as the items ``#room`` and ``#look``, of a room. Times are Unix ms."""
 
     stop_event_time_ms: int | None = None
     started_at_ms: int | None = None
@@ -67,7 +67,7 @@ class Record:
 
 @dataclass(frozen=True)
 class RunningTask:
-    """What GetSegmentTask says of a task. Times are Unix ms, 0 is never."""
+    """The answer of GetSegmentTask about a task. Times are Unix ms, 0 is never."""
 
     started_at_ms: int
     ended_at_ms: int
@@ -96,7 +96,7 @@ def decide(time_ms: int, record: Record, *, is_late: bool, duplicate_window_ms: 
 
 
 def is_late(event: Event, now_ms: int, stale_after_ms: int) -> bool:
-    """Tell whether a new session of the task may have begun, unreported, since a stop event.
+    """Return whether a new session of the task may have begun, unreported, since a stop event.
 
     The events of second tries and of the sweeper are late, however new they are.
     """

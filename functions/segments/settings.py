@@ -25,7 +25,7 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True)
 class SharedSettings:
-    """What every function that calls the RTC API and uses the table needs. template.yaml describes each parameter."""
+    """Settings of functions that call the RTC API and use the table. template.yaml describes each parameter."""
 
     event_queue_url: str
     segment_table_name: str

@@ -46,7 +46,7 @@ class Arrival:
 
     @property
     def time_ms(self) -> int:
-        """The event's time T, or the best that is known of it, Unix ms."""
+        """The event's time T, or the best estimate, Unix ms."""
         return self.event.time_ms if self.event else self._earlier("EventTime")
 
     @property
@@ -61,7 +61,7 @@ class Arrival:
 
     @property
     def is_given_up(self) -> bool:
-        """Whether it has a dead letter already, and only its workflow is still to be told."""
+        """Whether it has a dead letter already, and only its workflow is still to be notified."""
         return GIVEN_UP in self.attributes and self.task_token is not None
 
     @property

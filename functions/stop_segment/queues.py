@@ -54,7 +54,7 @@ class Queues:
         return self._send(self.event_queue_url, entries)
 
     def send_given_up(self, letters: Sequence[tuple[Failure, str]], now_ms: int) -> set[str]:
-        """Send copies of letters to the event queue, since their workflows are still to be told."""
+        """Send copies of letters to the event queue, since their workflows are still to be notified."""
         mark: dict[str, MessageAttributeValueTypeDef] = {GIVEN_UP: {"DataType": "String", "StringValue": "true"}}
         entries = [
             _Entry(failure, failure.arrival.body, _attributes(failure, kind, now_ms) | mark, BACK_OFF_BASE_SECONDS)

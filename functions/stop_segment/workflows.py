@@ -1,4 +1,4 @@
-"""What workflows are told: notices of dead letters, and answers to the tokens that messages carry. All are JSON."""
+"""The messages for workflows: notices of dead letters, and answers to the tokens that messages carry. All are JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_CAUSE_CHARACTERS = 32_768
 
 
 def is_told(failure: Failure) -> bool:
-    """Tell whether there is a notice of a failure's dead letter: no workflow waits for a heartbeat."""
+    """Return whether there is a notice of a failure's dead letter: no workflow waits for a heartbeat."""
     event = failure.arrival.event
     return event is None or event.type is not EventType.HEARTBEAT
 

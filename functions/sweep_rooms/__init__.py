@@ -1,1 +1,1 @@
-"""Looks after rooms whose tasks may be running: what nobody told to stop is stopped when its room is gone."""
+"""Checks rooms that may have running tasks: if a room is gone, the stop of its tasks is requested."""

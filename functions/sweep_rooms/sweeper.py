@@ -29,7 +29,7 @@ SendRoomGone = Callable[[Room, Sequence[Task], int], object]
 
 @dataclass(frozen=True)
 class SweepSettings(SharedSettings):
-    """What a deployment can change of the sweeper."""
+    """The sweeper's settings that a deployment can change."""
 
     max_task_ms: int
 
