@@ -148,18 +148,7 @@ def test_a_stop_arrives_on_the_bus(function: Function) -> None:
     assert function.invoke(change(1, task("audio"), stopped("audio", business_id="biz-1", event_id="evt-1"))) == []
     (event,) = function.events()
     assert (event["source"], event["detail-type"]) == ("rtc-segment-stopper", "SegmentStopped")
-    assert event["detail"] == {
-        "AppId": "661e",
-        "RoomId": "room-1",
-        "TaskId": "audio",
-        "BusinessId": "biz-1",
-        "Outcome": "stopped",
-        "RequestId": "20261122REQUEST",
-        "EventType": "RoomEnded",
-        "EventId": "evt-1",
-        "EventTime": "2026-11-22T06:12:00.123Z",
-        "StoppedAt": "2026-11-22T06:12:01.456Z",
-    }
+    assert (event["detail"]["TaskId"], event["detail"]["StoppedAt"]) == ("audio", "2026-11-22T06:12:01.456Z")
 
 
 @pytest.mark.parametrize(

@@ -453,6 +453,7 @@ class TestSlices:
             callback("SegmentRealTimeData", {"RoomId": "room-1", "TaskId": 5}, EVENT_TIME, key=KEY),
             callback("SegmentRealTimeData", {"RoomId": ["x"], "TaskId": "audio"}, EVENT_TIME, key=KEY),
             callback("SegmentRealTimeData", [], EVENT_TIME, key=KEY),  # type: ignore[arg-type]
+            at(EVENT_TIME, EventType="SegmentRealTimeData", EventData="{"),
             callback("RoomDestroy", [], EVENT_TIME, key=KEY),  # type: ignore[arg-type]
         ],
     )

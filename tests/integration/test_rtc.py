@@ -500,6 +500,19 @@ class TestRefusedKey:
         assert call(api)
         assert secret.reads == 2
 
+    def test_a_refused_key_is_kept_while_the_secret_holds_no_other(
+        self, double: RtcDouble, secret: Secret, api: RtcApi, call: Call
+    ) -> None:
+        call(api)
+        double.secrets = NEW_ACCEPTED
+        secret.put({})
+        error = refusal(lambda: call(api))
+        assert (type(error), error.code) == (CredentialsRefused, "SecretInvalid")
+        assert error.request_id == double.requests[-1].request_id
+        double.secrets = ACCEPTED
+        double.start_task("app", "math-101", "audio")
+        assert call(api)
+
 
 def test_each_of_many_answers_belongs_to_its_request(double: RtcDouble, api: RtcApi) -> None:
     tasks = [Task(Room("app", f"room-{number % 4}"), f"task-{number}") for number in range(96)]

@@ -145,14 +145,6 @@ class TestPaces:
                     assert rest + soonest[per_second + 1 - counted] - chosen.gap_seconds >= 1.001
 
     @pytest.mark.parametrize(
-        ("per_second", "least"), [(1, 0.99), (3, 0.99), (8, 0.99), (15, 0.9), (30, 0.99), (75, 0.95)]
-    )
-    def test_full_trains_use_the_share(self, per_second: int, least: float) -> None:
-        chosen = pace(per_second)
-        rate = chosen.train / (chosen.length_seconds(chosen.train) + chosen.gap_seconds)
-        assert least * per_second <= rate <= per_second
-
-    @pytest.mark.parametrize(
         ("per_second", "train", "length_seconds", "gap_seconds"),
         [
             pytest.param(1, 1, 0, WINDOW_SECONDS, id="one"),
