@@ -16,7 +16,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from ssl import create_default_context
@@ -32,6 +32,7 @@ REGION = "us-east-1"
 START_DEADLINE_SECONDS = 60
 _HOST = "127.0.0.1"
 _ROOT = "test"  # ministack's root user: both the id and the secret of its key
+_ROOT_CREDENTIALS = {"AccessKeyId": _ROOT, "SecretAccessKey": _ROOT}
 
 
 @dataclass(frozen=True)
@@ -63,15 +64,16 @@ class EmbeddedAws:
             "AWS_DEFAULT_REGION": REGION,
         }
 
-    def client(self, service: str, *, access_key_id: str = _ROOT, secret_access_key: str = _ROOT) -> Any:
-        """Return a boto3 client of `service`, by default as the account's root."""
+    def client(self, service: str, credentials: Mapping[str, str] = _ROOT_CREDENTIALS) -> Any:
+        """Return a boto3 client of `service`, with credentials as IAM and STS give them."""
         return boto3.session.Session().client(
             service,  # type: ignore[call-overload]
             endpoint_url=self.endpoint,
             verify=str(self.ca_bundle),
             region_name=REGION,
-            aws_access_key_id=access_key_id,
-            aws_secret_access_key=secret_access_key,
+            aws_access_key_id=credentials["AccessKeyId"],
+            aws_secret_access_key=credentials["SecretAccessKey"],
+            aws_session_token=credentials.get("SessionToken"),
             config=Config(retries={"total_max_attempts": 2}, max_pool_connections=32),
         )
 

@@ -32,11 +32,6 @@ class Metric:
         """Name the metric that AWS publishes of a function."""
         return cls("AWS/Lambda", name, frozenset({("FunctionName", function)}))
 
-    @classmethod
-    def of_api(cls, name: str, api_id: str) -> Metric:
-        """Name the metric that AWS publishes of an HTTP API."""
-        return cls("AWS/ApiGateway", name, frozenset({("ApiId", api_id)}))
-
     @property
     def arguments(self) -> dict[str, Any]:
         """Name it as an API request does."""

@@ -273,27 +273,29 @@ def sandbox(
 
 
 def _listen_to_outcomes(aws: EmbeddedAws) -> str:
-    events, sqs = aws.client("events"), aws.client("sqs")
+    events = aws.client("events")
     events.create_event_bus(Name=OUTCOME_BUS)
-    url: str = sqs.create_queue(QueueName="sandbox-outcomes")["QueueUrl"]
-    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    rule = events.put_rule(
-        Name="sandbox-outcomes", EventBusName=OUTCOME_BUS, EventPattern=json.dumps({"source": ["rtc-segment-stopper"]})
-    )
-    statement = {
-        "Effect": "Allow",
-        "Principal": {"Service": "events.amazonaws.com"},
-        "Action": "sqs:SendMessage",
-        "Resource": arn,
-        "Condition": {"ArnEquals": {"aws:SourceArn": rule["RuleArn"]}},
-    }
-    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-    sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": policy})
+    pattern = json.dumps({"source": ["rtc-segment-stopper"]})
+    events.put_rule(Name="sandbox-outcomes", EventBusName=OUTCOME_BUS, EventPattern=pattern)
+    url, arn = make_queue(aws, "sandbox-outcomes", sender="events.amazonaws.com")
     events.put_targets(Rule="sandbox-outcomes", EventBusName=OUTCOME_BUS, Targets=[{"Id": "queue", "Arn": arn}])
     return url
 
 
-def deploy(aws: EmbeddedAws, parameters: Mapping[str, str], template: Path = BUILT_TEMPLATE) -> dict[str, str]:
+def make_queue(aws: EmbeddedAws, name: str, *, sender: str) -> tuple[str, str]:
+    """Make a queue to which a service of AWS may send; return its URL and its ARN."""
+    sqs = aws.client("sqs")
+    url: str = sqs.create_queue(QueueName=name)["QueueUrl"]
+    arn: str = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    statement = {"Effect": "Allow", "Principal": {"Service": sender}, "Action": "sqs:SendMessage", "Resource": arn}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": policy})
+    return url, arn
+
+
+def deploy(
+    aws: EmbeddedAws, parameters: Mapping[str, str], template: Path = BUILT_TEMPLATE, stack_name: str = STACK_NAME
+) -> dict[str, str]:
     """Deploy a built template with SAM CLI and return the stack's outputs."""
     if not template.exists():
         raise DeployError("the stack is not built: run `make build`")
@@ -301,7 +303,7 @@ def deploy(aws: EmbeddedAws, parameters: Mapping[str, str], template: Path = BUI
         *(str(Path(sys.executable).with_name("sam")), "deploy"),
         # SAM CLI looks for its settings beside the template.
         *("--config-file", str(ROOT / "samconfig.toml"), "--config-env", "sandbox"),
-        *("--template-file", str(template), "--stack-name", STACK_NAME),
+        *("--template-file", str(template), "--stack-name", stack_name),
         *("--parameter-overrides", *(f"{name}={value}" for name, value in parameters.items())),
     ]
     environment = os.environ | aws.environment | {"SAM_CLI_TELEMETRY": "0", "SAM_CLI_POLL_DELAY": "0.2"}
@@ -309,7 +311,7 @@ def deploy(aws: EmbeddedAws, parameters: Mapping[str, str], template: Path = BUI
     if done.returncode:
         raise DeployError(f"sam deploy failed:\n{(done.stdout + done.stderr)[-3000:]}")
     number_the_concurrency(aws)
-    stack = aws.client("cloudformation").describe_stacks(StackName=STACK_NAME)["Stacks"][0]
+    stack = aws.client("cloudformation").describe_stacks(StackName=stack_name)["Stacks"][0]
     return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
 
 

@@ -5,14 +5,16 @@ from uuid import uuid4
 
 import pytest
 
+from sandbox.embedded_aws import REGION
 from sandbox.stack import Sandbox, sandbox
 from tests.e2e.observer import APP_ID, Observer, Room
 
 
 @pytest.fixture(scope="session")
 def box() -> Iterator[Sandbox]:
-    """Deploy the stack, once for each test process."""
-    with sandbox(app_ids={APP_ID}) as running:
+    """Deploy a stack that logs all that it can and may answer workflows, once for each test process."""
+    workflows = f"arn:aws:states:{REGION}:000000000000:stateMachine:rtc-close-*"
+    with sandbox({"LogLevel": "DEBUG", "WorkflowArn": workflows}, app_ids={APP_ID}) as running:
         yield running
 
 

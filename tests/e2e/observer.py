@@ -11,10 +11,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-import boto3
-
-from sandbox.embedded_aws import REGION
+from sandbox.faults import Fault
 from sandbox.rtc_gateway import ApiRequest
+from sandbox.rtc_tasks import TaskKey
 from sandbox.stack import Sandbox, wait_for
 from segments.times import now_ms as now_ms
 from tests.contracts import assert_kept
@@ -110,19 +109,6 @@ class Observer:
         wait_for(lambda: message_id in self.letters(), "a dead letter")
         return self._letters[message_id]
 
-    def redrive(self, letter: Letter) -> str:
-        """Send a dead letter to the event queue, as SQS moves it: with its attributes, but sent now."""
-        numbers = {"FailedAt", "ReceiveCount", "EventTime"}
-        attributes = {
-            name: {"DataType": "Number" if name in numbers else "String", "StringValue": value}
-            for name, value in letter.attributes.items()
-        }
-        sent = self.box.client("sqs").send_message(
-            QueueUrl=self.box.outputs["EventQueueUrl"], MessageBody=letter.body, MessageAttributes=attributes
-        )
-        message_id: str = sent["MessageId"]
-        return message_id
-
     def outcome_events(self) -> list[dict[str, Any]]:
         """Return the events of the outcome bus so far. All of them keep their contract."""
         for event in self.box.outcome_events():
@@ -178,6 +164,26 @@ class Observer:
         client.get_waiter("function_updated_v2").wait(FunctionName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
 
 
+@contextlib.contextmanager
+def failing(box: Sandbox, fault: Fault, task: TaskKey | None = None) -> Iterator[None]:
+    """Let the RTC API fail, for a task or for all that it is asked."""
+    box.rtc.fail(fault, task=task)
+    try:
+        yield
+    finally:
+        box.rtc.heal()
+
+
+@contextlib.contextmanager
+def key_refused(box: Sandbox) -> Iterator[None]:
+    """Let the RTC API know no key."""
+    known_keys, box.rtc.secrets = box.rtc.secrets, {}
+    try:
+        yield
+    finally:
+        box.rtc.secrets = known_keys
+
+
 class Role:
     """One of the stack's roles, as its function uses it."""
 
@@ -185,22 +191,12 @@ class Role:
         self._aws = observer.box.aws
         role = observer.box.client("iam").get_role(RoleName=observer.resource(logical_id))["Role"]
         assumed = observer.box.client("sts").assume_role(RoleArn=role["Arn"], RoleSessionName="e2e")
-        credentials = assumed["Credentials"]
-        self._session = boto3.session.Session(
-            aws_access_key_id=credentials["AccessKeyId"],
-            aws_secret_access_key=credentials["SecretAccessKey"],
-            aws_session_token=credentials["SessionToken"],
-            region_name=REGION,
-        )
+        self._credentials: Mapping[str, str] = assumed["Credentials"]
         self._clients: dict[str, Any] = {}
 
     def client(self, service: str) -> Any:
         if service not in self._clients:
-            self._clients[service] = self._session.client(
-                service,  # type: ignore[call-overload]
-                endpoint_url=self._aws.endpoint,
-                verify=str(self._aws.ca_bundle),
-            )
+            self._clients[service] = self._aws.client(service, self._credentials)
         return self._clients[service]
 
 

@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sandbox.embedded_aws import REGION
 from sandbox.faults import SERVICE_UNAVAILABLE
-from sandbox.metrics import metrics_in
-from sandbox.stack import OUTCOME_BUS, ROOT, Sandbox, sandbox, wait_for
+from sandbox.stack import OUTCOME_BUS, ROOT, Sandbox, deploy, make_queue, wait_for
 from tests.contracts import breaks, closed, schema
 from tests.e2e.observer import APP_ID, Observer, Room, now_ms, rfc3339
 
 EXAMPLES = ROOT / "examples" / "workflows"
-STATE_MACHINES = f"arn:aws:states:{REGION}:000000000000:stateMachine"
-
-
-@pytest.fixture(scope="module")
-def box() -> Iterator[Sandbox]:
-    """Deploy a stack that may answer the example's workflow."""
-    with sandbox({"WorkflowArn": f"{STATE_MACHINES}:rtc-close-*"}, app_ids={APP_ID}) as running:
-        yield running
 
 
 @dataclass
@@ -81,42 +66,11 @@ class Examples:
         return wait_for(come, f"a notification of {text}")
 
 
-def deploy(box: Sandbox, name: str, parameters: dict[str, str]) -> str:
-    """Deploy an example with SAM CLI, as its page says; give the ARN of its state machine."""
-    done = subprocess.run(
-        [
-            *(str(Path(sys.executable).with_name("sam")), "deploy"),
-            *("--config-file", str(ROOT / "samconfig.toml"), "--config-env", "sandbox"),
-            *("--template-file", str(EXAMPLES / name / "template.yaml"), "--stack-name", f"example-{name}"),
-            *("--parameter-overrides", *(f"{key}={value}" for key, value in parameters.items())),
-        ],
-        cwd=ROOT,
-        env=os.environ | box.aws.environment | {"SAM_CLI_TELEMETRY": "0", "SAM_CLI_POLL_DELAY": "0.2"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    (stack,) = box.client("cloudformation").describe_stacks(StackName=f"example-{name}")["Stacks"]
-    (output,) = [output for output in stack["Outputs"] if output["OutputKey"] == "WorkflowArn"]
-    arn: str = output["OutputValue"]
-    return arn
-
-
 @pytest.fixture(scope="module")
 def examples(box: Sandbox) -> Examples:
-    sns, sqs = box.client("sns"), box.client("sqs")
+    sns = box.client("sns")
     topic = sns.create_topic(Name="on-call")["TopicArn"]
-    queue = sqs.create_queue(QueueName="on-call")["QueueUrl"]
-    queue_arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    statement = {
-        "Effect": "Allow",
-        "Principal": {"Service": "sns.amazonaws.com"},
-        "Action": "sqs:SendMessage",
-        "Resource": queue_arn,
-    }
-    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-    sqs.set_queue_attributes(QueueUrl=queue, Attributes={"Policy": policy})
+    queue, queue_arn = make_queue(box.aws, "on-call", sender="sns.amazonaws.com")
     sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=queue_arn)
     events = {name: box.outputs[name] for name in ("EventQueueUrl", "EventQueueArn")}
     table = {"SegmentTableName": box.outputs["SegmentTableName"], "PollSeconds": "1", "MaxTries": "8"}
@@ -125,17 +79,15 @@ def examples(box: Sandbox) -> Examples:
         "poll-record": events | table,
         "on-failure": {"OutcomeEventBusName": OUTCOME_BUS, "NotifyTopicArn": topic},
     }
+
+    def deployed(name: str) -> str:
+        """Deploy an example as its page says; give the ARN of its state machine."""
+        template = EXAMPLES / name / "template.yaml"
+        return deploy(box.aws, parameters[name], template, f"example-{name}")["WorkflowArn"]
+
     with ThreadPoolExecutor() as threads:
-        arns = dict(
-            zip(parameters, threads.map(lambda name: deploy(box, name, parameters[name]), parameters), strict=True)
-        )
+        arns = dict(zip(parameters, threads.map(deployed, parameters), strict=True))
     return Examples(box, arns, topic, queue)
-
-
-def metric_values(box: Sandbox, name: str) -> list[float]:
-    """Return the publishing function's counts so far."""
-    lines = box.log_lines("PublishOutcomeLogGroup")
-    return [value for line in lines for metric, values in metrics_in(line) for value in values if metric.name == name]
 
 
 def room_end(room: Room, **more: object) -> dict[str, Any]:
@@ -180,6 +132,13 @@ class TestCloseRoom:
         (letter,) = [letter for letter in observer.letters().values() if room.id in letter.body]
         assert letter.attributes["ErrorCode"] == failed["Error"]
 
+        # Its token is written nowhere but in the letter.
+        token = json.loads(letter.body)["TaskToken"]
+        wait_for(lambda: [e for e in observer.outcome_events() if e["detail"].get("RoomId") == room.id], "an event")
+        box = observer.box
+        assert token not in observer.all_logs() + str(box.records()) + str(observer.outcome_events())
+        assert room.id in observer.all_logs()
+
     def test_outage_shorter_than_the_time_out_delays_it_and_does_not_fail_it(
         self, box: Sandbox, examples: Examples, room: Room
     ) -> None:
@@ -198,34 +157,6 @@ class TestCloseRoom:
         ended = examples.end(execution)
         assert ended["status"] == "SUCCEEDED"
         assert json.loads(ended["output"])["Outcome"] == "stopped"
-
-    def test_message_whose_token_is_over_is_served_and_nothing_else_happens(
-        self, box: Sandbox, examples: Examples, observer: Observer, room: Room
-    ) -> None:
-        status, _ = examples.run("close-room", room_end(room, AppId="nobody", TaskId="audio"))
-        assert status == "FAILED"
-        wait_for(lambda: any(room.id in letter.body for letter in observer.letters().values()), "a dead letter")
-        (letter,) = [letter for letter in observer.letters().values() if room.id in letter.body]
-        token = json.loads(letter.body)["TaskToken"]
-
-        room.start("audio")
-        gone, letters = metric_values(box, "WorkflowGone"), len(observer.letters())
-        assert room.end_of("RoomEnded", TaskId="audio", TaskToken=token) == ["stopped"]
-        wait_for(lambda: len(metric_values(box, "WorkflowGone")) > len(gone), "a token that is over")
-        assert not room.is_running("audio")
-        assert len(observer.letters()) == letters
-        assert metric_values(box, "WorkflowNotAnswered") == []
-
-    def test_no_token_is_written_anywhere_but_in_a_letter(
-        self, box: Sandbox, examples: Examples, observer: Observer, room: Room
-    ) -> None:
-        examples.run("close-room", room_end(room, AppId="nobody", TaskId="audio"))
-        wait_for(lambda: any(room.id in letter.body for letter in observer.letters().values()), "a dead letter")
-        (letter,) = [letter for letter in observer.letters().values() if room.id in letter.body]
-        token = json.loads(letter.body)["TaskToken"]
-        wait_for(lambda: [e for e in observer.outcome_events() if e["detail"].get("RoomId") == room.id], "an event")
-        assert token not in observer.all_logs() + str(box.records()) + str(observer.outcome_events())
-        assert room.id in observer.all_logs()
 
 
 class TestPollRecord:
