@@ -1,48 +1,33 @@
-"""Stop events through the deployed stack: from the event queue to the RTC API, the table and the dead-letter queue."""
+"""Stop events through the deployed stack: from the event queue to the RTC API, the table and those who are told."""
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
-from sandbox.faults import INTERNAL_ERROR, Fault
+from sandbox.faults import INTERNAL_ERROR
 from sandbox.stack import ACCESS_KEY_ID, PARAMETERS, SECRET_ACCESS_KEY, Sandbox, wait_for
-from tests.e2e.observer import APP_ID, Letter, Observer, Room, now_ms, rfc3339
+from tests.e2e.observer import APP_ID, Observer, Room, now_ms, rfc3339
 
-NO_SUCH_APP = Fault("error", status=400, code="InvalidParameter.NotExistAppId")
 MAX_RECEIVES = int(PARAMETERS["MaxReceiveCount"])
-GIVE_UP_AFTER_MINUTES = 60  # the template's own
 
 
-def test_room_ended_stops_its_task_with_one_request_as_the_official_page_has_it(room: Room) -> None:
-    room.start("audio")
-
-    assert room.end_of("RoomEnded", TaskId="audio", BusinessId="biz-1") == ["stopped"]
-
-    (request,) = room.requests()
-    assert request.method == "POST"
-    assert request.query == {"Action": "StopSegment", "Version": "2020-12-01"}
-    assert request.body == {"AppId": APP_ID, "BusinessId": "biz-1", "RoomId": room.id, "TaskId": "audio"}
-    assert not room.is_running("audio")
-
-
-def test_business_id_is_left_out_where_the_event_gives_none(room: Room) -> None:
-    room.start("audio")
-    assert room.end_of("ModerationViolation", TaskId="audio") == ["stopped"]
-    assert [request.body for request in room.requests()] == [
-        {"AppId": APP_ID, "RoomId": room.id, "TaskId": "audio"},
-    ]
-
-
-def test_record_tells_what_was_stopped_when_and_why(room: Room) -> None:
+def test_a_stop_is_one_request_a_record_and_an_outcome_event(room: Room) -> None:
     room.start("audio")
     event_time = now_ms() - 2_000
     values = {"TaskId": "audio", "BusinessId": "biz-1", "EventId": "evt-1", "EventTime": rfc3339(event_time)}
     assert room.end_of("RoomEnded", **values) == ["stopped"]
 
     (request,), record = room.requests(), room.records["audio"]
-    assert event_time < record.pop("stopped_at") <= now_ms()
+    assert request.method == "POST"
+    assert request.query == {"Action": "StopSegment", "Version": "2020-12-01"}
+    assert request.body == {"AppId": APP_ID, "BusinessId": "biz-1", "RoomId": room.id, "TaskId": "audio"}
+    assert not room.is_running("audio")
+
+    stopped_at = record.pop("stopped_at")
+    assert event_time < stopped_at <= now_ms()
     assert record.pop("expires_at") > now_ms() // 1000
     assert record == {
         "room": f"{APP_ID}#{room.id}",
@@ -55,26 +40,65 @@ def test_record_tells_what_was_stopped_when_and_why(room: Room) -> None:
         "business_id": "biz-1",
     }
 
+    (event,) = room.outcome_events(1)
+    assert (event["source"], event["detail-type"]) == ("rtc-segment-stopper", "SegmentStopped")
+    assert event["detail"] == {
+        "AppId": APP_ID,
+        "RoomId": room.id,
+        **values,
+        "Outcome": "stopped",
+        "RequestId": request.request_id,
+        "EventType": "RoomEnded",
+        "StoppedAt": rfc3339(stopped_at),
+    }
 
-def test_same_message_again_makes_no_request(room: Room) -> None:
+
+def test_every_task_of_a_room_has_an_event_and_starts_and_sightings_have_none(room: Room) -> None:
+    room.start("audio", "screen")
+    assert room.end_of("SegmentStarted", TaskId="audio", BusinessId="biz-1") == ["known"]
+    assert room.end_of("SegmentRealTimeData", TaskId="screen") == ["known"]
+    assert room.end_of("RoomEnded") == ["stopped", "stopped"]
+    assert room.end_of("SegmentStarted", TaskId="late", EventTime=rfc3339(now_ms() - 60_000)) == ["already_stopped"]
+
+    # The stream is in order: with the last stop's event, all that came before it has come.
+    wait_for(lambda: any(e["detail"]["TaskId"] == "late" for e in room.outcome_events(3)), "the last stop's event")
+
+    told = [(event["detail"]["TaskId"], event["detail"]["Outcome"]) for event in room.outcome_events(3)]
+    assert sorted(told) == [("audio", "stopped"), ("late", "already_stopped"), ("screen", "stopped")]
+
+
+def test_late_event_never_stops_a_restarted_task(room: Room) -> None:
+    end_ms = now_ms() - 10_000
     room.start("audio")
-    event = {"TaskId": "audio", "EventTime": rfc3339(now_ms())}
-    assert room.end_of("RoomEnded", **event) == ["stopped"]
-    assert room.end_of("RoomEnded", **event) == ["duplicate"]
-    assert room.stopped == ["audio"]
+    assert room.end_of("SegmentStarted", TaskId="audio", EventTime=rfc3339(end_ms + 1)) == ["known"]
+    assert room.end_of("RoomEnded", TaskId="audio", EventTime=rfc3339(end_ms)) == ["superseded"]
+    assert room.end_of("RoomEnded", EventTime=rfc3339(end_ms)) == ["superseded"]
+    assert room.is_running("audio")
+    assert room.stopped == []
 
 
-def test_several_tasks_are_stopped_by_one_message(room: Room) -> None:
-    room.start("audio", "screen", "extra", "other")
-    assert room.end_of("RoomEnded", TaskIds=["audio", "screen"], TaskId="extra") == ["stopped"] * 3
-    assert room.stopped == ["audio", "extra", "screen"]
-    assert room.is_running("other")
+def test_stopped_task_that_has_restarted_is_stopped_again(room: Room) -> None:
+    first_ms = now_ms() - 3_000
+    room.start("audio")
+    assert room.end_of("RoomEnded", TaskId="audio", EventTime=rfc3339(first_ms)) == ["stopped"]
+    room.start("audio")
+    assert room.end_of("SegmentStarted", TaskId="audio", EventTime=rfc3339(first_ms + 1_000)) == ["known"]
+    assert room.end_of("RoomEnded", TaskId="audio", EventTime=rfc3339(first_ms + 2_000)) == ["stopped"]
+    assert room.stopped == ["audio", "audio"]
+    assert not room.is_running("audio")
 
 
-def test_task_that_has_gone_counts_as_already_stopped(room: Room) -> None:
-    assert room.end_of("RoomEnded", TaskId="audio") == ["already_stopped"]
-    assert room.records["audio"]["outcome"] == "already_stopped"
-    assert room.stopped == ["audio"]
+def test_day_old_event_leaves_today_s_session_alone_and_asks_the_api_once(room: Room) -> None:
+    room.start("audio")
+    yesterday = rfc3339(now_ms() - 86_400_000)
+
+    assert room.end_of("RoomEnded", TaskId="audio", EventTime=yesterday) == ["superseded"]
+    assert room.end_of("RoomEnded", TaskId="audio", EventTime=yesterday) == ["superseded"]
+
+    (question,) = room.requests("GetSegmentTask")
+    assert question.query["TaskId"] == "audio"
+    assert room.stopped == []
+    assert room.is_running("audio")
 
 
 @dataclass(frozen=True)
@@ -161,6 +185,27 @@ def test_dead_letter_of_a_rejected_stop_has_the_api_s_request_id_and_the_event_s
     assert attributes["EventTime"] == str(EVENT_TIME_MS)
 
 
+def test_a_dead_letter_is_told_on_the_outcome_bus(observer: Observer, trouble: Trouble) -> None:
+    message_id, room = trouble.message_ids["rejected"], trouble.rooms["rejected"]
+    letter = observer.letter(message_id)
+
+    def told() -> list[dict[str, Any]]:
+        return [one for one in observer.outcome_events() if one["detail"].get("SourceMessageId") == message_id]
+
+    (event,) = wait_for(told, "the event of a dead letter")
+    assert event["detail-type"] == "SegmentStopFailed"
+    names = ("ErrorKind", "ErrorCode", "ErrorMessage", "RequestId", "SourceMessageId")
+    assert event["detail"] == {
+        "AppId": "no-such-app",
+        "RoomId": room.id,
+        "TaskIds": ["audio"],
+        "EventType": "RoomEnded",
+        "EventTime": rfc3339(EVENT_TIME_MS),
+        "FailedAt": rfc3339(int(letter.attributes["FailedAt"])),
+        **{name: letter.attributes[name] for name in names},
+    }
+
+
 @pytest.mark.parametrize("name", GOOD)
 def test_neighbours_of_bad_messages_are_served_at_once(observer: Observer, trouble: Trouble, name: str) -> None:
     assert trouble.ends[name] == ["stopped"]
@@ -192,52 +237,6 @@ def test_once_the_api_is_back_the_copy_stops_the_task_and_nothing_is_left_on_the
     wait_for(lambda: not trouble.rooms["down"].is_running("audio"), "the copy to stop its task")
     wait_for(lambda: observer.box.undone() == 0, "an empty queue")
     assert not [letter for letter in observer.letters().values() if letter.body == trouble.bodies["down"]]
-
-
-def test_message_that_is_older_than_give_up_after_minutes_becomes_a_dead_letter_with_its_reason(
-    observer: Observer, room: Room
-) -> None:
-    room.start("audio")
-    observer.box.rtc.fail(INTERNAL_ERROR, task=(APP_ID, room.id, "audio"))
-    first_sent_ms = now_ms() - 60_000 * GIVE_UP_AFTER_MINUTES
-    sent = observer.box.client("sqs").send_message(
-        QueueUrl=observer.box.outputs["EventQueueUrl"],
-        MessageBody=(body := room.event("RoomEnded", TaskId="audio")),
-        MessageAttributes={"FirstSentAt": {"DataType": "Number", "StringValue": str(first_sent_ms)}},
-    )
-    letter = observer.letter(sent["MessageId"])
-    assert letter.body == body
-    assert (letter.attributes["ErrorKind"], letter.attributes["ErrorCode"]) == ("exhausted", INTERNAL_ERROR.code)
-    assert letter.attributes["ReceiveCount"] == str(MAX_RECEIVES)
-
-
-def test_redriven_dead_letter_cannot_stop_a_task_that_started_after_its_event(
-    box: Sandbox, observer: Observer, room: Room
-) -> None:
-    room.start("audio")
-    box.rtc.fail(NO_SUCH_APP, next_requests=1, task=(APP_ID, room.id, "audio"))
-    (message_id,) = box.send([room.event("RoomEnded", TaskId="audio")])
-    assert observer.ends([message_id]) == {message_id: ["rejected"]}
-    letter = observer.letter(message_id)
-
-    assert room.end_of("SegmentStarted", TaskId="audio") == ["known"]
-    redriven_id = observer.redrive(letter)
-
-    assert observer.ends([redriven_id]) == {redriven_id: ["superseded"]}
-    assert room.is_running("audio")
-    assert room.stopped == ["audio"]
-
-
-def test_redriven_dead_letter_stops_the_task_that_it_was_about(box: Sandbox, observer: Observer, room: Room) -> None:
-    room.start("audio")
-    box.rtc.fail(NO_SUCH_APP, next_requests=1, task=(APP_ID, room.id, "audio"))
-    (message_id,) = box.send([room.event("RoomEnded", TaskId="audio")])
-    letter: Letter = observer.letter(message_id)
-
-    redriven_id = observer.redrive(letter)
-
-    assert observer.ends([redriven_id]) == {redriven_id: ["stopped"]}
-    assert room.records["audio"]["stop_event_time"] == int(letter.attributes["EventTime"])
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The same event in its wrappings, through the deployed stack."""
+"""The ways into the stack: an event bus, a topic, a sender with a key, and the RTC server's callbacks over HTTPS."""
 
 import json
 import re
@@ -9,20 +9,12 @@ from collections.abc import Callable, Mapping
 import pytest
 from botocore.exceptions import ClientError
 
-from sandbox.callbacks import callback
-from sandbox.stack import EVENT_BUS, ROOT, SOURCE_TOPIC, Sandbox
-from tests.e2e.observer import APP_ID, ROOM_ITEM, Observer, Room, now_ms, rfc3339
+from sandbox.callbacks import callback, post
+from sandbox.stack import EVENT_BUS, ROOT, SOURCE_TOPIC, Sandbox, wait_for
+from tests.e2e.observer import APP_ID, Observer, Room, now_ms, rfc3339
 from tests.e2e.operator import environment
 
-
-def in_sns(body: str) -> str:
-    return json.dumps({"Type": "Notification", "MessageId": "1", "Message": body, "SignatureVersion": "1"})
-
-
-def in_event_bridge(body: str) -> str:
-    detail = json.loads(body)
-    event_type = detail.pop("EventType")
-    return json.dumps({"version": "0", "detail-type": event_type, "source": "com.example.rooms", "detail": detail})
+MOST_BYTES = 64 * 1024
 
 
 def put_event(observer: Observer, event_type: str, detail: Mapping[str, object]) -> None:
@@ -83,48 +75,6 @@ def test_event_of_another_type_on_the_bus_stays_there(observer: Observer, room: 
     assert not [letter for letter in observer.letters().values() if room.id in letter.body]
 
 
-@pytest.mark.parametrize(
-    "wrap",
-    [in_sns, in_event_bridge, lambda body: in_sns(in_event_bridge(body)), lambda body: in_sns(in_sns(body))],
-    ids=["SNS", "EventBridge", "EventBridge in SNS", "SNS in SNS"],
-)
-def test_wrapped_event_stops_its_task(observer: Observer, room: Room, wrap: Callable[[str], str]) -> None:
-    room.start("audio")
-    assert observer.end_of(wrap(room.event("RoomEnded", TaskId="audio", BusinessId="biz-1"))) == ["stopped"]
-    assert [request.body for request in room.requests()] == [
-        {"AppId": APP_ID, "BusinessId": "biz-1", "RoomId": room.id, "TaskId": "audio"}
-    ]
-
-
-@pytest.mark.parametrize("nonce", ["Nonce", "Noce"])
-def test_raw_callbacks_on_the_queue_are_understood(observer: Observer, room: Room, nonce: str) -> None:
-    room.start("audio")
-    seen_ms, end_ms = now_ms() - 2_000, now_ms() - 1_000
-    data = {"AppId": APP_ID, "BusinessId": "", "RoomId": room.id, "TaskId": "audio", "UserId": "user-1"}
-    sighting = callback("SegmentRealTimeData", data, rfc3339(seen_ms), app_id=APP_ID, nonce=nonce)
-    room_end = callback("RoomDestroy", {"RoomId": room.id}, rfc3339(end_ms), app_id=APP_ID, nonce=nonce)
-
-    assert observer.end_of(json.dumps(sighting)) == ["known"]
-    assert room.records["audio"]["open_since"] == seen_ms
-    assert observer.end_of(json.dumps(room_end)) == ["stopped"]
-
-    assert [request.body for request in room.requests()] == [{"AppId": APP_ID, "RoomId": room.id, "TaskId": "audio"}]
-    assert room.records[ROOM_ITEM]["event_id"] == room_end["EventId"]
-
-
-def test_raw_callback_in_an_sns_notification_is_understood(observer: Observer, room: Room) -> None:
-    room.start("audio")
-    assert room.end_of("SegmentStarted", TaskId="audio") == ["known"]
-    room_end = callback("RoomDestroy", {"RoomId": room.id}, rfc3339(now_ms()), app_id=APP_ID)
-    assert observer.end_of(in_sns(json.dumps(room_end))) == ["stopped"]
-
-
-def test_raw_callback_of_another_type_is_ignored(observer: Observer, room: Room) -> None:
-    body = json.dumps(callback("UserLeaveRoom", {"RoomId": room.id}, rfc3339(now_ms()), app_id=APP_ID))
-    assert observer.end_of(body) == ["ignored"]
-    assert room.records == {}
-
-
 def test_a_sender_with_the_documented_policy_and_sample_stops_a_task_and_can_do_nothing_else(
     box: Sandbox, room: Room
 ) -> None:
@@ -150,9 +100,101 @@ def test_a_sender_with_the_documented_policy_and_sample_stops_a_task_and_can_do_
     )
 
     assert room.outcomes(1) == ["stopped"]
-    sender = box.aws.client("sqs", access_key_id=key["AccessKeyId"], secret_access_key=key["SecretAccessKey"])
+    sender = box.aws.client("sqs", key)
     for url in (box.outputs["EventQueueUrl"], box.outputs["DeadLetterQueueUrl"]):
         with pytest.raises(ClientError, match="AccessDenied"):
             sender.receive_message(QueueUrl=url)
     with pytest.raises(ClientError, match="AccessDenied"):
         sender.send_message(QueueUrl=box.outputs["DeadLetterQueueUrl"], MessageBody="{}")
+
+
+def sighting_of(room: Room, task_id: str) -> dict[str, str]:
+    data = {"AppId": APP_ID, "BusinessId": "biz-1", "RoomId": room.id, "TaskId": task_id}
+    return callback("SegmentRealTimeData", data, rfc3339(now_ms()), app_id=APP_ID)
+
+
+def end_of(room: Room) -> dict[str, str]:
+    return callback("RoomDestroy", {"RoomId": room.id}, rfc3339(now_ms()), app_id=APP_ID)
+
+
+def answer_to(box: Sandbox, body: str | bytes) -> tuple[int, str]:
+    """Send a request to the callback URL; return the status and the result that the answer names."""
+    status, text = post(box.aws, box.outputs["CallbackUrl"], body)
+    return status, json.loads(text)["result"]
+
+
+@pytest.mark.parametrize("nonce", ["Nonce", "Noce"])
+def test_signed_callbacks_are_queued_and_stop_the_room_s_tasks(box: Sandbox, room: Room, nonce: str) -> None:
+    room.start("audio")
+    assert answer_to(box, json.dumps(sighting_of(room, "audio"))) == (200, "queued")
+    assert room.outcomes(1) == ["known"]
+    end = callback("RoomDestroy", {"RoomId": room.id}, rfc3339(now_ms()), app_id=APP_ID, nonce=nonce)
+    assert answer_to(box, json.dumps(end)) == (200, "queued")
+    assert room.outcomes(2) == ["known", "stopped"]
+    assert [request.body for request in room.requests()] == [
+        {"AppId": APP_ID, "BusinessId": "biz-1", "RoomId": room.id, "TaskId": "audio"}
+    ]
+
+
+def test_a_task_that_is_first_heard_of_by_its_last_slice_after_the_room_s_end_is_stopped(
+    box: Sandbox, room: Room
+) -> None:
+    room.start("audio")
+    last_slice = sighting_of(room, "audio")
+    assert box.call_back(end_of(room)) == 200
+    assert room.outcomes(1) == ["no_open_tasks"]
+
+    assert answer_to(box, json.dumps(last_slice)) == (200, "queued")
+
+    assert room.outcomes(2) == ["no_open_tasks", "stopped"]
+    assert room.stopped == ["audio"]
+
+
+def test_nothing_that_is_kept_holds_a_callback_s_signature(box: Sandbox, observer: Observer, room: Room) -> None:
+    taken = end_of(room)
+    letter = callback("RoomDestroy", {"RoomId": f"{room.id}/"}, rfc3339(now_ms()), app_id=APP_ID)
+    for content in (taken, letter):
+        assert answer_to(box, json.dumps(content | {"signature": content["Signature"]})) == (200, "queued")
+    assert room.outcomes(1) == ["no_open_tasks"]
+    (found,) = wait_for(
+        lambda: [found for found in observer.letters().values() if letter["EventId"] in found.body], "a dead letter"
+    )
+    assert json.loads(found.body).keys() == letter.keys() - {"Signature", "Nonce"}
+    written = observer.everything_written()
+    assert taken["EventId"] in written
+    assert not [content for content in (taken, letter) if content["Signature"] in written]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "", "", 200),
+        ("HEAD", "", "", 200),
+        ("POST", "", "RoomDestroy", 400),
+        ("POST", "", b"\xff\xfe", 400),
+        ("POST", "", " " * MOST_BYTES, 400),
+        ("POST", "", " " * (MOST_BYTES + 1), 413),
+        ("PUT", "", "{}", 405),
+        ("POST", "favicon.ico", "{}", 404),
+    ],
+)
+def test_whatever_else_comes_to_the_url_is_answered(
+    box: Sandbox, method: str, path: str, body: str | bytes, status: int
+) -> None:
+    assert post(box.aws, box.outputs["CallbackUrl"] + path, body, method=method)[0] == status
+
+
+def test_forged_callback_is_refused_and_never_reaches_the_queue(
+    box: Sandbox, observer: Observer, new_room: Callable[[], Room]
+) -> None:
+    target, other = new_room(), new_room()
+    target.start("audio")
+
+    assert answer_to(box, json.dumps(end_of(target) | {"Signature": "0" * 64}))[0] == 401
+
+    # What was sent later has been served: so what was sent before would have been.
+    assert box.call_back(end_of(other)) == 200
+    assert other.outcomes(1) == ["no_open_tasks"]
+    assert target.records == {}
+    assert not [line for line in box.log_lines() if line.get("room_id") == target.id]
+    assert not [letter for letter in observer.letters().values() if target.id in letter.body]
