@@ -1,13 +1,16 @@
-"""The operator's command line, run as a person runs it."""
+"""The operator's command line, against a sandbox."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
+from subprocess import CompletedProcess
 
-from sandbox.stack import ROOT, STACK_NAME, Sandbox
+from click.testing import CliRunner
+
+from sandbox.stack import STACK_NAME, Sandbox
+from tools.__main__ import main
 
 
 def environment(box: Sandbox, changes: Mapping[str, str | None] | None = None) -> dict[str, str]:
@@ -23,13 +26,14 @@ def command(*arguments: str, stack_name: str = STACK_NAME) -> list[str]:
 
 def run_tool(
     box: Sandbox, *arguments: str, stack_name: str = STACK_NAME, **changes: str | None
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments, stack_name=stack_name),
-        cwd=ROOT,
-        env=environment(box, changes),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+) -> CompletedProcess[str]:
+    """Run it in this process, which takes a tenth of the time that a process of its own does."""
+    wanted = environment(box, changes)
+    done = CliRunner(mix_stderr=False).invoke(
+        main,
+        [*arguments, "--stack-name", stack_name],
+        prog_name="stopper",
+        env=dict.fromkeys(os.environ) | wanted,
+        catch_exceptions=False,
     )
+    return CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)

@@ -95,18 +95,16 @@ def stopped_rooms(stack: Sandbox) -> set[str]:
 
 
 class TestRedrive:
-    def test_hundreds_of_letters_are_redriven_and_a_second_time_changes_nothing(
-        self, stack: Sandbox, room_id: str
-    ) -> None:
-        rooms = {f"{room_id}-{number}" for number in range(250)}
+    def test_many_letters_are_redriven_and_a_second_time_changes_nothing(self, stack: Sandbox, room_id: str) -> None:
+        rooms = {f"{room_id}-{number}" for number in range(120)}
         for room in rooms:
             stack.rtc.start_task(APP_ID, room, "audio")
         bodies, event_time_ms = [room_ended(room) for room in sorted(rooms)], now_ms()
 
         write_letters(stack, bodies, event_time_ms=event_time_ms)
         done = run_tool(stack, "letters", "redrive", "--per-second", "200", "--yes")
-        assert (done.returncode, done.stdout) == (0, "250 of 250 letters redriven.\n")
-        assert re.search(r"Redriven .*250/250", done.stderr)
+        assert (done.returncode, done.stdout) == (0, "120 of 120 letters redriven.\n")
+        assert re.search(r"Redriven .*120/120", done.stderr)
         wait_until_served(stack)
         assert letter_counts(stack) == (0, 0)
         assert rooms <= stopped_rooms(stack)
@@ -114,7 +112,7 @@ class TestRedrive:
         records, requests = stack.records(), len(stack.rtc.requests)
         write_letters(stack, bodies, event_time_ms=event_time_ms)
         done = run_tool(stack, "letters", "redrive", "--per-second", "200", "--yes")
-        assert (done.returncode, done.stdout) == (0, "250 of 250 letters redriven.\n")
+        assert (done.returncode, done.stdout) == (0, "120 of 120 letters redriven.\n")
         wait_until_served(stack)
         assert letter_counts(stack) == (0, 0)
         assert (stack.records(), len(stack.rtc.requests)) == (records, requests)
@@ -142,16 +140,6 @@ class TestRedrive:
         assert stack.rtc.is_running(APP_ID, room_id, "restarted")
         assert letter_counts(stack) == (0, 0)
 
-    def test_a_stale_letter_cannot_stop_a_task_whose_start_nobody_told(self, stack: Sandbox, room_id: str) -> None:
-        stack.rtc.start_task(APP_ID, room_id, "audio")
-        write_letters(stack, [room_ended(room_id)], event_time_ms=now_ms() - HOUR_MS)
-        assert answer(stack, "letters", "redrive", "--yes")["done"] == 1
-        wait_until_served(stack)
-        assert stack.rtc.is_running(APP_ID, room_id, "audio")
-        assert [request.action for request in stack.rtc.requests_for(APP_ID, room_id, action=None)] == [
-            "GetSegmentTask"
-        ]
-
     def test_a_message_that_died_with_the_function_is_redriven_with_the_time_at_which_it_was_sent(
         self, stack: Sandbox, room_id: str
     ) -> None:
@@ -176,25 +164,12 @@ class TestRedrive:
             assert answer(stack, "letters", "redrive", *selection, "--yes")["done"] == 0
         assert letter_counts(stack) == (2, 0)
 
-    def test_killed_half_way_it_loses_nothing(self, stack: Sandbox, room_id: str) -> None:
-        rooms = {f"{room_id}-{number}" for number in range(60)}
-        write_letters(stack, [room_ended(room) for room in rooms])
-        with subprocess.Popen(
-            command("letters", "redrive", "--per-second", "10", "--yes"), cwd=ROOT, env=environment(stack)
-        ) as process:
-            wait_for(lambda: sum(letter_counts(stack)) <= 40, "some letters to be redriven")
-            process.send_signal(signal.SIGKILL)
-        left = sum(letter_counts(stack))
-        assert 0 < left <= 40
-        assert "held by another reader" in run_tool(stack, "letters", "list").stderr
-        wait_for(lambda: letter_counts(stack) == (left, 0), "the letters to show up again", seconds=90)
-        assert answer(stack, "letters", "redrive", "--yes")["done"] == left
-        wait_until_served(stack)
-        answered = {room.split("#")[1] for room, _ in stack.records()}
-        assert rooms <= answered
-        assert letter_counts(stack) == (0, 0)
-
-    def test_ctrl_c_gives_the_other_letters_back_at_once(self, stack: Sandbox, room_id: str) -> None:
+    @pytest.mark.parametrize(
+        ("number", "code"), [pytest.param(signal.SIGKILL, -9, marks=pytest.mark.long), (signal.SIGINT, 130)]
+    )
+    def test_ended_half_way_it_loses_nothing(
+        self, stack: Sandbox, room_id: str, number: signal.Signals, code: int
+    ) -> None:
         rooms = {f"{room_id}-{number}" for number in range(60)}
         write_letters(stack, [room_ended(room) for room in rooms])
         with subprocess.Popen(
@@ -206,14 +181,22 @@ class TestRedrive:
             text=True,
         ) as process:
             wait_for(lambda: sum(letter_counts(stack)) <= 40, "some letters to be redriven")
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             told, errors = process.communicate(timeout=30)
+        assert process.returncode == code
         left, held = letter_counts(stack)
-        assert (process.returncode, told, held) == (130, f"{60 - left} of 60 letters redriven.\n", 0)
-        assert "Interrupted" in errors
+        if number == signal.SIGINT:  # it gives the other letters back at once
+            assert (told, held) == (f"{60 - left} of 60 letters redriven.\n", 0)
+            assert "Interrupted" in errors
+        else:
+            assert "held by another reader" in run_tool(stack, "letters", "list").stderr
+            wait_for(lambda: letter_counts(stack)[1] == 0, "the letters to show up again", seconds=90)
+        left, _ = letter_counts(stack)
+        assert 0 < left <= 40
         assert answer(stack, "letters", "redrive", "--yes")["done"] == left
         wait_until_served(stack)
         assert rooms <= {room.split("#")[1] for room, _ in stack.records()}
+        assert letter_counts(stack) == (0, 0)
 
     def test_where_the_event_queue_refuses_every_letter_stays(self, stack: Sandbox, room_id: str) -> None:
         write_letters(stack, [room_ended(f"{room_id}-{number}") for number in range(12)])
@@ -260,12 +243,6 @@ class TestPurge:
         assert answer(stack, "letters", "restore", file)["done"] == 1
         assert sorted(answer(stack, "letters", "show")["letters"], key=str) == sorted(before, key=str)
 
-    def test_a_file_without_letters_restores_nothing(self, stack: Sandbox, tmp_path: Path) -> None:
-        (tmp_path / "other.jsonl").write_text('{"a": 1}\n')
-        done = run_tool(stack, "letters", "restore", str(tmp_path / "other.jsonl"))
-        assert (done.returncode, "line 1" in done.stderr) == (2, True)
-        assert letter_counts(stack) == (0, 0)
-
 
 def test_who_redrives_letters_that_cannot_work_is_warned(stack: Sandbox, room_id: str) -> None:
     write_letters(stack, [room_ended(room_id)])
@@ -283,17 +260,6 @@ def test_no_more_letters_are_shown_than_are_asked_for(stack: Sandbox, room_id: s
     assert (len(shown["letters"]), shown["left_off"]) == (2, 1)
     assert "1 letter more are left out by --limit." in run_tool(stack, "letters", "show", "--limit", "2").stdout
     assert answer(stack, "letters", "show", "--limit", "3")["left_off"] == 0
-
-
-def test_letters_are_listed_by_reason_and_shown_whole(stack: Sandbox, room_id: str) -> None:
-    write_letters(stack, [room_ended(room_id), room_ended(room_id)])
-    write_letters(stack, ["\x9b2J no JSON"], kind="invalid_message")
-    listed = run_tool(stack, "letters", "list").stdout
-    assert re.search(r"exhausted +InternalError +2 .*\n(.*\n)*invalid_message +NotJson +1 ", listed)
-    shown = run_tool(stack, "letters", "show", "--kind", "invalid_message").stdout
-    assert "\\x9b2J no JSON" in shown
-    assert "\x9b" not in shown
-    assert letter_counts(stack) == (3, 0)
 
 
 def test_a_room_is_told_with_all_that_the_table_knows(stack: Sandbox, room_id: str) -> None:
@@ -364,31 +330,10 @@ class TestSet:
         assert re.search(r"RtcQpsLimit.* must be a number not less than 5", done.stderr)
         assert self.deployed(stack) == before
 
-    @pytest.mark.parametrize(
-        ("arguments", "sentence"),
-        [
-            ((), "write each once, as PARAMETER=VALUE"),
-            (("CallbackSecretArn=",), "CallbackSecretArn has no value: --clear CallbackSecretArn makes it empty"),
-            (("MaxConcurrency",), "write each once, as PARAMETER=VALUE"),
-            (("MaxConcurency=7",), "MaxConcurency is not a parameter: did you mean MaxConcurrency?"),
-        ],
-    )
-    def test_wrong_usage_ends_in_a_sentence(self, stack: Sandbox, arguments: tuple[str, ...], sentence: str) -> None:
-        done = run_tool(stack, "set", *arguments, "--yes")
+    def test_an_unknown_parameter_ends_in_a_sentence(self, stack: Sandbox) -> None:
+        done = run_tool(stack, "set", "MaxConcurency=7", "--yes")
         assert (done.returncode, done.stdout) == (2, "")
-        assert sentence in done.stderr
-
-
-def test_the_stack_is_the_one_that_the_shell_names(stack: Sandbox) -> None:
-    done = subprocess.run(
-        command(*LIST)[:-2],
-        cwd=ROOT,
-        env=environment(stack, {"STACK": "nowhere"}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, "there is no stack 'nowhere'" in done.stderr) == (3, True)
+        assert "MaxConcurency is not a parameter: did you mean MaxConcurrency?" in done.stderr
 
 
 class TestTroubles:
@@ -410,12 +355,3 @@ class TestTroubles:
         assert (done.returncode, done.stdout) == (3, "")
         assert sentence in done.stderr
         assert "Traceback" not in done.stderr
-
-    def test_a_stack_of_somebody_else_is_left_alone(self, stack: Sandbox) -> None:
-        template = {"Resources": {"Queue": {"Type": "AWS::SQS::Queue"}}}
-        cloudformation = stack.aws.client("cloudformation")
-        cloudformation.create_stack(StackName="theirs", TemplateBody=json.dumps(template))
-        cloudformation.get_waiter("stack_create_complete").wait(StackName="theirs", WaiterConfig={"Delay": 1})
-        done = run_tool(stack, "letters", "redrive", "--yes", stack_name="theirs")
-        assert done.returncode == 3
-        assert "the stack 'theirs' is not an RTC segment stopper: it has no output EventQueueUrl" in done.stderr
