@@ -16,12 +16,10 @@ from typing import Any
 
 import pytest
 
-from sandbox.rtc_double import RtcDouble
 from sandbox.stack import BUILT_TEMPLATE, ROOT, STACK_NAME, Sandbox, deploy, sandbox
 from tests.contracts import CONTRACTS
 from tests.e2e.observer import APP_ID, ROOM_ITEM, Observer, Room
 from tests.e2e.operator import run_tool
-from tests.e2e.plain_aws import KEY, assert_a_task_is_stopped, outputs, plain_aws
 
 pytestmark = pytest.mark.long
 
@@ -123,26 +121,8 @@ def test_released_artifact_stops_a_room(dist: Path, upgrade: Upgrade) -> None:
     assert archive.stem == f"StopSegmentFunction-{deployed[:12]}"
 
 
-def test_plain_template_deploys_without_sam_and_stops_a_task(dist: Path, tmp_path: Path) -> None:
-    with RtcDouble(secrets={KEY["AccessKeyId"]: KEY["SecretAccessKey"]}) as rtc, plain_aws(tmp_path) as aws:
-        s3, cloudformation = aws.client("s3"), aws.client("cloudformation")
-        s3.create_bucket(Bucket="releases")
-        for path in (*dist.glob("*.zip"), dist / "cloudformation.json"):
-            s3.upload_file(str(path), "releases", f"stopper/{path.name}")
-        given = {"CodeBucket": "releases", "CodePrefix": "stopper/", "RtcEndpoint": rtc.url}
-        cloudformation.create_stack(
-            StackName="plain",
-            TemplateURL=f"{aws.endpoint}/releases/stopper/cloudformation.json",
-            Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in given.items()],
-            Capabilities=["CAPABILITY_IAM"],
-        )
-        cloudformation.get_waiter("stack_create_complete").wait(
-            StackName="plain", WaiterConfig={"Delay": 1, "MaxAttempts": 60}
-        )
-        assert_a_task_is_stopped(aws, rtc, outputs(aws, "plain"))
-
-
 def test_plain_template_has_the_resources_that_sam_deploys(dist: Path, upgrade: Upgrade) -> None:
+    """So that it works as this stack does; tests/e2e/test_deploying.py deploys it."""
     cloudformation = upgrade.box.client("cloudformation")
     deployed = cloudformation.get_template(StackName=STACK_NAME, TemplateStage="Processed")["TemplateBody"]
     text = (dist / "cloudformation.json").read_text()
