@@ -24,9 +24,12 @@ from sandbox.callbacks import callback
 from sandbox.embedded_aws import REGION
 from sandbox.faults import FOREIGN_APP, SERVICE_UNAVAILABLE, Fault
 from sandbox.metrics import Metric, Values, metrics_in
-from sandbox.stack import EVENT_BUS, ROOT, STACK_NAME, Sandbox, sandbox, wait_for
+from sandbox.stack import EVENT_BUS, ROOT, STACK_NAME, Sandbox, make_queue, sandbox, wait_for
 from tests.e2e.deployed_alarm import Alarm
-from tests.e2e.observer import APP_ID, Observer, Room, now_ms, rfc3339
+from tests.e2e.observer import APP_ID, Observer, Room, failing, key_refused, now_ms, rfc3339
+
+# By day tests/unit/test_operations.py holds that each alarm watches what is emitted, and integration tests when it is.
+pytestmark = pytest.mark.long
 
 TOPIC_ARN = f"arn:aws:sns:{REGION}:000000000000:on-call"
 RESOURCES: Mapping[str, Any] = cfn_yaml.load(str(ROOT / "template.yaml"))["Resources"]
@@ -47,20 +50,11 @@ class OnCall:
 
     def __init__(self, box: Sandbox) -> None:
         self._sqs = box.client("sqs")
-        self._url: str = self._sqs.create_queue(QueueName="on-call")["QueueUrl"]
+        self._url, arn = make_queue(box.aws, "on-call", sender="sns.amazonaws.com")
         self._told: list[dict[str, Any]] = []
-        attributes = self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=["QueueArn"])["Attributes"]
-        statement = {
-            "Effect": "Allow",
-            "Principal": {"Service": "sns.amazonaws.com"},
-            "Action": "sqs:SendMessage",
-            "Resource": attributes["QueueArn"],
-        }
-        policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-        self._sqs.set_queue_attributes(QueueUrl=self._url, Attributes={"Policy": policy})
         sns = box.client("sns")
         assert sns.create_topic(Name=TOPIC_ARN.rpartition(":")[2])["TopicArn"] == TOPIC_ARN
-        sns.subscribe(TopicArn=TOPIC_ARN, Protocol="sqs", Endpoint=attributes["QueueArn"])
+        sns.subscribe(TopicArn=TOPIC_ARN, Protocol="sqs", Endpoint=arn)
 
     def told_of(self, alarm: Alarm) -> list[tuple[str, str]]:
         """Return an alarm's new states and their reasons, as the topic received them."""
@@ -97,6 +91,11 @@ class Stack:
         """Send a signed callback with values that were changed afterwards, and return the answer's status."""
         room_end = callback("RoomDestroy", {"RoomId": self.room().id}, rfc3339(now_ms()), app_id=APP_ID)
         return self.box.call_back(room_end | forged)
+
+    def fails(self, room: Room) -> None:
+        """Let a stop fail."""
+        (message_id,) = self.box.send([room.event("RoomEnded", TaskId="audio")])
+        self.observer.retried(message_id)
 
     def logged(
         self, alarm: Alarm, log_group: str, trouble: Callable[[], object], count: int = 1
@@ -168,6 +167,7 @@ class Stack:
 
 
 Trouble = Callable[[Stack, Alarm], None]
+Cause = Callable[[Stack], object]
 TROUBLES: dict[str, Trouble] = {}
 
 
@@ -181,10 +181,23 @@ def rings(logical_id: str) -> Callable[[Trouble], Trouble]:
     return keep
 
 
-@rings("NewDeadLettersAlarm")
-def event_that_is_given_up(stack: Stack, alarm: Alarm) -> None:
-    metric, values = stack.logged(alarm, "StopSegmentLogGroup", lambda: stack.box.send(["not JSON"]))
-    alarm.put_until_it_rings(metric, [], values)
+def rings_at_once(logical_id: str, log_group: str = "StopSegmentLogGroup") -> Callable[[Cause], Cause]:
+    """Say which alarm rings after one period with what a function logs in this trouble."""
+
+    def keep(cause: Cause) -> Cause:
+        @rings(logical_id)
+        def trouble(stack: Stack, alarm: Alarm) -> None:
+            metric, values = stack.logged(alarm, log_group, lambda: cause(stack))
+            alarm.put_until_it_rings(metric, [], values)
+
+        return cause
+
+    return keep
+
+
+@rings_at_once("NewDeadLettersAlarm")
+def event_that_is_given_up(stack: Stack) -> None:
+    stack.box.send(["not JSON"])
 
 
 @rings("DeadLettersAlarm")
@@ -224,26 +237,16 @@ def late_stops(stack: Stack, alarm: Alarm) -> None:
     alarm.put_until_it_rings(metric, one_late, two_late, two_late, one_late, two_late, two_late, two_late)
 
 
-@rings("CredentialsRefusedAlarm")
-def refused_key(stack: Stack, alarm: Alarm) -> None:
-    known_keys, stack.box.rtc.secrets = stack.box.rtc.secrets, {}
-    body = stack.room().event("RoomEnded", TaskId="audio")
-    try:
-        metric, values = stack.logged(alarm, "StopSegmentLogGroup", lambda: stack.box.send([body]))
-    finally:
-        stack.box.rtc.secrets = known_keys
-    alarm.put_until_it_rings(metric, [], values)
+@rings_at_once("CredentialsRefusedAlarm")
+def refused_key(stack: Stack) -> None:
+    with key_refused(stack.box):
+        stack.fails(stack.room())
 
 
-@rings("SetupRefusedAlarm")
-def account_in_arrears(stack: Stack, alarm: Alarm) -> None:
-    body = stack.room().event("RoomEnded", TaskId="audio")
-    stack.box.rtc.fail(Fault("error", status=403, code="OperationDenied.ServiceOverdue"))
-    try:
-        metric, values = stack.logged(alarm, "StopSegmentLogGroup", lambda: stack.box.send([body]))
-    finally:
-        stack.box.rtc.heal()
-    alarm.put_until_it_rings(metric, [], values)
+@rings_at_once("SetupRefusedAlarm")
+def account_in_arrears(stack: Stack) -> None:
+    with failing(stack.box, Fault("error", status=403, code="OperationDenied.ServiceOverdue")):
+        stack.fails(stack.room())
 
 
 @rings("OrphansAlarm")
@@ -259,56 +262,28 @@ def tasks_of_which_nobody_tells(stack: Stack, alarm: Alarm) -> None:
     alarm.put_until_it_rings(metric, [*values] * 9, [], [*values] * 10)
 
 
-@rings("SweepRefusedAlarm")
-def key_that_may_not_ask_whether_rooms_exist(stack: Stack, alarm: Alarm) -> None:
-    room = stack.room()
-    assert room.end_of("SegmentStarted", TaskId="audio") == ["known"]
-    known_keys, stack.box.rtc.secrets = stack.box.rtc.secrets, {}
-    try:
-        metric, values = stack.logged(alarm, "SweepRoomsLogGroup", lambda: stack.box.sweep([]))
-    finally:
-        stack.box.rtc.secrets = known_keys
-    assert values == [1]
-    alarm.put_until_it_rings(metric, [], values)
+@rings_at_once("SweepRefusedAlarm", "SweepRoomsLogGroup")
+def key_that_may_not_ask_whether_rooms_exist(stack: Stack) -> None:
+    assert stack.room().end_of("SegmentStarted", TaskId="audio") == ["known"]
+    with key_refused(stack.box):
+        stack.box.sweep([])
 
 
 @rings("RoomsRejectedAlarm")
 def rooms_that_the_api_rejects(stack: Stack, alarm: Alarm) -> None:
     room = stack.room()
     assert room.end_of("SegmentStarted", TaskId="audio") == ["known"]
-    stack.box.rtc.fail(FOREIGN_APP)
-    try:
+    with failing(stack.box, FOREIGN_APP):
         metric, (rejected,) = stack.logged(alarm, "SweepRoomsLogGroup", lambda: stack.box.sweep([]))
-    finally:
-        stack.box.rtc.heal()
     assert rejected >= 1
     # The mean of an hour counts: that of 20 rooms and of the 9 of the test before is past the threshold.
     alarm.put_until_it_rings(metric, [9], [20 * rejected])
 
 
-@rings("RecursionStoppedAlarm")
-def chain_that_lambda_stops(stack: Stack, alarm: Alarm) -> None:
-    """Embedded AWS detects no recursive loops, so the test puts the metric of AWS."""
-    name = stack.observer.resource("StopSegmentFunction")
-    alarm.put_until_it_rings(Metric.of_function("RecursiveInvocationsDropped", name), [], [1])
-
-
-@rings("OutcomesBehindAlarm")
-def stream_that_falls_behind(stack: Stack, alarm: Alarm) -> None:
-    """Embedded AWS publishes no age of a stream, so the test puts the metric of AWS while nothing is published."""
-    name = stack.observer.resource("PublishOutcomeFunction")
-    ages = [[300_000 * minutes] for minutes in (1, 2, 3)]
-    alarm.put_until_it_rings(Metric.of_function("IteratorAge", name), *ages)
-
-
-@rings("FailuresNotToldAlarm")
-def dead_letter_of_which_nobody_is_told(stack: Stack, alarm: Alarm) -> None:
-    def give_up() -> None:
-        with stack.observer.without_permission("StopSegmentRole", "TellOfFailures"):
-            assert stack.room().end_of("RoomEnded", TaskId="not an id") == ["invalid_message"]
-
-    metric, values = stack.logged(alarm, "StopSegmentLogGroup", give_up)
-    alarm.put_until_it_rings(metric, [], values)
+@rings_at_once("FailuresNotToldAlarm")
+def dead_letter_of_which_nobody_is_told(stack: Stack) -> None:
+    with stack.observer.without_permission("StopSegmentRole", "TellOfFailures"):
+        assert stack.room().end_of("RoomEnded", TaskId="not an id") == ["invalid_message"]
 
 
 def fail(stack: Stack, alarm: Alarm, function: str, reason: str) -> None:
@@ -374,22 +349,24 @@ def forged_callbacks(stack: Stack, alarm: Alarm) -> None:
     alarm.put_until_it_rings(metric, values[:4], [], values)
 
 
+@rings_at_once("CallbackNotQueuedAlarm", "ReceiveCallbackLogGroup")
+def callback_that_the_queue_does_not_take(stack: Stack) -> None:
+    with stack.observer.without_permission("ReceiveCallbackRole", "QueueCallbacks"):
+        assert stack.call_back() == 503
+
+
+@rings("RecursionStoppedAlarm")
+@rings("OutcomesBehindAlarm")
 @rings("CallbackLimitAlarm")
-def callbacks_near_the_limit(stack: Stack, alarm: Alarm) -> None:
-    """Embedded AWS publishes no metrics of APIs and throttles none, so the test puts the metrics of AWS."""
-    api = stack.observer.resource("CallbackApi")
+def what_embedded_aws_knows_nothing_of(_: Stack, alarm: Alarm) -> None:
+    """Embedded AWS publishes none of these metrics, so the test puts the metrics of AWS."""
     most_in_a_minute = 60 * RESOURCES["CallbackStage"]["Properties"]["DefaultRouteSettings"]["ThrottlingRateLimit"]
-    alarm.put_until_it_rings(Metric.of_api("Count", api), [], [0.9 * most_in_a_minute])
-
-
-@rings("CallbackNotQueuedAlarm")
-def callback_that_the_queue_does_not_take(stack: Stack, alarm: Alarm) -> None:
-    def call_back() -> None:
-        with stack.observer.without_permission("ReceiveCallbackRole", "QueueCallbacks"):
-            assert stack.call_back() == 503
-
-    metric, values = stack.logged(alarm, "ReceiveCallbackLogGroup", call_back)
-    alarm.put_until_it_rings(metric, [], values)
+    periods: dict[str, list[Values]] = {
+        "RecursiveInvocationsDropped": [[], [1]],
+        "IteratorAge": [[300_000 * minutes] for minutes in (1, 2, 3)],
+        "Count": [[], [0.9 * most_in_a_minute]],
+    }
+    alarm.put_until_it_rings(alarm.metric, *periods[alarm.metric.name])
 
 
 @rings("UndeliveredEventsAlarm")
@@ -419,12 +396,10 @@ def outcome_bus_that_refuses_events(stack: Stack, alarm: Alarm) -> None:
     alarm.put_until_it_rings(metric, values, [], values, [], values)
 
 
-@rings("WorkflowsUnansweredAlarm")
-def workflow_that_is_not_answered(stack: Stack, alarm: Alarm) -> None:
+@rings_at_once("WorkflowsUnansweredAlarm")
+def workflow_that_is_not_answered(stack: Stack) -> None:
     """The stack has no WorkflowArn, so that no token may be answered."""
-    body = stack.room().event("RoomEnded", TaskId="audio", TaskToken="t")
-    metric, values = stack.logged(alarm, "StopSegmentLogGroup", lambda: stack.observer.end_of(body))
-    alarm.put_until_it_rings(metric, [], values)
+    stack.room().end_of("RoomEnded", TaskId="audio", TaskToken="t")
 
 
 @rings("UnpublishedOutcomesAlarm")
@@ -493,11 +468,8 @@ def test_sweep_alarm_rings_when_none_runs_and_when_the_api_answers_none(stack: S
     assert alarm.period_seconds * alarm.description["EvaluationPeriods"] == 2 * 60 * 60
     assert stack.room().end_of("SegmentStarted", TaskId="audio") == ["known"]
     metric, (answered, *_) = stack.logged(alarm, "SweepRoomsLogGroup", lambda: stack.box.sweep([]))
-    stack.box.rtc.fail(SERVICE_UNAVAILABLE)
-    try:
+    with failing(stack.box, SERVICE_UNAVAILABLE):
         _, (silent, *_) = stack.logged(alarm, "SweepRoomsLogGroup", lambda: stack.box.sweep([]))
-    finally:
-        stack.box.rtc.heal()
     assert answered == 0 < silent
     last = int(time.time()) // alarm.period_seconds
     alarm.put(metric, [answered], period=last - 4)
@@ -520,12 +492,9 @@ def test_heartbeat_alarm_rings_when_none_has_come_through_for_fifteen_minutes(st
     assert not alarm.rings_after(last - 2)
     assert alarm.rings_after(last - 1)
     # A failed one does not count: the key is refused, and nothing is counted.
-    known_keys, stack.box.rtc.secrets = stack.box.rtc.secrets, {}
-    try:
+    with key_refused(stack.box):
         (message_id,) = stack.box.send([beat])
         stack.observer.retried(message_id)
-    finally:
-        stack.box.rtc.secrets = known_keys
     alarm.set_state("OK")
     alarm.put(metric, [0])
     assert alarm.state[0] == "ALARM"
