@@ -34,13 +34,13 @@ class Arrival:
     def log_fields(self) -> dict[str, Any]:
         """The fields of every log line about the message."""
         fields: dict[str, Any] = {"message_id": self.message_id, "receive_count": self.receive_count}
-        if self.event:
+        if event := self.event:
             fields |= {
-                "event_type": self.event.type.value,
-                "event_id": self.event.event_id,
-                "event_time": self.event.time_ms,
-                "app_id": self.event.room.app_id,
-                "room_id": self.event.room.room_id,
+                "event_type": event.type.value,
+                "event_id": event.event_id,
+                "event_time": event.time_ms,
+                "app_id": event.room.app_id,
+                "room_id": event.room.room_id,
             }
         return fields
 
