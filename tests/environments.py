@@ -64,6 +64,22 @@ def hooked(client: Any, event: str, hook: Callable[..., object]) -> Iterator[Non
         client.meta.events.unregister(event, hook)
 
 
+def taken(sqs: Any, queue: str) -> list[dict[str, Any]]:
+    """Receive and delete every message that is on a queue."""
+    messages: list[dict[str, Any]] = []
+    request = {
+        "QueueUrl": queue,
+        "MaxNumberOfMessages": 10,
+        "MessageAttributeNames": ["All"],
+        "AttributeNames": ["All"],
+    }
+    while received := sqs.receive_message(**request).get("Messages"):
+        for message in received:
+            sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+        messages += received
+    return messages
+
+
 @dataclass
 class Context:
     """The context of an invocation, as Lambda passes it to a function."""

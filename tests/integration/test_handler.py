@@ -22,7 +22,7 @@ from sandbox.faults import QPS_OVER_LIMIT, SERVICE_UNAVAILABLE, Fault
 from sandbox.rtc_double import RtcDouble
 from segments.events import parse_event
 from segments.times import now_ms
-from tests.environments import RTC_KEY, STOP_SETTINGS, Context, hooked, import_handler
+from tests.environments import RTC_KEY, STOP_SETTINGS, Context, hooked, import_handler, taken
 from tests.segment_table import create_segment_table
 from tests.unit.test_fuzz_messages import MAKERS
 
@@ -60,13 +60,9 @@ class Function:
     def letters(self, *records: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Receive the dead letters of these messages, by the messages' ids."""
         found = {}
-        while messages := self.sqs.receive_message(
-            QueueUrl=self.dead_letter_queue, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
-        ).get("Messages"):
-            for message in messages:
-                self.sqs.delete_message(QueueUrl=self.dead_letter_queue, ReceiptHandle=message["ReceiptHandle"])
-                texts = {name: value["StringValue"] for name, value in message["MessageAttributes"].items()}
-                found[texts["SourceMessageId"]] = texts | {"Body": message["Body"]}
+        for message in taken(self.sqs, self.dead_letter_queue):
+            texts = {name: value["StringValue"] for name, value in message["MessageAttributes"].items()}
+            found[texts["SourceMessageId"]] = texts | {"Body": message["Body"]}
         return {record["messageId"]: found[record["messageId"]] for record in records if record["messageId"] in found}
 
     def note_call(self, model: Any, **_: object) -> None:
@@ -284,21 +280,6 @@ class TestOutages:
     EVENT_TIME_MS = 1_795_327_920_123
 
     @staticmethod
-    def copies(function: Function) -> list[dict[str, Any]]:
-        """Receive the messages of the event queue."""
-        taken: list[dict[str, Any]] = []
-        while messages := function.sqs.receive_message(
-            QueueUrl=function.event_queue,
-            MaxNumberOfMessages=10,
-            MessageAttributeNames=["All"],
-            AttributeNames=["All"],
-        ).get("Messages"):
-            taken.extend(messages)
-            for message in messages:
-                function.sqs.delete_message(QueueUrl=function.event_queue, ReceiptHandle=message["ReceiptHandle"])
-        return taken
-
-    @staticmethod
     def arrived(copy: dict[str, Any], *, receive_count: int = 1) -> dict[str, Any]:
         """Give a copy as Lambda gets it from SQS."""
         arrived = record(copy["Body"], receive_count=receive_count)
@@ -319,12 +300,12 @@ class TestOutages:
         self, function: Function, room: Room, monkeypatch: pytest.MonkeyPatch, told: Callable[[], Told]
     ) -> None:
         monkeypatch.setattr(function.module, "jitter", lambda: 0.0)
-        self.copies(function)
+        taken(function.sqs, function.event_queue)
         message = self.failed(room, seconds_ago=600)
 
         assert function.invoke(message) == []
 
-        (copy,) = self.copies(function)
+        (copy,) = taken(function.sqs, function.event_queue)
         sent_ms = int(message["attributes"]["SentTimestamp"])
         assert copy["Body"] == message["body"]
         assert {
@@ -361,16 +342,16 @@ class TestOutages:
         self, function: Function, room: Room, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(function.module, "jitter", lambda: 0.0)
-        self.copies(function)
+        taken(function.sqs, function.event_queue)
         assert function.invoke(self.failed(room, seconds_ago=GIVE_UP_AFTER_SECONDS - 60)) == []
-        (copy,) = self.copies(function)
+        (copy,) = taken(function.sqs, function.event_queue)
         copy["MessageAttributes"]["FirstSentAt"]["StringValue"] = str(now_ms() - 1000 * GIVE_UP_AFTER_SECONDS)
         arrived = self.arrived(copy, receive_count=MAX_RECEIVE_COUNT)
         assert function.invoke(arrived) == []
         letter = function.letters(arrived)[arrived["messageId"]]
         assert (letter["ErrorKind"], letter["ErrorCode"]) == ("exhausted", "ServiceUnavailable")
         assert letter["EventTime"] == copy["MessageAttributes"]["EventTime"]["StringValue"]
-        assert self.copies(function) == []
+        assert taken(function.sqs, function.event_queue) == []
 
 
 class TestFaultsOfOurs:

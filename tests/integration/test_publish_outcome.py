@@ -14,7 +14,7 @@ from botocore.compat import HTTPHeaders
 
 from sandbox.embedded_aws import EmbeddedAws
 from sandbox.stack import ROOT, wait_for
-from tests.environments import Context, hooked, import_handler
+from tests.environments import Context, hooked, import_handler, taken
 
 NAMESPACE = "OutcomeTests"
 SERVICE = "outcome-function-tests"
@@ -37,12 +37,7 @@ class Function:
 
     def events(self) -> list[dict[str, Any]]:
         """Receive the events of the bus from the queue."""
-        found = []
-        while messages := self.sqs.receive_message(QueueUrl=self.queue, MaxNumberOfMessages=10).get("Messages"):
-            for message in messages:
-                self.sqs.delete_message(QueueUrl=self.queue, ReceiptHandle=message["ReceiptHandle"])
-                found.append(json.loads(message["Body"]))
-        return found
+        return [json.loads(message["Body"]) for message in taken(self.sqs, self.queue)]
 
     def tasks(self) -> list[str]:
         return sorted(event["detail"]["TaskId"] for event in self.events())

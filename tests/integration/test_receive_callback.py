@@ -22,7 +22,7 @@ from receive_callback.slices import QueuedSlices, read_slice
 from sandbox.callbacks import callback
 from sandbox.embedded_aws import EmbeddedAws
 from segments.memory import Memory
-from tests.environments import Context, import_handler
+from tests.environments import Context, import_handler, taken
 from tests.examples import examples
 
 KEY = "callback-key"
@@ -71,12 +71,7 @@ class Function:
 
     def queued(self) -> list[str]:
         """Receive the bodies of the messages on the queue."""
-        bodies = []
-        while messages := self.sqs.receive_message(QueueUrl=self.queue, MaxNumberOfMessages=10).get("Messages"):
-            for message in messages:
-                self.sqs.delete_message(QueueUrl=self.queue, ReceiptHandle=message["ReceiptHandle"])
-                bodies.append(message["Body"])
-        return bodies
+        return [message["Body"] for message in taken(self.sqs, self.queue)]
 
     def rotate(self, key: str) -> None:
         self.secrets_manager.put_secret_value(SecretId=self.secret, SecretString=key)
