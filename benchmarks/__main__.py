@@ -27,7 +27,6 @@ ANSWER_AFTER_SECONDS = 0.2
 # The peer is slower, so it gets fewer messages if a rate is measured; shares and rates are compared, not sums.
 STOPS = {"product": 5_000, "peer": 400}
 EVENTS = {"product": 5_000, "peer": 500}
-RATES = (10, 50, 100)
 PACES = ((0.02, {"product": 2_000, "peer": 300}), (2.0, {"product": 500, "peer": 30}))
 START_UPS = 7
 LATE_STOPS = (1_000, 4_000)
@@ -40,11 +39,11 @@ console = Console(width=max(100, Console().width))
 
 LOADS: dict[str, Load] = {
     # First, because the leftovers of later loads slow the embedded AWS down.
-    "drain": lambda deployment: load.drain(deployment, STOPS[deployment.name], table=True),
+    "drain": lambda deployment: load.drain(deployment, STOPS[deployment.name]),
     "spending": load.spending,
     "duplicates": lambda deployment: load.duplicates(deployment, EVENTS[deployment.name]),
     "storm": lambda deployment: load.storm(deployment, rooms=50, events_a_room=100),
-    "latency": lambda deployment: [load.latency(deployment, rate, seconds=4) for rate in RATES],
+    "latency": lambda deployment: load.latency(deployment, messages_per_second=50, seconds=4),
     "paces": lambda deployment: [_pace(deployment, *pace) for pace in PACES],
 }
 # Loads that the peer cannot carry.
@@ -54,7 +53,6 @@ OUR_LOADS: dict[str, Load] = {
     "late": lambda deployment: [load.late(deployment, stops) for stops in LATE_STOPS],
     "outage": outage.outage,
     "sweep": sweeps.sweeps,
-    "sweep_gone": sweeps.sweep_gone,
     "sweep_rejected": sweeps.sweep_rejected,
 }
 # The functions without SQS. One after the other: beside another a start takes longer, and not each by as much.
@@ -69,24 +67,20 @@ NAMES = (*LOADS, *OUR_LOADS, *ALONE)
 
 @click.command()
 @click.argument("measurements", nargs=-1, type=click.Choice(NAMES))
-@click.option("--output", type=click.Path(path_type=Path), default=RESULTS, help="Where the results go, as JSON.")
-@click.option("--charts", type=click.Path(path_type=Path, file_okay=False), default=DOCS, help="Where the charts go.")
-def main(measurements: tuple[str, ...], output: Path, charts: Path) -> None:
+def main(measurements: tuple[str, ...]) -> None:
     """Measure the product beside its peer: everything, or the MEASUREMENTS that are named."""
-    wanted = measurements or NAMES
-    results = _earlier(output) if measurements else {}
-    results["machine"] = _machine()
-    commits = results.setdefault("commits", {})
+    wanted = [name for name in NAMES if name in (measurements or NAMES)]
+    machine, results = _machine(), dict[str, Any]()
     if not OUR_LOADS.keys() >= set(wanted):
         build_peer()
-    for found in _measure([name for name in NAMES if name in wanted]):
+    for found in _measure(wanted):
         results |= found
-        commits |= dict.fromkeys(found, _commit())
-        output.write_text(_summary(results))
-    if "drain" in wanted:
-        draw_drain(results["drain"], charts / "bench-drain.svg")
-    if {"drain", "duplicates", "storm"} <= results.keys():
-        draw_cost(results, charts / "bench-cost.svg")
+        _keep({"machine": machine, **found})
+    if "drain" in results:
+        draw_drain(results["drain"], DOCS / "bench-drain.svg")
+    if {"spending", "drain", "duplicates", "storm"} <= results.keys():
+        draw_cost(results, DOCS / "bench-cost.svg")
+    console.print("\n{cpu}, {cores} cores, Python {python}, {system}".format(**machine))
     print_report(results, console)
 
 
@@ -117,19 +111,17 @@ def _loads(names: Sequence[str]) -> dict[str, Any]:
 
 def _pace(deployment: Deployment, answer_after_seconds: float, stops: dict[str, int]) -> dict[str, Any]:
     usual, deployment.rtc.answer_after_seconds = deployment.rtc.answer_after_seconds, answer_after_seconds
-    result = load.drain(deployment, stops[deployment.name], table=False)
+    result = load.drain(deployment, stops[deployment.name])
     deployment.rtc.answer_after_seconds = usual
     return {"answer_after_seconds": answer_after_seconds, **result}
 
 
-def _earlier(output: Path) -> dict[str, Any]:
-    return dict(json.loads(output.read_text())) if output.exists() else {}
-
-
-def _summary(results: dict[str, Any]) -> str:
-    """Write the summary, one line per measurement: without the windows, which only the chart needs."""
-    lines = (f"{json.dumps(name)}: {json.dumps(_short(result))}" for name, result in results.items())
-    return "{\n" + ",\n".join(lines) + "\n}\n"
+def _keep(found: dict[str, Any]) -> None:
+    """Keep what is worth keeping beside earlier results, a line each: without the windows, which only a chart needs."""
+    results = {**json.loads(RESULTS.read_text()), **_short(found)}
+    results["commits"] |= dict.fromkeys(found.keys() - {"machine"}, _commit())
+    lines = (f"{json.dumps(name)}: {json.dumps(result)}" for name, result in results.items())
+    RESULTS.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def _short(value: Any) -> Any:

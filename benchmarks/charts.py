@@ -59,18 +59,19 @@ def draw_drain(results: dict[str, Any], path: Path) -> None:
     _write(chart, path)
 
 
-def _over_share_done(windows: list[list[float]]) -> list[tuple[float, float]]:
+def _over_share_done(windows: list[int]) -> list[tuple[float, int]]:
     """Give how many requests came in the second before each moment, over the share that was done then, in %."""
-    done = list(itertools.accumulate(count for _, count in windows))
-    return [(100 * so_far / done[-1], count) for so_far, (_, count) in zip(done, windows, strict=True)]
+    done = list(itertools.accumulate(windows))
+    return [(100 * so_far / done[-1], count) for so_far, count in zip(done, windows, strict=True)]
 
 
 def draw_cost(results: dict[str, Any], path: Path) -> None:
     """Draw what the product spends for the same work, relative to the peer."""
     drain, duplicates, storm = (results[name] for name in ("drain", "duplicates", "storm"))
+    stops = {name: results["spending"][name]["stops"] for name in ("product", "peer")}
     rows = [
         ("stops: function-seconds", drain, "function_seconds"),
-        ("stops: table writes", drain, "write_units"),
+        ("stops: table writes", stops, "write_units"),
         ("80 % duplicates: function-seconds", duplicates, "function_seconds"),
         ("80 % duplicates: table writes", duplicates, "write_units"),
         ("100 events a room: table writes", storm, "write_units"),

@@ -8,7 +8,7 @@ import os
 import subprocess  # nosec B404 # runs SAM CLI
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,12 +20,11 @@ import urllib3
 
 from sandbox.embedded_aws import EmbeddedAws, embedded_aws
 from sandbox.rtc_double import RtcDouble
-from sandbox.stack import ACCESS_KEY_ID, APP_ID, ROOT, SECRET_ACCESS_KEY, DeployError, sandbox
+from sandbox.stack import ACCESS_KEY_ID, APP_ID, ROOT, SECRET_ACCESS_KEY, deploy, sandbox
 
 CONCURRENCY = 5
 PEER = Path(__file__).parent / "peer"
 PEER_BUILD = ROOT / ".aws-sam" / "peer"
-_PEER_STACK = "peer"
 # The peer publishes no outcome events, so the product does not either. Nor does it ask about what has waited long: a
 # full queue is to show the pace of the stops, and `late` that of the questions.
 STALE_AFTER_SECONDS = 600
@@ -49,10 +48,22 @@ class Deployment:
     name: str
     aws: EmbeddedAws
     rtc: RtcDouble
-    queue_url: str
-    dead_letter_queue_url: str
-    table_name: str
-    function_name: str
+    outputs: Mapping[str, str]
+
+    @property
+    def queue_url(self) -> str:
+        """Where events wait."""
+        return self.outputs["EventQueueUrl"]
+
+    @property
+    def table_name(self) -> str:
+        """What it remembers of tasks."""
+        return self.outputs["SegmentTableName"]
+
+    @property
+    def function_name(self) -> str:
+        """The function that is measured."""
+        return self.outputs["StopSegmentFunctionName"]
 
     @cached_property
     def sqs(self) -> Any:
@@ -114,7 +125,7 @@ class Deployment:
 
     def dead_letters(self) -> int:
         """Count the dead letters."""
-        return sum(self._count(self.dead_letter_queue_url))
+        return sum(self._count(self.outputs["DeadLetterQueueUrl"]))
 
     def _count(self, queue_url: str) -> tuple[int, int]:
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
@@ -171,17 +182,7 @@ def product(answer_after_seconds: float, **parameters: str) -> Iterator[Deployme
         mock.patch.dict(os.environ, _RECORD_SIZE),
         sandbox(_PARAMETERS | parameters, app_ids={APP_ID}, answer_after_seconds=answer_after_seconds) as box,
     ):
-        yield _ready(
-            Deployment(
-                "product",
-                box.aws,
-                box.rtc,
-                box.outputs["EventQueueUrl"],
-                box.outputs["DeadLetterQueueUrl"],
-                box.outputs["SegmentTableName"],
-                box.outputs["StopSegmentFunctionName"],
-            )
-        )
+        yield _ready(Deployment("product", box.aws, box.rtc, box.outputs))
 
 
 @contextlib.contextmanager
@@ -191,25 +192,8 @@ def peer(answer_after_seconds: float) -> Iterator[Deployment]:
     with mock.patch.dict(os.environ, _RECORD_SIZE), double as rtc, embedded_aws() as aws:
         key = json.dumps({"AccessKeyId": ACCESS_KEY_ID, "SecretAccessKey": SECRET_ACCESS_KEY})
         secret_arn = aws.client("secretsmanager").create_secret(Name="rtc-key", SecretString=key)["ARN"]
-        _sam(
-            *("deploy", "--template-file", str(PEER_BUILD / "template.yaml"), "--stack-name", _PEER_STACK),
-            *("--resolve-s3", "--capabilities", "CAPABILITY_IAM", "--no-confirm-changeset"),
-            *("--parameter-overrides", f"RtcHost={rtc.url}", f"RtcSecretArn={secret_arn}"),
-            environment=aws.environment,
-        )
-        stack = aws.client("cloudformation").describe_stacks(StackName=_PEER_STACK)["Stacks"][0]
-        outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
-        yield _ready(
-            Deployment(
-                "peer",
-                aws,
-                rtc,
-                outputs["EventQueueUrl"],
-                outputs["DeadLetterQueueUrl"],
-                outputs["TableName"],
-                outputs["FunctionName"],
-            )
-        )
+        outputs = deploy(aws, {"RtcHost": rtc.url, "RtcSecretArn": secret_arn}, PEER_BUILD / "template.yaml")
+        yield _ready(Deployment("peer", aws, rtc, outputs))
 
 
 BOTH: tuple[Callable[[float], contextlib.AbstractContextManager[Deployment]], ...] = (product, peer)
@@ -228,12 +212,6 @@ def _ready(deployment: Deployment) -> Deployment:
 
 def build_peer() -> None:
     """Build the peer with SAM CLI."""
-    _sam("build", "--template", str(PEER / "template.yaml"), "--build-dir", str(PEER_BUILD), environment={})
-
-
-def _sam(*arguments: str, environment: dict[str, str]) -> None:
-    command = [str(Path(sys.executable).with_name("sam")), *arguments]
-    variables = os.environ | environment | {"SAM_CLI_TELEMETRY": "0", "SAM_CLI_POLL_DELAY": "0.2"}
-    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)  # noqa: S603 # nosec B603 # our own command, no shell
-    if done.returncode:
-        raise DeployError(f"sam {arguments[0]} failed:\n{(done.stdout + done.stderr)[-3000:]}")
+    command = [str(Path(sys.executable).with_name("sam")), "build", "--template", str(PEER / "template.yaml")]
+    variables = os.environ | {"SAM_CLI_TELEMETRY": "0"}
+    subprocess.run([*command, "--build-dir", str(PEER_BUILD)], cwd=ROOT, env=variables, check=True)  # noqa: S603 # nosec B603 # our own command, no shell

@@ -2,43 +2,30 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import os
 import random
-import shutil
 import statistics
 import subprocess  # nosec B404 # runs the probe
 import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from benchmarks.deployments import PEER_BUILD
 from sandbox.callbacks import SECRET_KEY, callback
-from sandbox.environments import python_of_lambda
-from sandbox.stack import BUILT_TEMPLATE
+from sandbox.environments import BUILD, HANDLERS, lambda_variables, python_of_lambda
 
 PROBE = Path(__file__).with_name("probe.py")
 MARKS = (1_000, 10_000, 100_000)
 ROOMS, USERS, SLICE_SECONDS, SECONDS, ENVIRONMENTS = 1_000, 10, 20, 120, 4
 _SECRET = json.dumps({"AccessKeyId": "AKLTprobe", "SecretAccessKey": "probe"})
 _QUEUE = "https://sqs.us-east-1.amazonaws.com/000000000000/queue"
-_PROBE, _ARN = "probe", "arn"  # they open nothing, and name nothing
-_LAMBDA = {
-    "AWS_ACCESS_KEY_ID": _PROBE,
-    "AWS_SECRET_ACCESS_KEY": _PROBE,
-    "AWS_DEFAULT_REGION": "us-east-1",
-    "AWS_REGION": "us-east-1",
-    "AWS_EC2_METADATA_DISABLED": "true",
-    "POWERTOOLS_METRICS_NAMESPACE": "Probe",
-    "POWERTOOLS_SERVICE_NAME": "probe",
-    "LOG_LEVEL": "INFO",
-}
+_ARN = "arn"  # names nothing
+# Lambda sets one for each invocation, and every log line has it.
+_TRACE = {"_X_AMZN_TRACE_ID": "Root=1-00000001-000000000000000000000001;Parent=0000000000000001;Sampled=1"}
 
 
 @dataclass(frozen=True)
@@ -47,23 +34,20 @@ class Function:
 
     Parameters
     ----------
-    handler
-        None: no function, the bare imports of the libraries.
     event
         What to call it with; None is a batch of ten stops.
     """
 
     artifact: Path
-    handler: str | None
+    handler: str
     environment: dict[str, str] = field(default_factory=dict)
     secret: str = _SECRET
     event: dict[str, Any] | None = None
 
 
-_BUILD = BUILT_TEMPLATE.parent
 STOP_SEGMENT = Function(
-    _BUILD / "StopSegmentFunction",
-    "stop_segment.handler.handler",
+    BUILD / "StopSegmentFunction",
+    HANDLERS["StopSegmentFunction"],
     {
         "EVENT_QUEUE_URL": _QUEUE,
         "DEAD_LETTER_QUEUE_URL": _QUEUE,
@@ -94,56 +78,27 @@ def _receive_callback() -> Function:
     body = json.dumps(callback("RoomDestroy", {"RoomId": "room-1"}, datetime.now(UTC).isoformat()))
     event = {"requestContext": {"http": {"method": "POST"}}, "body": body, "isBase64Encoded": False}
     environment = {"EVENT_QUEUE_URL": _QUEUE, "CALLBACK_SECRET_ARN": _ARN, "URL_SUFFIX": "amazonaws.com"}
-    artifact = _BUILD / "ReceiveCallbackFunction"
-    return Function(artifact, "receive_callback.handler.handler", environment, SECRET_KEY, event)
-
-
-def _publish_outcome() -> Function:
-    times = {name: {"N": "1795327920123"} for name in ("stop_event_time", "stopped_at")}
-    image = {"room": {"S": "661e#room-1"}, "task_id": {"S": "audio"}, "outcome": {"S": "stopped"}, **times}
-    change = {"Keys": {}, "NewImage": image, "SequenceNumber": "1", "StreamViewType": "NEW_AND_OLD_IMAGES"}
-    event = {"Records": [{"eventID": "1", "eventName": "INSERT", "eventSource": "aws:dynamodb", "dynamodb": change}]}
-    artifact = _BUILD / "PublishOutcomeFunction"
-    return Function(artifact, "publish_outcome.handler.handler", {"OUTCOME_EVENT_BUS_NAME": "bus"}, event=event)
+    function = "ReceiveCallbackFunction"
+    return Function(BUILD / function, HANDLERS[function], environment, SECRET_KEY, event)
 
 
 def start_up(repeats: int) -> dict[str, Any]:
     """Time every function's start-up, in turns, and give each one's median.
 
-    ``as_shipped`` takes each artifact as it is built and as Lambda has it, with its bytecode or without, and not to be
-    written; ``compiled_anew`` a copy without any; ``compiled`` has all bytecode at hand.
+    Each artifact is as it is built and as Lambda has it: with its bytecode or without, and not to be written.
     """
-    functions = {
-        "bare imports": Function(PEER.artifact, None),
-        "stop_segment": STOP_SEGMENT,
-        "receive_callback": _receive_callback(),
-        "publish_outcome": _publish_outcome(),
-        "peer": PEER,
+    functions = {"stop_segment": STOP_SEGMENT, "receive_callback": _receive_callback(), "peer": PEER}
+    runs: dict[str, list[dict[str, float]]] = defaultdict(list)
+    for _ in range(repeats + 1):
+        for name, function in functions.items():
+            runs[name].append(_probe(function, do="start-up"))
+    version = subprocess.check_output([_python(), "-V"], text=True)  # noqa: S603 # nosec B603 # our own command
+    # The first run is not counted: it fills the file cache.
+    medians = {
+        name: {key: statistics.median(run[key] for run in taken[1:]) for key in taken[0]}
+        for name, taken in runs.items()
     }
-    with tempfile.TemporaryDirectory() as bytecode, tempfile.TemporaryDirectory() as bare:
-        for function in functions.values():
-            copy = _without_bytecode(function, bare)
-            shutil.copytree(function.artifact, copy, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
-        modes = {"as_shipped": ("-B",), "compiled_anew": ("-B",), "compiled": ("-X", f"pycache_prefix={bytecode}")}
-        runs: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
-        # One run to begin with is not counted: it fills the file cache, and writes the bytecode.
-        for number, (mode, name) in itertools.product(range(repeats + 1), itertools.product(modes, functions)):
-            function = functions[name]
-            if mode == "compiled_anew":
-                function = replace(function, artifact=_without_bytecode(function, bare))
-            run = _probe(function, modes[mode], do="start-up")
-            if number:
-                runs[mode, name].append(run)
-    results: dict[str, Any] = {mode: {} for mode in modes}
-    for (mode, name), taken in runs.items():
-        results[mode][name] = {key: statistics.median(run[key] for run in taken) for key in taken[0]}
-    command = [_python(), "-V"]
-    version = subprocess.check_output(command, text=True)  # noqa: S603 # nosec B603 # our own command
-    return {"python": version.strip(), **results}
-
-
-def _without_bytecode(function: Function, folder: str) -> Path:
-    return Path(folder) / function.artifact.name
+    return {"python": version.strip(), "as_shipped": medians}
 
 
 def _python() -> str:
@@ -164,8 +119,8 @@ def slices() -> dict[str, Any]:
     results: dict[str, Any] = {"slices": len(callbacks), "rooms": ROOMS, "users": USERS, "environments": ENVIRONMENTS}
     for name, remember in (("before", False), ("now", True)):
         order = {"callbacks": callbacks, "environments": ENVIRONMENTS, "remember": remember}
-        run = _probe(_receive_callback(), ("-B",), do="slices", **order)
-        served = _probe(STOP_SEGMENT, ("-B",), do="sightings", bodies=run["sent"], seconds=SECONDS)
+        run = _probe(_receive_callback(), do="slices", **order)
+        served = _probe(STOP_SEGMENT, do="sightings", bodies=run["sent"], seconds=SECONDS)
         results[name] = run["ends"] | {"served": served}
     return results
 
@@ -186,23 +141,22 @@ def _callbacks() -> Iterator[tuple[float, int, str]]:
 def in_process(most_messages: dict[str, int]) -> dict[str, Any]:
     """Time the handlers message by message, without the network."""
     return {
-        name: _probe(function, ("-B",), do="messages", marks=[mark for mark in MARKS if mark <= most_messages[name]])
+        name: _probe(function, do="messages", marks=[mark for mark in MARKS if mark <= most_messages[name]])
         for name, function in {"product": STOP_SEGMENT, "peer": PEER}.items()
     }
 
 
-def _probe(function: Function, flags: tuple[str, ...], **order: Any) -> Any:
+def _probe(function: Function, **order: Any) -> Any:
     order |= {
         "artifact": str(function.artifact),
         "handler": function.handler,
         "secret": function.secret,
         "event": function.event,
     }
-    environment = {"PATH": os.environ["PATH"], "LAMBDA_TASK_ROOT": str(function.artifact)}
     done = subprocess.run(  # noqa: S603 # nosec B603 # our own command, no shell
-        [_python(), "-I", "-S", *flags, str(PROBE)],
+        [_python(), "-I", "-S", "-B", str(PROBE)],
         input=json.dumps(order),
-        env=environment | _LAMBDA | function.environment,
+        env=lambda_variables(function.artifact.name, function.artifact) | _TRACE | function.environment,
         capture_output=True,
         text=True,
         check=False,

@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from benchmarks.deployments import STALE_AFTER_SECONDS, Deployment, message
-from benchmarks.meters import Cost, measured, windows
+from benchmarks.meters import measured, windows
 from sandbox.metrics import percentile
 
 Task = tuple[str, str, str]
-_COUNTED_STOPS = 100
+Found = dict[str, Any]
+COUNTED_STOPS = 100
 _SINGLES_A_SECOND = 10
 _SECONDS = 120.0  # unfinished work is then reported as left
 _LATE_MS = 2_000 * STALE_AFTER_SECONDS
@@ -23,101 +24,75 @@ _SLOWEST_PER_SECOND = 20
 _numbers = itertools.count()
 
 
-def drain(deployment: Deployment, stops: int, *, table: bool) -> dict[str, Any]:
-    """Let a full queue of distinct stops loose.
-
-    Parameters
-    ----------
-    table
-        Whether to count the table's units, in a smaller queue afterwards, so as not to slow this one.
-    """
-    ends, costs = _stops(deployment, stops, closely=False)
+def drain(deployment: Deployment, stops: int, *, closely: bool = False) -> Found:
+    """Let a full queue of distinct stops loose."""
+    tasks = running_tasks(deployment, stops)
+    found = _let_loose(deployment, tasks, [message(*task) for task in tasks], closely=closely)
     times = [request.received_at for request in deployment.rtc.requests]
-    busiest_second = deployment.rtc.busiest_second()
-    units = _stops(deployment, _COUNTED_STOPS, closely=True)[1] if table else {}
-    return {
-        **ends,
-        **costs,
-        **{name: units[name] for name in ("write_units_per_1000", "read_units_per_1000") if table},
+    return found | {
         "stops_per_second": (stops - 1) / (max(times) - min(times)),
-        "busiest_second": busiest_second,
+        "busiest_second": deployment.rtc.busiest_second(),
         "windows": windows(times),
     }
 
 
-def _stops(deployment: Deployment, stops: int, *, closely: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    tasks = running_tasks(deployment, stops)
-    return _let_loose(deployment, tasks, [message(*task) for task in tasks], _SECONDS, closely=closely)
-
-
-def spending(deployment: Deployment) -> dict[str, dict[str, float]]:
+def spending(deployment: Deployment) -> Found:
     """Count what is charged, far below the limit: for stops, for stops sent one by one, and for duplicates."""
-    tasks = running_tasks(deployment, _COUNTED_STOPS)
+    tasks = running_tasks(deployment, COUNTED_STOPS)
     event_time = datetime.now(UTC).isoformat(timespec="milliseconds")
     bodies = [message(*task, event_time=event_time) for task in tasks]
-    _, stops = _let_loose(deployment, tasks, bodies, _SECONDS)
+    stops = _let_loose(deployment, tasks, bodies)
     deployment.rtc.forget()
-    ends, again = _let_loose(deployment, tasks, bodies, _SECONDS)
-    if ends["api_requests"]:
-        raise RuntimeError(f"{deployment.name} made {ends['api_requests']} requests for duplicates")
-    singles = running_tasks(deployment, _COUNTED_STOPS)
-    with measured(deployment, closely=True) as cost:
+    again = _let_loose(deployment, tasks, bodies)
+    if again["api_requests"]:
+        raise RuntimeError(f"{deployment.name} made {again['api_requests']} requests for duplicates")
+    singles = running_tasks(deployment, COUNTED_STOPS)
+    with measured(deployment, closely=True) as spent:
         send_steadily(deployment, singles, _SINGLES_A_SECOND)
         deployment.settle(_SECONDS)
-    return {"stops": stops, "stops, one at a time": _per_1000(cost, len(singles)), "duplicates": again}
+    return {"stops": stops, "stops, one at a time": _per_1000(spent, len(singles)), "duplicates": again}
 
 
-def duplicates(deployment: Deployment, events: int) -> dict[str, Any]:
+def duplicates(deployment: Deployment, events: int) -> Found:
     """Release a queue in which five events report each stop."""
     tasks = running_tasks(deployment, events // 5)
     bodies = [message(*task) for task in tasks for _ in range(5)]
     random.Random(0).shuffle(bodies)  # noqa: S311 # nosec B311 # the same order each time
-    ends, costs = _let_loose(deployment, tasks, bodies, _SECONDS)
-    return ends | costs
+    return _let_loose(deployment, tasks, bodies)
 
 
-def storm(deployment: Deployment, rooms: int, events_a_room: int) -> dict[str, Any]:
+def storm(deployment: Deployment, rooms: int, events_a_room: int) -> Found:
     """Let moderation loose: many events for the one task of each room, the rooms side by side."""
     tasks = running_tasks(deployment, rooms)
-    bodies = [
-        message(*task, "ModerationViolation", f"evt-{task[1]}-{number}")
-        for number in range(events_a_room)
-        for task in tasks
-    ]
-    ends, costs = _let_loose(deployment, tasks, bodies, _SECONDS)
-    return ends | costs
+    numbered = itertools.product(range(events_a_room), tasks)
+    bodies = [message(*task, "ModerationViolation", f"evt-{task[1]}-{number}") for number, task in numbered]
+    return _let_loose(deployment, tasks, bodies)
 
 
-def late(deployment: Deployment, stops: int) -> dict[str, Any]:
+def late(deployment: Deployment, stops: int) -> Found:
     """Let a full queue of late stops loose: each asks about its task before it stops it."""
     time_ms = round(1000 * time.time()) - _LATE_MS
     tasks = running_tasks(deployment, stops, start_time_ms=time_ms - _LATE_MS)
     event_time = datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")
     bodies = [message(*task, event_time=event_time) for task in tasks]
-    ends, costs = _let_loose(deployment, tasks, bodies, seconds=stops / _SLOWEST_PER_SECOND, closely=False)
+    found = _let_loose(deployment, tasks, bodies, seconds=stops / _SLOWEST_PER_SECOND, closely=False)
     times = [request.received_at for request in deployment.rtc.requests]
-    return {
-        **ends,
-        **costs,
+    return found | {
         "busiest_second": deployment.rtc.busiest_second("GetSegmentTask"),
         "drained_seconds": max(times) - min(times),
     }
 
 
-def latency(deployment: Deployment, messages_per_second: int, seconds: float) -> dict[str, Any]:
+def latency(deployment: Deployment, messages_per_second: int, seconds: float) -> Found:
     """Send messages at a steady rate, and see how long each takes from there to the API."""
     tasks = running_tasks(deployment, round(messages_per_second * seconds))
     sent = send_steadily(deployment, tasks, messages_per_second)
-    emptied = deployment.settle(60)
-    arrived: dict[Task, float] = {}
-    for request in deployment.rtc.requests:
-        arrived.setdefault(request.task, request.received_at)
+    deployment.settle(60)
+    arrived = {request.task: request.received_at for request in reversed(deployment.rtc.requests)}
     took = [1000 * (arrived[task] - sent[task]) for task in tasks if task in arrived]
     return {
         "messages_per_second": messages_per_second,
-        "messages": len(tasks),
         "lost": len(tasks) - len(took),
-        "emptied": emptied,
         **{f"p{percent}_ms": percentile(took, percent / 100) for percent in (50, 95, 99)},
     }
 
@@ -153,40 +128,31 @@ def running_tasks(deployment: Deployment, count: int, start_time_ms: int | None 
 
 
 def _let_loose(
-    deployment: Deployment, tasks: Sequence[Task], bodies: Sequence[str], seconds: float, *, closely: bool = True
-) -> tuple[dict[str, Any], dict[str, Any]]:
+    deployment: Deployment,
+    tasks: Sequence[Task],
+    bodies: Sequence[str],
+    *,
+    seconds: float = _SECONDS,
+    closely: bool = True,
+) -> Found:
     """Return the end of the load, and its cost."""
     with deployment.held_back():
         deployment.send(bodies)
         time.sleep(1.1)  # so that no request of an earlier load is within a second
-    with measured(deployment, closely=closely) as cost:
+    with measured(deployment, closely=closely) as spent:
         emptied = deployment.settle(seconds)
     requests = deployment.rtc.requests
-    ends = {
+    refusals = sum(request.http_status == 429 for request in requests)
+    return {
         "messages": len(bodies),
         "stops": len(tasks),
         "api_requests": len(requests),
-        "api_refusals": sum(1 for request in requests if request.http_status == 429),
-        "still_running": running(deployment, tasks),
+        "lost": running(deployment, tasks) + refusals + deployment.dead_letters(),
         "not_done": 0 if emptied else sum(deployment.waiting()),
-        "dead_letters": deployment.dead_letters(),
+        "seconds": spent["seconds"],
+        **_per_1000(spent | {"api_requests": len(requests)}, len(bodies)),
     }
-    costs: dict[str, Any] = {
-        "seconds": cost.seconds,
-        "processors_busy": cost.processors_busy,
-        "double_late_ms": cost.double_late_ms,
-        "api_requests_per_1000": 1000 * len(requests) / len(bodies),
-        **_per_1000(cost, len(bodies)),
-    }
-    return ends, costs
 
 
-def _per_1000(cost: Cost, messages: int) -> dict[str, float]:
-    spent = {
-        "function_seconds": cost.function_seconds,
-        "invocations": cost.invocations,
-        "write_units": cost.write_units,
-        "read_units": cost.read_units,
-        "log_bytes": cost.log_bytes,
-    }
-    return {f"{name}_per_1000": 1000 * value / messages for name, value in spent.items() if value is not None}
+def _per_1000(spent: dict[str, float], messages: int) -> dict[str, float]:
+    return {f"{name}_per_1000": 1000 * value / messages for name, value in spent.items() if name != "seconds"}

@@ -8,8 +8,8 @@ from typing import Any
 
 from benchmarks.deployments import Deployment, message
 from benchmarks.load import running, running_tasks, send_steadily
-from benchmarks.meters import log_lines
 from sandbox.faults import SERVICE_UNAVAILABLE
+from sandbox.logs import LogReader
 from sandbox.metrics import percentile
 
 PARAMETERS = {"MaxReceiveCount": "4"}
@@ -23,12 +23,12 @@ _POLL_SECONDS = 1.0
 
 def outage(deployment: Deployment) -> dict[str, Any]:
     """Let the API answer nothing but errors while stops are sent, then send fresh ones; time both until they stop."""
-    began = time.time()
+    log = LogReader(deployment.logs, deployment.log_group)
     backlog = running_tasks(deployment, _BACKLOG)
     deployment.rtc.fail(SERVICE_UNAVAILABLE)
     deployment.send([message(*task) for task in backlog])
     time.sleep(_DOWN_SECONDS)
-    requeued = _requeued(deployment, began)
+    requeued = _requeued(log)
     back = time.time()
     deployment.rtc.heal()
     fresh = [("661e", f"fresh-{number}", "audio") for number in range(_FRESH)]
@@ -53,16 +53,15 @@ def outage(deployment: Deployment) -> dict[str, Any]:
         },
         "fresh": {
             "messages": len(fresh),
-            "requeued": _requeued(deployment, began) - requeued,
+            "requeued": _requeued(log) - requeued,
             **_times([stopped[task] - sent[task] for task in fresh if task in stopped]),
         },
     }
 
 
-def _requeued(deployment: Deployment, since: float) -> int:
+def _requeued(log: LogReader) -> int:
     """Count the events of which a later copy was sent."""
-    lines = log_lines(deployment, since, '"requeued"')
-    return len({line["event_id"] for line in lines if line.get("outcome") == "requeued"})
+    return len({line["event_id"] for line in log.read() if line.get("outcome") == "requeued"})
 
 
 def _times(seconds: Sequence[float]) -> dict[str, float]:

@@ -1,9 +1,9 @@
 """One function alone, in a fresh interpreter, from its built artifact only: its start-up, or its time per message.
 
-Run as a file by `start_up` and `in_process`, with ``python -I -S`` so that nothing but the artifact and the standard
-library is there. Standard input has what to do, as JSON; standard output gets the result. The network is stubbed where
-HTTP begins, the same way for every function, so that all code of theirs and of their libraries runs: the RTC API
-answers ``ok`` at once, the table is empty and takes every write.
+Run as a file by `functions`, with ``python -I -S`` so that nothing but the artifact and the standard library is there.
+Standard input has what to do, as JSON; standard output gets the result. The network is stubbed where HTTP begins, the
+same way for every function, so that all code of theirs and of their libraries runs: the RTC API answers ``ok`` at once,
+and the table takes every write.
 """
 
 from __future__ import annotations
@@ -22,13 +22,6 @@ import time
 import uuid
 from typing import Any
 
-BARE = """
-import boto3, volcenginesdkcore
-from aws_lambda_powertools import Logger, Metrics
-from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType
-Logger(), Metrics(), BatchProcessor(EventType.SQS)
-boto3.session.Session().client("sqs")
-"""
 _STOPPED = json.dumps({"Result": "ok", "ResponseMetadata": {"RequestId": "0", "Action": "StopSegment"}}).encode()
 _MESSAGES_A_BATCH = 10
 
@@ -50,71 +43,54 @@ class Context:
 
 
 class Table:
-    """A table that keeps what is written to it, and counts the units; all items are small."""
+    """A table that keeps what is written to it, if it is to, and counts the units; all items are small."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps: bool) -> None:
         self.write_units = self.read_units = 0
+        self._keeps = keeps
         self._items: dict[str, dict[str, Any]] = {}
 
-    def update(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Set and add what the request says, and give the item; nothing of a slice fails a condition or deletes."""
-        self.write_units += 1
-        item = self._items.setdefault(json.dumps(request["Key"]), dict(request["Key"]))
-        expression, values = request["UpdateExpression"], request.get("ExpressionAttributeValues", {})
-        names = request["ExpressionAttributeNames"]
-        for name, once, value in re.findall(r"(#\w+) = (if_not_exists\(#\w+, )?(:\w+)", expression):
+    def answer(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
+        """Do what a function asks of the table."""
+        if operation == "UpdateItem":
+            self.write_units += 1
+            return {"Attributes": self._update(request)}
+        ((name, wanted),) = request["RequestItems"].items()
+        self.read_units += len(wanted["Keys"])
+        found = [self._items.get(json.dumps(key)) for key in wanted["Keys"]]
+        return {"Responses": {name: [item for item in found if item]}, "UnprocessedKeys": {}}
+
+    def _update(self, request: dict[str, Any]) -> dict[str, Any]:
+        # Nothing of a slice fails a condition or removes anything.
+        item = dict(request["Key"])
+        if self._keeps:
+            item = self._items.setdefault(json.dumps(request["Key"]), item)
+        names, values = request["ExpressionAttributeNames"], request.get("ExpressionAttributeValues", {})
+        for name, once, value in re.findall(r"(#\w+) = (if_not_exists\(#\w+, )?(:\w+)", request["UpdateExpression"]):
             if not once or names[name] not in item:
                 item[names[name]] = values[value]
-        for name, value in re.findall(r"(#\w+) (:\w+)", expression):
-            before = item.get(names[name], {"SS": []})["SS"]
-            item[names[name]] = {"SS": sorted({*before, *values[value]["SS"]})}
-        return {"Attributes": item}
-
-    def read(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Give the items that are there."""
-        answers = {}
-        for table, wanted in request["RequestItems"].items():
-            self.read_units += len(wanted["Keys"])
-            found = [self._items.get(json.dumps(key)) for key in wanted["Keys"]]
-            answers[table] = [item for item in found if item]
-        return {"Responses": answers, "UnprocessedKeys": {}}
-
-    def query(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Give a room's tasks."""
-        self.read_units += 1
-        room = request["ExpressionAttributeValues"][":room"]
-        known = list(self._items.values())  # other threads go on writing
-        items = [item for item in known if item["room"] == room and item["task_id"]["S"] > "#room"]
-        return {"Items": items}
+        return item
 
 
 def stub_network(secret: str, table: Table | None = None, sent: list[str] | None = None) -> None:
-    """Answer every HTTP request of the imported function at once; without a table nothing is stored."""
-    # Here, because a function's start-up is timed: each of them needs it.
+    """Answer every HTTP request in this process at once."""
+    # Here, because a function's start-up is timed: each of them needs these, if its artifact has them.
     import urllib3
 
+    kept = table or Table(keeps=False)
     answers: dict[str, dict[str, Any]] = {
         "GetSecretValue": {"ARN": "arn", "Name": "name", "VersionId": "1", "SecretString": secret},
-        "PutEvents": {"FailedEntryCount": 0, "Entries": [{"EventId": "1"}]},
         "SendMessage": {"MessageId": "1", "MD5OfMessageBody": ""},
     }
 
     def answer_aws(_: object, request: Any) -> Any:
         target = request.headers.get("X-Amz-Target", b"")
         operation = (target.decode() if isinstance(target, bytes) else target).rpartition(".")[2]
-        answer = answers.get(operation, {})
-        if table and operation == "BatchGetItem":
-            answer = table.read(json.loads(request.body))
-        elif operation == "UpdateItem":
-            answer = (table or Table()).update(json.loads(request.body))
-        elif operation == "Query":
-            answer = (table or Table()).query(json.loads(request.body))
-        elif operation == "BatchGetItem":
-            tables = json.loads(request.body)["RequestItems"]
-            answer = {"Responses": {table: [] for table in tables}, "UnprocessedKeys": {}}
+        if operation in ("UpdateItem", "BatchGetItem"):
+            answer = kept.answer(operation, json.loads(request.body))
+        else:
+            answer = answers.get(operation, {})
         headers: Any = {"Content-Type": "application/x-amz-json-1.0"}
-        from botocore.awsrequest import AWSResponse
-
         return AWSResponse(request.url, 200, headers, _Raw(json.dumps(answer).encode()))
 
     def answer_others(*_: Any, **more: Any) -> Any:
@@ -125,8 +101,11 @@ def stub_network(secret: str, table: Table | None = None, sent: list[str] | None
         body = io.BytesIO(json.dumps(answers[target]).encode() if target else _STOPPED)
         return urllib3.HTTPResponse(body, {"Content-Type": "application/json"}, status=200, preload_content=True)
 
-    if http := sys.modules.get("botocore.httpsession"):  # not every function needs it
-        setattr(http.URLLib3Session, "send", answer_aws)  # noqa: B010 - so that the type checker lets it pass
+    with contextlib.suppress(ImportError):  # the callback function has no botocore
+        from botocore.awsrequest import AWSResponse
+        from botocore.httpsession import URLLib3Session
+
+        setattr(URLLib3Session, "send", answer_aws)  # noqa: B010 - so that the type checker lets it pass
     setattr(urllib3.PoolManager, "urlopen", answer_others)  # noqa: B010 - likewise
 
 
@@ -176,30 +155,25 @@ class Watch:
 
 
 def start_up(order: dict[str, Any]) -> dict[str, float]:
-    """Time a function's import, with its clients, and its first call; or the bare imports."""
+    """Time a function's import, with its clients, and its first call."""
     watch = Watch()
-    if order["handler"] is None:
-        exec(BARE, {})  # noqa: S102 # nosec B102 # our own lines, above
-        return watch.read("import")
-    function = _function(order["handler"])
     stub_network(order["secret"])
+    function = _function(order["handler"])
     imported = watch.read("import")
-    _begin_trace(0)
     function(order["event"] or batch(0), Context())
     return imported | watch.read("first_call")
 
 
 def messages(order: dict[str, Any]) -> list[dict[str, float]]:
     """Time batch after batch; return the time per message and the memory at the given numbers of messages."""
-    function = _function(order["handler"])
     stub_network(order["secret"])
+    function = _function(order["handler"])
     marks = []
     done = 0
     for mark in order["marks"]:
         batches: list[dict[str, float]] = []
         while done < mark:
             event = batch(done)
-            _begin_trace(done)
             watch = Watch()
             answer = function(event, Context())
             batches.append(watch.read("batch"))
@@ -233,36 +207,21 @@ class _Log:
         """Do nothing: nothing is kept."""
 
 
-class _Nothing:
-    """The memory of a function that queues every slice."""
-
-    known = 0
-
-    def __contains__(self, _: object) -> bool:
-        return False
-
-    def add(self, _: object) -> None:
-        """Forget it at once."""
-
-    def forget(self, _: object) -> None:
-        """Do nothing."""
-
-
 def slices(order: dict[str, Any]) -> dict[str, Any]:
     """Send slices, time-lapsed, to several environments of the callback function; return the spending of each end."""
     log = _Log()
     sys.stdout = log
     lapse = _time_lapse()
     sent: list[str] = []
-    module: Any = importlib.import_module(order["handler"].rpartition(".")[0])
     stub_network(order["secret"], sent=sent)
-    memory = (lambda: module.QueuedSlices(module.MOST_REMEMBERED, time.monotonic)) if order["remember"] else _Nothing
-    environments = [memory() for _ in range(order["environments"])]
+    module: Any = importlib.import_module(order["handler"].rpartition(".")[0])
+    environments = [module.QueuedSlices(module.MOST_REMEMBERED, time.monotonic) for _ in range(order["environments"])]
     spent: dict[str, dict[str, float]] = {}
-    for number, (seconds, environment, body) in enumerate(order["callbacks"]):
+    for seconds, environment, body in order["callbacks"]:
         lapse(seconds)
+        if not order["remember"]:
+            environments[environment] = module.QueuedSlices(module.MOST_REMEMBERED, time.monotonic)
         module._slices = environments[environment]
-        _begin_trace(number)
         before, watch = log.bytes, Watch()
         event = {"requestContext": {"http": {"method": "POST"}}, "body": body, "isBase64Encoded": False}
         answer = module.handler(event, Context())
@@ -275,9 +234,9 @@ def sightings(order: dict[str, Any]) -> dict[str, Any]:
     """Send the queued slices to the stop function, in full batches; return their spending."""
     log = _Log()
     sys.stdout = log
-    lapse, table = _time_lapse(), Table()
-    function = _function(order["handler"])
+    lapse, table = _time_lapse(), Table(keeps=True)
     stub_network(order["secret"], table)
+    function = _function(order["handler"])
     spent: dict[str, float] = {}
     bodies = order["bodies"]
     for first in range(0, len(bodies), _MESSAGES_A_BATCH):
@@ -286,7 +245,6 @@ def sightings(order: dict[str, Any]) -> dict[str, Any]:
         event["Records"] = event["Records"][: len(bodies) - first]
         for record, body in zip(event["Records"], bodies[first:], strict=False):
             record["body"] = body
-        _begin_trace(first)
         before, watch = log.bytes, Watch()
         if function(event, Context())["batchItemFailures"]:
             raise RuntimeError("a sighting failed")
@@ -296,12 +254,8 @@ def sightings(order: dict[str, Any]) -> dict[str, Any]:
 
 def _spend(spent: dict[str, float], messages: int, ms: float, log_bytes: int) -> None:
     # Lambda bills whole milliseconds.
-    for name, value in (
-        ("messages", messages),
-        ("invocations", 1),
-        ("billed_ms", math.ceil(ms)),
-        ("log_bytes", log_bytes),
-    ):
+    more = {"messages": messages, "invocations": 1, "function_seconds": math.ceil(ms) / 1000, "log_bytes": log_bytes}
+    for name, value in more.items():
         spent[name] = spent.get(name, 0) + value
 
 
@@ -316,11 +270,6 @@ def _time_lapse() -> Any:
         ahead[0] = seconds
 
     return lapse
-
-
-def _begin_trace(number: int) -> None:
-    # As Lambda does for each invocation: log lines name it.
-    os.environ["_X_AMZN_TRACE_ID"] = f"Root=1-{number + 1:08x}-{number + 1:024x};Parent={number + 1:016x};Sampled=1"
 
 
 def _peak_memory_kb() -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -11,34 +11,26 @@ from rich.table import Table
 from benchmarks.costs import LOOKS_AN_HOUR, per_million, per_million_room_hours, per_million_slices, standing_still
 
 Results = dict[str, Any]
-Row = tuple[str, Callable[[Results], float], str]
-"""A label, what to take from a run, and what is asked of it."""
+Row = tuple[str, str, str]
+"""A label, a figure's name in the results, and what is asked of it."""
+
+_UNITS = {"write units": "write_units", "read units": "read_units"}
+_SPENT = {
+    "seconds": "function_seconds_per_1000",
+    "invocations": "invocations_per_1000",
+    "write units": "write_units_per_1000",
+    "read units": "read_units_per_1000",
+    "bytes of log": "log_bytes_per_1000",
+}
+_LOST: Row = ("still running, refused or dead", "lost", "0")
+_LEFT: Row = ("left on the queue, to wait for its time-out", "not_done", "0")
 
 
 def print_report(results: Results, console: Console) -> None:
-    """Print a table for every measurement in the results."""
-    machine = results["machine"]
-    console.print(f"\n{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, {machine['system']}")
-    for name, make in _TABLES.items():
-        if name in results:
-            for table in make(results[name]):
-                console.print(table)
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column(columns[0])
-    for column in columns[1:]:
-        table.add_column(column, justify="right")
-    return table
-
-
-def _side_by_side(title: str, load: Results, rows: list[Row]) -> Table:
-    table = _table(title, "", "product", "peer", "product : peer", "asked")
-    for label, figure, asked in rows:
-        ours, theirs = figure(load["product"]), figure(load["peer"])
-        table.add_row(label, number(ours), number(theirs), f"{ours / theirs:.2f}" if theirs else "", asked)
-    return table
+    """Print the tables of every measurement in the results."""
+    for name, result in results.items():
+        for table in _TABLES[name](result):
+            console.print(table)
 
 
 def number(value: float) -> str:
@@ -46,144 +38,139 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if value == int(value) or value >= 100 else f"{value:.3g}"
 
 
-def _per_1000(key: str) -> Callable[[Results], float]:
-    return lambda run: float(run[f"{key}_per_1000"])
+def _table(title: str, heads: Sequence[str], rows: Iterable[Iterable[str | float]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for place, head in enumerate(heads):
+        table.add_column(head, justify="right" if place else "left")
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, str) else number(cell) for cell in row))
+    return table
 
 
-def _sum(*keys: str) -> Callable[[Results], float]:
-    return lambda run: float(sum(run[key] or 0 for key in keys))
+def _side_by_side(title: str, load: Results, *rows: Row) -> Table:
+    ours, theirs = load["product"], load["peer"]
+
+    def ratio(name: str) -> str:
+        return f"{ours[name] / theirs[name]:.2f}" if theirs[name] else ""
+
+    cells = ((label, ours[name], theirs[name], ratio(name), asked) for label, name, asked in rows)
+    return _table(title, ("", "product", "peer", "product : peer", "asked"), cells)
 
 
-_LOST: Row = ("still running, refused or dead", _sum("still_running", "api_refusals", "dead_letters"), "0")
+def _costs(title: str, prices: Mapping[str, Mapping[str, float]]) -> Table:
+    columns = list(prices.values())
+    rows = [(label, *(f"{column[label]:.2f}" for column in columns)) for label in columns[0]]
+    together = ("together, at most", *(f"{sum(column.values()):.2f}" for column in columns))
+    return _table(title, ("US dollars", *prices), [*rows, together])
 
 
 def _spending(load: Results) -> Iterator[Table]:
     kinds = list(load["product"])
-    spent = _table("Spent for 1,000 messages, far below the limit", "", "", *_SPENT)
-    for kind in kinds:
-        for name in ("product", "peer"):
-            spent.add_row(kind, name, *(number(load[name][kind][f"{key}_per_1000"]) for key in _SPENT.values()))
-    yield spent
-    prices = {kind: per_million(load["product"][kind]) for kind in kinds}
-    table = _table("What the product costs on AWS for a million messages, US dollars", "", *kinds)
-    for label in prices["stops"]:
-        table.add_row(label, *(f"{prices[kind][label]:.2f}" for kind in kinds))
-    table.add_row("together, at most", *(f"{sum(prices[kind].values()):.2f}" for kind in kinds))
-    yield table
-
-
-_SPENT = {
-    "seconds": "function_seconds",
-    "invocations": "invocations",
-    "write units": "write_units",
-    "read units": "read_units",
-    "bytes of log": "log_bytes",
-}
+    yield _table(
+        "Spent for 1,000 messages, far below the limit",
+        ("", "", *_SPENT),
+        (
+            (kind, name, *(load[name][kind][key] for key in _SPENT.values()))
+            for kind in kinds
+            for name in ("product", "peer")
+        ),
+    )
+    prices = {kind: per_million(spent) for kind, spent in load["product"].items()}
+    yield _costs("What a million messages cost on AWS (asked: stops <= 2.50)", prices)
 
 
 def _drain(load: Results) -> Iterator[Table]:
-    rows = _drain_rows(">= 140, 5 x", "<= 0.20 x")
-    rows[4:4] = [
-        ("write units per 1,000 stops", _per_1000("write_units"), "<= 0.50 x"),
-        ("read units per 1,000 stops", _per_1000("read_units"), ""),
-    ]
-    yield _side_by_side("Draining a full queue of distinct stops, the API answering after 200 ms", load, rows)
+    title = "Draining a full queue of distinct stops, the API answering after 200 ms"
+    yield _side_by_side(title, load, *_drain_rows(">= 140, 5 x"))
 
 
 def _paces(load: Results) -> Iterator[Table]:
     for product, peer in zip(load["product"], load["peer"], strict=True):
         title = f"The same, the API answering after {1000 * product['answer_after_seconds']:,.0f} ms"
-        yield _side_by_side(title, {"product": product, "peer": peer}, _drain_rows("", ""))
+        yield _side_by_side(title, {"product": product, "peer": peer}, *_drain_rows(""))
 
 
-def _drain_rows(rate: str, function_seconds: str) -> list[Row]:
-    return [
-        ("stops", _sum("stops"), ""),
-        ("stops a second", _sum("stops_per_second"), rate),
-        ("most requests in any second", _sum("busiest_second"), "<= 150"),
-        ("function-seconds per 1,000 stops", _per_1000("function_seconds"), function_seconds),
-        ("invocations per 1,000 stops", _per_1000("invocations"), ""),
+def _drain_rows(rate: str) -> tuple[Row, ...]:
+    return (
+        ("stops", "stops", ""),
+        ("stops a second", "stops_per_second", rate),
+        ("most requests in any second", "busiest_second", "<= 150"),
+        ("function-seconds per 1,000 stops", "function_seconds_per_1000", ""),
         _LOST,
-        ("left on the queue", _sum("not_done"), "0"),
-        ("processors busy, %", lambda run: round(100 * (run["processors_busy"] or 0)), ""),
-        ("the API double late by at most, ms", lambda run: round(run["double_late_ms"]), ""),
-    ]
+        _LEFT,
+    )
 
 
 def _duplicates(load: Results) -> Iterator[Table]:
     yield _side_by_side(
         "Events of which 80 % are duplicates, per 1,000 events",
         load,
-        [
-            ("events", _sum("messages"), ""),
-            ("API requests", _per_1000("api_requests"), "200"),
-            ("write units", _per_1000("write_units"), "200"),
-            ("read units", _per_1000("read_units"), ""),
-            ("function-seconds", _per_1000("function_seconds"), ""),
-            ("seconds to the end, for all", _sum("seconds"), ""),
-            ("left on the queue, to wait for its time-out", _sum("not_done"), "0"),
-            _LOST,
-        ],
+        ("API requests", "api_requests_per_1000", "200"),
+        ("write units", "write_units_per_1000", "200"),
+        ("read units", "read_units_per_1000", ""),
+        ("function-seconds", "function_seconds_per_1000", ""),
+        _LEFT,
+        _LOST,
     )
 
 
 def _storm(load: Results) -> Iterator[Table]:
     yield _side_by_side(
-        "A storm: 100 moderation events for each of 50 rooms",
+        "A storm: 100 moderation events for each of 50 rooms, per 1,000 events",
         load,
-        [
-            ("events", _sum("messages"), ""),
-            ("API requests", _sum("api_requests"), ""),
-            ("write units per 1,000 events", _per_1000("write_units"), ""),
-            ("read units per 1,000 events", _per_1000("read_units"), ""),
-            ("function-seconds per 1,000 events", _per_1000("function_seconds"), ""),
-            ("seconds to the end", _sum("seconds"), ""),
-            ("left on the queue, to wait for its time-out", _sum("not_done"), "0"),
-            _LOST,
-        ],
+        ("API requests", "api_requests_per_1000", ""),
+        ("write units", "write_units_per_1000", ""),
+        ("read units", "read_units_per_1000", ""),
+        ("function-seconds", "function_seconds_per_1000", ""),
+        ("seconds to the end, for all", "seconds", ""),
+        _LEFT,
+        _LOST,
     )
 
 
 def _latency(load: Results) -> Iterator[Table]:
-    table = _table("From message sent to request at the API, ms", "messages a second", "", "p50", "p95", "p99", "lost")
-    for name in ("product", "peer"):
-        for run in load[name]:
-            figures = [f"{run[key]:,.0f}" for key in ("p50_ms", "p95_ms", "p99_ms")]
-            table.add_row(str(run["messages_per_second"]), name, *figures, str(run["lost"]))
-    yield table
+    yield _side_by_side(
+        f"From message sent to request at the API, {load['product']['messages_per_second']} messages a second",
+        load,
+        *((f"{name}, ms", f"{name}_ms", "") for name in ("p50", "p95", "p99")),
+        ("lost", "lost", "0"),
+    )
 
 
 def _environments(load: list[Results]) -> Iterator[Table]:
-    table = _table(
-        "Slots whose environments take turns, full batches",
-        *("environments a slot", "API answers after, ms", "requests", "refused", "most in any second", "asked"),
-        "a second",
-    )
-    for run in load:
-        figures = [run["api_requests"], run["api_refusals"], run["busiest_second"]]
-        table.add_row(
-            str(run["environments_a_slot"]),
-            *map(number, (1000 * run["answer_after_seconds"], *figures)),
-            "<= 150",
-            number(run["requests_per_second"]),
-        )
-    yield table
+    columns = {
+        "environments a slot": "environments_a_slot",
+        "API answers after, s": "answer_after_seconds",
+        "requests": "api_requests",
+        "refused": "api_refusals",
+        "most in any second": "busiest_second",
+        "a second": "requests_per_second",
+    }
+    title = "Slots whose environments take turns, full batches (asked: <= 150 in any second)"
+    yield _table(title, list(columns), ([run[key] for key in columns.values()] for run in load))
 
 
 def _in_process(load: Results) -> Iterator[Table]:
-    table = _table(
+    columns = {"ms a message": "ms_per_message", "processor ms": "processor_ms_per_message", "MB": "memory_mb"}
+    yield _table(
         "Handler alone, no network (asked: flat within 20 %)",
-        "after messages",
-        "",
-        "ms a message",
-        "processor ms",
-        "MB",
+        ("", "after messages", *columns),
+        ((name, run["messages"], *(run[key] for key in columns.values())) for name in load for run in load[name]),
     )
-    for name, marks in load.items():
-        for mark in marks:
-            figures = [f"{mark[key]:.2f}" for key in ("ms_per_message", "processor_ms_per_message")]
-            table.add_row(f"{mark['messages']:,}", name, *figures, f"{mark['memory_mb']:.1f}")
-    yield table
+
+
+def _start_up(load: Results) -> Iterator[Table]:
+    columns = {"import": "import_ms", "its processor time": "import_processor_ms", "first call": "first_call_ms"}
+    functions = load["as_shipped"]
+    peer_ms = functions["peer"]["import_processor_ms"]
+    yield _table(
+        f"Start-up, as shipped ({load['python']}, ms; the ratio is of processor time)",
+        ("", *columns, "of the peer"),
+        (
+            (name, *(run[key] for key in columns.values()), f"{run['import_processor_ms'] / peer_ms:.2f}")
+            for name, run in functions.items()
+        ),
+    )
 
 
 def _slices(load: Results) -> Iterator[Table]:
@@ -193,155 +180,99 @@ def _slices(load: Results) -> Iterator[Table]:
         "news": per_million_slices(now["queued"], now["served"]),
         "no news": per_million_slices(now["known"], None),
     }
-    table = _table(
-        f"A million slices on AWS, US dollars; of {load['slices']:,} slices {now['queued']['messages']:,} were news",
-        "",
-        *prices,
-    )
-    for label in prices["news"]:
-        table.add_row(label, *(f"{price[label]:.2f}" for price in prices.values()))
-    sums = {name: sum(price.values()) for name, price in prices.items()}
-    table.add_row("together", *(f"{total:.2f}" for total in sums.values()))
-    table.add_row("of the first", *(f"{total / sums['every slice queued']:.2f}" for total in sums.values()))
-    yield table
+    yield _costs(f"A million slices on AWS; of {load['slices']:,} {now['queued']['messages']:,} were news", prices)
 
 
 def _room_ends(load: Results) -> Iterator[Table]:
     found = load["product"]
     columns = {"requests to the API": "api_requests", "to the table": "table_requests"} | _UNITS
-    table = _table("Ends of one room, each with a new TaskId (asked: flat)", "the end", *columns)
-    for run in found["ends"]:
-        table.add_row(number(run["end"]), *(number(run[key]) for key in columns.values()))
-    yield table
+    yield _table(
+        "Ends of one room, each with a new TaskId (asked: flat)",
+        ("the end", *columns),
+        ((run["end"], *(run[key] for key in columns.values())) for run in found["ends"]),
+    )
     permanent = found["permanent"]
-    table = _table(
+    yield _table(
         f"A permanent room after {permanent['tasks']:,} tasks that were stopped by name; its own item has "
         f"{permanent['room_item_bytes']:,} bytes (asked: < 1,024)",
-        *("", *columns),
+        ("", *columns),
+        (
+            (name, *(permanent[name][key] for key in columns.values()))
+            for name in ("a start", "its stop by name", "the room's end")
+        ),
     )
-    for name in ("a start", "its stop by name", "the room's end"):
-        table.add_row(name, *(number(permanent[name][key]) for key in columns.values()))
-    yield table
-
-
-_UNITS = {"write units": "write_units", "read units": "read_units"}
 
 
 def _sessions(load: Results) -> Iterator[Table]:
     columns = _UNITS | {f"of three sweeps, {name}": f"swept_{key}" for name, key in _UNITS.items()}
-    table = _table(
-        "A room's session that ends twice (asked: told at most 8 write units, however many slices)", "", *columns
+    yield _table(
+        "A room's session that ends twice (asked: told at most 8 write units, however many slices)",
+        ("", *columns),
+        ((run["session"], *(run[key] for key in columns.values())) for run in load["product"]),
     )
-    for run in load["product"]:
-        table.add_row(run["session"], *(number(run[key]) for key in columns.values()))
-    yield table
 
 
 def _late(load: Results) -> Iterator[Table]:
-    table = _table(
-        "Draining a full queue of late stops",
-        *("stops", "seconds", "stops a second", "most questions in any second", "asked"),
-        "still running, refused or dead",
+    columns = {"stops": "stops", "seconds": "drained_seconds", "most questions in any second": "busiest_second"}
+    yield _table(
+        "Draining a full queue of late stops (asked: <= 40 questions in any second, 0 lost)",
+        (*columns, "stops a second", _LOST[0]),
+        (
+            (*(run[key] for key in columns.values()), run["stops"] / run["drained_seconds"], run["lost"])
+            for run in load["product"]
+        ),
     )
-    for run in load["product"]:
-        seconds = run["drained_seconds"]
-        figures = (run["stops"], seconds, run["stops"] / seconds, run["busiest_second"])
-        table.add_row(*map(number, figures), "<= 40", number(_LOST[1](run)))
-    pace = run["stops"] / run["drained_seconds"]
-    table.add_row("20,000, at that pace", number(20_000 / pace))
-    yield table
 
 
 def _outage(load: Results) -> Iterator[Table]:
     outage = load["product"]
-    table = _table(
-        f"The API down for {outage['down_seconds']} s; dead letters {outage['dead_letters']}, still running "
-        f"{outage['still_running']} (asked: 0)",
-        *("", "messages", "of them requeued", "seconds to the stop, p50", "p99", "longest"),
+    labels = {"backlog": "backlog, since the API is back", "fresh": "fresh, since they were sent"}
+    columns = {"messages": "messages", "of them requeued": "requeued", "p50": "p50", "p99": "p99", "longest": "longest"}
+    yield _table(
+        f"Seconds to the stop, after the API was down for {outage['down_seconds']} s; dead letters "
+        f"{outage['dead_letters']}, still running {outage['still_running']} (asked: 0)",
+        ("", *columns),
+        ((label, *(outage[key][name] for name in columns.values())) for key, label in labels.items()),
     )
-    for label, key in (("backlog, since the API is back", "backlog"), ("fresh, since they were sent", "fresh")):
-        run = outage[key]
-        table.add_row(label, *(number(run[name]) for name in ("messages", "requeued", "p50", "p99", "longest")))
-    yield table
-
-
-def _sweep_gone(load: Results) -> Iterator[Table]:
-    mixes = load["product"]
-    table = _table("Sweeping rooms whose tasks may be running", "", *mixes, "asked")
-    for label, key, asked in _SWEPT:
-        table.add_row(label, *(number(mix[key]) for mix in mixes.values()), asked)
-    yield table
-
-
-_SWEPT = (
-    ("rooms", "rooms", ""),
-    ("of them gone, untold", "gone", ""),
-    ("sweeps", "sweeps", ""),
-    ("the longest, seconds", "longest_seconds", "<= 290"),
-    ("seconds, all sweeps", "function_seconds", ""),
-    ("questions", "questions", ""),
-    ("most questions in any second", "busiest_second", "<= 30"),
-    ("messages sent", "messages", "as many as are gone"),
-    ("stops", "stops", "as many as are gone"),
-    ("still running of what is gone", "still_running", "0"),
-    ("write units, the indexes' and those of the stops included", "write_units", "all alive: <= 100"),
-    ("read units", "read_units", "all alive: <= 200"),
-    ("bytes of log", "log_bytes", ""),
-    ("the API double late by at most, ms", "double_late_ms", ""),
-)
 
 
 def _sweep(load: Results) -> Iterator[Table]:
-    yield from _sweep_gone(load)
+    mixes = load["product"]
+    rows = (
+        ("rooms", "rooms", ""),
+        ("sweeps", "sweeps", ""),
+        ("the longest, seconds", "longest_seconds", "<= 290"),
+        ("questions", "questions", ""),
+        ("most questions in any second", "busiest_second", "<= 30"),
+        ("write units, the indexes' included", "write_units", "all alive: <= 100"),
+        ("read units", "read_units", "all alive: <= 200"),
+    )
+    yield _table(
+        "Sweeping rooms whose tasks may be running",
+        ("", *mixes, "asked"),
+        ((label, *(mix[key] for mix in mixes.values()), asked) for label, key, asked in rows),
+    )
     prices = {
-        f"a million room hours, looked at {LOOKS_AN_HOUR} times each": per_million_room_hours(load["product"]),
-        "standing still, a month": standing_still(load["product"]),
+        f"a million room hours, looked at {LOOKS_AN_HOUR} times each": per_million_room_hours(mixes["all alive"]),
+        "standing still, a month": standing_still(mixes["nothing watched"]),
     }
-    table = _table("What the sweeper costs on AWS, US dollars (asked: a million room hours <= 5)", "", *prices)
-    for label in next(iter(prices.values())):
-        table.add_row(label, *(f"{price[label]:.2f}" for price in prices.values()))
-    table.add_row("together, at most", *(f"{sum(price.values()):.2f}" for price in prices.values()))
-    yield table
+    yield _costs("What the sweeper costs on AWS (asked: a million room hours <= 5)", prices)
 
 
 def _sweep_rejected(load: Results) -> Iterator[Table]:
     run = load["product"]
-    table = _table(f"{run['rejected']:,} rooms of a deleted app before {run['healthy']} others", "", "", "asked")
-    for label, key, asked in (
+    rows = (
         ("rounds", "sweeps", ""),
         ("the longest, seconds", "longest_seconds", ""),
         ("questions about each of the others, at least", "asked_at_least", "one each round"),
         ("longest time between two of them, seconds", "longest_gap_seconds", "a round and a sweep's start"),
         ("most questions in any second", "busiest_second", "<= 30"),
-    ):
-        table.add_row(label, number(run[key]), asked)
-    yield table
-
-
-def _start_up(load: Results) -> Iterator[Table]:
-    titles = {
-        "as_shipped": "as shipped",
-        "compiled_anew": "every module compiled anew",
-        "compiled": "all bytecode at hand",
-    }
-    for mode, title in titles.items():
-        functions = load[mode]
-        table = _table(
-            f"Start-up, {title} ({load['python']}, ms; the ratios are of processor time)",
-            *("", "import", "its processor time", "of bare imports", "of the peer", "of itself compiled anew"),
-            "first call",
-        )
-        for name, run in functions.items():
-            took = run["import_processor_ms"]
-            others = functions["bare imports"], functions["peer"], load["compiled_anew"][name]
-            table.add_row(
-                name,
-                f"{run['import_ms']:.0f}",
-                f"{took:.0f}",
-                *(f"{took / other['import_processor_ms']:.2f}" for other in others),
-                f"{run['first_call_ms']:.0f}" if "first_call_ms" in run else "",
-            )
-        yield table
+    )
+    yield _table(
+        f"{run['rejected']:,} rooms of a deleted app before {run['healthy']} others",
+        ("", "", "asked"),
+        ((label, run[key], asked) for label, key, asked in rows),
+    )
 
 
 _TABLES: dict[str, Callable[[Any], Iterator[Table]]] = {
@@ -360,6 +291,5 @@ _TABLES: dict[str, Callable[[Any], Iterator[Table]]] = {
     "late": _late,
     "outage": _outage,
     "sweep": _sweep,
-    "sweep_gone": _sweep_gone,
     "sweep_rejected": _sweep_rejected,
 }

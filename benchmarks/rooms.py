@@ -10,8 +10,8 @@ from typing import Any
 
 from benchmarks.deployments import Deployment, message
 from benchmarks.load import Task, running
-from benchmarks.sweeps import let_rooms_wait, settle, sweep_once, sweeper, unscheduled
-from benchmarks.table_units import TableUnits
+from benchmarks.sweeps import let_rooms_wait, settle, sweep_once, unscheduled
+from benchmarks.table_units import counted
 from sandbox.stack import APP_ID, wait_for
 from segments import events, ledger
 from segments.rules import Outcome, Record
@@ -151,28 +151,27 @@ def _sessions(deployment: Deployment, kind: int, told: bool, slices: int) -> dic
         raise RuntimeError(f"{running(deployment, tasks)} sessions go on")
     for app_id, room_id, _ in tasks:
         deployment.rtc.close_room(app_id, room_id)
-    sweeps = [_sweep_after_a_minute(deployment, tasks) for _ in range(_SWEEPS)]
+    swept = [_sweep_after_a_minute(deployment, tasks) for _ in range(_SWEEPS)]
     return {
         **{name: value / SESSIONS for name, value in spent.items()},
-        **{f"swept_{name}": sum(swept[name] for swept in sweeps) / SESSIONS for name in spent},
+        **{f"swept_{name}": sum(one[name] for one in swept) / SESSIONS for name in spent},
     }
 
 
 def _sweep_after_a_minute(deployment: Deployment, tasks: Sequence[Task]) -> Spending:
     let_rooms_wait(deployment, tasks)
     with _counted(deployment) as spent:
-        sweep_once(sweeper(deployment))
+        sweep_once(deployment)
     return spent
 
 
 @contextmanager
 def _counted(deployment: Deployment) -> Iterator[Spending]:
-    """Count the requests to the API and to the table, and the table's units; filled in when the block ends."""
-    spent: Spending = {}
-    before, units = len(deployment.rtc.requests), TableUnits(deployment)
-    with deployment.recorded():
+    """Count the requests to the API, and what the table is asked for and charges; filled in when the block ends."""
+    before = len(deployment.rtc.requests)
+    with counted(deployment) as spent:
         yield spent
-    spent.update(api_requests=len(deployment.rtc.requests) - before, **units.spent()._asdict())
+    spent["api_requests"] = len(deployment.rtc.requests) - before
 
 
 def _serve_alone(deployment: Deployment, body: str) -> None:

@@ -1,4 +1,4 @@
-"""The sweeper: the cost of checking thousands of rooms that live, are gone, or are rejected."""
+"""The sweeper: the cost of checking thousands of rooms that live or are rejected."""
 
 from __future__ import annotations
 
@@ -10,39 +10,24 @@ from itertools import pairwise
 from typing import Any
 
 from benchmarks.deployments import Deployment, message
-from benchmarks.load import Task, running, running_tasks
-from benchmarks.meters import Cost, function_seconds, log_lines, measured
+from benchmarks.load import Task, running_tasks
+from benchmarks.meters import Spent, function_seconds, measured
 from sandbox.stack import let_a_minute_pass, resource
 
 ROOMS = 5_000
-GONE = 0.05
 REJECTED, HEALTHY = 2_000, 200
 _ROUNDS = 3
 _IDLE_SWEEPS = 20
-_MOST_SWEEPS = 5
 _SWEEP_SECONDS = 300.0  # the function's own time-out
 _POLL_SECONDS = 0.5  # looking more often would hold up the RTC API double, which runs in this process
 _QUESTION = "GetRoomOnlineUsers"
-_SPENT = ("function_seconds", "invocations", "write_units", "read_units", "log_bytes")
 
 
-def sweeps(deployment: Deployment) -> dict[str, dict[str, Any]]:
+def sweeps(deployment: Deployment) -> dict[str, Spent]:
     """Sweep without watched rooms, and with living rooms only."""
-    watching = sweeper(deployment)
     with unscheduled(deployment):
-        idle = sweep(watching, [], sweeps=_IDLE_SWEEPS)
-        return {"nothing watched": idle, "all alive": sweep(watching, _watched(deployment, ROOMS))}
-
-
-def sweep_gone(deployment: Deployment) -> dict[str, dict[str, Any]]:
-    """Sweep with some rooms gone unreported, until their tasks are stopped."""
-    watching = sweeper(deployment)
-    with unscheduled(deployment):
-        tasks = _watched(deployment, ROOMS)
-        gone = tasks[:: round(1 / GONE)]
-        for app_id, room_id, _ in gone:
-            deployment.rtc.close_room(app_id, room_id)
-        return {f"{100 * GONE:.0f} % gone": sweep(watching, tasks, gone)}
+        idle = _sweep(deployment, [], sweeps=_IDLE_SWEEPS)
+        return {"nothing watched": idle, "all alive": _sweep(deployment, _watched(deployment, ROOMS))}
 
 
 def sweep_rejected(deployment: Deployment) -> dict[str, Any]:
@@ -53,7 +38,7 @@ def sweep_rejected(deployment: Deployment) -> dict[str, Any]:
     settle(deployment)
     with unscheduled(deployment):
         healthy = _watched(deployment, HEALTHY)
-        found = sweep(sweeper(deployment), [*rejected, *healthy], sweeps=_ROUNDS)
+        found = _sweep(deployment, [*rejected, *healthy], sweeps=_ROUNDS)
     asked = {task[1]: list[float]() for task in healthy}
     for request in deployment.rtc.requests:
         if request.task[0] == healthy[0][0]:
@@ -65,11 +50,6 @@ def sweep_rejected(deployment: Deployment) -> dict[str, Any]:
         "asked_at_least": min(map(len, asked.values())),
         "longest_gap_seconds": max(gaps, default=0.0),
     }
-
-
-def sweeper(deployment: Deployment) -> Deployment:
-    """Give the deployment as seen from the sweeper: its log and its time are those that are measured."""
-    return replace(deployment, function_name=resource(deployment.aws, "SweepRoomsFunction"))
 
 
 @contextlib.contextmanager
@@ -95,27 +75,21 @@ def settle(deployment: Deployment) -> None:
         raise RuntimeError(f"{sum(deployment.waiting())} messages are left")
 
 
-def sweep(sweeper: Deployment, tasks: Sequence[Task], gone: Sequence[Task] = (), *, sweeps: int = 1) -> dict[str, Any]:
-    """Sweep so often, and then until the tasks of the rooms that are gone are stopped."""
-    began, runs = time.time(), list[Cost]()
-    while len(runs) < sweeps or (running(sweeper, gone) and len(runs) < _MOST_SWEEPS):
-        let_rooms_wait(sweeper, gone)
-        with measured(sweeper, closely=True) as cost:
-            sweep_once(sweeper)
-        runs.append(cost)
-    requests = sweeper.rtc.requests
+def _sweep(deployment: Deployment, tasks: Sequence[Task], *, sweeps: int = 1) -> Spent:
+    sweeper = _sweeper(deployment)
+    runs = []
+    for _ in range(sweeps):
+        let_rooms_wait(deployment, [])
+        with measured(sweeper, closely=True) as spent:
+            sweep_once(deployment)
+        runs.append(spent)
     return {
         "rooms": len(tasks),
-        "gone": len(gone),
-        "sweeps": len(runs),
-        "longest_seconds": max(run.function_seconds for run in runs),
-        "questions": sum(1 for request in requests if request.action == _QUESTION),
-        "busiest_second": sweeper.rtc.busiest_second(_QUESTION),
-        "messages": sum(line["message"] == "room gone" for line in log_lines(sweeper, began, '"room gone"')),
-        "stops": sum(1 for request in requests if request.action == "StopSegment"),
-        "still_running": running(sweeper, gone),
-        **{name: sum(getattr(run, name) for run in runs) for name in _SPENT},
-        "double_late_ms": max(run.double_late_ms for run in runs),
+        "sweeps": sweeps,
+        "longest_seconds": max(run["function_seconds"] for run in runs),
+        "questions": sum(request.action == _QUESTION for request in deployment.rtc.requests),
+        "busiest_second": deployment.rtc.busiest_second(_QUESTION),
+        **{name: sum(run[name] for run in runs) for name in runs[0]},
     }
 
 
@@ -125,12 +99,18 @@ def let_rooms_wait(deployment: Deployment, tasks: Sequence[Task]) -> None:
     let_a_minute_pass(deployment.aws.client("dynamodb"), deployment.table_name, rooms)
 
 
-def sweep_once(sweeper: Deployment) -> None:
+def _sweeper(deployment: Deployment) -> Deployment:
+    """Give the deployment as seen from the sweeper: its log and its time are those that are measured."""
+    sweeper = {"StopSegmentFunctionName": resource(deployment.aws, "SweepRoomsFunction")}
+    return replace(deployment, outputs={**deployment.outputs, **sweeper})
+
+
+def sweep_once(deployment: Deployment) -> None:
     """Sweep as the schedule does, and let the events that come of it be served."""
-    began = time.time()
+    began, sweeper = time.time(), _sweeper(deployment)
     sweeper.aws.client("lambda").invoke(FunctionName=sweeper.function_name, InvocationType="Event", Payload=b"{}")
     while not function_seconds(sweeper, began)[1]:
         if time.time() > began + _SWEEP_SECONDS:
             raise TimeoutError("a sweep does not end")
         time.sleep(_POLL_SECONDS)
-    settle(sweeper)
+    settle(deployment)

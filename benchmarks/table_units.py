@@ -6,8 +6,9 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -19,6 +20,7 @@ from sandbox.embedded_aws import REGION
 
 WRITE_UNIT_BYTES = 1024
 _READ_UNIT_BYTES = 4096
+_WRITES = ("UpdateItem", "PutItem", "DeleteItem")
 
 Item = Mapping[str, Mapping[str, str]]
 
@@ -46,73 +48,57 @@ class Index:
         return 2
 
 
-class Spent(NamedTuple):
-    """A request to the table."""
-
-    table_requests: int
-    write_units: float
-    read_units: float
-
-
-class TableUnits:
-    """Counts what a deployment's table charges from now on. Its calls must be recorded meanwhile.
+@contextmanager
+def counted(deployment: Deployment) -> Iterator[dict[str, float]]:
+    """Count what a deployment's table is asked for and charges during the block, and fill it in at its end.
 
     A write costs a unit, also if its condition fails, and what it changes in each index on top, as the table's stream
     shows it. Every item is at most 1 KB, which is checked. A read is charged by the size of what it gives. To know that
     of a query, it is made once more when all is over.
     """
-
-    def __init__(self, deployment: Deployment) -> None:
-        self._deployment = deployment
-        self._dynamodb = deployment.aws.client("dynamodb")
-        table = self._dynamodb.describe_table(TableName=deployment.table_name)["Table"]
-        keys = {key["AttributeName"] for key in table["KeySchema"]}
-        self._indexes = [
-            index_of(index, keys)
-            for scope in ("LocalSecondaryIndexes", "GlobalSecondaryIndexes")
-            for index in table.get(scope, ())
-        ]
-        self._changes = _Changes(deployment, table) if self._indexes else None
-        self._since = time.time()
-
-    def spent(self) -> Spent:
-        """Return the requests since then."""
-        changes = list(self._changes.read()) if self._changes else []
-        writes = sum(index.writes(*change) for index in self._indexes for change in changes)
-        reads = 0.0
-        calls = list(self._calls())
-        for name, request in calls:
-            if name in ("UpdateItem", "PutItem", "DeleteItem"):
-                writes += 1
-            else:
-                reads += self._read_units(name, request)
-        largest = max((size_of(after) for _, after in changes), default=0)
-        if largest > WRITE_UNIT_BYTES:
-            raise RuntimeError(f"an item of {largest} bytes costs more than one unit")
-        return Spent(len(calls), float(writes), reads)
-
-    def _calls(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        for event in _recorded(self._deployment, self._since):
-            request = json.loads(event["CloudTrailEvent"])["requestParameters"]
-            if self._deployment.table_name in (request.get("TableName"), *request.get("RequestItems", ())):
-                yield event["EventName"], request
-
-    def _read_units(self, name: str, request: dict[str, Any]) -> float:
-        match name:
-            case "BatchGetItem":
-                keys = request["RequestItems"][self._deployment.table_name]
-                return len(keys["Keys"]) * _a_read(keys)
-            case "GetItem":
-                return _a_read(request)
-            case "Query":
-                given = self._dynamodb.query(**request)["Items"]
-                return _a_read(request) * max(1, math.ceil(sum(map(size_of, given)) / _READ_UNIT_BYTES))
-            case _:
-                raise RuntimeError(f"no price is known for {name}")
+    spent: dict[str, float] = {}
+    table = deployment.aws.client("dynamodb").describe_table(TableName=deployment.table_name)["Table"]
+    keys = {key["AttributeName"] for key in table["KeySchema"]}
+    scopes = ("LocalSecondaryIndexes", "GlobalSecondaryIndexes")
+    indexes = [index_of(index, keys) for scope in scopes for index in table.get(scope, ())]
+    stream = _Stream(deployment, table) if indexes else None
+    since = time.time()
+    with deployment.recorded():
+        yield spent
+    changes = list(stream.changes()) if stream else []
+    largest = max((size_of(after) for _, after in changes), default=0)
+    if largest > WRITE_UNIT_BYTES:
+        raise RuntimeError(f"an item of {largest} bytes costs more than one unit")
+    calls = list(_calls(deployment, since))
+    spent["table_requests"] = len(calls)
+    spent["write_units"] = sum(name in _WRITES for name, _ in calls)
+    spent["write_units"] += sum(index.writes(*change) for index in indexes for change in changes)
+    spent["read_units"] = sum(_read_units(deployment, *call) for call in calls if call[0] not in _WRITES)
 
 
-class _Changes:
-    """The changes of a table's items from now on, from its stream."""
+def _calls(deployment: Deployment, since: float) -> Iterator[tuple[str, dict[str, Any]]]:
+    for event in _recorded(deployment, since):
+        request = json.loads(event["CloudTrailEvent"])["requestParameters"]
+        if deployment.table_name in (request.get("TableName"), *request.get("RequestItems", ())):
+            yield event["EventName"], request
+
+
+def _read_units(deployment: Deployment, name: str, request: dict[str, Any]) -> float:
+    match name:
+        case "BatchGetItem":
+            keys = request["RequestItems"][deployment.table_name]
+            return len(keys["Keys"]) * _a_read(keys)
+        case "GetItem":
+            return _a_read(request)
+        case "Query":
+            given = deployment.aws.client("dynamodb").query(**request)["Items"]
+            return _a_read(request) * max(1, math.ceil(sum(map(size_of, given)) / _READ_UNIT_BYTES))
+        case _:
+            raise RuntimeError(f"no price is known for {name}")
+
+
+class _Stream:
+    """A table's stream from now on."""
 
     def __init__(self, deployment: Deployment, table: Mapping[str, Any]) -> None:
         arn = table.get("LatestStreamArn")
@@ -122,16 +108,16 @@ class _Changes:
                 StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"},
             )
             arn = enabled["TableDescription"]["LatestStreamArn"]
-        self._streams = deployment.aws.client("dynamodbstreams")
-        (shard,) = self._streams.describe_stream(StreamArn=arn)["StreamDescription"]["Shards"]
-        self._iterator = self._streams.get_shard_iterator(
+        self._client = deployment.aws.client("dynamodbstreams")
+        (shard,) = self._client.describe_stream(StreamArn=arn)["StreamDescription"]["Shards"]
+        self._iterator = self._client.get_shard_iterator(
             StreamArn=arn, ShardId=shard["ShardId"], ShardIteratorType="LATEST"
         )["ShardIterator"]
 
-    def read(self) -> Iterator[tuple[Item, Item]]:
+    def changes(self) -> Iterator[tuple[Item, Item]]:
         """Give each item that was changed, before and after."""
         while True:
-            answer = self._streams.get_records(ShardIterator=self._iterator)
+            answer = self._client.get_records(ShardIterator=self._iterator)
             self._iterator = answer["NextShardIterator"]
             if not answer["Records"]:
                 return
