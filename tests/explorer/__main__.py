@@ -10,15 +10,16 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 
 import click
 
-from tests.explorer.explore import explore
+from tests.explorer.explore import ALL, explore
 from tests.explorer.scheduler import Budget, Walk
-from tests.explorer.worlds import WORLDS, World
+from tests.explorer.waiting import Waiting
+from tests.explorer.worlds import World
 
 
 @click.command(epilog="Example: python -m tests.explorer --world 'two tasks' --preemptions 3 --faults 0 --most 100000")
 @click.option("--preemptions", default=2, show_default=True, help="How often somebody is held up in a history.")
 @click.option("--faults", default=1, show_default=True, help="How much goes wrong in a history.")
-@click.option("--world", "names", multiple=True, type=click.Choice([world.name for world in WORLDS]), help="Only this.")
+@click.option("--world", "names", multiple=True, type=click.Choice([world.name for world in ALL]), help="Only this.")
 @click.option("--processes", default=os.cpu_count(), show_default="one a processor", help="How many walk at once.")
 @click.option("--most", default=3_000, show_default=True, help="How many histories of a world and a budget, at most.")
 def main(preemptions: int, faults: int, names: tuple[str, ...], processes: int, most: int) -> None:
@@ -27,7 +28,7 @@ def main(preemptions: int, faults: int, names: tuple[str, ...], processes: int, 
     Of the histories that break a promise in the same way the shortest is printed. Then it exits with 1.
     """
     began = time.monotonic()
-    worlds = [world for world in WORLDS if not names or world.name in names]
+    worlds = [world for world in ALL if not names or world.name in names]
     histories = cut = 0
     is_broken = False
     with ProcessPoolExecutor(processes) as executor:
@@ -55,17 +56,17 @@ def _up_to(budget: Budget) -> Iterator[Budget]:
             yield Budget(preemptions, faults)
 
 
-def _walk(world: World, budget: Budget, most: int) -> Walk:
+def _walk(world: World | Waiting, budget: Budget, most: int) -> Walk:
     walk = explore(world, budget, lambda walk: walk.histories >= most)
     walk.forget_states()
     return walk
 
 
-def _tell(world: World, budget: Budget, walk: Walk, *, is_cut: bool) -> None:
+def _tell(world: World | Waiting, budget: Budget, walk: Walk, *, is_cut: bool) -> None:
     spent = f"{budget.preemptions} preemptions, {budget.faults} faults"
     click.echo(f"{world.name}, {spent}: {walk.histories:,} histories{', cut short' if is_cut else ''}")
     for what, times in sorted(walk.allowed.items()):
-        click.echo(f"  {times:,} times as docs/design.md says: {what}")
+        click.echo(f"  {times:,} times as the pages say: {what}")
     for violation in walk.violations.values():
         click.echo(violation)
 

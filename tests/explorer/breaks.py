@@ -13,6 +13,8 @@ from segments.events import Event, Room, Task
 from segments.ledger import SegmentTable, room_item
 from segments.rules import Outcome, Record, Verdict
 from stop_segment import stopper
+from stop_segment.arrivals import Arrival
+from stop_segment.queues import Queues
 from stop_segment.stopper import Batch, Done, Served
 from sweep_rooms import sweeper
 from sweep_rooms.checks import Check, decide_check
@@ -344,5 +346,26 @@ BREAKS = [
         "a room that comes back while it is swept",
         PREEMPTION,
         "wrong stop",
+    ),
+    Break(
+        "a workflow is not answered about its success",
+        lambda: patch.object(Queues, "send_answers", lambda _, answers: {one.message_id for one, _ in answers}),
+        "a workflow waits: the task is stopped",
+        FREE,
+        "never hears",
+    ),
+    Break(
+        "a lost answer about a dead letter is not asked for",
+        lambda: patch.object(Queues, "send_given_up", lambda *_: set()),
+        "a workflow waits: the API rejects",
+        FAULT,
+        "never hears",
+    ),
+    Break(
+        "a message with a dead letter is served again for its answer",
+        lambda: patch.object(Arrival, "is_given_up", False),
+        "a workflow waits: the API is down until its message is given up",
+        FAULT,
+        "success beside a dead letter",
     ),
 ]

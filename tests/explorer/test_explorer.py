@@ -10,24 +10,26 @@ from pathlib import Path
 import pytest
 
 from tests.explorer.breaks import BREAKS, Break
-from tests.explorer.explore import explore
+from tests.explorer.explore import ALL, explore
 from tests.explorer.promises import CASES, HELD_UP, REMEMBERED, UNRECORDED, UNSEEN, UNTOLD
 from tests.explorer.scheduler import FAULT, FREE, PREEMPTION, Budget, Walk
-from tests.explorer.worlds import WORLDS, World
+from tests.explorer.waiting import UNSURE, Waiting
+from tests.explorer.worlds import World
 
 MOST_HISTORIES = 12  # `make explore` walks a thousand times as many
 MOST_UNTIL_FOUND = 2_000
-DESIGN = (Path(__file__).parents[2] / "docs" / "design.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+DESIGN = (DOCS / "design.md").read_text()
 
 
-def world_called(name: str) -> World:
-    (world,) = [world for world in WORLDS if world.name == name]
+def world_called(name: str) -> World | Waiting:
+    (world,) = [world for world in ALL if world.name == name]
     return world
 
 
 @pytest.mark.parametrize("budget", [PREEMPTION, FAULT], ids=["held up", "fault"])
-@pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.name)
-def test_promises_hold_in_every_history(world: World, budget: Budget) -> None:
+@pytest.mark.parametrize("world", ALL, ids=lambda world: world.name)
+def test_promises_hold_in_every_history(world: World | Waiting, budget: Budget) -> None:
     walk = explore(world, budget, lambda walk: walk.histories >= MOST_HISTORIES)
     assert walk.histories
     assert [str(violation) for violation in walk.violations.values()] == []
@@ -57,6 +59,7 @@ def test_what_is_left_out_is_found(broken: Break) -> None:
         (UNRECORDED, "a session that is told of", FAULT),
         (UNSEEN, "two sessions and their slices", FREE),
         (REMEMBERED, "two sessions and their slices", FREE),
+        (UNSURE, "a workflow waits: the API is down until the last attempt", FAULT),
     ],
 )
 def test_what_the_documentation_allows_happens(case: str, name: str, budget: Budget) -> None:
@@ -66,6 +69,10 @@ def test_what_the_documentation_allows_happens(case: str, name: str, budget: Bud
 @pytest.mark.parametrize("case", CASES)
 def test_the_documentation_tells_what_is_allowed(case: str) -> None:
     assert f"\n| {case} |" in DESIGN
+
+
+def test_the_page_about_workflows_tells_when_two_ends_may_differ() -> None:
+    assert UNSURE in " ".join((DOCS / "workflows.md").read_text().split())
 
 
 def test_the_same_world_is_walked_in_the_same_way() -> None:
