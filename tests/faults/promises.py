@@ -112,6 +112,10 @@ class Evidence:
         stale = message.time_ms is not None and message.time_ms < session.now_ms - STALE_MS
         return stale or task in self.known_starts
 
+    def may_be_closed(self, task: Task) -> bool:
+        """Whether a room's end that names no task may not find this one: it is not known yet, or stopped already."""
+        return task not in self.known_starts or any(task[1] in one.stops for one in self._sessions[task].messages)
+
     @cached_property
     def _sessions(self) -> dict[Task, Story]:
         return {(story.room_id, task_id): story for story in self.stories for task_id in story.running}
@@ -202,7 +206,7 @@ def _may_end(evidence: Evidence, message: Message) -> frozenset[str]:
     may_end = message.may_end | {"requeued" if evidence.is_requeued else "exhausted"}
     if message.late_for and not evidence.start_was_known(message, (message.room_id, message.late_for)):
         may_end |= {"stopped", "already_stopped"}
-    if message.late_for and not message.named and (message.room_id, message.late_for) not in evidence.known_starts:
+    if message.late_for and not message.named and evidence.may_be_closed((message.room_id, message.late_for)):
         may_end |= {"no_open_tasks"}
     return may_end
 
