@@ -104,7 +104,7 @@ def open_tasks(*, limit: int, stack_name: str, output_format: str) -> None:
         output_format,
         {"open": count, "tasks": facts},
         display.open_table(tasks, now_ms()) if tasks else "No task is open.",
-        *([f"{count - len(tasks)} more are left out by --limit."] if len(tasks) < count else []),
+        *([f"--limit leaves out {count - len(tasks)} more."] if len(tasks) < count else []),
     )
 
 

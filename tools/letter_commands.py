@@ -125,7 +125,7 @@ def show_letters(
         {**_completeness(reading), "letters": [letters.to_json(letter) for letter in shown], "left_off": left_off},
         *[display.letter_text(letter, shown_at_ms) for letter in shown],
         *([] if chosen else ["No such letter."]),
-        *([f"{_letters(left_off)} more are left out by --limit."] if left_off else []),
+        *([f"--limit leaves out {_letters(left_off)}."] if left_off else []),
     )
     _warn(output_format, reading)
     if not chosen:

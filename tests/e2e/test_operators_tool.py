@@ -258,7 +258,7 @@ def test_no_more_letters_are_shown_than_are_asked_for(stack: Sandbox, room_id: s
     write_letters(stack, [room_ended(room_id, f"task-{n}") for n in range(3)])
     shown = answer(stack, "letters", "show", "--limit", "2")
     assert (len(shown["letters"]), shown["left_off"]) == (2, 1)
-    assert "1 letter more are left out by --limit." in run_tool(stack, "letters", "show", "--limit", "2").stdout
+    assert "--limit leaves out 1 letter." in run_tool(stack, "letters", "show", "--limit", "2").stdout
     assert answer(stack, "letters", "show", "--limit", "3")["left_off"] == 0
 
 
