@@ -15,7 +15,7 @@ from tools.event_source import switch
 from tools.inspection import inspect
 from tools.interruption import interruptible
 from tools.letter_commands import letters_group
-from tools.status import check, is_well
+from tools.status import is_well, judge
 
 EXIT_CODES = """
 
@@ -71,7 +71,7 @@ def room(ctx: click.Context, *, app_id: str, room_id: str, limit: int, stack_nam
     """
     asked = Room(app_id, room_id)
     deployment = find_deployment(client("cloudformation"), stack_name)
-    items, more = rooms.read_room(client("dynamodb"), deployment.segment_table_name, asked, limit)
+    items, more = rooms.read_room(client("dynamodb"), deployment.outputs["SegmentTableName"], asked, limit)
     tell(
         output_format,
         {"app_id": app_id, "room_id": room_id, "items": [rooms.to_json(item) for item in items], "more": more},
@@ -90,7 +90,7 @@ def room(ctx: click.Context, *, app_id: str, room_id: str, limit: int, stack_nam
 def open_tasks(*, limit: int, stack_name: str, output_format: str) -> None:
     """List the open tasks of all rooms, the oldest first."""
     deployment = find_deployment(client("cloudformation"), stack_name)
-    tasks, count = rooms.read_open_tasks(client("dynamodb"), deployment.segment_table_name, limit)
+    tasks, count = rooms.read_open_tasks(client("dynamodb"), deployment.outputs["SegmentTableName"], limit)
     facts = [
         {
             "app_id": one.task.room.app_id,
@@ -118,18 +118,18 @@ def status(*, stack_name: str, output_format: str) -> None:
     deployment = find_deployment(client("cloudformation"), stack_name)
     with interruptible() as interrupted:
         facts = inspect(client, deployment, interrupted, now_ms())
-    checks = check(facts)
+    findings = judge(facts)
     tell(
         output_format,
         {
             "stack": stack_name,
-            "well": is_well(checks),
-            "checks": {one.name: {"verdict": one.verdict, "word": one.word} for one in checks},
+            "well": is_well(findings),
+            "checks": {one.name: {"verdict": one.verdict, "word": one.word} for one in findings},
         },
-        display.status_table(checks),
-        display.status_line(checks),
+        display.status_table(findings),
+        display.status_line(findings),
     )
-    if not is_well(checks):
+    if not is_well(findings):
         click.get_current_context().exit(NOT_ALL)
 
 
@@ -153,8 +153,8 @@ def resume(*, stack_name: str, output_format: str) -> None:
 def _switch(stack_name: str, output_format: str, *, on: bool) -> None:
     deployment = find_deployment(client("cloudformation"), stack_name)
     with interruptible() as interrupted:
-        event_source = switch(client("lambda"), deployment.event_queue_arn, on=on, interrupted=interrupted)
-    depth = read_depth(client("sqs"), deployment.event_queue_url)
+        event_source = switch(client("lambda"), deployment.outputs["EventQueueArn"], on=on, interrupted=interrupted)
+    depth = read_depth(client("sqs"), deployment.outputs["EventQueueUrl"])
     tell(
         output_format,
         {"state": event_source.state, "waiting": depth.waiting, "in_work": depth.in_work},
@@ -188,13 +188,9 @@ def set_parameters(
     The stack keeps the template and the code that are deployed, whatever this folder holds. The next deployment keeps
     the values, unless it sets others. To make a value empty, use --clear. docs/parameters.md describes the parameters.
     """
-    try:
-        wanted = parameters.read(assignments, cleared)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="PARAMETER=VALUE") from None
     deployment = find_deployment(client("cloudformation"), stack_name)
     try:
-        values = parameters.unlike(deployment, wanted)
+        values = parameters.unlike(deployment, parameters.read(assignments, cleared))
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="PARAMETER=VALUE") from None
     if yes and values:

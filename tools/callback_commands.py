@@ -104,7 +104,7 @@ def _arrives(deployment: Deployment, event_id: str, interrupted: Callable[[], bo
 
 
 def _last_end(deployment: Deployment) -> str | None:
-    return callbacks.read_last_end(client("dynamodb"), deployment.segment_table_name)
+    return callbacks.read_last_end(client("dynamodb"), deployment.outputs["SegmentTableName"])
 
 
 def _at_the_queue(*, taken: bool, arrived: bool, sneaked_in: bool) -> str:

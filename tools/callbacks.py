@@ -14,8 +14,9 @@ import certifi
 import urllib3
 
 from receive_callback.signature import sign
-from segments.events import Room
+from segments.events import Room, Task
 from segments.ledger import ROOM_ITEM
+from tools.rooms import item_key
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -169,9 +170,6 @@ def of_the_forgery(answer: Answer) -> str:
 
 def read_last_end(client: DynamoDBClient, table_name: str) -> str | None:
     """Return the EventId of the last callback that ended the test room, as the table has it."""
-    key: Mapping[str, Any] = {
-        "room": {"S": f"{TEST_ROOM.app_id}#{TEST_ROOM.room_id}"},
-        "task_id": {"S": ROOM_ITEM},
-    }
+    key = item_key(Task(TEST_ROOM, ROOM_ITEM))
     item = client.get_item(TableName=table_name, Key=key, ConsistentRead=True).get("Item", {})
     return item["event_id"]["S"] if "event_id" in item else None

@@ -34,26 +34,6 @@ class Deployment:
     parameters: Mapping[str, str]
     changed_at_ms: int
 
-    @property
-    def event_queue_url(self) -> str:
-        """Where events wait."""
-        return self.outputs["EventQueueUrl"]
-
-    @property
-    def event_queue_arn(self) -> str:
-        """The same queue."""
-        return self.outputs["EventQueueArn"]
-
-    @property
-    def dead_letter_queue_url(self) -> str:
-        """The URL of the dead-letter queue."""
-        return self.outputs["DeadLetterQueueUrl"]
-
-    @property
-    def segment_table_name(self) -> str:
-        """The name of the segment table."""
-        return self.outputs["SegmentTableName"]
-
 
 def find_deployment(client: CloudFormationClient, stack_name: str) -> Deployment:
     """Read a stack's outputs and parameters.

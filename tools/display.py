@@ -13,9 +13,9 @@ from rich.text import Text
 from segments.events import Room
 from tools.event_queue import Depth
 from tools.event_source import EventSource
-from tools.letters import Group, Letter
+from tools.letters import DeadLetter, Group
 from tools.rooms import Item, OpenTask
-from tools.status import Check, Verdict
+from tools.status import Finding, Verdict
 from tools.times import readable_age, readable_time
 
 output = Console(highlight=False, markup=False, emoji=False)
@@ -64,14 +64,14 @@ def groups_text(groups: Sequence[Group], now_ms: int) -> Text:
     return Text.assemble((head, "bold"), *(line for pair in zip(rows, examples, strict=True) for line in pair))
 
 
-def letter_text(letter: Letter, now_ms: int) -> Text:
+def letter_text(letter: DeadLetter, now_ms: int) -> Text:
     """Show a whole letter."""
     rows = [
         ("room", f"{letter.room.room_id}  of application {letter.room.app_id}" if letter.room else None),
         ("event time", _time(letter.event_time_ms, now_ms)),
         ("failed", _time(letter.failed_at_ms, now_ms)),
         ("received", None if letter.receive_count is None else _times(letter.receive_count)),
-        ("message", letter.message),
+        ("message", letter.error_message),
         ("request id", letter.request_id),
     ]
     title = f"{letter.source_message_id}  {letter.kind}  {letter.code or ''}".rstrip()
@@ -112,21 +112,21 @@ def open_table(tasks: Sequence[OpenTask], now_ms: int) -> Table:
     return table
 
 
-def status_table(checks: Sequence[Check]) -> Table:
-    """Show the checks."""
+def status_table(findings: Sequence[Finding]) -> Table:
+    """Show the findings."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for one in checks:
+    for one in findings:
         table.add_row(Text(one.name), Text(one.verdict, style=_STYLES[one.verdict]), Text(printable(one.word)))
     return table
 
 
-def status_line(checks: Sequence[Check]) -> Text:
-    """Sum the checks up in one line."""
+def status_line(findings: Sequence[Finding]) -> Text:
+    """Sum the findings up in one line."""
     wrong, unknown = (
-        [one.name for one in checks if one.verdict is verdict] for verdict in (Verdict.WRONG, Verdict.UNKNOWN)
+        [one.name for one in findings if one.verdict is verdict] for verdict in (Verdict.WRONG, Verdict.UNKNOWN)
     )
     if wrong:
         return Text(f"\nNot well: {', '.join(wrong)}.", style=_STYLES[Verdict.WRONG])

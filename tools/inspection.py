@@ -22,6 +22,7 @@ HEARTBEAT_ROOM, HEARTBEAT_TASK = "rtc-segment-stopper", "heartbeat"
 _TAKEN = ("CallbackQueued", "CallbackReplayed", "CallbackIgnored")
 _SERVED = ("stopped", "already_stopped", "heartbeat")  # the outcomes of a call that the API served
 _DAY = timedelta(days=1)
+_NEVER = (None, None)
 _MOST_PAGES = 20  # of log lines: enough to judge, and read within seconds
 
 Client = Callable[[str], Any]
@@ -44,7 +45,7 @@ def inspect(client: Client, deployment: Deployment, interrupted: Callable[[], bo
     secrets = client("secretsmanager")
     callback_secret = parameters.get("CallbackSecretArn")
     bus_name, topic_arn = parameters.get("OutcomeEventBusName"), parameters.get("AlarmTopicArn")
-    hidden, complete, groups = _letters(client("sqs"), deployment.dead_letter_queue_url, interrupted)
+    hidden, complete, groups = _letters(client("sqs"), deployment.outputs["DeadLetterQueueUrl"], interrupted)
     log = _Log(client("logs"), resources["StopSegmentLogGroup"][1])
     heartbeat_ms = _heartbeat(client("dynamodb"), deployment)
     sweeps = parameters.get("SweepMinutes", "0") != "0"
@@ -53,10 +54,10 @@ def inspect(client: Client, deployment: Deployment, interrupted: Callable[[], bo
         parameters=parameters,
         defaults=_defaults(cloudformation, deployment.stack_name),
         changed_at_ms=deployment.changed_at_ms,
-        event_source=_event_source(client("lambda"), deployment.event_queue_arn),
+        event_source=_event_source(client("lambda"), deployment.outputs["EventQueueArn"]),
         callback_key=_callback_key(secrets, callback_secret) if callback_secret else None,
-        queue=read_depth(client("sqs"), deployment.event_queue_url),
-        oldest_seconds=metrics.value("ApproximateAgeOfOldestMessage"),
+        queue=read_depth(client("sqs"), deployment.outputs["EventQueueUrl"]),
+        oldest_seconds=metrics.get("ApproximateAgeOfOldestMessage", _NEVER)[1],
         letters_hidden=hidden,
         letters_complete=complete,
         letters=groups,
@@ -69,30 +70,18 @@ def inspect(client: Client, deployment: Deployment, interrupted: Callable[[], bo
         served=_served(log, now_ms - round(_DAY.total_seconds() * 1_000)),
         heartbeat_ms=heartbeat_ms,
         heartbeat_failure=_heartbeat_failure(log, heartbeat_ms, now_ms) if parameters.get("HeartbeatAppId") else None,
-        sweeping=read_sweeping(client("dynamodb"), deployment.segment_table_name) if sweeps else None,
-        rejected_rooms=round(metrics.value("RoomsRejected") or 0),
-        rejected_at_ms=metrics.time("RoomsRejected"),
-        called_back_at_ms=max((ms for name in _TAKEN if (ms := metrics.time(name))), default=None),
-        refused_at_ms=metrics.time("CallbackRefused"),
+        sweeping=read_sweeping(client("dynamodb"), deployment.outputs["SegmentTableName"]) if sweeps else None,
+        rejected_rooms=round(metrics.get("RoomsRejected", _NEVER)[1] or 0),
+        rejected_at_ms=metrics.get("RoomsRejected", _NEVER)[0],
+        called_back_at_ms=max((metrics[name][0] for name in _TAKEN if name in metrics), default=None),
+        refused_at_ms=metrics.get("CallbackRefused", _NEVER)[0],
     )
 
 
-class _Metrics:
-    """The newest datapoint of each metric: its time in Unix ms, and its value."""
-
-    def __init__(self, newest: Mapping[str, tuple[int, float]]) -> None:
-        self._newest = newest
-
-    def time(self, name: str) -> int | None:
-        return self._newest[name][0] if name in self._newest else None
-
-    def value(self, name: str) -> float | None:
-        return self._newest[name][1] if name in self._newest else None
-
-
-def _latest_metrics(client: Any, deployment: Deployment, now_ms: int) -> _Metrics:
+def _latest_metrics(client: Any, deployment: Deployment, now_ms: int) -> dict[str, tuple[int, float]]:
+    """Give the newest datapoint of each metric that has one: its time in Unix ms, and its value."""
     ours = [{"Name": "service", "Value": deployment.stack_name}]
-    queue = [{"Name": "QueueName", "Value": deployment.event_queue_arn.rpartition(":")[2]}]
+    queue = [{"Name": "QueueName", "Value": deployment.outputs["EventQueueArn"].rpartition(":")[2]}]
     asked = [
         ("AWS/SQS", "ApproximateAgeOfOldestMessage", queue, "Maximum"),
         *((NAMESPACE, name, ours, "Sum") for name in (*_TAKEN, "CallbackRefused", "RoomsRejected")),
@@ -123,7 +112,7 @@ def _latest_metrics(client: Any, deployment: Deployment, now_ms: int) -> _Metric
     oldest = newest.get("ApproximateAgeOfOldestMessage")
     if oldest is not None and now_ms - oldest[0] > 5 * 60_000:
         del newest["ApproximateAgeOfOldestMessage"]  # it says nothing of now
-    return _Metrics(newest)
+    return newest
 
 
 def _resources(client: Any, stack_name: str) -> dict[str, tuple[str, str]]:
@@ -200,7 +189,9 @@ def _heartbeat(client: Any, deployment: Deployment) -> int | None:
     if not app_id:
         return None
     key = {"room": {"S": f"{app_id}#{HEARTBEAT_ROOM}"}, "task_id": {"S": HEARTBEAT_TASK}}
-    item = client.get_item(TableName=deployment.segment_table_name, Key=key, ConsistentRead=True).get("Item", {})
+    item = client.get_item(TableName=deployment.outputs["SegmentTableName"], Key=key, ConsistentRead=True).get(
+        "Item", {}
+    )
     return int(item["stopped_at"]["N"]) if "stopped_at" in item else None
 
 

@@ -17,7 +17,7 @@ from tools import display, letters, saved
 from tools.cli import NOT_ALL, Command, client, common_options, examples, tell
 from tools.deployment import Deployment, find_deployment
 from tools.interruption import interruptible
-from tools.letters import Letter, Selection
+from tools.letters import DeadLetter, Selection
 from tools.queues import DeadLetterQueue, Reading, Tally
 from tools.times import parse_age
 
@@ -48,24 +48,10 @@ def selection_options(command: Command) -> Command:
     )
     @click.option("--newer-than", type=Age(), help="Letters that failed within this age.")
     @functools.wraps(command)
-    def with_selection(
-        *,
-        source_message_id: str | None,
-        kind: str | None,
-        code: str | None,
-        app_id: str | None,
-        room_id: str | None,
-        older_than: int | None,
-        newer_than: int | None,
-        **options: Any,
-    ) -> None:
+    def with_selection(*, older_than: int | None, newer_than: int | None, **options: Any) -> None:
         asked_at_ms = now_ms()
         selection = Selection(
-            source_message_id=source_message_id,
-            kind=kind,
-            code=code,
-            app_id=app_id,
-            room_id=room_id,
+            **{name: options.pop(name) for name in ("source_message_id", "kind", "code", "app_id", "room_id")},
             failed_before_ms=None if older_than is None else asked_at_ms - older_than * 1_000,
             failed_after_ms=None if newer_than is None else asked_at_ms - newer_than * 1_000,
         )
@@ -160,7 +146,7 @@ def redrive(*, selection: Selection, yes: bool, per_second: int, stack_name: str
     with _opened(stack_name) as (deployment, queue):
         reading = queue.read(seconds_a_letter=1 / per_second)
         chosen = letters.select(reading.letters, selection)
-        steps = queue.redrive(chosen, deployment.event_queue_url, per_second)
+        steps = queue.redrive(chosen, deployment.outputs["EventQueueUrl"], per_second)
         _warn_of_hopeless(output_format, chosen)
         _work(reading, chosen, steps if yes else None, "redriven", output_format)
 
@@ -219,12 +205,14 @@ def _opened(stack_name: str) -> Iterator[tuple[Deployment, DeadLetterQueue]]:
     deployment = find_deployment(client("cloudformation"), stack_name)
     with (
         interruptible() as interrupted,
-        DeadLetterQueue(client("sqs"), deployment.dead_letter_queue_url, interrupted) as queue,
+        DeadLetterQueue(client("sqs"), deployment.outputs["DeadLetterQueueUrl"], interrupted) as queue,
     ):
         yield deployment, queue
 
 
-def _work(reading: Reading, chosen: list[Letter], steps: Iterable[Tally] | None, verb: str, output_format: str) -> None:
+def _work(
+    reading: Reading, chosen: list[DeadLetter], steps: Iterable[Tally] | None, verb: str, output_format: str
+) -> None:
     """Carry out the job on the letters, or without --yes, show what it would do."""
     facts = {**_overview(reading, chosen), "dry_run": steps is None}
     _warn(output_format, reading)
@@ -255,7 +243,7 @@ def _follow(steps: Iterable[Tally], total: int, verb: str, facts: dict[str, Any]
         click.get_current_context().exit(NOT_ALL)
 
 
-def _overview(reading: Reading, chosen: list[Letter]) -> dict[str, Any]:
+def _overview(reading: Reading, chosen: list[DeadLetter]) -> dict[str, Any]:
     return {
         **_completeness(reading),
         "letters": len(chosen),
@@ -267,7 +255,7 @@ def _completeness(reading: Reading) -> dict[str, Any]:
     return {"complete": reading.complete, "hidden": reading.hidden}
 
 
-def _groups_or_none(chosen: list[Letter]) -> RenderableType:
+def _groups_or_none(chosen: list[DeadLetter]) -> RenderableType:
     return display.groups_text(letters.group(chosen), now_ms()) if chosen else "No dead letters."
 
 
@@ -286,7 +274,7 @@ def _warn(output_format: str, reading: Reading) -> None:
         )
 
 
-def _warn_of_hopeless(output_format: str, chosen: list[Letter]) -> None:
+def _warn_of_hopeless(output_format: str, chosen: list[DeadLetter]) -> None:
     kinds = sorted({letter.kind for letter in chosen} & set(letters.HOPELESS))
     if kinds and output_format != "json":
         count = sum(letter.kind in kinds for letter in chosen)

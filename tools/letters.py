@@ -33,7 +33,7 @@ HOPELESS = ("invalid_message", "rejected")  # their senders must correct them: s
 
 
 @dataclass(frozen=True)
-class Letter:
+class DeadLetter:
     """A dead letter.
 
     Parameters
@@ -60,7 +60,7 @@ class Letter:
     failed_at_ms: int
     source_message_id: str
     code: str | None = None
-    message: str | None = None
+    error_message: str | None = None
     request_id: str | None = None
     receive_count: int | None = None
     room: Room | None = None
@@ -87,7 +87,7 @@ class Selection:
     failed_before_ms: int | None = None
     failed_after_ms: int | None = None
 
-    def takes(self, letter: Letter) -> bool:
+    def takes(self, letter: DeadLetter) -> bool:
         """Return whether a letter is selected."""
         app_id, room_id = (letter.room.app_id, letter.room.room_id) if letter.room else (None, None)
         return (
@@ -118,13 +118,13 @@ class Group:
     example: str | None
 
 
-def read_letter(message: MessageTypeDef) -> Letter:
+def read_letter(message: MessageTypeDef) -> DeadLetter:
     """Read a message from SQS, with all its attributes and its SentTimestamp."""
     attributes = message.get("MessageAttributes", {})
     texts = {name: value["StringValue"] for name, value in attributes.items() if "StringValue" in value}
     sent_ms = int(message["Attributes"]["SentTimestamp"])
     failed_at_ms = _whole_number(texts.get("FailedAt"))
-    return Letter(
+    return DeadLetter(
         message_id=message["MessageId"],
         receipt_handle=message["ReceiptHandle"],
         body=message["Body"],
@@ -133,36 +133,36 @@ def read_letter(message: MessageTypeDef) -> Letter:
         failed_at_ms=sent_ms if failed_at_ms is None else failed_at_ms,
         source_message_id=texts.get("SourceMessageId", message["MessageId"]),
         code=texts.get("ErrorCode"),
-        message=texts.get("ErrorMessage"),
+        error_message=texts.get("ErrorMessage"),
         request_id=texts.get("RequestId"),
         receive_count=_whole_number(texts.get("ReceiveCount")),
         room=_room(message["Body"]),
     )
 
 
-def select(letters: Iterable[Letter], selection: Selection) -> list[Letter]:
+def select(letters: Iterable[DeadLetter], selection: Selection) -> list[DeadLetter]:
     """Return the selected letters, the oldest failure first."""
     return sorted(filter(selection.takes, letters), key=lambda letter: letter.failed_at_ms)
 
 
-def group(letters: Iterable[Letter]) -> list[Group]:
+def group(letters: Iterable[DeadLetter]) -> list[Group]:
     """Group letters by ErrorKind, ErrorCode and the common part of their messages, the largest group first."""
-    by_reason: dict[tuple[str, str | None, str], list[Letter]] = {}
+    by_reason: dict[tuple[str, str | None, str], list[DeadLetter]] = {}
     for letter in sorted(letters, key=lambda letter: letter.failed_at_ms):
-        by_reason.setdefault((letter.kind, letter.code, _common(letter.message or "")), []).append(letter)
+        by_reason.setdefault((letter.kind, letter.code, _common(letter.error_message or "")), []).append(letter)
     groups = [
-        Group(kind, code, len(same), same[0].failed_at_ms, same[0].message)
+        Group(kind, code, len(same), same[0].failed_at_ms, same[0].error_message)
         for (kind, code, _), same in by_reason.items()
     ]
     return sorted(groups, key=lambda one: (-one.count, one.kind, one.code or ""))
 
 
-def to_json(letter: Letter) -> dict[str, str | int]:
+def to_json(letter: DeadLetter) -> dict[str, str | int]:
     """Write a letter under the names of its message attributes, times in Unix ms; missing attributes are left out."""
     values: Mapping[str, str | int | None] = {
         "ErrorKind": letter.kind,
         "ErrorCode": letter.code,
-        "ErrorMessage": letter.message,
+        "ErrorMessage": letter.error_message,
         "RequestId": letter.request_id,
         "FailedAt": letter.failed_at_ms,
         "SourceMessageId": letter.source_message_id,
@@ -175,7 +175,7 @@ def to_json(letter: Letter) -> dict[str, str | int]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def redriven(letter: Letter) -> Message:
+def redriven(letter: DeadLetter) -> Message:
     """Create the message that sends the letter's event again, with its old event time."""
     app_id = letter.room.app_id if letter.room else ""
     return Message(letter.body, {"EventTime": letter.event_time_ms}, app_id if ID.fullmatch(app_id) else None)

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Self
 from botocore.exceptions import BotoCoreError, ClientError
 
 from segments.batches import ENTRIES_A_CALL, parts
-from tools.letters import Letter, Message, read_letter, redriven
+from tools.event_queue import read_depth
+from tools.letters import DeadLetter, Message, read_letter, redriven
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -58,7 +59,7 @@ class Reading:
         delivers no more.
     """
 
-    letters: Sequence[Letter]
+    letters: Sequence[DeadLetter]
     hidden: int
     complete: bool
 
@@ -115,7 +116,7 @@ class DeadLetterQueue:
         self._client = client
         self._url = url
         self._interrupted = interrupted
-        self._held: dict[str, Letter] = {}
+        self._held: dict[str, DeadLetter] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -140,7 +141,8 @@ class DeadLetterQueue:
         seconds_a_letter
             The time for the work on each letter: other readers receive no letter before all are done.
         """
-        waiting, hidden = self._count()
+        depth = read_depth(self._client, self._url)
+        waiting, hidden = depth.waiting, depth.in_work
         reading_seconds = _SPARE_SECONDS + waiting / _SLOWEST_LETTERS_A_SECOND
         lease_seconds = 2 * reading_seconds + waiting * seconds_a_letter
         deadline = time.monotonic() + reading_seconds
@@ -161,21 +163,21 @@ class DeadLetterQueue:
                 return Reading(list(self._held.values()), hidden, complete)
         return Reading(list(self._held.values()), hidden, complete=False)
 
-    def redrive(self, letters: Sequence[Letter], event_queue_url: str, per_second: int) -> Iterator[Tally]:
+    def redrive(self, letters: Sequence[DeadLetter], event_queue_url: str, per_second: int) -> Iterator[Tally]:
         """Send held letters to the event queue, with their event times, and then delete them; yield after each call.
 
         A letter is deleted only after it was sent, so none is lost. A letter that is sent twice is a duplicate, since
         its event time stays the same.
         """
         turn = time.monotonic()
-        for part in parts(letters, _letter_bytes, min(ENTRIES_A_CALL, per_second)):
+        for part in parts(letters, _bytes, min(ENTRIES_A_CALL, per_second)):
             time.sleep(max(0.0, turn - time.monotonic()))
             turn = time.monotonic() + len(part) / per_second
             self._heed_interruption()
             sent, reason = self._send(event_queue_url, [redriven(letter) for letter in part])
             yield self._delete([part[number] for number in sent]) + Tally(refused=len(part) - len(sent), reason=reason)
 
-    def delete(self, letters: Sequence[Letter]) -> Iterator[Tally]:
+    def delete(self, letters: Sequence[DeadLetter]) -> Iterator[Tally]:
         """Delete held letters; yield after each call."""
         for part in parts(letters):
             self._heed_interruption()
@@ -183,20 +185,10 @@ class DeadLetterQueue:
 
     def restore(self, messages: Sequence[Message]) -> Iterator[Tally]:
         """Send purged letters to the dead-letter queue again; yield after each call."""
-        for part in parts(messages, _message_bytes):
+        for part in parts(messages, _bytes):
             self._heed_interruption()
             sent, reason = self._send(self._url, part)
             yield Tally(done=len(sent), refused=len(part) - len(sent), reason=reason)
-
-    def _count(self) -> tuple[int, int]:
-        attributes = self._client.get_queue_attributes(
-            QueueUrl=self._url,
-            AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
-        )["Attributes"]
-        return (
-            int(attributes["ApproximateNumberOfMessages"]),
-            int(attributes["ApproximateNumberOfMessagesNotVisible"]),
-        )
 
     def _send(self, queue_url: str, messages: Sequence[Message]) -> tuple[list[int], str | None]:
         """Send messages; return the places of those that SQS took, and why it refused the first that it did not."""
@@ -204,7 +196,7 @@ class DeadLetterQueue:
         answer = self._client.send_message_batch(QueueUrl=queue_url, Entries=entries)
         return [int(entry["Id"]) for entry in answer.get("Successful", [])], _reason(answer.get("Failed", []))
 
-    def _delete(self, letters: Sequence[Letter]) -> Tally:
+    def _delete(self, letters: Sequence[DeadLetter]) -> Tally:
         if not letters:
             return Tally()
         answer = self._client.delete_message_batch(
@@ -241,9 +233,5 @@ def _reason(failed: Sequence[BatchResultErrorEntryTypeDef]) -> str | None:
     return f"{failed[0]['Code']}: {failed[0].get('Message', '')}" if failed else None
 
 
-def _letter_bytes(letter: Letter) -> int:
-    return len(letter.body.encode()) + _ATTRIBUTES_BYTES
-
-
-def _message_bytes(message: Message) -> int:
-    return len(message.body.encode()) + _ATTRIBUTES_BYTES
+def _bytes(one: DeadLetter | Message) -> int:
+    return len(one.body.encode()) + _ATTRIBUTES_BYTES

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from segments.events import Room, Task
@@ -13,22 +13,6 @@ from segments.ledger import LOOK_ITEM, OPEN_TASKS, ROOM_ITEM, WATCHED, WATCHED_T
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
-
-_ATTRIBUTES = {
-    "task_id": "task_id",
-    "started_at": "started_at_ms",
-    "open_since": "open_since_ms",
-    "stop_event_time": "stop_event_time_ms",
-    "stopped_at": "stopped_at_ms",
-    "outcome": "outcome",
-    "request_id": "request_id",
-    "event_type": "event_type",
-    "event_id": "event_id",
-    "business_id": "business_id",
-    "watch": "watch",
-    "gone_at": "gone_at_ms",
-    "expires_at": "expires_at_seconds",
-}
 
 
 @dataclass(frozen=True)
@@ -55,11 +39,6 @@ class Item:
         return self.task_id in (ROOM_ITEM, LOOK_ITEM)
 
     @property
-    def is_open(self) -> bool:
-        """Whether it is a task that may be running."""
-        return self.open_since_ms is not None
-
-    @property
     def state(self) -> str:
         """The state of the task, or of the room, in a few words."""
         if self.task_id == LOOK_ITEM:
@@ -72,6 +51,9 @@ class Item:
         if self.stop_event_time_ms is not None:
             return f"open again, after it was {self.outcome}"
         return "open: seen, no stop event yet" if self.started_at_ms is None else "open: started, no stop event since"
+
+
+_ATTRIBUTES = {field.name.removesuffix("_ms").removesuffix("_seconds"): field.name for field in fields(Item)}
 
 
 @dataclass(frozen=True, order=True)

@@ -7,10 +7,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools.letters import Letter, Message, restored, to_json
+from tools.letters import DeadLetter, Message, restored, to_json
 
 
-def save(path: Path, letters: Sequence[Letter]) -> None:
+def save(path: Path, letters: Sequence[DeadLetter]) -> None:
     """Write letters to a new file, and return when the disk has them.
 
     Raises

@@ -32,7 +32,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True)
-class Check:
+class Finding:
     """The result of checking one part, with a short reason."""
 
     name: str
@@ -143,7 +143,7 @@ class Facts:
         return readable_age(self.now_ms - length_ms, self.now_ms).removesuffix(" ago")
 
 
-def check(facts: Facts) -> list[Check]:
+def judge(facts: Facts) -> list[Finding]:
     """Judge the facts, in the order of an event's path."""
     return [
         _version(facts),
@@ -163,122 +163,124 @@ def check(facts: Facts) -> list[Check]:
     ]
 
 
-def is_well(checks: Sequence[Check]) -> bool:
+def is_well(findings: Sequence[Finding]) -> bool:
     """Return whether nothing is wrong, as far as is known."""
-    return all(one.verdict is not Verdict.WRONG for one in checks)
+    return all(one.verdict is not Verdict.WRONG for one in findings)
 
 
-def _version(facts: Facts) -> Check:
+def _version(facts: Facts) -> Finding:
     if facts.version is None:
-        return Check("version", Verdict.UNKNOWN, "the stack has no output Version")
-    return Check("version", Verdict.WELL, facts.version)
+        return Finding("version", Verdict.UNKNOWN, "the stack has no output Version")
+    return Finding("version", Verdict.WELL, facts.version)
 
 
-def _mode(facts: Facts) -> Check:
+def _mode(facts: Facts) -> Finding:
     if facts.parameters.get("Mode") == "observe":
-        return Check("mode", Verdict.WELL, "observe: decisions are logged, nothing is stopped")
-    return Check("mode", Verdict.WELL, "stop")
+        return Finding("mode", Verdict.WELL, "observe: decisions are logged, nothing is stopped")
+    return Finding("mode", Verdict.WELL, "stop")
 
 
-def _event_source(facts: Facts) -> Check:
+def _event_source(facts: Facts) -> Finding:
     source = facts.event_source
     if source is None:
-        return Check("mapping", Verdict.WRONG, "nothing takes events from the queue to the stop function: deploy again")
+        return Finding(
+            "mapping", Verdict.WRONG, "nothing takes events from the queue to the stop function: deploy again"
+        )
     if source.state == "Disabled":
-        return Check("mapping", Verdict.WRONG, "paused: no task is stopped until `stopper resume`")
+        return Finding("mapping", Verdict.WRONG, "paused: no task is stopped until `stopper resume`")
     if source.state != "Enabled":
-        return Check("mapping", Verdict.UNKNOWN, f"{source.state}: run `stopper status` again in a minute")
-    return Check("mapping", Verdict.WELL, "enabled")
+        return Finding("mapping", Verdict.UNKNOWN, f"{source.state}: run `stopper status` again in a minute")
+    return Finding("mapping", Verdict.WELL, "enabled")
 
 
-def _rtc_key(facts: Facts) -> Check:
+def _rtc_key(facts: Facts) -> Finding:
     """Judge the key by its last use, without reading it."""
     refusal = facts.refusal
     if refusal is not None and refusal.code in SECRET:
         word = f"{refusal.code} {facts.ago(refusal.at_ms)}: {refusal.message}"
-        return Check("RTC key", Verdict.WRONG, word)
+        return Finding("RTC key", Verdict.WRONG, word)
     if refusal is not None and refusal.is_of(Whose.KEY):
         word = f"the API refused it {facts.ago(refusal.at_ms)}: {refusal.code}, {refusal.message}"
-        return Check("RTC key", Verdict.WRONG, word)
+        return Finding("RTC key", Verdict.WRONG, word)
     if facts.served:
-        return Check("RTC key", Verdict.WELL, "the API has served a call with it in the last day")
+        return Finding("RTC key", Verdict.WELL, "the API has served a call with it in the last day")
     word = "no call has used it in the last day: fill in the secret, and send an event or a heartbeat"
-    return Check("RTC key", Verdict.WAITING, word)
+    return Finding("RTC key", Verdict.WAITING, word)
 
 
-def _rtc_api(facts: Facts) -> Check:
+def _rtc_api(facts: Facts) -> Finding:
     refusal = facts.refusal
     if refusal is None or refusal.is_of(Whose.KEY):
-        return Check("RTC API", Verdict.WELL, "it has not refused the account or the endpoint in the last 15 minutes")
+        return Finding("RTC API", Verdict.WELL, "it has not refused the account or the endpoint in the last 15 minutes")
     word = f"it refused a call {facts.ago(refusal.at_ms)}: {refusal.code}, {refusal.message}"
-    return Check("RTC API", Verdict.WRONG, word)
+    return Finding("RTC API", Verdict.WRONG, word)
 
 
-def _named(name: str, named: Named, well: str) -> Check:
+def _named(name: str, named: Named, well: str) -> Finding:
     if not named.readable:
-        return Check(name, Verdict.UNKNOWN, f"you have no permission to read it: {named.trouble}")
-    return Check(name, Verdict.WRONG, named.trouble) if named.trouble else Check(name, Verdict.WELL, well)
+        return Finding(name, Verdict.UNKNOWN, f"you have no permission to read it: {named.trouble}")
+    return Finding(name, Verdict.WRONG, named.trouble) if named.trouble else Finding(name, Verdict.WELL, well)
 
 
-def _queue(facts: Facts) -> Check:
+def _queue(facts: Facts) -> Finding:
     held = f"{facts.queue.waiting} waiting, {facts.queue.in_work} in work"
     if not facts.queue.waiting:
-        return Check("event queue", Verdict.WELL, held)
+        return Finding("event queue", Verdict.WELL, held)
     if facts.oldest_seconds is None:
-        return Check("event queue", Verdict.UNKNOWN, f"{held}, age unknown")
+        return Finding("event queue", Verdict.UNKNOWN, f"{held}, age unknown")
     late = facts.oldest_seconds >= OLDEST_SECONDS
     word = f"{held}, the oldest for {facts.oldest_seconds:.0f} s"
-    return Check("event queue", Verdict.WRONG if late else Verdict.WELL, word)
+    return Finding("event queue", Verdict.WRONG if late else Verdict.WELL, word)
 
 
-def _letters(facts: Facts) -> Check:
+def _letters(facts: Facts) -> Finding:
     reasons = [f"{group.count} {group.kind} {group.code or ''}".rstrip() for group in facts.letters]
     if facts.letters_hidden:
         reasons.append(f"{facts.letters_hidden} held by another reader")
     if not facts.letters_complete:
         reasons.append("and more that could not be read")
     if not reasons:
-        return Check("dead letters", Verdict.WELL, "none")
-    return Check("dead letters", Verdict.WRONG, ", ".join(reasons))
+        return Finding("dead letters", Verdict.WELL, "none")
+    return Finding("dead letters", Verdict.WRONG, ", ".join(reasons))
 
 
-def _alarms(facts: Facts) -> Check:
+def _alarms(facts: Facts) -> Finding:
     if not facts.ringing:
-        return Check("alarms", Verdict.WELL, "no alarm is on")
-    return Check("alarms", Verdict.WRONG, "; ".join(f"{name}: {reason}" for name, reason in facts.ringing.items()))
+        return Finding("alarms", Verdict.WELL, "no alarm is on")
+    return Finding("alarms", Verdict.WRONG, "; ".join(f"{name}: {reason}" for name, reason in facts.ringing.items()))
 
 
-def _alarm_topic(facts: Facts) -> Check:
+def _alarm_topic(facts: Facts) -> Finding:
     if facts.alarm_topic is None:
-        return Check("alarm topic", Verdict.OFF, "AlarmTopicArn is empty: no alarm notifies anyone")
+        return Finding("alarm topic", Verdict.OFF, "AlarmTopicArn is empty: no alarm notifies anyone")
     return _named("alarm topic", facts.alarm_topic, "it exists, and has a confirmed subscription")
 
 
-def _heartbeat(facts: Facts) -> Check:
+def _heartbeat(facts: Facts) -> Finding:
     if not facts.parameters.get("HeartbeatAppId"):
-        return Check("heartbeat", Verdict.OFF, "HeartbeatAppId is empty")
+        return Finding("heartbeat", Verdict.OFF, "HeartbeatAppId is empty")
     if facts.heartbeat_failure is not None:
         failure = facts.heartbeat_failure
         word = f"failed {facts.ago(failure.at_ms)}: {failure.code}, {failure.message}"
-        return Check("heartbeat", Verdict.WRONG, word)
+        return Finding("heartbeat", Verdict.WRONG, word)
     last_ms = facts.heartbeat_ms
     if last_ms is not None and facts.now_ms - last_ms < HEARTBEAT_MS:
-        return Check("heartbeat", Verdict.WELL, f"succeeded {facts.ago(last_ms)}")
+        return Finding("heartbeat", Verdict.WELL, f"succeeded {facts.ago(last_ms)}")
     if last_ms is None and facts.now_ms - facts.changed_at_ms < HEARTBEAT_MS:
-        return Check("heartbeat", Verdict.UNKNOWN, "none since the deployment: one comes every five minutes")
+        return Finding("heartbeat", Verdict.UNKNOWN, "none since the deployment: one comes every five minutes")
     since = "none yet" if last_ms is None else f"the last succeeded {facts.ago(last_ms)}"
-    return Check("heartbeat", Verdict.WRONG, f"{since}, and no later one arrived")
+    return Finding("heartbeat", Verdict.WRONG, f"{since}, and no later one arrived")
 
 
-def _sweeper(facts: Facts) -> Check:
+def _sweeper(facts: Facts) -> Finding:
     sweeping = facts.sweeping
     if sweeping is None:
-        return Check("sweeper", Verdict.OFF, "SweepMinutes is 0")
+        return Finding("sweeper", Verdict.OFF, "SweepMinutes is 0")
     more = "" if sweeping.counts_all else "more than "
     words = [f"{more}1 room watched" if sweeping.rooms == 1 else f"{more}{sweeping.rooms} rooms watched"]
     if sweeping.round_began_at_ms is None:
         verdict = Verdict.UNKNOWN if sweeping.rooms else Verdict.WELL
-        return Check("sweeper", verdict, f"{words[0]}; it has not asked about any room yet")
+        return Finding("sweeper", verdict, f"{words[0]}; it has not asked about any room yet")
     words.append(f"a round began {facts.ago(sweeping.round_began_at_ms)}")
     if sweeping.rooms and sweeping.round_ms is not None:
         words.append(f"the one before took {facts.length(sweeping.round_ms)}")
@@ -286,7 +288,7 @@ def _sweeper(facts: Facts) -> Check:
         words.append(f"no room has waited longer than {facts.length(facts.now_ms - all_asked_ms)}")
     if facts.rejected_at_ms is not None:
         words.append(f"{facts.rejected_rooms} rejected by the API {facts.ago(facts.rejected_at_ms)}")
-    return Check("sweeper", Verdict.WRONG if _is_late(facts, sweeping) else Verdict.WELL, "; ".join(words))
+    return Finding("sweeper", Verdict.WRONG if _is_late(facts, sweeping) else Verdict.WELL, "; ".join(words))
 
 
 def _is_late(facts: Facts, sweeping: Sweeping) -> bool:
@@ -302,9 +304,9 @@ def _is_late(facts: Facts, sweeping: Sweeping) -> bool:
     return facts.now_ms - waits_since_ms > 2 * round_ms + OVERDUE_MS
 
 
-def _callbacks(facts: Facts) -> Check:
+def _callbacks(facts: Facts) -> Finding:
     if facts.callback_url is None:
-        return Check("callbacks", Verdict.OFF, "CallbackSecretArn is empty")
+        return Finding("callbacks", Verdict.OFF, "CallbackSecretArn is empty")
     if facts.callback_key is not None:
         key = _named("callbacks", facts.callback_key, "")
         if key.verdict is Verdict.WRONG:
@@ -313,26 +315,26 @@ def _callbacks(facts: Facts) -> Check:
     if refused_ms is not None and (taken_ms is None or taken_ms < refused_ms):
         taken = "none was taken in the last day" if taken_ms is None else f"the last was taken {facts.ago(taken_ms)}"
         advice = f"Check that the console and the secret hold the same key: {facts.callback_url}"
-        return Check(
+        return Finding(
             "callbacks",
             Verdict.WRONG,
             f"refused {facts.ago(refused_ms)} for its signature, and {taken}. {advice}",
         )
     if taken_ms is None:
-        return Check("callbacks", Verdict.UNKNOWN, f"no callback arrived in the last day: {facts.callback_url}")
-    return Check("callbacks", Verdict.WELL, f"the last was taken {facts.ago(taken_ms)}: {facts.callback_url}")
+        return Finding("callbacks", Verdict.UNKNOWN, f"no callback arrived in the last day: {facts.callback_url}")
+    return Finding("callbacks", Verdict.WELL, f"the last was taken {facts.ago(taken_ms)}: {facts.callback_url}")
 
 
-def _outcome_bus(facts: Facts) -> Check:
+def _outcome_bus(facts: Facts) -> Finding:
     if facts.outcome_bus is None:
-        return Check("outcome bus", Verdict.OFF, "OutcomeEventBusName is empty")
+        return Finding("outcome bus", Verdict.OFF, "OutcomeEventBusName is empty")
     return _named("outcome bus", facts.outcome_bus, "it exists")
 
 
-def _parameters(facts: Facts) -> Check:
+def _parameters(facts: Facts) -> Finding:
     changed = {name: value for name, value in facts.parameters.items() if value != facts.defaults.get(name)}
     shown = {
         name: f"...{value.split(':')[-1]}" if value.startswith("arn:") else value for name, value in changed.items()
     }
     word = ", ".join(f"{name}={value}" for name, value in sorted(shown.items()))
-    return Check("parameters", Verdict.WELL, word or "all have their default values")
+    return Finding("parameters", Verdict.WELL, word or "all have their default values")

@@ -9,7 +9,7 @@ from segments.events import Room
 from tools.event_queue import Depth
 from tools.event_source import EventSource
 from tools.letters import Group
-from tools.status import Facts, Named, Trouble, Verdict, check, is_well
+from tools.status import Facts, Named, Trouble, Verdict, is_well, judge
 from tools.sweeping import Sweeping
 
 NOW_MS = 1_795_327_920_123
@@ -64,10 +64,10 @@ def round_began(minutes: int, **known: Any) -> Facts:
 
 
 def test_a_stack_of_which_all_is_known_and_nothing_wrong_is_well() -> None:
-    checks = check(WELL)
-    assert {one.verdict for one in checks} == {Verdict.WELL}
-    assert is_well(checks)
-    words = {one.name: one.word for one in checks}
+    findings = judge(WELL)
+    assert {one.verdict for one in findings} == {Verdict.WELL}
+    assert is_well(findings)
+    words = {one.name: one.word for one in findings}
     assert words["heartbeat"] == "succeeded 4 min ago"
     assert words["sweeper"] == (
         "3 rooms watched; a round began 2 min ago; the one before took 5 min; no room has waited longer than 2 min"
@@ -178,14 +178,14 @@ def test_a_stack_of_which_all_is_known_and_nothing_wrong_is_well() -> None:
     ],
 )
 def test_each_check_has_its_word(name: str, facts: Facts, verdict: str, word: str) -> None:
-    checks = check(facts)
-    (one,) = [one for one in checks if one.name == name]
+    findings = judge(facts)
+    (one,) = [one for one in findings if one.name == name]
     assert one.verdict == verdict
     assert word in one.word
-    assert is_well(checks) == (verdict != "wrong")
+    assert is_well(findings) == (verdict != "wrong")
 
 
 @pytest.mark.parametrize(("code", "party"), [("AccessDenied", "RTC key"), ("AccessDenied.RecordNotEnabled", "RTC API")])
 def test_a_refusal_is_told_of_one_party(code: str, party: str) -> None:
-    checks = check(replace(WELL, refusal=Trouble(NOW_MS, code, "")))
-    assert [one.name for one in checks if one.verdict is Verdict.WRONG] == [party]
+    findings = judge(replace(WELL, refusal=Trouble(NOW_MS, code, "")))
+    assert [one.name for one in findings if one.verdict is Verdict.WRONG] == [party]
