@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, ParamSpec, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segments.errors import NoTimeLeft
@@ -23,6 +23,7 @@ from segments.pace import (
     Turns,
     pace,
 )
+from tests.examples import examples
 
 P = ParamSpec("P")
 FOREVER = 1e9
@@ -562,6 +563,7 @@ class TestArrivals:
     Otherwise the bound would be off by the loss of the fastest.
     """
 
+    @settings(max_examples=examples(40))
     @given(
         st.sampled_from(SHARES),
         st.integers(0, 3),
