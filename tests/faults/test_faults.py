@@ -64,7 +64,7 @@ def evidence_of(story: Story, *ends: str, stopped: bool = False, letters: Sequen
     rtc.start_task(APP_ID, story.room_id, "audio", start_time_ms=story.running["audio"])
     if stopped:
         rtc.end_task(APP_ID, story.room_id, "audio")
-    sent = dict(zip(("1", "2"), story.messages, strict=False))
+    sent = {str(number): message for number, message in enumerate(story.messages, 1)}
     lines = [
         {"message_id": message_id, "receive_count": 1, "task_id": "audio", "outcome": end}
         for message_id, end in zip(sent, ends, strict=False)
@@ -93,6 +93,15 @@ def test_run_that_keeps_the_promises_is_found_to(restart: Story) -> None:
 def test_wrong_end_is_found(restart: Story, ends: list[str], found: str) -> None:
     (sentence,) = judge(evidence_of(restart, *ends)).broken
     assert found in sentence
+
+
+def test_late_end_of_a_room_finds_no_task_only_where_a_stop_by_name_closed_it(restart: Story) -> None:
+    restart.messages.pop()
+    restart.tell_late("audio", seconds_ago=60, named=False)
+    (sentence,) = judge(evidence_of(restart, "known", "no_open_tasks")).broken
+    assert "ended as {'no_open_tasks'}" in sentence
+    restart.tell_stop("audio")
+    assert judge(evidence_of(restart, "known", "no_open_tasks", "stopped", stopped=True)).broken == []
 
 
 def test_stop_of_a_restarted_session_is_found(restart: Story) -> None:
