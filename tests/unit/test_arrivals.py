@@ -1,5 +1,4 @@
 import json
-import random
 from typing import Any
 
 import pytest
@@ -67,9 +66,6 @@ class TestWaves:
     def test_stops_of_the_same_time_keep_their_order(self) -> None:
         _, stops = waves([arrival(event("RoomEnded"), str(number)) for number in range(5)])
         assert names(stops) == ["0", "1", "2", "3", "4"]
-
-    def test_nothing_comes_of_nothing(self) -> None:
-        assert waves([]) == ([], [])
 
     @given(
         st.lists(
@@ -208,9 +204,3 @@ def test_a_log_line_names_the_message_and_what_it_says() -> None:
 @pytest.mark.parametrize("content", ["s3cr3t", {"EventType": "s3cr3t"}, {"EventType": "Other", "EventData": "s3cr3t"}])
 def test_a_log_line_about_what_is_no_event_holds_nothing_of_it(content: object) -> None:
     assert arrival(content).log_fields == {"message_id": "m-1", "receive_count": 1}
-
-
-def test_waves_do_not_depend_on_the_order_of_arrival() -> None:
-    arrivals = [arrival(event("RoomEnded"), str(number), SENT_MS + number) for number in range(8)]
-    random.Random(7).shuffle(arrivals)
-    assert names(waves(arrivals)[1]) == list("76543210")

@@ -1,6 +1,4 @@
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from segments.events import Event, EventType, Room
 from segments.rules import API_REMEMBERS_MS, Record, RunningTask, Verdict, decide, decide_from_api, is_late
@@ -99,50 +97,6 @@ def test_without_a_window_only_the_same_or_an_older_event_is_a_duplicate() -> No
     assert verdicts == [Verdict.DUPLICATE, Verdict.STOP]
 
 
-TIMES = st.integers(T - 2 * STALE_MS, T + 2 * STALE_MS) | st.integers(T - 3, T + 3)
-RECORDS = st.builds(
-    Record,
-    stop_event_time_ms=st.none() | TIMES,
-    started_at_ms=st.none() | TIMES,
-    open_since_ms=st.none() | TIMES,
-)
-
-
-class TestAlways:
-    @given(TIMES, TIMES, RECORDS, st.booleans())
-    def test_what_is_older_than_a_duplicate_is_a_duplicate(
-        self, one_ms: int, other_ms: int, record: Record, late: bool
-    ) -> None:
-        older_ms, newer_ms = sorted([one_ms, other_ms])
-        if verdict(newer_ms, record, late=late) is Verdict.DUPLICATE:
-            assert verdict(older_ms, record, late=late) is Verdict.DUPLICATE
-
-    @given(TIMES, RECORDS, st.booleans())
-    def test_late_event_never_stops_a_restarted_task(self, time_ms: int, record: Record, late: bool) -> None:
-        if record.started_at_ms is not None and record.started_at_ms > time_ms:
-            assert verdict(time_ms, record, late=late) in (Verdict.DUPLICATE, Verdict.SUPERSEDED)
-
-    @given(TIMES, RECORDS, st.booleans())
-    def test_only_a_later_start_supersedes(self, time_ms: int, record: Record, late: bool) -> None:
-        if verdict(time_ms, record, late=late) is Verdict.SUPERSEDED:
-            assert record.started_at_ms is not None
-            assert record.started_at_ms > time_ms
-
-    @given(TIMES, RECORDS, st.booleans())
-    def test_an_answered_event_is_never_answered_again(self, time_ms: int, record: Record, late: bool) -> None:
-        answered = Record(stop_event_time_ms=time_ms, started_at_ms=record.started_at_ms)
-        assert verdict(time_ms, answered, late=late) is Verdict.DUPLICATE
-
-    @given(TIMES, RECORDS)
-    def test_a_late_event_never_calls_without_asking(self, time_ms: int, record: Record) -> None:
-        assert verdict(time_ms, record, late=True) is not Verdict.STOP
-
-    @given(TIMES)
-    def test_a_known_start_after_the_last_answer_is_stopped_by_any_later_event(self, time_ms: int) -> None:
-        restarted = Record(stop_event_time_ms=time_ms - 2, started_at_ms=time_ms - 1, open_since_ms=time_ms - 1)
-        assert verdict(time_ms, restarted) is Verdict.STOP
-
-
 UNKNOWN, NOT_STARTED, RUNNING, ENDED, FAILED = range(5)
 
 
@@ -178,11 +132,3 @@ def test_the_api_decides_of_a_late_stop_event(task: RunningTask | None, expected
 def test_a_task_that_began_before_the_api_s_memory_is_stopped_unheard(opened_ms: int | None, expected: Verdict) -> None:
     record = Record(open_since_ms=opened_ms)
     assert decide_from_api(T, None, record, T + API_REMEMBERS_MS) is expected
-
-
-@given(TIMES, TIMES, st.integers(0, 2 * T), st.integers(UNKNOWN, FAILED))
-def test_the_api_never_lets_a_late_event_stop_a_restarted_task(
-    time_ms: int, started_at_ms: int, ended_at_ms: int, status: int
-) -> None:
-    stops = decide_from_api(time_ms, RunningTask(started_at_ms, ended_at_ms, status), Record(), T) is Verdict.STOP
-    assert not (stops and started_at_ms > time_ms)
