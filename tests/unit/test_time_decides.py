@@ -142,7 +142,7 @@ def calm_restarts() -> st.SearchStrategy[History]:
     return histories(restarts_within_the_window=False)
 
 
-# Explicit histories: rare in random search, and each the one that a wrong order or a missing rule gets wrong.
+# Explicit histories: rare in random search, and most of them not in the explorer's first few of each world.
 
 ROOM_ENDS_WHILE_ITS_TASK_STARTS = History(
     lives=(Life("audio", starts=0),),
@@ -152,31 +152,10 @@ ROOM_ENDS_WHILE_ITS_TASK_STARTS = History(
         Invocation(10, (0,), environment=1),
     ),
 )
-TASK_STARTS_WHILE_ITS_ROOM_ENDS = History(
-    lives=(Life("audio", starts=0),),
-    messages=(Message(STARTED, 0, ("audio",)), Message(ROOM_ENDED, 10)),
-    invocations=(
-        Invocation(10, (0,), environment=0, pace=(0, 0, 30, 0), ticks_alone=9),
-        Invocation(10, (1,), environment=1),
-    ),
-)
-DIES_BETWEEN_THE_STEPS_OF_A_STOP = History(
-    lives=(Life("audio", starts=0),),
-    messages=(Message(MODERATION, 10, ("audio",)),),
-    invocations=(Invocation(10, (0,), troubles={1: Trouble.CRASH_BEFORE}),),
-)
 LATE_EVENT_OF_A_RESTARTED_TASK = History(
     lives=(Life("audio", starts=0, ends=20), Life("audio", starts=30)),
     messages=(Message(STARTED, 30, ("audio",)), Message(MODERATION, 10, ("audio",))),
     invocations=(Invocation(30, (0,)), Invocation(40, (1,))),
-)
-OLDER_EVENT_RECORDED_LAST = History(
-    lives=(Life("audio", starts=0),),
-    messages=(Message(MODERATION, 10, ("audio",)), Message(MODERATION, 20, ("audio",))),
-    invocations=(
-        Invocation(20, (0,), environment=0, pace=(0, 0, 0, 0, 30, 0), ticks_alone=9),
-        Invocation(20, (1,), environment=1),
-    ),
 )
 TASK_IS_SEEN_WHILE_ITS_ROOM_ENDS = History(
     lives=(Life("audio", starts=0),),
@@ -186,24 +165,10 @@ TASK_IS_SEEN_WHILE_ITS_ROOM_ENDS = History(
         Invocation(10, (1,), environment=1),
     ),
 )
-OLDER_ROOM_END_WRITTEN_LAST = History(
-    lives=(Life("audio", starts=0),),
-    messages=(Message(STARTED, 0, ("audio",), ahead=20, lag=20), Message(ROOM_ENDED, 10), Message(ROOM_ENDED, 30)),
-    invocations=(
-        Invocation(30, (1,), environment=0, pace=(0, 30, 0, 0), ticks_alone=9),
-        Invocation(30, (2,), environment=1),
-        Invocation(40, (0,)),
-    ),
-)
 STOP_OF_A_SEEN_TASK_FAILS = History(
     lives=(Life("audio", starts=0),),
     messages=(Message(SIGHTING, 5, ("audio",)), Message(ROOM_ENDED, 10)),
     invocations=(Invocation(10, (1,)), Invocation(11, (0,), troubles={4: Trouble.FAILURE_BEFORE})),
-)
-ROOM_ENDS_AS_ITS_TASK_STARTS = History(
-    lives=(Life("audio", starts=10),),
-    messages=(Message(STARTED, 10, ("audio",)), Message(ROOM_ENDED, 10)),
-    invocations=(Invocation(10, (0,)), Invocation(10, (1,))),
 )
 OLDER_START_WRITTEN_LAST = History(
     lives=(Life("audio", starts=0, ends=20), Life("audio", starts=30)),
@@ -217,11 +182,6 @@ TASK_RESTARTS_BETWEEN_TWO_STOPS_OF_A_BATCH = History(
         Invocation(30, (1, 0), environment=0, pace=(0, 4, 0), ticks_alone=11),
         Invocation(31, (2,), environment=1),
     ),
-)
-STALE_EVENT_OF_A_RESTARTED_TASK = History(
-    lives=(Life("audio", starts=0, ends=20), Life("audio", starts=30)),
-    messages=(Message(MODERATION, 10, ("audio",)),),
-    invocations=(Invocation(10 + STALE_SECONDS + 1, (0,)),),
 )
 SIGHTINGS_IN_THE_WRONG_ORDER = History(
     lives=(Life("audio", starts=0),),
@@ -253,14 +213,8 @@ SLICE_AFTER_THE_ROOM_S_END_THAT_SAYS_NOTHING_NEW = History(
 )
 
 
-@thorough(200)
+@thorough(60)
 @given(calm_restarts())
-@example(ROOM_ENDS_WHILE_ITS_TASK_STARTS)
-@example(TASK_STARTS_WHILE_ITS_ROOM_ENDS)
-@example(DIES_BETWEEN_THE_STEPS_OF_A_STOP)
-@example(TASK_IS_SEEN_WHILE_ITS_ROOM_ENDS)
-@example(ROOM_ENDS_AS_ITS_TASK_STARTS)
-@example(OLDER_ROOM_END_WRITTEN_LAST)
 @example(STOP_OF_A_SEEN_TASK_FAILS)
 @example(SIGHTINGS_IN_THE_WRONG_ORDER)
 def test_every_task_that_ran_when_its_room_ended_is_stopped(history: History) -> None:
@@ -319,12 +273,10 @@ def test_restart_within_the_duplicate_window_is_stopped_where_its_start_is_known
     assert World(history).live().running == []
 
 
-@thorough(200)
+@thorough(60)
 @given(histories())
-@example(LATE_EVENT_OF_A_RESTARTED_TASK)
 @example(OLDER_START_WRITTEN_LAST)
 @example(TASK_RESTARTS_BETWEEN_TWO_STOPS_OF_A_BATCH)
-@example(STALE_EVENT_OF_A_RESTARTED_TASK)
 def test_late_event_never_stops_a_restarted_task(history: History) -> None:
     """Holds if the table knew the session's start when the decision's record was read, or if the API is asked.
 
@@ -342,9 +294,8 @@ def test_late_event_never_stops_a_restarted_task(history: History) -> None:
         assert not (decision.api_is_to_be_asked and session.started_ms <= decision.looked_ms)
 
 
-@thorough(200)
+@thorough(60)
 @given(calm_restarts())
-@example(OLDER_EVENT_RECORDED_LAST)
 @example(SLICE_AFTER_THE_ROOM_S_END_THAT_SAYS_NOTHING_NEW)
 def test_redelivered_event_whose_answer_is_recorded_makes_no_request(history: History) -> None:
     """Holds for StopSegment and GetSegmentTask alike.
@@ -488,7 +439,7 @@ def is_heard_of(session: Session, events: Sequence[Event]) -> bool:
     return any(event.time_ms >= session.started_ms for event in told)
 
 
-@thorough(70)
+@thorough(40)
 @given(days_without_starts())
 def test_no_session_outlives_its_room_by_more_than_two_sweeps(told: tuple[History, list[Event]]) -> None:
     """Holds for every session of which a callback reports that is not older than its start, be it queued or not.
@@ -501,7 +452,7 @@ def test_no_session_outlives_its_room_by_more_than_two_sweeps(told: tuple[Histor
     assert [session for session in world.running if is_heard_of(session, events)] == []
 
 
-@thorough(70)
+@thorough(40)
 @given(days_without_starts())
 def test_no_session_is_stopped_by_an_event_older_than_its_start(told: tuple[History, list[Event]]) -> None:
     """Holds except for events that are first received while they are younger than StaleAfterSeconds.
