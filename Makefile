@@ -43,7 +43,7 @@ explore: $(INSTALLED) #: Check every order of events and faults in small worlds
 faults: $(INSTALLED) $(BUILT) #: Inject faults under load and count the losses; SEED=1
 	@PYTHONPATH=functions:. python -m tests.faults --seed $(or $(SEED),1)
 
-mutants: $(MUTANTS)/.installed #: Check that tests notice changed code; ONLY="pace calls"
+mutants: $(MUTANTS)/.installed #: Check that tests notice changed code; ONLY="pace api_calls"
 	@$(MUTANTS)/bin/python -m tests.mutants $(ONLY)
 
 pictures: $(INSTALLED) $(BUILT) #: Draw docs/demo.svg and docs/demo-short.svg from a demo

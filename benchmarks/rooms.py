@@ -14,7 +14,7 @@ from benchmarks.sweeps import let_rooms_wait, settle, sweep_once, unscheduled
 from benchmarks.table_units import counted
 from sandbox.stack import APP_ID, wait_for
 from segments import events, ledger
-from segments.rules import Outcome, Record
+from segments.stop_rules import Outcome, Record
 
 SESSIONS = 50
 _SLICES = 20

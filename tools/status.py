@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from segments.answers import Whose, row_of
+from segments.api_answers import Whose, row_of
 from tools.event_queue import Depth
 from tools.event_source import EventSource
 from tools.letters import Group

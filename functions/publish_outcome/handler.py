@@ -10,8 +10,8 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from botocore.exceptions import BotoCoreError, ClientError
 
-from publish_outcome.answers import OVER, answer_all, answer_in, code_of, make_client
 from publish_outcome.outcomes import Unpublishable, bytes_of, segment_stop_failed, segment_stopped
+from publish_outcome.workflow_answers import OVER, answer_all, answer_in, code_of, make_client
 from segments.batches import PUT_EVENTS_BYTES_A_CALL, parts
 
 if TYPE_CHECKING:

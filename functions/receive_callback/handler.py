@@ -21,7 +21,7 @@ from receive_callback.aws import AwsError, Service
 from receive_callback.keys import CallbackKeys, KeysUnavailable
 from receive_callback.signature import NAMES, MalformedCallback, read_signed
 from receive_callback.slices import QueuedSlices, read_slice, room_of
-from segments.memory import Memory
+from segments.cache import Cache
 from segments.times import find_callback_ms, now_ms, read_callback_ms, to_rfc3339
 
 MOST_BYTES = 64 * 1024
@@ -41,7 +41,7 @@ _keys = CallbackKeys(
 _queue_url = os.environ["EVENT_QUEUE_URL"]
 # Hashes of the values that are kept: callbacks may be long, and one signature may cover several. A replay that is not
 # remembered is queued again, which is harmless: time decides what it may stop (docs/design.md).
-_queued: Memory[int, None] = Memory(MOST_REMEMBERED)
+_queued: Cache[int, None] = Cache(MOST_REMEMBERED)
 _slices = QueuedSlices(MOST_REMEMBERED, time.monotonic)
 
 

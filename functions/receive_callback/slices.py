@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from segments.memory import Memory
+from segments.cache import Cache
 
 REMEMBERED_SECONDS = 60  # a session that begins again may go unseen for so long
 
@@ -51,7 +51,7 @@ class QueuedSlices:
     def __init__(self, most: int, clock_seconds: Callable[[], float]) -> None:
         self._clock_seconds = clock_seconds
         self.known = 0
-        self._queued: Memory[tuple[str, str, str], tuple[int, float]] = Memory(most)
+        self._queued: Cache[tuple[str, str, str], tuple[int, float]] = Cache(most)
 
     def __contains__(self, found: Slice) -> bool:
         """Whether a slice of this task was queued that is not newer than this one.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import botocore.session
 from botocore.config import Config
 
-from segments.calls import Calls, InThread
+from segments.api_calls import Calls, InThread
 from segments.circuit import Circuit
 from segments.credentials import Credentials
 from segments.ledger import SegmentTable

@@ -13,7 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from segments.errors import Retryable
 from segments.events import Event, EventType, Room, Task
-from segments.rules import Outcome, Record
+from segments.stop_rules import Outcome, Record
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

@@ -18,12 +18,12 @@ from volcenginesdkcore.auth.providers.provider import CredentialValue, Provider
 from volcenginesdkcore.interceptor import InterceptorContext, RequestInterceptor, ResponseInterceptor
 from volcenginesdkcore.rest import ApiException
 
-from segments.answers import TASK_NOT_FOUND, Answer, Whose
+from segments.api_answers import TASK_NOT_FOUND, Answer, Whose
 from segments.credentials import Credentials, Key
 from segments.errors import ConnectionLost, CredentialsRefused, KeyRenewed, NoAnswer, Retryable, StopError
 from segments.events import Room, Task
-from segments.rules import Outcome, RunningTask
 from segments.settings import SharedSettings
+from segments.stop_rules import Outcome, RunningTask
 
 QUERY_VERSION = "2022-06-01"  # GetSegmentTask has this version on every platform
 ROOM_QUERY_VERSION = "2023-11-01"  # and GetRoomOnlineUsers this one

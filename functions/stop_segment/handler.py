@@ -22,7 +22,7 @@ from segments.batches import at_once
 from segments.clients import SQS_CALL_SECONDS, make_clients
 from segments.errors import FunctionFailed, NoTimeLeft, StopError, Unanswered
 from segments.pace import Turns
-from segments.rules import Outcome
+from segments.stop_rules import Outcome
 from segments.telemetry import logger, measure, metrics
 from segments.times import now_ms
 from stop_segment.arrivals import Arrival, arrive, waves
@@ -31,7 +31,7 @@ from stop_segment.logs import log_failure, log_outcome, log_served, log_unanswer
 from stop_segment.queues import Queues
 from stop_segment.settings import read_settings
 from stop_segment.stopper import Batch, Stopper
-from stop_segment.workflows import failed, failed_before, is_told, served_well
+from stop_segment.workflow_answers import failed, failed_before, is_told, served_well
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext

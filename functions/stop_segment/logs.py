@@ -9,7 +9,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 
 from segments.errors import CircuitOpen, CredentialsRefused, NoTimeLeft, SetupRefused, StopError
 from segments.events import EventType
-from segments.rules import Outcome
+from segments.stop_rules import Outcome
 from segments.telemetry import logger, metrics
 from stop_segment.arrivals import Arrival
 from stop_segment.failures import End, Failure

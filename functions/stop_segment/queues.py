@@ -13,7 +13,7 @@ from segments.batches import at_once, parts
 from segments.errors import NoTimeLeft
 from segments.events import FIRST_SENT_AT, GIVEN_UP
 from stop_segment.failures import BACK_OFF_BASE_SECONDS, Failure, back_off_seconds, delay_seconds
-from stop_segment.workflows import notice
+from stop_segment.workflow_answers import notice
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient

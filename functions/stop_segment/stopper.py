@@ -7,13 +7,13 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from segments.calls import Calls, InThread
+from segments.api_calls import Calls, InThread
+from segments.cache import Cache
 from segments.errors import Retryable, StopError
 from segments.events import Event, EventType, Task
 from segments.ledger import SegmentTable, room_item
-from segments.memory import Memory
 from segments.rtc import RtcApi, Stopped
-from segments.rules import Outcome, Record, RunningTask, Verdict, decide, decide_from_api, is_late
+from segments.stop_rules import Outcome, Record, RunningTask, Verdict, decide, decide_from_api, is_late
 from stop_segment.settings import Settings
 
 _MOST_REMEMBERED = 10_000
@@ -69,7 +69,7 @@ class Stopper:
     measure: Callable[
         [str, float], None
     ]  # takes TimeToStop in ms, from an event to the answer that its task is stopped
-    _remembered: Memory[Task, tuple[int, int]] = field(default_factory=lambda: Memory(_MOST_REMEMBERED))
+    _remembered: Cache[Task, tuple[int, int]] = field(default_factory=lambda: Cache(_MOST_REMEMBERED))
 
     def batch(self, seconds_left: Callable[[], float]) -> Batch:
         """Begin an invocation; a call is started only while `seconds_left()` is not negative."""

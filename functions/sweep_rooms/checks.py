@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from segments.events import Task
-from segments.rules import Record
+from segments.stop_rules import Record
 
 GONE_AGAIN_MS = 60_000
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from segments.calls import Calls, InThread
+from segments.api_calls import Calls, InThread
 from segments.errors import CircuitOpen, CredentialsRefused, NoAnswer, Rejected, SetupRefused, StopError
 from segments.events import Room, Task
 from segments.ledger import LOOK_ITEM, Lease, SegmentTable
 from segments.rtc import RtcApi
-from segments.rules import Record
 from segments.settings import Reader, SharedSettings
+from segments.stop_rules import Record
 from sweep_rooms.checks import GONE_AGAIN_MS, decide_check
 
 QUESTIONS_PER_SECOND = 30  # GetRoomOnlineUsers has 40 over the account (document 1188355); others may ask too

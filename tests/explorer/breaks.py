@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import AsyncMock, patch
 
-from segments import rules
+from segments import stop_rules
 from segments.events import Event, Room, Task
 from segments.ledger import SegmentTable, room_item
-from segments.rules import Outcome, Record, Verdict
+from segments.stop_rules import Outcome, Record, Verdict
 from stop_segment import stopper
 from stop_segment.arrivals import Arrival
 from stop_segment.queues import Queues
@@ -51,13 +51,13 @@ def without_condition(method: str, attribute: str) -> Callable[[], AbstractConte
 
 
 def no_rule_2() -> AbstractContextManager[Any]:
-    real = rules.decide
+    real = stop_rules.decide
 
     def decide(time_ms: int, record: Record, **options: Any) -> Verdict:
         verdict = real(time_ms, record, **options)
         return Verdict.STOP if verdict is Verdict.SUPERSEDED else verdict
 
-    return patch.object(rules, "decide", decide)
+    return patch.object(stop_rules, "decide", decide)
 
 
 async def record_first(self: Batch, task: Task, event: Event, record: Record) -> Done:
@@ -156,7 +156,7 @@ ONE_OF_EACH = Budget(1, 1)
 BREAKS = [
     Break(
         "rule 1: an answered event is answered again",
-        lambda: patch.object(rules, "_is_answered", lambda *_: False),
+        lambda: patch.object(stop_rules, "_is_answered", lambda *_: False),
         "two ends of a task",
         FREE,
         "a second request",

@@ -16,7 +16,7 @@ from typing import Any
 
 from segments.errors import Retryable
 from segments.events import Event, Room, Task
-from segments.rules import Record
+from segments.stop_rules import Record
 from stop_segment.arrivals import arrive
 from stop_segment.stopper import Batch, Done, Stopper
 from sweep_rooms.events import room_gone

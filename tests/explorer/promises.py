@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from publish_outcome.outcomes import segment_stopped
 from segments.events import EventType, Room, Task
 from segments.ledger import LOOK_ITEM, ROOM_ITEM, room_item
-from segments.rules import Outcome, Record
+from segments.stop_rules import Outcome, Record
 from tests.explorer.play import Mark, Played, Report
 from tests.unit.memory_dynamo import Item
 from tests.unit.rtc_model import SETTINGS, Request, Session, is_to_be_stopped

@@ -19,7 +19,7 @@ from unittest.mock import patch
 from botocore.exceptions import EndpointConnectionError
 
 from segments.errors import NoAnswer, Rejected
-from segments.rules import Outcome
+from segments.stop_rules import Outcome
 from stop_segment.queues import Queues
 from stop_segment.stopper import Done, Served
 from tests.environments import STOP_SETTINGS, Context, import_handler

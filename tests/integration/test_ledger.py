@@ -10,7 +10,7 @@ from sandbox.embedded_aws import EmbeddedAws
 from segments.errors import Retryable
 from segments.events import Event, EventType, Room, Task
 from segments.ledger import WATCHED, Lease, SegmentTable, _Refused
-from segments.rules import Outcome, Record
+from segments.stop_rules import Outcome, Record
 from tests.environments import hooked
 from tests.second_opinion import moto_client
 from tests.segment_table import create_segment_table

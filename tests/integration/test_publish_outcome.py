@@ -331,7 +331,7 @@ def workflow(aws: EmbeddedAws) -> Iterator[Workflow]:
     )
     # The environment's own client is made at the first answer, when its variables are no longer here.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("publish_outcome.answers.step_functions", lambda: states)
+        patch.setattr("publish_outcome.workflow_answers.step_functions", lambda: states)
         yield Workflow(states, sqs, queue, made["stateMachineArn"])
     sqs.close()
     states.close()
@@ -413,7 +413,7 @@ class TestWorkflows:
         self, function: Function, aws_away: EmbeddedAws, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         away = aws_away.client("stepfunctions")
-        monkeypatch.setattr("publish_outcome.answers.step_functions", lambda: away)
+        monkeypatch.setattr("publish_outcome.workflow_answers.step_functions", lambda: away)
         many = [answer(number, "t", Output={}) for number in range(10)]
         assert function.invoke(*many) == [str(number) for number in range(10)]
 

@@ -11,7 +11,7 @@ from segments.errors import InvalidMessage, NoTimeLeft, Rejected, Retryable, Sto
 from stop_segment.arrivals import Arrival
 from stop_segment.failures import Failure
 from stop_segment.queues import Queues
-from stop_segment.workflows import notice
+from stop_segment.workflow_answers import notice
 from tests.environments import hooked
 from tests.second_opinion import moto_client
 

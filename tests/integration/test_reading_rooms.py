@@ -9,7 +9,7 @@ import pytest
 from benchmarks.table_units import WRITE_UNIT_BYTES, size_of
 from segments.events import Event, EventType, Room, Task
 from segments.ledger import SegmentTable
-from segments.rules import Outcome, Record
+from segments.stop_rules import Outcome, Record
 from tests.second_opinion import moto_client
 from tests.segment_table import create_segment_table
 from tools import sweeping

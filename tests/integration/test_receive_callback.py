@@ -21,7 +21,7 @@ from receive_callback.signature import sign
 from receive_callback.slices import QueuedSlices, read_slice
 from sandbox.callbacks import callback
 from sandbox.embedded_aws import EmbeddedAws
-from segments.memory import Memory
+from segments.cache import Cache
 from tests.environments import Context, import_handler, taken
 from tests.examples import examples
 
@@ -364,7 +364,7 @@ class TestReplays:
         assert function.answer(json.dumps(content)) == (200, "queued")
 
     def test_the_oldest_is_forgotten_first(self) -> None:
-        memory: Memory[str, None] = Memory(2)
+        memory: Cache[str, None] = Cache(2)
         for name in ("first", "second", "third"):
             memory[name] = None
         assert list(memory) == ["second", "third"]

@@ -17,7 +17,7 @@ import pytest
 from sandbox.faults import DOCUMENTED, Fault, FaultKind
 from sandbox.rtc_double import RtcDouble
 from sandbox.rtc_gateway import ApiRequest
-from segments.answers import BECOMES, row_of
+from segments.api_answers import BECOMES, row_of
 from segments.errors import (
     ConnectionLost,
     CredentialsRefused,
@@ -31,7 +31,7 @@ from segments.errors import (
 )
 from segments.events import Room, Task
 from segments.rtc import RtcApi, Stopped
-from segments.rules import Outcome, RunningTask
+from segments.stop_rules import Outcome, RunningTask
 from stop_segment.settings import Settings, read_settings
 from tests.environments import RTC_KEY, STOP_SETTINGS
 from tests.integration.conftest import Secret

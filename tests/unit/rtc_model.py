@@ -19,15 +19,15 @@ from itertools import count, cycle
 from typing import TYPE_CHECKING, Any, cast
 from unittest.mock import patch
 
-from segments import pace, rules
-from segments.calls import Calls, InThread
+from segments import pace, stop_rules
+from segments.api_calls import Calls, InThread
 from segments.circuit import Circuit
 from segments.errors import Retryable
 from segments.events import Event, EventType, Room, Task, parse_event
 from segments.ledger import SegmentTable, room_item
 from segments.pace import Turns
 from segments.rtc import RtcApi, Stopped
-from segments.rules import Outcome, Record, RunningTask, Verdict
+from segments.stop_rules import Outcome, Record, RunningTask, Verdict
 from stop_segment import stopper
 from stop_segment.settings import Settings, read_settings
 from stop_segment.stopper import Batch, Stopper
@@ -358,7 +358,7 @@ def watched_decide(time_ms: int, record: Record, *, is_late: bool, duplicate_win
     # Of a task without a record, or of a room's, is known when the invocation began or its tasks were read.
     known = record.starts_known if isinstance(record, _ReadRecord) else 0
     _decision.set(Decision(time_ms, max(known, _starts_known.get()), is_late, _clock.get()()))
-    return rules.decide(time_ms, record, is_late=is_late, duplicate_window_ms=duplicate_window_ms)
+    return stop_rules.decide(time_ms, record, is_late=is_late, duplicate_window_ms=duplicate_window_ms)
 
 
 def make_stopper(table: SegmentTable, rtc: RtcService, in_thread: InThread, now_ms: Callable[[], int]) -> Stopper:

@@ -13,7 +13,7 @@ from publish_outcome.outcomes import Unpublishable, segment_stopped
 from segments.errors import StopError
 from segments.events import HEARTBEAT_ROOM_ID, HEARTBEAT_TASK_ID, Event, EventType, Room
 from segments.ledger import LOOK_ITEM, ROOM_ITEM
-from segments.rules import RunningTask
+from segments.stop_rules import RunningTask
 from sweep_rooms.checks import GONE_AGAIN_MS
 from tests.unit.memory_dynamo import Item
 from tests.unit.test_sweeper import AUDIO, HOUR_MS, ROOM, SWEEP_MS, T, World, run

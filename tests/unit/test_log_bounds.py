@@ -10,7 +10,7 @@ import pytest
 
 from segments.errors import CircuitOpen, NoTimeLeft, Rejected, Retryable, StopError
 from segments.events import Event, EventType, Room
-from segments.rules import Outcome
+from segments.stop_rules import Outcome
 from segments.telemetry import logger, metrics
 from stop_segment.arrivals import Arrival
 from stop_segment.logs import log_served

@@ -9,7 +9,7 @@ from segments.errors import InvalidMessage, Rejected, StopError
 from segments.events import Event, EventType, Room
 from stop_segment.arrivals import Arrival
 from stop_segment.failures import Failure
-from stop_segment.workflows import is_told, notice
+from stop_segment.workflow_answers import is_told, notice
 from tests.contracts import closed, schema
 
 T = 1_795_327_920_123

@@ -10,7 +10,7 @@ from unittest.mock import patch
 from hypothesis import example, given
 
 from segments.events import EventType
-from segments.rules import Outcome
+from segments.stop_rules import Outcome
 from tests.unit import rtc_model
 from tests.unit.rtc_model import SETTINGS, History, Invocation, Life, Message, World, is_to_be_stopped
 from tests.unit.test_time_decides import (

@@ -15,7 +15,7 @@ from cfnlint.decode import cfn_yaml
 from segments import telemetry
 from segments.errors import CredentialsRefused, InvalidMessage, SetupRefused
 from segments.events import Event, EventType, Room
-from segments.rules import Outcome
+from segments.stop_rules import Outcome
 from stop_segment import logs
 from stop_segment.arrivals import Arrival
 from stop_segment.failures import End, Failure

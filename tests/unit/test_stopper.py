@@ -9,12 +9,12 @@ from typing import Any, cast
 
 import pytest
 
-from segments.calls import Calls
+from segments.api_calls import Calls
 from segments.errors import InvalidMessage, NoAnswer, Rejected, Retryable, StopError
 from segments.events import Event, EventType, Room, Task, parse_event
 from segments.ledger import SegmentTable, room_item
 from segments.rtc import RtcApi, Stopped
-from segments.rules import Outcome, Record, RunningTask
+from segments.stop_rules import Outcome, Record, RunningTask
 from stop_segment.stopper import Done, Served, Stopper
 from tests.segment_table import GLOBAL, LOCAL, keys_of, projected
 from tests.unit.memory_dynamo import Item, MemoryDynamo

@@ -3,7 +3,7 @@
 import pytest
 
 from segments.events import Room, Task
-from segments.rules import Record
+from segments.stop_rules import Record
 from sweep_rooms.checks import GONE_AGAIN_MS, Check, decide_check
 
 T = 1_795_327_920_000

@@ -9,12 +9,12 @@ from typing import Any, TypeVar, cast
 
 import pytest
 
-from segments.calls import Calls
+from segments.api_calls import Calls
 from segments.errors import CircuitOpen, CredentialsRefused, NoAnswer, Rejected, Retryable, StopError
 from segments.events import Event, EventType, Room, Task
 from segments.ledger import LOOK_ITEM, SegmentTable
 from segments.rtc import RtcApi, Stopped
-from segments.rules import Outcome, RunningTask
+from segments.stop_rules import Outcome, RunningTask
 from stop_segment.stopper import Served, Stopper
 from sweep_rooms.checks import GONE_AGAIN_MS
 from sweep_rooms.sweeper import PAGE_SECONDS, ROOMS_A_PAGE, Sweep, Sweeper

@@ -15,11 +15,11 @@ import pytest
 
 from segments.errors import InvalidMessage, Rejected
 from segments.events import MOST_TOKEN_CHARACTERS, Event, EventType, Room, parse_event, task_token
-from segments.rules import Outcome
+from segments.stop_rules import Outcome
 from stop_segment.arrivals import Arrival, arrive
 from stop_segment.failures import Failure
 from stop_segment.stopper import Done
-from stop_segment.workflows import (
+from stop_segment.workflow_answers import (
     MOST_CAUSE_CHARACTERS,
     MOST_ERROR_CHARACTERS,
     MOST_OUTPUT_BYTES,

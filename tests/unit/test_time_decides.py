@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from receive_callback.slices import QueuedSlices, Slice
 from segments.events import Event, EventType
-from segments.rules import Outcome
+from segments.stop_rules import Outcome
 from tests.examples import examples
 from tests.unit.rtc_model import (
     SETTINGS,

@@ -1,7 +1,7 @@
 import pytest
 
 from segments.events import Event, EventType, Room
-from segments.rules import API_REMEMBERS_MS, Record, RunningTask, Verdict, decide, decide_from_api, is_late
+from segments.stop_rules import API_REMEMBERS_MS, Record, RunningTask, Verdict, decide, decide_from_api, is_late
 
 WINDOW_MS = 5_000
 STALE_MS = 30_000

@@ -5,7 +5,7 @@ from typing import cast
 
 import pytest
 
-from segments.calls import Calls
+from segments.api_calls import Calls
 from segments.circuit import MOST_SILENCES, OPEN_SECONDS, Circuit
 from segments.errors import (
     CircuitOpen,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from segments.answers import BECOMES, CODES, Answer, Row, Whose, row_of, whose_status
+from segments.api_answers import BECOMES, CODES, Answer, Row, Whose, row_of, whose_status
 from segments.errors import CredentialsRefused, Rejected, Retryable, SetupRefused
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -1,4 +1,4 @@
-"""The memory of a function environment: a bounded number of things."""
+"""What a function environment keeps in memory between invocations: a bounded number of things."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Memory(dict[K, V]):
+class Cache(dict[K, V]):
     """Remembers at most so many things, and forgets first the one that was set the longest time ago."""
 
     def __init__(self, most: int) -> None:
