@@ -5,10 +5,16 @@ from __future__ import annotations
 from hypothesis import settings
 
 # How long an example takes says nothing about the code: the machine may be busy.
-settings.register_profile("quick", deadline=None, max_examples=40)
-settings.register_profile("thorough", deadline=None, max_examples=400, print_blob=True)
+QUICK, THOROUGH = 40, 400
+settings.register_profile("quick", deadline=None, max_examples=QUICK)
+settings.register_profile("thorough", deadline=None, max_examples=THOROUGH, print_blob=True)
 
 
-def examples(hundredths: int) -> int:
-    """Give how many a test tries that needs more or fewer than others: hundredths of what the profile says."""
-    return max(1, hundredths * settings().max_examples // 100)
+def examples(hundredths: int, by_night: int | None = None) -> int:
+    """Return the number for a test that needs more or fewer than the profile says: hundredths of it.
+
+    `by_night` is the share of the thorough profile, if it is another one.
+    """
+    most = settings().max_examples
+    share = by_night if by_night and most == THOROUGH else hundredths
+    return max(1, share * most // 100)

@@ -728,7 +728,7 @@ class TestWhateverIsSent:
             assert content["EventType"] in QUEUED_TYPES
         return status
 
-    @settings(max_examples=examples(25), suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=examples(25, by_night=110), suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(st.integers(0, 2**64))
     def test_mutations_of_what_is_signed(self, function: Function, queued: list[str], seed: int) -> None:
         dice = random.Random(seed)

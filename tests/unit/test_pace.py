@@ -563,7 +563,7 @@ class TestArrivals:
     Otherwise the bound would be off by the loss of the fastest.
     """
 
-    @settings(max_examples=examples(40))
+    @settings(max_examples=examples(40, by_night=100))
     @given(
         st.sampled_from(SHARES),
         st.integers(0, 3),

@@ -50,8 +50,8 @@ TASK_IDS = ("audio", "video", "screen")
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 
-def thorough(hundredths: int) -> settings:
-    return settings(max_examples=examples(hundredths), suppress_health_check=[HealthCheck.too_slow])
+def thorough(hundredths: int, by_night: int | None = None) -> settings:
+    return settings(max_examples=examples(hundredths, by_night), suppress_health_check=[HealthCheck.too_slow])
 
 
 def lives_of(draw: Draw, room_id: str, task_id: str) -> list[Life]:
@@ -213,7 +213,7 @@ SLICE_AFTER_THE_ROOM_S_END_THAT_SAYS_NOTHING_NEW = History(
 )
 
 
-@thorough(60)
+@thorough(60, by_night=200)
 @given(calm_restarts())
 @example(STOP_OF_A_SEEN_TASK_FAILS)
 @example(SIGHTINGS_IN_THE_WRONG_ORDER)
@@ -273,7 +273,7 @@ def test_restart_within_the_duplicate_window_is_stopped_where_its_start_is_known
     assert World(history).live().running == []
 
 
-@thorough(60)
+@thorough(60, by_night=200)
 @given(histories())
 @example(OLDER_START_WRITTEN_LAST)
 @example(TASK_RESTARTS_BETWEEN_TWO_STOPS_OF_A_BATCH)
@@ -294,7 +294,7 @@ def test_late_event_never_stops_a_restarted_task(history: History) -> None:
         assert not (decision.api_is_to_be_asked and session.started_ms <= decision.looked_ms)
 
 
-@thorough(60)
+@thorough(60, by_night=200)
 @given(calm_restarts())
 @example(SLICE_AFTER_THE_ROOM_S_END_THAT_SAYS_NOTHING_NEW)
 def test_redelivered_event_whose_answer_is_recorded_makes_no_request(history: History) -> None:
@@ -439,7 +439,7 @@ def is_heard_of(session: Session, events: Sequence[Event]) -> bool:
     return any(event.time_ms >= session.started_ms for event in told)
 
 
-@thorough(40)
+@thorough(40, by_night=70)
 @given(days_without_starts())
 def test_no_session_outlives_its_room_by_more_than_two_sweeps(told: tuple[History, list[Event]]) -> None:
     """Holds for every session of which a callback reports that is not older than its start, be it queued or not.
@@ -452,7 +452,7 @@ def test_no_session_outlives_its_room_by_more_than_two_sweeps(told: tuple[Histor
     assert [session for session in world.running if is_heard_of(session, events)] == []
 
 
-@thorough(40)
+@thorough(40, by_night=70)
 @given(days_without_starts())
 def test_no_session_is_stopped_by_an_event_older_than_its_start(told: tuple[History, list[Event]]) -> None:
     """Holds except for events that are first received while they are younger than StaleAfterSeconds.
