@@ -42,7 +42,8 @@ class Service:
 
     def __init__(self, name: str, target: str, json_version: str, environment: Mapping[str, str] = os.environ) -> None:
         region = environment["AWS_REGION"]
-        self.url = environment.get("AWS_ENDPOINT_URL") or f"https://{name}.{region}.{environment['URL_SUFFIX']}"
+        url = environment.get("AWS_ENDPOINT_URL") or f"https://{name}.{region}.{environment['URL_SUFFIX']}"
+        self.url = url.rstrip("/") + "/"
         self._scope = f"{region}/{name}/aws4_request"
         self._target = target
         self._content_type = f"application/x-amz-json-{json_version}"
@@ -55,7 +56,7 @@ class Service:
         """Call an action and return its answer. Raises `AwsError`."""
         body = json.dumps(content).encode()
         try:
-            response = _post(self.url + "/", body, self.signed(action, body, time.time()))
+            response = _post(self.url, body, self.signed(action, body, time.time()))
             answer: dict[str, Any] = dict(json.loads(response.data))
         except (HTTPError, ValueError, TypeError) as error:
             raise AwsError(type(error).__name__) from None
@@ -75,7 +76,7 @@ class Service:
         }
         names = ";".join(headers).lower()
         lines = [f"{name.lower()}:{value}" for name, value in headers.items()]
-        request = "\n".join(["POST", "/", "", *lines, "", names, hashlib.sha256(body).hexdigest()])
+        request = "\n".join(["POST", urlsplit(self.url).path, "", *lines, "", names, hashlib.sha256(body).hexdigest()])
         scope = f"{time_stamp[:8]}/{self._scope}"
         key = functools.reduce(_hmac, scope.split("/"), f"AWS4{self._secret_key}".encode())
         digest = hashlib.sha256(request.encode()).hexdigest()

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from unittest.mock import patch
+from urllib.parse import urlsplit
 
 import pytest
 from botocore.auth import SigV4Auth
@@ -19,7 +20,7 @@ KEY = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
 @given(
     st.sampled_from([("sqs", "AmazonSQS", "1.0", "SendMessage"), ("secretsmanager", "secretsmanager", "1.1", "Get")]),
     st.sampled_from([("eu-west-1", "amazonaws.com"), ("cn-north-1", "amazonaws.com.cn")]),
-    st.sampled_from(["", "http://127.0.0.1:4566", "https://localhost:4566"]),
+    st.sampled_from(["", "http://127.0.0.1:4566", "https://localhost:4566/", "https://proxy.example/aws/"]),
     st.sampled_from(["", "IQoJb3JpZ2luX2VjEJr//////////wEaCXVz+/="]),
     st.binary(),
     st.integers(0, 253_402_300_799),
@@ -33,11 +34,11 @@ def test_a_request_is_signed_as_botocore_signs_it(
     environment |= {"AWS_ENDPOINT_URL": endpoint, "AWS_SESSION_TOKEN": token}
     ours = Service(name, target, json_version, environment)
     headers = {"Content-Type": f"application/x-amz-json-{json_version}", "X-Amz-Target": f"{target}.{action}"}
-    request = AWSRequest("POST", ours.url + "/", headers, body)
+    request = AWSRequest("POST", ours.url, headers, body)
     with patch("botocore.auth.get_current_datetime", return_value=datetime.fromtimestamp(now, UTC)):
         SigV4Auth(Credentials(KEY_ID, SECRET_KEY, token or None), name, region).add_auth(request)
     signed = ours.signed(action, body, now)
-    assert signed["Host"] == ours.url.partition("//")[2]
+    assert signed["Host"] == urlsplit(ours.url).netloc
     assert {name: value for name, value in signed.items() if name != "Host"} == dict(request.headers.items())
 
 
