@@ -20,9 +20,8 @@ class Arrival:
     body: str = field(repr=False)
     sent_ms: int  # when SQS took it, Unix ms
     receive_count: int = 1
-    attributes: Mapping[str, str] = field(
-        default_factory=dict
-    )  # one that is no string is as unreadable as a bad one: ""
+    # One that is no string is as unreadable as a bad one: "".
+    attributes: Mapping[str, str] = field(default_factory=dict)
     content: Event | StopError | None = None  # None: a callback that does not concern us
 
     @property

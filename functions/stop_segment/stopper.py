@@ -66,9 +66,7 @@ class Stopper:
     queries: Calls  # of GetSegmentTask
     in_thread: InThread
     now_ms: Callable[[], int]
-    measure: Callable[
-        [str, float], None
-    ]  # takes TimeToStop in ms, from an event to the answer that its task is stopped
+    measure: Callable[[str, float], None]  # takes TimeToStop in ms, from an event to the API's answer
     _remembered: Cache[Task, tuple[int, int]] = field(default_factory=lambda: Cache(_MOST_REMEMBERED))
 
     def batch(self, seconds_left: Callable[[], float]) -> Batch:
@@ -289,7 +287,10 @@ class _SharedReads:
 
     async def read(self, task: Task) -> Record | None:
         """Read a record as it is after this call began; None if there is none."""
-        self._next = self._next or asyncio.create_task(self._read())
+        if self._next is None:
+            self._next = asyncio.create_task(self._read())
+            # Or asyncio logs an error for which no caller waits any more.
+            self._next.add_done_callback(asyncio.Task.exception)
         self._wanted[task] = None
         # The time of one caller may be over, but not that of the others.
         return (await asyncio.shield(self._next)).get(task)

@@ -1,6 +1,7 @@
 """The handling of one event, step by step; test_time_decides.py checks whole histories."""
 
 import asyncio
+import gc
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -459,3 +460,30 @@ class TestStops:
 def test_a_message_fails_of_what_may_work_later_first(errors: list[StopError], expected: StopError | None) -> None:
     served = Served([], [(f"task-{number}", error) for number, error in enumerate(errors)])
     assert repr(served.failure) == repr(expected)
+
+
+def test_a_read_that_fails_after_its_message_s_time_is_no_unexpected_error(environment: Environment) -> None:
+    unseen: list[dict[str, Any]] = []
+
+    async def read_for_too_long() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
+        begun, failed = asyncio.Event(), asyncio.Event()
+
+        async def in_thread(*_: object) -> None:
+            begun.set()
+            await failed.wait()
+            raise Retryable("TableUnreachable", "DynamoDB did not answer")
+
+        environment.stopper.in_thread = in_thread
+        serving = asyncio.create_task(environment.stopper.batch(lambda: 60).serve(sighting()))
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await begun.wait()
+        serving.cancel()
+        await asyncio.wait([serving])
+        (reading,) = asyncio.all_tasks() - {asyncio.current_task()}
+        failed.set()
+        await asyncio.wait([reading])
+
+    asyncio.run(read_for_too_long())
+    gc.collect()
+    assert unseen == []
