@@ -60,7 +60,7 @@ def draw_drain(results: dict[str, Any], path: Path) -> None:
 
 
 def _over_share_done(windows: list[int]) -> list[tuple[float, int]]:
-    """Give how many requests came in the second before each moment, over the share that was done then, in %."""
+    """Return how many requests came in the second before each moment, over the share that was done then, in %."""
     done = list(itertools.accumulate(windows))
     return [(100 * so_far / done[-1], count) for so_far, count in zip(done, windows, strict=True)]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-LOOKS_AN_HOUR = 12  # every five minutes
+LOOKS_AN_HOUR = 12  # every 5 minutes
 _MEMORY_GB = 0.5
 _MILLION = 1_000_000
 _SWEEPS_A_MONTH = LOOKS_AN_HOUR * 24 * 30
@@ -63,7 +63,7 @@ def per_million_room_hours(alive: Mapping[str, float]) -> dict[str, float]:
 
 
 def standing_still(idle: Mapping[str, float]) -> dict[str, float]:
-    """Price a month of sweeps where nothing is watched."""
+    """Price a month of sweeps if no room is watched."""
     return _price(idle, _SWEEPS_A_MONTH / idle["sweeps"])
 
 

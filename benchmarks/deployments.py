@@ -52,12 +52,12 @@ class Deployment:
 
     @property
     def queue_url(self) -> str:
-        """Where events wait."""
+        """The URL of the event queue."""
         return self.outputs["EventQueueUrl"]
 
     @property
     def table_name(self) -> str:
-        """What it remembers of tasks."""
+        """The table of its records."""
         return self.outputs["SegmentTableName"]
 
     @property
@@ -72,12 +72,12 @@ class Deployment:
 
     @cached_property
     def logs(self) -> Any:
-        """A client, kept: many that are thrown away hold up this process when the garbage is collected."""
+        """A client, kept: making many delays this process when the garbage is collected."""
         return self.aws.client("logs")
 
     @cached_property
     def log_group(self) -> str:
-        """Where the function logs."""
+        """The function's log group."""
         configuration = self.aws.client("lambda").get_function_configuration(FunctionName=self.function_name)
         name: str = configuration["LoggingConfig"]["LogGroup"]
         return name

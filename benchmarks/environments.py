@@ -19,7 +19,7 @@ _numbers = itertools.count(step=10)
 
 
 def environments() -> list[dict[str, Any]]:
-    """Serve full batches in each slot, one after the other; give the fullest second and the rate for each pace."""
+    """Serve full batches in each slot, one after the other; return the fullest second and the rate for each pace."""
     with product(min(_BATCHES_A_SLOT)) as deployment:
         return [run for environments_a_slot in (1, 3) for run in _paces(deployment, environments_a_slot)]
 

@@ -35,7 +35,7 @@ class Function:
     Parameters
     ----------
     event
-        What to call it with; None is a batch of ten stops.
+        The event to call it with; None is a batch of ten stops.
     """
 
     artifact: Path
@@ -126,7 +126,7 @@ def slices() -> dict[str, Any]:
 
 
 def _callbacks() -> Iterator[tuple[float, int, str]]:
-    """Return the RTC server's callbacks: the second, the environment, and the callback."""
+    """Yield the RTC server's callbacks: the second, the environment, and the callback."""
     chance = random.Random(0)  # noqa: S311 # nosec B311 # the same each time
     users = [(room, user, chance.uniform(0, SLICE_SECONDS)) for room in range(ROOMS) for user in range(USERS)]
     began = datetime.now(UTC)

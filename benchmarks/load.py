@@ -25,7 +25,7 @@ _numbers = itertools.count()
 
 
 def drain(deployment: Deployment, stops: int, *, closely: bool = False) -> Found:
-    """Let a full queue of distinct stops loose."""
+    """Release a full queue of distinct stops."""
     tasks = running_tasks(deployment, stops)
     found = _let_loose(deployment, tasks, [message(*task) for task in tasks], closely=closely)
     times = [request.received_at for request in deployment.rtc.requests]
@@ -62,7 +62,7 @@ def duplicates(deployment: Deployment, events: int) -> Found:
 
 
 def storm(deployment: Deployment, rooms: int, events_a_room: int) -> Found:
-    """Let moderation loose: many events for the one task of each room, the rooms side by side."""
+    """Release a storm of moderation: many events for the one task of each room, the rooms side by side."""
     tasks = running_tasks(deployment, rooms)
     numbered = itertools.product(range(events_a_room), tasks)
     bodies = [message(*task, "ModerationViolation", f"evt-{task[1]}-{number}") for number, task in numbered]
@@ -70,7 +70,7 @@ def storm(deployment: Deployment, rooms: int, events_a_room: int) -> Found:
 
 
 def late(deployment: Deployment, stops: int) -> Found:
-    """Let a full queue of late stops loose: each asks about its task before it stops it."""
+    """Release a full queue of late stops: each asks about its task before it stops it."""
     time_ms = round(1000 * time.time()) - _LATE_MS
     tasks = running_tasks(deployment, stops, start_time_ms=time_ms - _LATE_MS)
     event_time = datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")
@@ -98,7 +98,7 @@ def latency(deployment: Deployment, messages_per_second: int, seconds: float) ->
 
 
 def send_steadily(deployment: Deployment, tasks: Sequence[Task], messages_per_second: int) -> dict[Task, float]:
-    """Send a message for each task, at a steady rate; give when each was sent, in Unix seconds."""
+    """Send a message for each task, at a steady rate; return when each was sent, in Unix seconds."""
     sent: dict[Task, float] = {}
     began = time.time() + 0.1
 

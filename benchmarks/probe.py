@@ -1,7 +1,7 @@
 """One function alone, in a fresh interpreter, from its built artifact only: its start-up, or its time per message.
 
 Run as a file by `functions`, with ``python -I -S`` so that nothing but the artifact and the standard library is there.
-Standard input has what to do, as JSON; standard output gets the result. The network is stubbed where HTTP begins, the
+Standard input has the job, as JSON; standard output gets the result. The network is stubbed where HTTP begins, the
 same way for every function, so that all code of theirs and of their libraries runs: the RTC API answers ``ok`` at once,
 and the table takes every write.
 """
@@ -114,7 +114,7 @@ class _Raw:
         self._content = content
 
     def stream(self, *_: object, **__: object) -> list[bytes]:
-        """Give the body, as urllib3 does."""
+        """Return the body, as urllib3 does."""
         return [self._content]
 
 

@@ -100,7 +100,7 @@ def let_rooms_wait(deployment: Deployment, tasks: Sequence[Task]) -> None:
 
 
 def _sweeper(deployment: Deployment) -> Deployment:
-    """Give the deployment as seen from the sweeper: its log and its time are those that are measured."""
+    """Return the deployment as seen from the sweeper: its log and its time are those that are measured."""
     sweeper = {"StopSegmentFunctionName": resource(deployment.aws, "SweepRoomsFunction")}
     return replace(deployment, outputs={**deployment.outputs, **sweeper})
 

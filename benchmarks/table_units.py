@@ -53,8 +53,8 @@ def counted(deployment: Deployment) -> Iterator[dict[str, float]]:
     """Count what a deployment's table is asked for and charges during the block, and fill it in at its end.
 
     A write costs a unit, also if its condition fails, and what it changes in each index on top, as the table's stream
-    shows it. Every item is at most 1 KB, which is checked. A read is charged by the size of what it gives. To know that
-    of a query, it is made once more when all is over.
+    shows it. Every item is at most 1 KB, which is checked. A read is charged by the size of its result. To learn that
+    size for a query, it is made once more at the end.
     """
     spent: dict[str, float] = {}
     table = deployment.aws.client("dynamodb").describe_table(TableName=deployment.table_name)["Table"]
@@ -115,7 +115,7 @@ class _Stream:
         )["ShardIterator"]
 
     def changes(self) -> Iterator[tuple[Item, Item]]:
-        """Give each item that was changed, before and after."""
+        """Yield each item that was changed, before and after."""
         while True:
             answer = self._client.get_records(ShardIterator=self._iterator)
             self._iterator = answer["NextShardIterator"]

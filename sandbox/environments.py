@@ -115,7 +115,7 @@ class Environment:
 def environment(
     function: str, variables: Mapping[str, str], *, artifact: Path | None = None, handler: str | None = None
 ) -> Iterator[Environment]:
-    """Start a function environment, and end it whatever happens.
+    """Start a function environment, and end it with the block.
 
     Parameters
     ----------

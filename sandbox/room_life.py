@@ -47,7 +47,7 @@ class Seen:
 
     @property
     def as_expected(self) -> bool:
-        """Whether it came as it should."""
+        """Whether the result is the expected one."""
         return (self.status, self.ends, self.running) == (self.step.status, self.step.ends, self.step.running)
 
 

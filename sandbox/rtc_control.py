@@ -61,7 +61,7 @@ class Control:
         }
 
     async def handle(self, request: web.Request) -> web.Response:
-        """Obey, or answer `{"error": <a sentence>}`."""
+        """Run the command, or answer `{"error": <a sentence>}`."""
         command = self._commands.get((request.method, request.match_info["command"]))
         if command is None:
             known = ", ".join(f"{method} /_control/{name}" for method, name in self._commands)

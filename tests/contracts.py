@@ -24,7 +24,7 @@ def schema(name: str, version: str | None = None) -> dict[str, Any]:
 
 
 def sums(version: str) -> dict[str, str]:
-    """Give the contracts that an earlier version had, with the SHA-256 of each."""
+    """Return the contracts that an earlier version had, with the SHA-256 of each."""
     path = CONTRACTS / "earlier" / version / "SHA256SUMS"
     lines = path.read_text().splitlines() if path.exists() else []
     return {name.removesuffix(".schema.json"): digest for digest, name in (line.split() for line in lines)}

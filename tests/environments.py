@@ -50,7 +50,7 @@ OF_A_SHELL = {
 }
 
 
-# What the secret of the RTC key holds.
+# The content of the secret of the RTC key.
 RTC_KEY = {"AccessKeyId": "AKLT-one", "SecretAccessKey": "s3cr3t-one"}
 
 

@@ -23,7 +23,7 @@ Properties = dict[str, Any]
 
 
 class Place(NamedTuple):
-    """Where a stack is deployed."""
+    """The place of a deployed stack."""
 
     region: str
     partition: str
@@ -43,7 +43,7 @@ PLACES = [place(region) for region in [*REGIONS, "eusc-de-east-1"]]  # which cfn
 
 
 def longest(name: str, partition: str = "aws") -> str:
-    """Give the longest value that a parameter takes."""
+    """Return the longest value that a parameter takes."""
     arn = f"arn:{partition}:{{}}:ap-southeast-1:111122223333:"
     free = {
         "RtcEndpoint": "https://" + "h" * 40,
@@ -70,7 +70,7 @@ def template() -> Mapping[str, Any]:
 
 
 def of_type(resource_type: str) -> list[str]:
-    """Give the logical ids of a type's resources."""
+    """Return the logical ids of a type's resources."""
     return [name for name, resource in template()["Resources"].items() if resource["Type"] == resource_type]
 
 
@@ -162,7 +162,7 @@ class Stack:
 
 
 def stacks(*logical_ids: str, name: str = "stack") -> Iterator[Stack]:
-    """Give every stack in which these resources may differ: all other optional parameters do not concern them.
+    """Yield every stack in which these resources may differ: all other optional parameters do not concern them.
 
     Every parameter that is given has its longest value.
     """
@@ -176,7 +176,7 @@ def stacks(*logical_ids: str, name: str = "stack") -> Iterator[Stack]:
 
 
 def _decided_by(node: object) -> set[str]:
-    """Give the parameters that decide the conditions in a node."""
+    """Return the parameters that decide the conditions in a node."""
     conditions: Mapping[str, Any] = template()["Conditions"]
     text = json.dumps(node)
     names = {name for name in conditions if re.search(rf'"(Condition|Fn::If)": \[?"{name}"', text)}
@@ -185,7 +185,7 @@ def _decided_by(node: object) -> set[str]:
 
 
 def _compared(parameter: str) -> list[str]:
-    """Give the values that conditions compare a parameter with: of each condition the first, which makes it hold."""
+    """Return the values that conditions compare a parameter with: of each condition the first, which makes it hold."""
     pattern = rf'\[{{"Ref": "{parameter}"}}, "([^"]*)"\]'
     found = [re.search(pattern, json.dumps(condition)) for condition in template()["Conditions"].values()]
     return [comparison[1] for comparison in found if comparison]

@@ -96,7 +96,7 @@ def send(url: str, callback: Mapping[str, str]) -> Answer:
 
 
 def _request(method: str, url: str, **content: Any) -> Answer:
-    """Wait for an answer as the RTC server does, for five seconds, and follow no redirect."""
+    """Wait for an answer as the RTC server does, for 5 seconds, and follow no redirect."""
     began = time.monotonic()
     authorities = os.environ.get("AWS_CA_BUNDLE") or certifi.where()
     with urllib3.PoolManager(ca_certs=authorities, timeout=ANSWER_SECONDS, retries=False) as pool:

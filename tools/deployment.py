@@ -16,7 +16,7 @@ _NEEDED = ("EventQueueUrl", "EventQueueArn", "DeadLetterQueueUrl", "SegmentTable
 
 
 class NotDeployed(Exception):
-    """There is no such stack, or it is not one of ours."""
+    """There is no such stack, or it is a stack of another application."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ _STILL_CHANGING = ("ResourceInUseException", "ResourceConflictException")
 
 
 class NoEventSource(Exception):
-    """Nothing takes messages from the event queue, or more than one function does. The message says which."""
+    """No function takes messages from the event queue, or more than one does. The message says which."""
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def inspect(client: Client, deployment: Deployment, interrupted: Callable[[], bo
 
 
 def _latest_metrics(client: Any, deployment: Deployment, now_ms: int) -> dict[str, tuple[int, float]]:
-    """Give the newest datapoint of each metric that has one: its time in Unix ms, and its value."""
+    """Return the newest datapoint of each metric that has one: its time in Unix ms, and its value."""
     ours = [{"Name": "service", "Value": deployment.stack_name}]
     queue = [{"Name": "QueueName", "Value": deployment.outputs["EventQueueArn"].rpartition(":")[2]}]
     asked = [
@@ -116,7 +116,7 @@ def _latest_metrics(client: Any, deployment: Deployment, now_ms: int) -> dict[st
 
 
 def _resources(client: Any, stack_name: str) -> dict[str, tuple[str, str]]:
-    """Give type and real name of the stack's resources by their names in template.yaml."""
+    """Return type and real name of the stack's resources by their names in template.yaml."""
     pages = client.get_paginator("list_stack_resources").paginate(StackName=stack_name)
     return {
         one["LogicalResourceId"]: (one["ResourceType"], one.get("PhysicalResourceId", ""))
@@ -214,7 +214,7 @@ class _Log:
                         yield event["timestamp"], json.loads(line)
 
     def failures(self, pattern: str, since_ms: int) -> Iterator[tuple[Trouble, dict[str, Any]]]:
-        """Give the failures among them."""
+        """Yield the failures among them."""
         for at_ms, line in self.lines(pattern, since_ms):
             if "error_code" in line:
                 yield Trouble(at_ms, line["error_code"], line.get("error_message", "")), line

@@ -41,7 +41,7 @@ _LONGEST_LEASE_SECONDS = 43_200  # SQS allows no more
 
 
 class Interrupted(Exception):
-    """Somebody asked the program to end."""
+    """The operator or the system asked the program to end."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class DeadLetterQueue:
 
     def __exit__(self, *_: object) -> None:
         for part in parts(list(self._held.values())):
-            # Where this fails, the lease ends by itself.
+            # If this fails, the lease ends by itself.
             with contextlib.suppress(ClientError, BotoCoreError):
                 self._client.change_message_visibility_batch(
                     QueueUrl=self._url,

@@ -267,7 +267,7 @@ def _heartbeat(facts: Facts) -> Finding:
     if last_ms is not None and facts.now_ms - last_ms < HEARTBEAT_MS:
         return Finding("heartbeat", Verdict.WELL, f"succeeded {facts.ago(last_ms)}")
     if last_ms is None and facts.now_ms - facts.changed_at_ms < HEARTBEAT_MS:
-        return Finding("heartbeat", Verdict.UNKNOWN, "none since the deployment: one comes every five minutes")
+        return Finding("heartbeat", Verdict.UNKNOWN, "none since the deployment: one comes every 5 minutes")
     since = "none yet" if last_ms is None else f"the last succeeded {facts.ago(last_ms)}"
     return Finding("heartbeat", Verdict.WRONG, f"{since}, and no later one arrived")
 

@@ -21,7 +21,7 @@ def parse_age(text: str) -> int:
     Raises
     ------
     ValueError
-        It is no such age.
+        The text is not an age.
     """
     match = _AGE.fullmatch(text)
     if match is None:

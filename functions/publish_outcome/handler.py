@@ -67,7 +67,7 @@ def _read(record: Mapping[str, Any]) -> tuple[str, PutEventsRequestEntryTypeDef 
 
 
 def _publish(entries: Mapping[str, PutEventsRequestEntryTypeDef]) -> dict[str, str]:
-    """Put the events on the bus; return why each that was not taken was not, by its record's identifier."""
+    """Put the events on the bus; return the reason for each that was not taken, by its record's identifier."""
     failures: dict[str, str] = {}
     for part in parts(list(entries), lambda one: bytes_of(entries[one]), most_bytes=PUT_EVENTS_BYTES_A_CALL):
         failures |= _put(part, [entries[identifier] for identifier in part])

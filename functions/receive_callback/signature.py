@@ -37,7 +37,7 @@ def read_signed(callback: Mapping[str, Any], keys: Callable[[], Iterable[str]]) 
 
 
 def _readings(callback: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    """Give what may have been signed, with each nonce that is there: a sender may write both, one of them empty."""
+    """Yield the values that may have been signed, with each nonce: a sender may write both, one of them empty."""
     for name in NAMES:
         if not isinstance(callback.get(name), str):
             raise MalformedCallback(f"{name} must be a string")

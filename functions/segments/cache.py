@@ -1,4 +1,4 @@
-"""What a function environment keeps in memory between invocations: a bounded number of things."""
+"""The memory of a function environment between invocations: a bounded number of things."""
 
 from __future__ import annotations
 

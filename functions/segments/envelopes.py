@@ -43,7 +43,7 @@ def unwrap(body: str) -> dict[str, Any] | None:
             content = _json_object(content["Message"], "Message")
         else:
             return content
-        # What an event says itself counts.
+        # The event's own fields count.
         content |= {key: value for key, value in outside.items() if value is not None and content.get(key) is None}
     raise InvalidMessage("TooManyEnvelopes", f"the event must be wrapped at most {MOST_ENVELOPES - 1} times")
 

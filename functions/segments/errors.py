@@ -1,4 +1,4 @@
-"""What can go wrong with a stop, and what becomes of its message.
+"""The errors of a stop, and the end of its message after each.
 
 * StopError
   - InvalidMessage, Rejected: to the dead-letter queue at once, as ``invalid_message`` or ``rejected``.

@@ -51,7 +51,7 @@ class Room:
 
 @dataclass(frozen=True, order=True)
 class Task:
-    """A segment task: AppId + RoomId + TaskId name it, and later perhaps another one."""
+    """A segment task, named by AppId + RoomId + TaskId. Later they may name another one."""
 
     room: Room
     task_id: str

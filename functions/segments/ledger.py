@@ -133,7 +133,7 @@ class SegmentTable:
     def _answered(
         self, known: Record, event: Event, answer: Mapping[str, str | int | None], now_ms: int
     ) -> dict[str, Any]:
-        """Decide what an answer changes of a record: the options of `_update`, empty for nothing."""
+        """Decide what an answer changes in a record: the options of `_update`, empty for nothing."""
         is_done = answer["outcome"] == Outcome.STOPPED.value
         stop_event_time_ms = known.stop_event_time_ms
         if known.covers(event.time_ms) and not (is_done and stop_event_time_ms == event.time_ms):

@@ -8,9 +8,9 @@ it. So requests go in trains, and an invocation ends no sooner than a gap after 
     |  | | | | |               gap            |  | | | | |
              |<--------------------------------->|
 
-Of as many distances between requests as a full train has requests, one is a gap: so they are no shorter than a full
-train with its gap, however many trains there are, and `pace` makes these so long that a second holds a share. The
-API counts a request when it arrives, and that is not known here::
+Take as many distances between requests, in a row, as a full train has requests. At least one of them is a gap, so
+together they are no shorter than a full train with its gap. `pace` makes these so long that a second holds a share.
+The API counts a request when it arrives, and that is not known here::
 
     sent ------------- arrived ------------- answered
       |<-------------- its time --------------->|

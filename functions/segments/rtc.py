@@ -1,7 +1,7 @@
 """The RTC API: the one module that knows the Volcengine SDK.
 
 The SDK loses the RequestId of a success and garbles some failures. So an answer is taken as it came, before the SDK
-interprets it, and `answers` judges it, in every form that an answer can have.
+interprets it, and `api_answers` judges it, in every form that an answer can have.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
             rule 2: superseded          rule 1: duplicate    rule 4: stop
     ---------------------------|-----------------------------|---------------> T
                            started_at                  stop_event_time
-                           (a later session            (+ the duplicate window, where no
+                           (a later session            (+ the duplicate window, if no
                             has begun)                  start is known after it)
 """
 

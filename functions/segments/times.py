@@ -1,6 +1,6 @@
 """Times: Unix ms inside, RFC 3339 outside. Every function reads and writes its times here.
 
-What a reader accepts lies from `EARLIEST_MS` to `LATEST_MS`, and a writer never raises: no event of the RTC service is
+A reader accepts times from `EARLIEST_MS` to `LATEST_MS`, and a writer never raises: no event of the RTC service is
 older, and no date is later. The year 1 and 1970 are how programs say "never set", and seconds that are read as
 milliseconds lie in 1970 too.
 """
@@ -51,7 +51,7 @@ def read_attribute_ms(text: str) -> int:
 def read_callback_ms(event_time: object) -> int | None:
     """Read the EventTime of an RTC callback, as Unix ms.
 
-    None: it cannot be read or is too early, so the time of arrival counts. A room's end is never lost for its time.
+    None: it cannot be read or is too early, so the time of arrival counts. No room's end is lost because of its time.
     """
     found_ms = _find_ms(_ISO8601, event_time.strip()) if isinstance(event_time, str) else None
     return None if found_ms is None or found_ms < EARLIEST_MS else min(found_ms, LATEST_MS)

@@ -1,4 +1,4 @@
-"""What becomes of a message that failed: a dead letter with its reason, or a later attempt."""
+"""The fate of a message that failed: a dead letter with its reason, or a later attempt."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Failure:
 
 
 class End(StrEnum):
-    """What becomes of a message that failed: a dead letter by its ErrorKind, a later copy, or its next receive."""
+    """The fate of a message that failed: a dead letter by its ErrorKind, a later copy, or its next receive."""
 
     INVALID_MESSAGE = "invalid_message"
     REJECTED = "rejected"

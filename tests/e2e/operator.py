@@ -14,7 +14,7 @@ from tools.__main__ import main
 
 
 def environment(box: Sandbox, changes: Mapping[str, str | None] | None = None) -> dict[str, str]:
-    """Give the variables that point a program at the sandbox; a change to None leaves one out."""
+    """Return the variables that point a program at the sandbox; a change to None leaves one out."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     settings: dict[str, str | None] = {**inherited, **box.aws.environment, **(changes or {})}
     return {name: value for name, value in settings.items() if value is not None}

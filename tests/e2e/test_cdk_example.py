@@ -29,7 +29,7 @@ def installed(tmp_path: Path) -> Path:
 
 
 def resources(template: dict[str, Any]) -> Any:
-    """Give the resources in the one way in which both may write them."""
+    """Return the resources in the one way in which both may write them."""
     for resource in template["Resources"].values():
         depends = resource.pop("DependsOn", [])
         resource["DependsOn"] = sorted([depends] if isinstance(depends, str) else depends)

@@ -21,7 +21,7 @@ ROLES = ("StopSegmentRole", "ReceiveCallbackRole", "PublishOutcomeRole")
 
 
 def documented_key_policy() -> str:
-    """Give the policy that docs/security.md shows, for the sandbox's account."""
+    """Return the policy that docs/security.md shows, for the sandbox's account."""
     return KEY_POLICY.replace("111122223333", "000000000000").replace("ap-southeast-1", "us-east-1")
 
 
@@ -47,7 +47,7 @@ def keys(observer: Observer) -> set[object]:
     return {queue["Attributes"].get("KmsMasterKeyId"), secret.get("KmsKeyId"), group.get("kmsKeyId")}
 
 
-# Where each type says its key.
+# The place of the key in each type.
 KEY_PROPERTIES = {
     "AWS::DynamoDB::Table": ("SSESpecification", "KMSMasterKeyId"),
     "AWS::Lambda::Function": ("KmsKeyArn",),

@@ -99,7 +99,7 @@ TRIES = {
 
 @pytest.fixture(scope="module")
 def roles(box: Sandbox, observer: Observer) -> dict[str, Role]:
-    """Give the roles, and make what none of them may touch."""
+    """Return the roles, and create the resources that none of them may touch."""
     box.client("secretsmanager").create_secret(Name="another", SecretString="{}")
     create_segment_table(box.client("dynamodb"), "another")
     key = box.client("kms").create_key()["KeyMetadata"]["KeyId"]

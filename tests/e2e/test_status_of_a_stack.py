@@ -27,7 +27,7 @@ def box() -> Iterator[Sandbox]:
 
 
 def status(box: Sandbox) -> dict[str, tuple[str, str]]:
-    """Give verdict and word of every check; see that exit code and last word are what they come to."""
+    """Return the verdict and word of every check; the exit code and the last word must agree with them."""
     done = run_tool(box, "status", "--output", "json")
     assert done.stdout, done.stderr
     told = json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""Stop events through the deployed stack: from the event queue to the RTC API, the table and those who are told."""
+"""Stop events through a stack: from the event queue to the RTC API, the table and the outcome consumers."""
 
 import json
 from collections.abc import Iterator

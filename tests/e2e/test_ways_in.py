@@ -192,7 +192,7 @@ def test_forged_callback_is_refused_and_never_reaches_the_queue(
 
     assert answer_to(box, json.dumps(end_of(target) | {"Signature": "0" * 64}))[0] == 401
 
-    # What was sent later has been served: so what was sent before would have been.
+    # A message that was sent later has been served, so an earlier one would have been served too.
     assert box.call_back(end_of(other)) == 200
     assert other.outcomes(1) == ["no_open_tasks"]
     assert target.records == {}

@@ -1,4 +1,4 @@
-"""The examples of workflows, deployed as they stand beside the stack that they call, and run."""
+"""The examples of workflows, deployed unchanged beside the stack that they call, and run."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def examples(box: Sandbox) -> Examples:
     }
 
     def deployed(name: str) -> str:
-        """Deploy an example as its page says; give the ARN of its state machine."""
+        """Deploy an example as its page says; return the ARN of its state machine."""
         template = EXAMPLES / name / "template.yaml"
         return deploy(box.aws, parameters[name], template, f"example-{name}")["WorkflowArn"]
 

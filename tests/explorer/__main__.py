@@ -17,7 +17,7 @@ from tests.explorer.worlds import World
 
 
 @click.command(epilog="Example: python -m tests.explorer --world 'two tasks' --preemptions 3 --faults 0 --most 100000")
-@click.option("--preemptions", default=2, show_default=True, help="How often somebody is held up in a history.")
+@click.option("--preemptions", default=2, show_default=True, help="How often an invocation is held up in a history.")
 @click.option("--faults", default=1, show_default=True, help="How much goes wrong in a history.")
 @click.option("--world", "names", multiple=True, type=click.Choice([world.name for world in ALL]), help="Only this.")
 @click.option("--processes", default=os.cpu_count(), show_default="one a processor", help="How many walk at once.")

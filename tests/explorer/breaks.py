@@ -162,7 +162,11 @@ BREAKS = [
         "a second request",
     ),
     Break(
-        "rule 2: a known start does not count", no_rule_2, "a session that is told of", FREE, "wrong stop: the table"
+        "rule 2: a known start does not count",
+        no_rule_2,
+        "a session whose start is reported",
+        FREE,
+        "wrong stop: the table",
     ),
     Break(
         "rule 3: nothing counts as late",
@@ -174,7 +178,7 @@ BREAKS = [
     Break(
         "rule 3: a second try does not count as late",
         lambda: patch.object(stopper, "is_late", lambda event, now_ms, ms: now_ms - event.time_ms > ms),
-        "a session that nobody tells of",
+        "a session whose start is not reported",
         FAULT,
         "wrong stop: the event was late",
     ),
@@ -272,7 +276,7 @@ BREAKS = [
     Break(
         "a task that is opened again keeps its end",
         without_values("note_start", "expires_at"),
-        "a session that is told of",
+        "a session whose start is reported",
         FREE,
         "expires",
     ),
@@ -294,12 +298,12 @@ BREAKS = [
     Break(
         "an answer closes what was opened after its event",
         as_if_known(lambda known, event: replace(known, open_since_ms=event.time_ms) if known.is_open else known),
-        "a session that is told of",
+        "a session whose start is reported",
         PREEMPTION,
         "is not open",
     ),
     Break(
-        "an answer closes for good what only slices tell of",
+        "an answer closes for good what only slices report",
         as_if_known(lambda known, _: replace(known, watch=None)),
         "an end that is lost, of a session whose only slice is remembered",
         FREE,
@@ -322,7 +326,7 @@ BREAKS = [
     Break(
         "an answer closes a task that was started again",
         without_condition("note_stop", "open_since"),
-        "a session that is told of",
+        "a session whose start is reported",
         PREEMPTION,
         "is not open",
     ),

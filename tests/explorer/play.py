@@ -136,7 +136,7 @@ class Mark:
 
 
 class Actor:
-    """Whoever takes steps: it is idle, or at work."""
+    """A part that takes steps: it is idle, or at work."""
 
     def __init__(self, name: str, play: Played) -> None:
         self.name = name
@@ -464,7 +464,7 @@ class Played:
             if before < ms(life.ends) <= self.now_ms():
                 self.story.append("-- the room is empty")
             if before < ms(life.starts) <= self.now_ms():
-                self.story.append("-- somebody is in the room")
+                self.story.append("-- a user is in the room")
 
     def _sweep(self, sweeper: Sweeping) -> None:
         self._acting = sweeper

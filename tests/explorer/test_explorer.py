@@ -1,4 +1,4 @@
-"""The histories of small worlds keep the promises, and whatever is left out of the code is found.
+"""The histories of small worlds keep the promises, and each part that is left out of the code is found.
 
 `make explore` walks many more of them.
 """
@@ -54,9 +54,9 @@ def test_what_is_left_out_is_found(broken: Break) -> None:
 @pytest.mark.parametrize(
     ("case", "name", "budget"),
     [
-        (UNTOLD, "a session that nobody tells of", FREE),
-        (HELD_UP, "a session that nobody tells of", PREEMPTION),
-        (UNRECORDED, "a session that is told of", FAULT),
+        (UNTOLD, "a session whose start is not reported", FREE),
+        (HELD_UP, "a session whose start is not reported", PREEMPTION),
+        (UNRECORDED, "a session whose start is reported", FAULT),
         (UNSEEN, "two sessions and their slices", FREE),
         (REMEMBERED, "two sessions and their slices", FREE),
         (UNSURE, "a workflow waits: the API is down until the last attempt", FAULT),

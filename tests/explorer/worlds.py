@@ -77,8 +77,8 @@ WORLDS = [
     World("two rooms' ends before the start", (life(15),), (room_end(10), start(15), room_end(20))),
     World("an end before its start", (life(0),), (start(0), violation(10))),
     World("a task that ends by itself", (life(0, 8),), (start(0), room_end(10), violation(20))),
-    World("a session that is told of", (life(0, 15), life(20)), (start(0), violation(10), start(20))),
-    World("a session that nobody tells of", (life(0, 15), life(20)), (start(0), room_end(10))),
+    World("a session whose start is reported", (life(0, 15), life(20)), (start(0), violation(10), start(20))),
+    World("a session whose start is not reported", (life(0, 15), life(20)), (start(0), room_end(10))),
     World("two sessions and their ends", (life(0, 15), life(20)), (start(0), room_end(10), start(20), room_end(30))),
     World(
         "two sessions and their slices",
@@ -136,7 +136,7 @@ WORLDS = [
         room=(RoomLife(0, 100), RoomLife(490, 800)),
     ),
     World(
-        "an end that is lost, and the room comes back untold",
+        "an end that is lost, and the room comes back unreported",
         (life(0, 450), life(500)),
         (start(0),),
         sweeps=tuple(1 + SWEEP * number for number in (1, 2, 3, 4)),
@@ -188,7 +188,7 @@ WORLDS = [
         (start(0), start(0, "video"), violation(10), start(19), room_end(20)),
     ),
     World(
-        "five messages: slices tell of a task that starts again while its room ends",
+        "five messages: slices report a task that starts again while its room ends",
         (life(0, 15), life(19), life(0, task_id="video")),
         (slice_made(5), start(0, "video"), violation(10), slice_made(21), room_end(25)),
     ),

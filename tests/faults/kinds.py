@@ -24,7 +24,7 @@ Count = Callable[[Sequence[Line]], int]
 
 @dataclass(frozen=True)
 class Scene:
-    """Where a fault happens, and to which tasks it may."""
+    """The place of a fault, and the tasks that it may concern."""
 
     box: Sandbox
     observer: Observer

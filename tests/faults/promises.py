@@ -80,7 +80,7 @@ class Evidence:
         return letters
 
     def ends(self, message_id: str) -> list[list[Mapping[str, Any]]]:
-        """Give the lines with outcomes of each time that a message was served to its end.
+        """Return the lines with outcomes of each time that a message was served to its end.
 
         A delivery does not count if the message, or one of its tasks, failed and was to be tried again.
         """
@@ -219,7 +219,7 @@ def _wrong_letters(evidence: Evidence) -> list[str]:
         if message is None and letter.is_from_sweeper:
             continue
         if message is None:
-            wrong.append(f"nobody sent the dead letter {letter}")
+            wrong.append(f"no message has become the dead letter {letter}")
             continue
         if letter.body != message.body:
             wrong.append(f"the dead letter {letter} has another body than {message}")
@@ -230,7 +230,7 @@ def _wrong_letters(evidence: Evidence) -> list[str]:
         # If the letter was refused, the log says why; if the function crashed, nothing could.
         refused = any(line.get("message") == "dead letter not sent" for line in evidence.lines_of[letter.message_id])
         if letter.kind == REDRIVEN and not refused and not evidence.dies:
-            wrong.append(f"nobody says why {letter} is a dead letter")
+            wrong.append(f"no reason is given why {letter} is a dead letter")
         if letter.kind not in {REDRIVEN, *_may_end(evidence, message)}:
             wrong.append(f"the message of {letter} should have ended as one of {sorted(message.may_end)}")
         if message.time_ms is not None and letter.attributes.get("EventTime", str(message.time_ms)) != str(

@@ -68,7 +68,7 @@ class Story:
     is_gone: bool = False
 
     def start(self, task_id: str, seconds_ago: int) -> int:
-        """Let a task run, and return since when."""
+        """Start a task, and return its start time."""
         self.running[task_id] = self.now_ms - 1000 * seconds_ago
         return self.running[task_id]
 

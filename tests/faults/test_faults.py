@@ -1,4 +1,4 @@
-"""Whatever fails: each event has one end, nothing is lost, no new session is stopped, the limit holds.
+"""Under any fault: each event has one end, nothing is lost, no new session is stopped, the limit holds.
 
 `python -m tests.faults` does it with thousands of events, one kind of fault at a time; here several happen at once.
 """
@@ -112,7 +112,7 @@ def test_stop_of_a_restarted_session_is_found(restart: Story) -> None:
 def test_letter_without_a_reason_is_found(restart: Story) -> None:
     letter = Letter("2", restart.messages[1].body, {})
     (sentence,) = judge(evidence_of(restart, "known", letters=[letter])).broken
-    assert "nobody says why" in sentence
+    assert "no reason is given why" in sentence
 
 
 def test_message_that_an_outage_makes_a_letter_is_found(restart: Story) -> None:
@@ -132,7 +132,7 @@ def test_letter_of_a_later_copy_is_one_of_its_message(restart: Story) -> None:
     requeued = replace(evidence_of(restart, "known", "requeued", letters=letters), is_requeued=True)
     assert judge(requeued).broken == []
     (sentence,) = judge(evidence_of(restart, "known", "rejected", letters=letters)).broken[1:]
-    assert "nobody sent" in sentence
+    assert "no message has become" in sentence
 
 
 def test_task_that_is_never_stopped_is_found(restart: Story) -> None:

@@ -28,7 +28,7 @@ def kill_workers(aws: EmbeddedAws, function_name: str) -> None:
     for pid in worker_pids(aws, function_name):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    # Who is not dead yet would be given one more batch.
+    # A worker that still runs would be given one more batch.
     wait_for(lambda: not worker_pids(aws, function_name), "the function's processes to end")
 
 

@@ -1,4 +1,4 @@
-"""Where the embedded AWS is found: at the same place each time, if that is wanted and can be."""
+"""The address of the embedded AWS: the same each time, if that is wanted and possible."""
 
 import os
 import socket

@@ -51,7 +51,7 @@ class Function:
     calls: Counter[str] = field(default_factory=Counter)
 
     def invoke(self, *records: dict[str, Any], remaining_ms: int = 60_000) -> list[str]:
-        """Serve a batch; give the ids of the messages that SQS is to keep."""
+        """Serve a batch; return the ids of the messages that SQS is to keep."""
         answer = self.module.handler({"Records": list(records)}, Context(remaining_ms))
         assert list(answer) == ["batchItemFailures"]
         assert all(list(failure) == ["itemIdentifier"] for failure in answer["batchItemFailures"])
@@ -87,7 +87,7 @@ class Room:
         return [self.double.is_running(APP_ID, self.id, task_id) for task_id in task_ids]
 
     def requests(self) -> list[tuple[str, str]]:
-        """Give each request's action and task."""
+        """Return each request's action and task."""
         requests = self.double.requests_for(APP_ID, self.id, action=None)
         return [(request.action, request.task[2]) for request in requests]
 

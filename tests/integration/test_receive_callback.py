@@ -52,7 +52,7 @@ class Function:
     asked: list[str] = field(default_factory=list)
 
     def answer(self, body: str | bytes | None, method: str = "POST", *, encoded: bool = False) -> tuple[int, str]:
-        """Send a request; give the answer's status and result."""
+        """Send a request; return the answer's status and result."""
         request: dict[str, Any] = {"version": "2.0", "requestContext": {"http": {"method": method, "path": "/"}}}
         if encoded:
             raw = body if isinstance(body, bytes) else str(body).encode()

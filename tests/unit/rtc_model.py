@@ -390,7 +390,7 @@ def _calls(in_thread: InThread, now_ms: Callable[[], int]) -> Calls:
 
 
 def _measure(name: str, value: float) -> None:
-    """Nobody reads the metrics here."""
+    """No test reads the metrics here."""
 
 
 @dataclass
@@ -484,7 +484,7 @@ class World:
         return self
 
     def redeliver(self) -> list[Request]:
-        """Deliver every message once more, to a new function environment; give the requests that it made."""
+        """Deliver every message once more, to a new function environment; return the requests that it made."""
         before = len(self.rtc.requests)
         self._environments.clear()
         asyncio.run(self._deliver([self._later(range(len(self._events)))]))

@@ -1,4 +1,4 @@
-"""Whatever the API answers ends in exactly one class, which docs/operations.md has in both languages."""
+"""Every answer of the API ends in exactly one class, which docs/operations.md has in both languages."""
 
 import itertools
 import json

@@ -23,7 +23,7 @@ TYPES = sorted({resource["Type"] for resource in RESOURCES.values()})
 
 
 def found(resource_type: str) -> Iterator[tuple[str, Stack, Properties]]:
-    """Give every resource of a type as it may be deployed."""
+    """Yield every resource of a type as it may be deployed."""
     for logical_id in of_type(resource_type):
         for stack in stacks(logical_id):
             if (properties := stack.properties(logical_id)) is not None:
@@ -291,8 +291,9 @@ class TestSizes:
             assert len(re.sub(r"<[\w.]+>", "r" * MOST_OF_A_NAME, variables)) <= 4096, logical_id
 
 
-# What each service publishes, by its dimension. SQS Developer Guide, "Available CloudWatch metrics for Amazon SQS";
-# Lambda Developer Guide, "Types of metrics"; API Gateway Developer Guide, "Monitor CloudWatch metrics for HTTP APIs".
+# The metrics that each service publishes, by their dimension. SQS Developer Guide, "Available CloudWatch metrics for
+# Amazon SQS"; Lambda Developer Guide, "Types of metrics"; API Gateway Developer Guide, "Monitor CloudWatch metrics for
+# HTTP APIs".
 PUBLISHED = {
     ("AWS/SQS", "QueueName"): (
         "AWS::SQS::Queue",

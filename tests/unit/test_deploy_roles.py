@@ -24,7 +24,7 @@ def boundary_arn(where: Place) -> str:
 
 
 def stacks() -> Iterator[Stack]:
-    """Give the stack with all that can be had, and with nothing of it, everywhere."""
+    """Yield the stack with every optional part, and with none, in each place."""
     for where in PLACES:
         everything = {
             name: longest(name, where.partition).replace("ap-southeast-1", where.region) for name in PARAMETERS

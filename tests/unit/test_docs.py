@@ -43,7 +43,7 @@ IGNORED_SAMPLES = ["rtc-callback-other.json"]
 
 
 def table_rows(text: str) -> dict[str, list[str]]:
-    """Give the cells of every table row that begins with a name in code font, by that name."""
+    """Return the cells of every table row that begins with a name in code font, by that name."""
     rows = re.findall(r"^\| `([^`]+)`(.*)\|$", text, re.MULTILINE)
     return {name: [cell.strip() for cell in rest.split("|")[1:]] for name, rest in rows}
 

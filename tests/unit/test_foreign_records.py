@@ -1,4 +1,4 @@
-"""No record in the table, whoever wrote it, makes a function raise: unreadable values count as missing.
+"""No record in the table makes a function raise, even one that another program wrote.
 
 It stops at an event at a time, and at items whose keys are an index's own: DynamoDB refuses any other.
 """

@@ -1,4 +1,4 @@
-"""Who is on call can rely on the runbook and its metrics page: template, code and pages speak of the same things."""
+"""The runbook and its metrics page can be relied on: template, code and pages speak of the same things."""
 
 import ast
 import json
@@ -42,7 +42,7 @@ def section(heading: str) -> str:
 
 
 def runbook_of(alarm: str) -> str:
-    """Give the heading that an alarm's description refers to."""
+    """Return the heading that an alarm's description refers to."""
     found = re.search(r'\(docs/operations\.md, "([^"]+)"\)\.$', ALARMS[alarm]["AlarmDescription"])
     assert found, f"the description of {alarm} does not end in its section"
     return found[1]
@@ -97,7 +97,7 @@ def test_an_alarm_tells_when_it_begins_and_when_it_ends(alarm: str) -> None:
 class TestMetrics:
     @staticmethod
     def literals(function: str, calls: str) -> Iterator[str]:
-        """Give the metrics that a function's code names when it calls one of `calls`."""
+        """Yield the metrics that a function's code names when it calls one of `calls`."""
         for path in sorted((ROOT / "functions" / function).glob("*.py")):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Call) and re.search(rf"(?:^|\.)_?(?:{calls})$", ast.unparse(node.func)):
@@ -133,7 +133,7 @@ class TestMetrics:
 
     @pytest.fixture
     def emitted(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, str]]:
-        """Give every metric that the code can emit: its unit, and the function that emits it."""
+        """Return every metric that the code can emit: its unit, and the function that emits it."""
         stops = {name: (unit, "stop_segment") for name, unit in self.reported(monkeypatch).items()}
         others = {
             name: ("Seconds" if name.endswith("Seconds") else "Count", function)

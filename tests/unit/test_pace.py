@@ -455,7 +455,7 @@ class TestFromWhenATurnCounts:
             turn.send()
             asyncio.get_running_loop().call_later(3, turn.end)
 
-        # Whoever waits looks every now and then.
+        # A waiting invocation checks from time to time.
         assert await self.waited(first) == pytest.approx(2.8 + WINDOW_SECONDS, abs=0.03)
 
     @on_virtual_time

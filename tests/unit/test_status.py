@@ -57,7 +57,7 @@ PARAMETERS = WELL.parameters
 
 
 def round_began(minutes: int, **known: Any) -> Facts:
-    """Let the current round have begun so long ago, and the one before five minutes earlier."""
+    """Let the current round have begun so long ago, and the one before 5 minutes earlier."""
     began_ms = NOW_MS - minutes * MINUTE_MS
     times = {"round_began_at_ms": began_ms, "last_round_began_at_ms": began_ms - 5 * MINUTE_MS}
     return replace(WELL, sweeping=replace(SWEEPING, **times | known))
@@ -154,7 +154,7 @@ def test_a_stack_of_which_all_is_known_and_nothing_wrong_is_well() -> None:
         ("sweeper", round_began(16), "wrong", "a round began 16 min ago"),
         # Nothing had been watched for a day.
         ("sweeper", round_began(1_440, open_since_ms=NOW_MS - MINUTE_MS), "well", "a round began 24 h ago"),
-        # So many rooms are not asked about in five minutes.
+        # So many rooms are not asked about in 5 minutes.
         ("sweeper", round_began(130, rooms=100_000), "well", "100000 rooms watched"),
         ("sweeper", round_began(140, rooms=100_000), "wrong", "100000 rooms watched"),
         (
