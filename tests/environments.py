@@ -91,7 +91,7 @@ class Context:
     aws_request_id: str = "invocation-1"
 
     def get_remaining_time_in_millis(self) -> int:
-        """Give it as a constant: the tests' clocks stand still, too."""
+        """Return it as a constant: the tests' clocks stand still, too."""
         return self.remaining_ms
 
 
@@ -126,7 +126,7 @@ def stop_variables(aws: EmbeddedAws, rtc_url: str, secret: str) -> dict[str, str
 
 
 def sqs_batch(*bodies: Mapping[str, object]) -> dict[str, Any]:
-    """Give messages as Lambda gets them from SQS for the first time."""
+    """Return messages as Lambda gets them from SQS for the first time."""
     sent = {"ApproximateReceiveCount": "1", "SentTimestamp": str(time.time_ns() // 1_000_000)}
     return {
         "Records": [

@@ -1,4 +1,4 @@
-"""Another AWS than the embedded one: a result on both is less likely to be a mistake of one."""
+"""A second AWS double beside the embedded one: a result on both is less likely to be a mistake of one."""
 
 from __future__ import annotations
 

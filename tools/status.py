@@ -184,7 +184,7 @@ def _event_source(facts: Facts) -> Finding:
     source = facts.event_source
     if source is None:
         return Finding(
-            "mapping", Verdict.WRONG, "nothing takes events from the queue to the stop function: deploy again"
+            "mapping", Verdict.WRONG, "no mapping passes events from the queue to the stop function: deploy again"
         )
     if source.state == "Disabled":
         return Finding("mapping", Verdict.WRONG, "paused: no task is stopped until `stopper resume`")

@@ -1,4 +1,4 @@
-"""How the sweeper gets on: how many rooms it watches, and how long each waits for its turn."""
+"""The sweeper's progress: how many rooms it watches, and how long each waits for its turn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the API is called: in its turn, not while it is silent, and once more at once if that is worth it."""
+"""The calls of the API: each in its turn, none while it is silent, and once more at once if that is worth it."""
 
 from __future__ import annotations
 

@@ -201,7 +201,7 @@ class Role:
 
 
 class Room:
-    """A room of one test's own."""
+    """A room that only one test uses."""
 
     def __init__(self, observer: Observer, room_id: str) -> None:
         self.id = room_id

@@ -27,7 +27,7 @@ def command(*arguments: str, stack_name: str = STACK_NAME) -> list[str]:
 def run_tool(
     box: Sandbox, *arguments: str, stack_name: str = STACK_NAME, **changes: str | None
 ) -> CompletedProcess[str]:
-    """Run it in this process, which takes a tenth of the time that a process of its own does."""
+    """Run it in this process, which takes a tenth of the time of a separate process."""
     wanted = environment(box, changes)
     done = CliRunner(mix_stderr=False).invoke(
         main,

@@ -68,7 +68,7 @@ class OnCall:
 
 
 class Stack:
-    """A deployed stack that gets into trouble."""
+    """A deployed stack in which faults are caused."""
 
     def __init__(self, box: Sandbox) -> None:
         self.box = box
@@ -157,7 +157,7 @@ class Stack:
 
     @contextlib.contextmanager
     def without_concurrency(self, function: str) -> Iterator[str]:
-        """Leave a function no room in the account's concurrency; give its name."""
+        """Leave a function no room in the account's concurrency; return its name."""
         client, name = self.box.client("lambda"), self.observer.resource(function)
         client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
         try:
@@ -172,7 +172,7 @@ TROUBLES: dict[str, Trouble] = {}
 
 
 def rings(logical_id: str) -> Callable[[Trouble], Trouble]:
-    """Say which alarm a trouble must ring."""
+    """Say which alarm must ring for a fault."""
 
     def keep(trouble: Trouble) -> Trouble:
         TROUBLES[logical_id] = trouble
@@ -182,7 +182,7 @@ def rings(logical_id: str) -> Callable[[Trouble], Trouble]:
 
 
 def rings_at_once(logical_id: str, log_group: str = "StopSegmentLogGroup") -> Callable[[Cause], Cause]:
-    """Say which alarm rings after one period with what a function logs in this trouble."""
+    """Say which alarm rings after one period with a function's log of this fault."""
 
     def keep(cause: Cause) -> Cause:
         @rings(logical_id)
@@ -419,7 +419,7 @@ def stop_that_nobody_is_told_of(stack: Stack, alarm: Alarm) -> None:
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    """Deploy a stack with all that can be had, alarms that notify a topic among it."""
+    """Deploy a stack with every option, among them alarms that notify a topic."""
     with sandbox({"AlarmTopicArn": TOPIC_ARN, "HeartbeatAppId": APP_ID}, app_ids={APP_ID}) as box:
         yield Stack(box)
 

@@ -1,4 +1,4 @@
-"""With a KMS key of one's own: everything that can be encrypted names it, and the main job goes on."""
+"""With a customer KMS key: everything that can be encrypted names it, and the main job goes on."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ Sweep = Callable[[Room], dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def sweep(box: Sandbox) -> Sweep:
-    """Give a function that sweeps once, a minute later as far as the room is concerned."""
+    """Return a function that sweeps once, a minute later as far as the room is concerned."""
 
     def sweep_once(room: Room) -> dict[str, Any]:
         counts: dict[str, Any] = box.sweep([room.id])

@@ -28,7 +28,7 @@ class Examples:
     notes: list[dict[str, Any]] = field(default_factory=list)
 
     def start(self, name: str, event: dict[str, Any]) -> str:
-        """Begin an execution; give its ARN."""
+        """Begin an execution; return its ARN."""
         states = self.box.client("stepfunctions")
         arn: str = states.start_execution(stateMachineArn=self.arns[name], input=json.dumps(event))["executionArn"]
         return arn
@@ -38,7 +38,7 @@ class Examples:
         return found
 
     def end(self, execution: str) -> dict[str, Any]:
-        """Wait until an execution has ended; give how."""
+        """Wait until an execution has ended; return how."""
 
         def ended() -> dict[str, Any]:
             found: dict[str, Any] = self.box.client("stepfunctions").describe_execution(executionArn=execution)
@@ -47,7 +47,7 @@ class Examples:
         return wait_for(ended, "an execution to end", seconds=90)
 
     def run(self, name: str, event: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        """Run an example; give its status and its output, or its error and cause."""
+        """Run an example; return its status and its output, or its error and cause."""
         ended = self.end(self.start(name, event))
         if ended["status"] == "SUCCEEDED":
             return "SUCCEEDED", json.loads(ended["output"])

@@ -32,7 +32,7 @@ READS = ("read", "open_tasks", *READS_OF_THE_GLOBAL_INDEX, *QUESTIONS)
 
 
 class How(Enum):
-    """How a step goes."""
+    """The course of a step."""
 
     WELL = auto()
     ANSWERED_LATER = auto()

@@ -129,7 +129,7 @@ def no_lost_stop(play: Played) -> Iterator[str]:
 
 
 def the_record_is_true(play: Played) -> Iterator[str]:
-    """A record holds the newest answer, and says `stopped` where we did that; an open task's is kept."""
+    """A record holds the newest answer, and says `stopped` if we stopped the task; an open task's is kept."""
     for item in play.table.dynamo.items():
         (task, record), *_ = play.table.read([task_of(item)]).items()
         if task.task_id in (LOOK_ITEM, SWEEP_ITEM):

@@ -1,7 +1,7 @@
 """Walks every history of a world: each order of all actors' steps, and each fault, up to a bound.
 
 A history is a list of choices. To walk all of them, a world is played again and again: as chosen before, up to the
-last choice that has an alternative left, then that alternative, then whatever comes first. A state that was met before
+last choice that has an alternative left, then that alternative, then always the first one. A state that was met before
 with as much left to spend is not gone through again.
 """
 
@@ -156,7 +156,7 @@ class Loop(asyncio.SelectorEventLoop):
         return super().call_soon(*arguments, **options)  # type: ignore[arg-type]
 
     def settle(self) -> None:
-        """Run until everybody waits for something that this loop does not do."""
+        """Run until every task waits for something that this loop does not do."""
         before = -1
         while self._handed_over != before:
             super().call_soon(self.stop)

@@ -53,7 +53,7 @@ class Kind:
     ends_are_lost
         Whether most room ends are not reported.
     settings
-        The function's settings, where the fault needs others.
+        The function's settings, if the fault needs others.
     is_requeued
         Whether messages are given up for nothing that passes, but end as later copies of themselves.
     dies

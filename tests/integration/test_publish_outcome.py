@@ -293,7 +293,7 @@ class Workflow:
     arn: str
 
     def start(self) -> tuple[str, str]:
-        """Begin an execution; give its ARN and its task token."""
+        """Begin an execution; return its ARN and its task token."""
         execution = self.states.start_execution(stateMachineArn=self.arn)["executionArn"]
         (message,) = wait_for(
             lambda: self.sqs.receive_message(QueueUrl=self.queue, VisibilityTimeout=600).get("Messages"), "a task token"

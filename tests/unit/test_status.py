@@ -80,7 +80,7 @@ def test_a_stack_of_which_all_is_known_and_nothing_wrong_is_well() -> None:
     [
         ("version", replace(WELL, version=None), "unknown", "no output Version"),
         ("mode", replace(WELL, parameters={**PARAMETERS, "Mode": "observe"}), "well", "nothing is stopped"),
-        ("mapping", replace(WELL, event_source=None), "wrong", "nothing takes events"),
+        ("mapping", replace(WELL, event_source=None), "wrong", "no mapping passes events"),
         ("mapping", replace(WELL, event_source=EventSource("1", "Disabled")), "wrong", "paused"),
         ("mapping", replace(WELL, event_source=EventSource("1", "Enabling")), "unknown", "Enabling"),
         ("RTC key", replace(WELL, served=False), "waiting", "fill in the secret"),

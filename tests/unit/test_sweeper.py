@@ -135,7 +135,7 @@ class World:
             self.table.note_start(task, at_ms)
 
     def gone_at_ms(self, room: Room = ROOM) -> int | None:
-        """Return the table's record, whatever the index has."""
+        """Return the table's record, even if the index is late."""
         look = Task(room, LOOK_ITEM)
         record = self.table.read([look]).get(look)
         return record.gone_at_ms if record else None

@@ -463,7 +463,7 @@ class Lambda:
 class TestPausing:
     @pytest.fixture(autouse=True)
     def slept(self, monkeypatch: pytest.MonkeyPatch) -> list[float]:
-        """Let time pass at once; give how often."""
+        """Let time pass at once; return how often."""
         clock, naps = [0.0], list[float]()
 
         def sleep(seconds: float) -> None:
