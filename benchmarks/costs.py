@@ -47,7 +47,7 @@ def per_million_slices(called: Mapping[str, float], served: Mapping[str, float] 
     called
         The callback function's spending on some slices.
     served
-        What the stop function spent on those that were queued; None if none was.
+        The stop function's spending on the queued slices; None if none was queued.
     """
     served = served or {}
     names = ("invocations", "function_seconds", "write_units", "read_units", "log_bytes")

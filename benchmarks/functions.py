@@ -112,7 +112,7 @@ def slices() -> dict[str, Any]:
     Returns
     -------
     dict
-        What each function spent: ``before``, all of them queued, and ``now``, by how they ended; the stop function's
+        Each function's spending: ``before``, all of them queued, and ``now``, by how they ended; the stop function's
         share is ``served``.
     """
     callbacks = list(_callbacks())

@@ -36,7 +36,7 @@ def callback(
     Parameters
     ----------
     data
-        What goes into EventData.
+        The content of EventData.
     event_time
         RFC 3339.
     key

@@ -44,7 +44,7 @@ class Environment:
     process
         It runs `runtime`.
     log
-        What it prints.
+        Its output.
     """
 
     def __init__(self, process: subprocess.Popen[str], log: Path) -> None:

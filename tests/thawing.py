@@ -36,7 +36,7 @@ class Middlebox:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[str]:
-        """Serve, and give the URL by which the server is reached through here."""
+        """Serve, and yield the URL by which the server is reached through here."""
         listener = socket.create_server(("127.0.0.1", 0))
         loop, stop = asyncio.new_event_loop(), asyncio.Event()
 

@@ -31,7 +31,7 @@ class Place(NamedTuple):
 
 
 def place(region: str) -> Place:
-    """Give a region its partition."""
+    """Return the partition of a region."""
     if region.startswith("cn-"):
         return Place(region, "aws-cn", "amazonaws.com.cn")
     if region.startswith("eusc-"):

@@ -203,7 +203,7 @@ class _Log:
         self._log_group = log_group
 
     def lines(self, pattern: str, since_ms: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Give lines that match a filter pattern, the oldest first, each with its time: those of _MOST_PAGES pages."""
+        """Yield lines that match a filter pattern, the oldest first, each with its time: those of _MOST_PAGES pages."""
         pages = self._client.get_paginator("filter_log_events").paginate(
             logGroupName=self._log_group, startTime=since_ms, filterPattern=pattern
         )

@@ -158,7 +158,7 @@ class SegmentTable:
             self._update(task, values, when=_unchanged(known))
 
     def note_room_end(self, event: Event, now_ms: int) -> Record:
-        """Record that every task that started in the room until the event's time is to be stopped.
+        """Record a room's end: the tasks that started in it until the event's time are to be stopped.
 
         A newer end stays. Returns the room's record from before this call.
         """
@@ -170,7 +170,7 @@ class SegmentTable:
             return refused.record
 
     def take_lease(self, now_ms: int, until_ms: int) -> Lease | None:
-        """Take the right to sweep; None if another sweep has it."""
+        """Take the right to sweep; None if another sweep holds it."""
         try:
             item = self._change(SWEEP_ITEM, {"lease_until": until_ms}, when=[("lease_until", "<", now_ms)])
         except _Refused:

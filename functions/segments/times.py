@@ -64,7 +64,7 @@ def find_callback_ms(text: str) -> int | None:
 
 
 def read_stored_ms(number: object) -> int | None:
-    """Read a number as DynamoDB writes it, as Unix ms. None: it is no time that a function could have written."""
+    """Read a number as DynamoDB writes it, as Unix ms. None: no function could have written this time."""
     if not isinstance(number, str) or not _WHOLE_NUMBER.fullmatch(number):
         return None
     return int(number) if EARLIEST_MS <= int(number) <= LATEST_MS else None

@@ -126,7 +126,7 @@ class Batch:
 
     async def _beat(self, event: Event) -> Served:
         served = await self._stop_all(event, dict.fromkeys(event.tasks))
-        # A heartbeat is no stop: its outcome says only that it has come all the way.
+        # A heartbeat is not a stop: its outcome says only that it has come all the way.
         beats = [replace(done, outcome=_BEATS.get(done.outcome, done.outcome)) for done in served.done]
         return Served(beats, served.failed)
 

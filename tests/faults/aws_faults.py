@@ -26,7 +26,7 @@ class AwsFaults:
     Parameters
     ----------
     url
-        What the functions' AWS_ENDPOINT_URL should be.
+        The value for the functions' AWS_ENDPOINT_URL.
     """
 
     def __init__(self, proxy: Microburst, url: str) -> None:
@@ -45,7 +45,7 @@ class AwsFaults:
 @contextlib.contextmanager
 def aws_faults(aws: EmbeddedAws) -> Iterator[AwsFaults]:
     """Run the proxy."""
-    # A client that does not wait for a slow answer is no event.
+    # A client that does not wait for a slow answer is not an event.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     proxy = Microburst(aws.endpoint)
     loop = asyncio.new_event_loop()

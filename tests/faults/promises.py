@@ -45,7 +45,7 @@ class Evidence:
     sent
         The messages by the ids that the queue gave them: each as often as it was sent.
     lines
-        What the function logged.
+        The function's log.
     known_starts
         The tasks with a running session that the table knew before an event of an earlier one was sent.
     dies

@@ -32,7 +32,7 @@ def at_once(call: Callable[[], object]) -> None:
 
 
 def told(error: BaseException) -> str:
-    """Give all that a log may hold of an error."""
+    """Return all that a log may hold of an error."""
     return repr(error) + "".join(traceback.format_exception(error))
 
 

@@ -102,7 +102,7 @@ class Room:
 
 
 def record(body: str, *, receive_count: int = 1, seconds_ago: int = 0, receipt_handle: str = "x") -> dict[str, Any]:
-    """Give a message as Lambda gets it from SQS."""
+    """Return a message as Lambda gets it from SQS."""
     return {
         "messageId": str(uuid4()),
         "receiptHandle": receipt_handle,
@@ -281,7 +281,7 @@ class TestOutages:
 
     @staticmethod
     def arrived(copy: dict[str, Any], *, receive_count: int = 1) -> dict[str, Any]:
-        """Give a copy as Lambda gets it from SQS."""
+        """Return a copy as Lambda gets it from SQS."""
         arrived = record(copy["Body"], receive_count=receive_count)
         arrived["messageAttributes"] = {
             name: {"stringValue": value["StringValue"], "dataType": value["DataType"]}
@@ -290,7 +290,7 @@ class TestOutages:
         return arrived
 
     def failed(self, room: Room, **more: Any) -> dict[str, Any]:
-        """Give a message on its last receive, while the API fails."""
+        """Return a message on its last receive, while the API fails."""
         room.start("audio")
         room.fail("audio", SERVICE_UNAVAILABLE)
         event_time = datetime.fromtimestamp(self.EVENT_TIME_MS / 1000, UTC).isoformat(timespec="milliseconds")

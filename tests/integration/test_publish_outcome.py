@@ -120,7 +120,7 @@ def stopped(task_id: str, **more: str | int) -> dict[str, str | int]:
 def change(
     number: int, old: dict[str, str | int] | None, new: dict[str, str | int] | None, user: str | None = None
 ) -> dict[str, Any]:
-    """Give a change as Lambda gets it from the table's stream."""
+    """Return a change as Lambda gets it from the table's stream."""
     images = {name: image(item) for name, item in (("OldImage", old), ("NewImage", new)) if item is not None}
     whole: dict[str, Any] = {
         "eventID": f"event-{number}",
@@ -168,7 +168,7 @@ def test_many_stops_go_in_calls_of_ten(function: Function, count: int, calls: li
 
 
 def notice(number: int, letters: int = 0) -> dict[str, Any]:
-    """Give a notice as Lambda gets it from the queue of failed stops, with so many characters of three bytes in it."""
+    """Return a notice as Lambda gets it from the queue of failed stops, with so many characters of 3 bytes in it."""
     detail = {"FailedAt": "2026-11-22T06:12:01.456Z", "ErrorMessage": "\u4e2d" * letters, "Number": number}
     body = json.dumps(detail, ensure_ascii=False)
     return {"messageId": f"message-{number}", "body": body, "eventSource": "aws:sqs"}

@@ -557,7 +557,7 @@ class TestSecrecy:
     SECRET: ClassVar = {"AccessKeyId": "AKLT-0ne", "SecretAccessKey": "s3cr3t-0ne", "SessionToken": "t0ken-0ne"}
 
     def told(self, error: BaseException) -> str:
-        """Give all that a log may hold of an error."""
+        """Return all that a log may hold of an error."""
         return repr(error) + "".join(traceback.format_exception(error))
 
     @BOTH_ACTIONS

@@ -35,7 +35,7 @@ class Receiver:
     queue: str
 
     def status(self, key: str = KEY, *, frozen_seconds: float = 0) -> int:
-        """Send a signed callback and give the answer's status."""
+        """Send a signed callback and return the answer's status."""
         body = json.dumps(callback("RoomDestroy", {"RoomId": "room-1"}, datetime.now(UTC).isoformat(), key=key))
         event = {"requestContext": {"http": {"method": "POST"}}, "body": body, "isBase64Encoded": False}
         answer = self.environment.invoke(event, remaining_ms=10_000, frozen_seconds=frozen_seconds)

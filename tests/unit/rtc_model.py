@@ -301,7 +301,7 @@ class Invocation:
     ticks_alone
         How many ticks pass until the next invocation begins; None: it begins when all the others have ended.
     troubles
-        What happens at which step.
+        The events by the step at which they happen.
     """
 
     at: int

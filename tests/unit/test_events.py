@@ -19,7 +19,7 @@ OPTIONAL_IDS = ["TaskId", "BusinessId", "EventId"]
 
 
 def content(**changes: Any) -> dict[str, Any]:
-    """Give an event that names no task, with these keys changed; None removes one."""
+    """Return an event without a task, with these keys changed; None removes one."""
     whole = {"EventType": "RoomEnded", "EventTime": EVENT_TIME, "AppId": "661e", "RoomId": "room-1"} | changes
     return {key: value for key, value in whole.items() if value is not None}
 

@@ -34,7 +34,7 @@ LATER: dict[str, Any] = {
 
 
 def image(item: dict[str, Any]) -> dict[str, Any]:
-    """Give an item as a stream does: text and numbers, and a value that has its type around it already."""
+    """Return an item as a stream does: text and numbers, and a value that has its type around it already."""
     types = {str: "S", Decimal: "N"}
     return {name: {types[type(value)]: str(value)} if type(value) in types else value for name, value in item.items()}
 

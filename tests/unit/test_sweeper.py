@@ -50,7 +50,7 @@ class World:
     did
         The steps so far, in order: each write to the table, request and message.
     before
-        What happens before a step of that name, once.
+        The events that happen once, each before the step of its name.
     """
 
     now_ms: int = T

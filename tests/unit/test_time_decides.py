@@ -302,7 +302,7 @@ def test_redelivered_event_whose_answer_is_recorded_makes_no_request(history: Hi
 
     An answer is recorded for one task, an event's time and everything older. So a room's end that comes again may
     make a request about a task that had become known after it was served. (And a stale event is asked about again
-    for as long as GetSegmentTask says that the task has not started: that answer is no time to record.)
+    for as long as GetSegmentTask says that the task has not started: that answer is not a time to record.)
 
     The first time, a slice that is newer than the room's end may open a task that it was passed over for before. The
     second time, the room's end asks about that task. The third time, every answer is recorded.
@@ -444,8 +444,8 @@ def is_heard_of(session: Session, events: Sequence[Event]) -> bool:
 def test_no_session_outlives_its_room_by_more_than_two_sweeps(told: tuple[History, list[Event]]) -> None:
     """Holds for every session of which a callback reports that is not older than its start, be it queued or not.
 
-    Whatever else is lost, and if no SegmentStarted is ever sent. The two sweeps are those that the global index is not
-    late for: before them it may be, by any time and for each item by itself.
+    Any other message may be lost, and no SegmentStarted need be sent. For the two sweeps, the global index
+    is not late. Before them it may be late by any time, for each item by itself.
     """
     history, events = told
     world = World(history).live(sweeps=2)

@@ -429,7 +429,7 @@ class TestDeployment:
 
 
 class Lambda:
-    """Gives the answers that AWS was recorded to give of a queue's mapping: its states, and refusals to change it."""
+    """Returns the answers that AWS was recorded to give of a queue's mapping: its states, and refusals to change it."""
 
     def __init__(self, *states: str, busy: int = 0) -> None:
         self._states = list(states)
