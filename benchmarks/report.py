@@ -76,7 +76,7 @@ def _spending(load: Results) -> Iterator[Table]:
         ),
     )
     prices = {kind: per_million(spent) for kind, spent in load["product"].items()}
-    yield _costs("What a million messages cost on AWS (asked: stops <= 2.50)", prices)
+    yield _costs("Cost of a million messages on AWS (asked: stops <= 2.50)", prices)
 
 
 def _drain(load: Results) -> Iterator[Table]:
@@ -256,7 +256,7 @@ def _sweep(load: Results) -> Iterator[Table]:
         f"a million room hours, looked at {LOOKS_AN_HOUR} times each": per_million_room_hours(mixes["all alive"]),
         "standing still, a month": standing_still(mixes["nothing watched"]),
     }
-    yield _costs("What the sweeper costs on AWS (asked: a million room hours <= 5)", prices)
+    yield _costs("Cost of the sweeper on AWS (asked: a million room hours <= 5)", prices)
 
 
 def _sweep_rejected(load: Results) -> Iterator[Table]:

@@ -76,8 +76,8 @@ class Stopper:
     def remembers(self, task: Task, time_ms: int) -> bool:
         """Whether a sighting at `time_ms` says nothing new.
 
-        The task was open a moment ago, and its room had not ended at the time of an earlier sighting: what ended it
-        later found the task open. An older sighting may still be from before the room's end.
+        The task was open a moment ago, and its room had not ended at the time of an earlier sighting: the event that
+        ended it later found the task open. An older sighting may still be from before the room's end.
         """
         since_ms, until_ms = self._remembered.get(task, (0, 0))
         return since_ms <= time_ms and self.now_ms() < until_ms

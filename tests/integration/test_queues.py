@@ -135,7 +135,7 @@ class TestDeadLetters:
         assert "RequestId" not in letter["MessageAttributes"]
 
     def test_letters_of_more_than_a_mebibyte_go_in_several_calls(self, sqs: Sqs) -> None:
-        # Each of these characters takes two bytes: bytes count, not characters.
+        # Each of these characters takes 2 bytes: bytes count, not characters.
         letters = [(failure(f"m-{number}", body="é" * 200_000), "rejected") for number in range(5)]
         assert len(sqs.queues().send_dead_letters(letters, NOW_MS)) == 5
         assert [len(asked["Entries"]) for asked in sqs.asked] == [2, 2, 1]

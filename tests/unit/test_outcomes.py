@@ -184,7 +184,7 @@ def test_a_notice_that_is_none_is_passed_over(text: str) -> None:
 
 @pytest.mark.parametrize(("letters", "is_taken"), [(87_340, True), (87_350, False)])
 def test_an_event_is_as_large_as_eventbridge_counts_it(letters: int, is_taken: bool) -> None:
-    """EventBridge counts UTF-8: each of these characters has three bytes."""
+    """EventBridge counts UTF-8: each of these characters has 3 bytes."""
     text = json.dumps({"FailedAt": "2026-11-22T06:12:01.456Z", "x": "\u4e2d" * letters}, ensure_ascii=False)
     if is_taken:
         entry = segment_stop_failed(text, "outcomes")

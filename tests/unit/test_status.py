@@ -16,7 +16,7 @@ NOW_MS = 1_795_327_920_123
 MINUTE_MS = 60_000
 URL = "https://api.example/"
 ROOMS = [Room("661e", f"room-{number}") for number in range(3)]
-# All rooms were asked about in a round that began two minutes ago.
+# All rooms were asked about in a round that began 2 minutes ago.
 SWEEPING = Sweeping(
     rooms=3,
     last_room=ROOMS[2],
