@@ -141,6 +141,7 @@ def trouble(box: Sandbox, observer: Observer) -> Trouble:
     return Trouble(retried, message_ids[0], {group: log_of(observer, group) for group in groups})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("query", queries(), ids=lambda query: query.title)
 def test_every_query_finds_what_it_looks_for(trouble: Trouble, query: Query) -> None:
     text = query.text.replace(f'"{ROOM_OF_THE_PAGE}"', f'"{trouble.room.id}"')
@@ -149,6 +150,7 @@ def test_every_query_finds_what_it_looks_for(trouble: Trouble, query: Query) -> 
     assert [row for row in rows if not any(value is not None for value in row.values())] == []
 
 
+@pytest.mark.long
 def test_the_query_about_a_room_tells_how_its_stop_failed_and_was_done(trouble: Trouble) -> None:
     (query,) = [query for query in queries() if query.title == "History of a room"]
     rows = insights(query.text.replace(ROOM_OF_THE_PAGE, trouble.room.id), trouble.logs[query.log_group])
@@ -158,6 +160,7 @@ def test_the_query_about_a_room_tells_how_its_stop_failed_and_was_done(trouble: 
     assert [row["receive_count"] for row in rows] == [1, 1, 2]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "field",
     re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| \w", QUERIES_PAGE.partition("## Queries")[0], re.MULTILINE),

@@ -153,6 +153,7 @@ class TestRedrive:
         wait_until_served(stack)
         assert stack.records()[f"{APP_ID}#{room_id}", "audio"]["stop_event_time"] == letter["EventTime"]
 
+    @pytest.mark.long
     def test_a_dry_run_leaves_every_letter_and_so_does_a_selection_that_takes_none(
         self, stack: Sandbox, room_id: str
     ) -> None:
@@ -198,6 +199,7 @@ class TestRedrive:
         assert rooms <= {room.split("#")[1] for room, _ in stack.records()}
         assert letter_counts(stack) == (0, 0)
 
+    @pytest.mark.long
     def test_where_the_event_queue_refuses_every_letter_stays(self, stack: Sandbox, room_id: str) -> None:
         write_letters(stack, [room_ended(f"{room_id}-{number}") for number in range(12)])
         iam = stack.aws.client("iam")
@@ -233,6 +235,7 @@ class TestPurge:
         assert [path.name for path in tmp_path.iterdir()] == ["taken.jsonl"]
         assert letter_counts(stack) == (1, 0)
 
+    @pytest.mark.long
     def test_what_was_purged_can_be_restored(self, stack: Sandbox, room_id: str, tmp_path: Path) -> None:
         write_letters(stack, [room_ended(room_id)], kind="rejected", event_time_ms=now_ms() - HOUR_MS)
         write_letters(stack, ["no JSON \x7f \u202e"], kind="invalid_message")
@@ -244,6 +247,7 @@ class TestPurge:
         assert sorted(answer(stack, "letters", "show")["letters"], key=str) == sorted(before, key=str)
 
 
+@pytest.mark.long
 def test_who_redrives_letters_that_cannot_work_is_warned(stack: Sandbox, room_id: str) -> None:
     write_letters(stack, [room_ended(room_id)])
     assert "will fail again" not in run_tool(stack, "letters", "redrive").stderr
@@ -254,6 +258,7 @@ def test_who_redrives_letters_that_cannot_work_is_warned(stack: Sandbox, room_id
     assert "will fail again" not in run_tool(stack, "letters", "redrive", "--kind", "exhausted").stderr
 
 
+@pytest.mark.long
 def test_no_more_letters_are_shown_than_are_asked_for(stack: Sandbox, room_id: str) -> None:
     write_letters(stack, [room_ended(room_id, f"task-{n}") for n in range(3)])
     shown = answer(stack, "letters", "show", "--limit", "2")

@@ -76,6 +76,7 @@ def wait_until_stopped(box: Sandbox, rooms: Collection[Room]) -> None:
     wait_for(lambda: not going_on(), "the stops")
 
 
+@pytest.mark.long
 def test_empty_secrets_turn_it_red(box: Sandbox, observer: Observer, room: Room) -> None:
     room.start("audio")
     with secret_of(box, box.outputs["RtcCredentialsSecretArn"], '{"AccessKeyId": "", "SecretAccessKey": ""}'):

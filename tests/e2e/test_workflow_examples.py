@@ -168,6 +168,7 @@ class TestPollRecord:
             {"Outcome": "stopped", "RequestId": room.requests()[0].request_id},
         )
 
+    @pytest.mark.long
     def test_stop_that_is_never_recorded_ends_the_readings(self, examples: Examples, room: Room) -> None:
         status, failed = examples.run("poll-record", room_end(room, AppId="nobody", TaskId="audio"))
         assert (status, failed["Error"]) == ("FAILED", "NotRecorded")
