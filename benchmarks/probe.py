@@ -119,7 +119,7 @@ class _Raw:
 
 
 def batch(first: int) -> dict[str, Any]:
-    """Make an SQS event of distinct stops."""
+    """Create an SQS event of distinct stops."""
     sent = str(time.time_ns() // 1_000_000)
     return {"Records": [_record(number, sent) for number in range(first, first + _MESSAGES_A_BATCH)]}
 

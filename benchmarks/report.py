@@ -253,7 +253,7 @@ def _sweep(load: Results) -> Iterator[Table]:
         ((label, *(mix[key] for mix in mixes.values()), asked) for label, key, asked in rows),
     )
     prices = {
-        f"a million room hours, looked at {LOOKS_AN_HOUR} times each": per_million_room_hours(mixes["all alive"]),
+        f"a million room hours, checked {LOOKS_AN_HOUR} times each": per_million_room_hours(mixes["all alive"]),
         "standing still, a month": standing_still(mixes["nothing watched"]),
     }
     yield _costs("Cost of the sweeper on AWS (asked: a million room hours <= 5)", prices)

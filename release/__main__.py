@@ -33,7 +33,7 @@ class NotReady(click.ClickException):
 @click.option("--to", "folder", type=click.Path(path_type=Path), default=ROOT / "dist", help="An empty or new folder.")
 @click.option("--tag", help="Such as v1.2.3. Refuse, unless all is ready for a release of that name.")
 def main(folder: Path, tag: str | None) -> None:
-    """Make the functions' zip files, the templates that name them, a bill of materials, notes and checksums."""
+    """Create the functions' zip files, the templates that name them, a bill of materials, notes and checksums."""
     version = _version()
     if tag:
         _check(tag, version)

@@ -283,7 +283,7 @@ def _listen_to_outcomes(aws: EmbeddedAws) -> str:
 
 
 def make_queue(aws: EmbeddedAws, name: str, *, sender: str) -> tuple[str, str]:
-    """Make a queue to which a service of AWS may send; return its URL and its ARN."""
+    """Create a queue to which a service of AWS may send; return its URL and its ARN."""
     sqs = aws.client("sqs")
     url: str = sqs.create_queue(QueueName=name)["QueueUrl"]
     arn: str = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]

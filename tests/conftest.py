@@ -35,7 +35,7 @@ def aws_away(aws: EmbeddedAws) -> EmbeddedAws:
 
 @pytest.fixture(scope="session")
 def secrets_manager(aws: EmbeddedAws) -> Iterator[Any]:
-    """Make a client of Secrets Manager."""
+    """Create a client of Secrets Manager."""
     client = aws.client("secretsmanager")
     yield client
     client.close()

@@ -14,7 +14,7 @@ from sandbox.embedded_aws import REGION
 
 @contextlib.contextmanager
 def moto_client(service: str) -> Iterator[Any]:
-    """Make a boto3 client of moto's AWS, which lives in this process."""
+    """Create a boto3 client of moto's AWS, which lives in this process."""
     with mock_aws():
         client = boto3.session.Session().client(service, region_name=REGION)  # type: ignore[call-overload]
         yield client

@@ -31,7 +31,7 @@ LOCAL, GLOBAL = (
 
 
 def create_segment_table(client: Any, name: str) -> None:
-    """Make a table like the template's."""
+    """Create a table like the template's."""
     client.create_table(TableName=name, **SHAPE)
 
 

@@ -78,7 +78,7 @@ def common_options(command: Command) -> Command:
 
 
 def client(service: str) -> Any:
-    """Make a boto3 client of a service, for the account, region and endpoint of the environment."""
+    """Create a boto3 client of a service, for the account, region and endpoint of the environment."""
     config = Config(connect_timeout=5, read_timeout=15, retries={"mode": "standard", "total_max_attempts": 3})
     try:
         return boto3.session.Session().client(service, config=config)  # type: ignore[call-overload]

@@ -32,7 +32,7 @@ _STYLES = {
 
 
 def progress_bar(what: str, *, shown: bool) -> Progress:
-    """Make a progress bar on standard error."""
+    """Create a progress bar on standard error."""
     return Progress(
         TextColumn(what),
         BarColumn(),

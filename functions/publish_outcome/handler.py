@@ -58,7 +58,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, list[dict[str, 
 
 
 def _read(record: Mapping[str, Any]) -> tuple[str, PutEventsRequestEntryTypeDef | None]:
-    """Make an event of a change of the table or of a notice, beside its identifier among batchItemFailures."""
+    """Create an event of a change of the table or of a notice, beside its identifier among batchItemFailures."""
     if record["eventSource"] == "aws:sqs":
         return record["messageId"], segment_stop_failed(record["body"], _bus_name)
     change = record.get("dynamodb", {})

@@ -36,7 +36,7 @@ class Unpublishable(Exception):
 
 
 def segment_stopped(old: Image, new: Image, bus_name: str) -> PutEventsRequestEntryTypeDef | None:
-    """Make the event for a change of an item from `old` to `new`, each empty if there was none. Raises `Unpublishable`.
+    """Create the event for a change of an item from `old` to `new`, each empty if missing. Raises `Unpublishable`.
 
     None: the change is not a stop, but a start, a sighting, a room's end, an expiry, or a heartbeat.
     """
@@ -59,7 +59,7 @@ def segment_stopped(old: Image, new: Image, bus_name: str) -> PutEventsRequestEn
 
 
 def segment_stop_failed(detail: str, bus_name: str) -> PutEventsRequestEntryTypeDef:
-    """Make the event for a dead letter, with the stop function's notice as its detail. Raises `Unpublishable`."""
+    """Create the event for a dead letter, with the stop function's notice as its detail. Raises `Unpublishable`."""
     try:
         failed_at_ms = read_ms(json.loads(detail)["FailedAt"])
     except (ValueError, TypeError, LookupError, RecursionError):

@@ -59,6 +59,6 @@ def step_functions() -> Any:
 
 
 def make_client(service: str) -> Any:
-    """Make a client of an AWS service."""
+    """Create a client of an AWS service."""
     config = Config(connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3})
     return botocore.session.get_session().create_client(service, config=config)

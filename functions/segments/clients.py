@@ -41,7 +41,7 @@ class Clients(NamedTuple):
 
 
 def make_clients(settings: SharedSettings) -> Clients:
-    """Make them, with the settings of a function."""
+    """Create them, with the settings of a function."""
     config = Config(
         user_agent="rtc-segment-stopper",  # else botocore puts one together for each request: 7 % of a message's time
         parameter_validation=False,  # a sixth of a message's processor time; our requests have few forms, all tested

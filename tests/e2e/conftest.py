@@ -25,7 +25,7 @@ def observer(box: Sandbox) -> Observer:
 
 @pytest.fixture
 def new_room(observer: Observer) -> Callable[[], Room]:
-    """Make rooms that no other test knows."""
+    """Create rooms that no other test knows."""
     return lambda: Room(observer, f"room-{uuid4().hex}")
 
 

@@ -215,7 +215,7 @@ class Waited:
 
 @contextmanager
 def function_environment() -> Iterator[ModuleType]:
-    """Make an environment of the stop function without any AWS."""
+    """Create an environment of the stop function without any AWS."""
     aws = {"AWS_DEFAULT_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
     powertools = {"POWERTOOLS_METRICS_NAMESPACE": "TaskTokens", "POWERTOOLS_SERVICE_NAME": "task-tokens"}
     module = import_handler(

@@ -127,7 +127,7 @@ def double() -> Iterator[RtcDouble]:
 
 @pytest.fixture(scope="module")
 def environment(aws: EmbeddedAws, double: RtcDouble, secrets_manager: Any) -> Iterator[Function]:
-    """Make a stack like the template's, and a function environment that starts in it as Lambda would start it."""
+    """Create a stack like the template's, and a function environment that starts in it as Lambda would start it."""
     mark = uuid4().hex
     sqs, dynamodb = aws.client("sqs"), aws.client("dynamodb")
     event_queue, dead_letter_queue = (

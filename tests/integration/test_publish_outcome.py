@@ -53,7 +53,7 @@ class Function:
 
 @pytest.fixture(scope="module")
 def environment(aws: EmbeddedAws) -> Iterator[Function]:
-    """Make a bus with a queue as its target, and a function environment that starts as Lambda would start it."""
+    """Create a bus with a queue as its target, and a function environment that starts as Lambda would start it."""
     bus = f"outcomes-{uuid4().hex}"
     sqs, events = aws.client("sqs"), aws.client("events")
     queue = sqs.create_queue(QueueName=bus)["QueueUrl"]

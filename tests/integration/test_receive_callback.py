@@ -99,7 +99,7 @@ def sqs(aws: EmbeddedAws) -> Iterator[Any]:
 def function(
     aws: EmbeddedAws, sqs: Any, secrets_manager: Any, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> Function:
-    """Make a secret and a queue, and a function environment that starts as Lambda would start it."""
+    """Create a secret and a queue, and a function environment that starts as Lambda would start it."""
     queue = sqs.create_queue(QueueName=f"events-{uuid4().hex}")["QueueUrl"]
     key = getattr(request, "param", KEY)
     secret = secrets_manager.create_secret(Name=f"callback-{uuid4().hex}", SecretString=key)["ARN"]

@@ -362,7 +362,7 @@ def watched_decide(time_ms: int, record: Record, *, is_late: bool, duplicate_win
 
 
 def make_stopper(table: SegmentTable, rtc: RtcService, in_thread: InThread, now_ms: Callable[[], int]) -> Stopper:
-    """Make a function environment's stopper; every step of it goes through `in_thread`."""
+    """Create a function environment's stopper; every step of it goes through `in_thread`."""
     stops, queries = _calls(in_thread, now_ms), _calls(in_thread, now_ms)
     return Stopper(SETTINGS, table, cast("RtcApi", rtc), stops, queries, in_thread, now_ms, _measure)
 
@@ -370,7 +370,7 @@ def make_stopper(table: SegmentTable, rtc: RtcService, in_thread: InThread, now_
 def make_sweeper(
     table: SegmentTable, rtc: RtcService, in_thread: InThread, send: SendRoomGone, now_ms: Callable[[], int]
 ) -> Sweeper:
-    """Make a sweeper; every step of it goes through `in_thread`."""
+    """Create a sweeper; every step of it goes through `in_thread`."""
     questions = _calls(in_thread, now_ms)
     return Sweeper(SWEEP_SETTINGS, table, cast("RtcApi", rtc), questions, in_thread, send, now_ms)
 

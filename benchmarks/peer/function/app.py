@@ -27,7 +27,7 @@ idempotency = IdempotencyConfig(event_key_jmespath="[AppId, RoomId, TaskId]")
 
 
 def make_api() -> UniversalApi:
-    """Make the SDK's client with the key in the secret."""
+    """Create the SDK's client with the key in the secret."""
     secret: Any = parameters.get_secret(os.environ["RTC_SECRET_ARN"], transform="json", max_age=300)
     configuration = Configuration()
     configuration.ak = secret["AccessKeyId"]
