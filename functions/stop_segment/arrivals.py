@@ -89,7 +89,7 @@ def arrive(record: Mapping[str, Any]) -> Arrival:
 
 
 def waves(arrivals: list[Arrival]) -> tuple[list[Arrival], list[Arrival]]:
-    """Put what makes tasks known before what stops them, and of the stops the newest first: it answers the older."""
+    """Sort starts and sightings before stops, and the newest stop before older ones: its answer answers them too."""
     notes: list[Arrival] = []
     stops: list[tuple[int, Arrival]] = []
     for arrival in arrivals:

@@ -1,4 +1,4 @@
-"""The environments in which other tests and the benchmarks run the built artifact: are they as Lambda's?"""
+"""The environments in which other tests and the benchmarks run the built artifact, which behave as Lambda's do."""
 
 import contextlib
 import subprocess
