@@ -58,7 +58,7 @@ class MemoryDynamo:
 
     @property
     def client(self) -> DynamoDBClient:
-        """Itself, as the client that it stands in for."""
+        """This object: it stands in for the client, too."""
         return cast("DynamoDBClient", self)
 
     def put(self, *items: Item) -> None:

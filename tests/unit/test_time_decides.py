@@ -375,7 +375,7 @@ def messages_of(draw: Draw, day: Day) -> list[Message]:
 
 
 def queued_of(draw: Draw, callbacks: Sequence[Message]) -> list[Message]:
-    """Send them to two environments of the callback function, each with its own memory; return the queued ones."""
+    """Send callbacks to two environments of the callback function, each with its own memory; return the queued ones."""
     now = 0
     memories = [QueuedSlices(10_000, lambda: now) for _ in range(2)]
     queued = []
