@@ -38,7 +38,7 @@ MINUTE_MS = 60_000
 MOST_CALLS = 3
 """The most calls of SQS that one message costs: its letter, the answer, and the copy that asks for the answer."""
 # The exception, in the words of docs/workflows.md.
-UNSURE = "the function crashes after it sent the dead letter, or the response of SQS to a successful answer is lost"
+UNSURE = "the function crashes after it sent the dead letter, or if SQS's response to a successful answer is lost"
 
 
 @dataclass(frozen=True)

@@ -247,7 +247,7 @@ class TestRegions:
         variables = function["Environment"]["Variables"]
         key = {"AWS_REGION": somewhere.region, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
         assert Service("sqs", "AmazonSQS", "1.0", variables | key).url == (
-            f"https://sqs.{somewhere.region}.{somewhere.suffix}"
+            f"https://sqs.{somewhere.region}.{somewhere.suffix}/"
         )
 
 
