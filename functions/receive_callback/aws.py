@@ -44,6 +44,7 @@ class Service:
         region = environment["AWS_REGION"]
         url = environment.get("AWS_ENDPOINT_URL") or f"https://{name}.{region}.{environment['URL_SUFFIX']}"
         self.url = url.rstrip("/") + "/"
+        self._place = urlsplit(self.url)
         self._scope = f"{region}/{name}/aws4_request"
         self._target = target
         self._content_type = f"application/x-amz-json-{json_version}"
@@ -69,14 +70,14 @@ class Service:
         time_stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(unix_seconds))
         headers = {  # in alphabetical order, as they are signed
             "Content-Type": self._content_type,
-            "Host": urlsplit(self.url).netloc,
+            "Host": self._place.netloc,
             "X-Amz-Date": time_stamp,
             **self._token,
             "X-Amz-Target": f"{self._target}.{action}",
         }
         names = ";".join(headers).lower()
         lines = [f"{name.lower()}:{value}" for name, value in headers.items()]
-        request = "\n".join(["POST", urlsplit(self.url).path, "", *lines, "", names, hashlib.sha256(body).hexdigest()])
+        request = "\n".join(["POST", self._place.path, "", *lines, "", names, hashlib.sha256(body).hexdigest()])
         scope = f"{time_stamp[:8]}/{self._scope}"
         key = functools.reduce(_hmac, scope.split("/"), f"AWS4{self._secret_key}".encode())
         digest = hashlib.sha256(request.encode()).hexdigest()

@@ -152,7 +152,6 @@ def in_batch(name: str, broken: Any) -> Callable[[], AbstractContextManager[Any]
     return lambda: patch.object(Batch, name, broken)
 
 
-ONE_OF_EACH = Budget(1, 1)
 BREAKS = [
     Break(
         "rule 1: an answered event is answered again",
