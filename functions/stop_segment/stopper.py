@@ -290,7 +290,7 @@ class _SharedReads:
         if self._next is None:
             self._next = asyncio.create_task(self._read())
             # Or asyncio logs an error for which no caller waits any more.
-            self._next.add_done_callback(asyncio.Task.exception)
+            self._next.add_done_callback(lambda read: read.cancelled() or read.exception())
         self._wanted[task] = None
         # The time of one caller may be over, but not that of the others.
         return (await asyncio.shield(self._next)).get(task)

@@ -462,7 +462,10 @@ def test_a_message_fails_of_what_may_work_later_first(errors: list[StopError], e
     assert repr(served.failure) == repr(expected)
 
 
-def test_a_read_that_fails_after_its_message_s_time_is_no_unexpected_error(environment: Environment) -> None:
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_read_that_fails_after_its_message_s_time_is_no_unexpected_error(
+    environment: Environment, cancelled: bool
+) -> None:
     unseen: list[dict[str, Any]] = []
 
     async def read_for_too_long() -> None:
@@ -481,7 +484,7 @@ def test_a_read_that_fails_after_its_message_s_time_is_no_unexpected_error(envir
         serving.cancel()
         await asyncio.wait([serving])
         (reading,) = asyncio.all_tasks() - {asyncio.current_task()}
-        failed.set()
+        (reading.cancel if cancelled else failed.set)()
         await asyncio.wait([reading])
 
     asyncio.run(read_for_too_long())
