@@ -30,11 +30,7 @@ _pool = urllib3.PoolManager(
 
 
 class AwsError(Exception):
-    """AWS refused a call or did not answer: `code` is AWS's error code, or the name of what went wrong on the way."""
-
-    def __init__(self, code: str) -> None:
-        super().__init__(code)
-        self.code = code
+    """AWS refused a call or did not answer: the text is AWS's error code, or the name of what went wrong on the way."""
 
 
 class Service:

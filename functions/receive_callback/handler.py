@@ -96,7 +96,7 @@ def _receive(event: dict[str, Any]) -> str:
     try:
         sent = _sqs.call("SendMessage", QueueUrl=_queue_url, MessageBody=message, **group)
     except AwsError as error:
-        logger.warning("the event queue did not accept a callback", error=error.code, **fields)
+        logger.warning("the event queue did not accept a callback", error=str(error), **fields)
         raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "CallbackNotQueued", "not queued, send it again") from None
     _queued[values] = None
     if found:
@@ -147,7 +147,8 @@ def _verified(callback: dict[str, Any]) -> tuple[str, ...]:
         signed = read_signed(callback, _keys.current) or read_signed(callback, _keys.renewed)
     except MalformedCallback as error:
         raise _malformed(str(error)) from None
-    except KeysUnavailable:
+    except KeysUnavailable as error:
+        logger.warning("the callback secret gave no key", error=str(error))
         reason = "the callback secret cannot be read, send it again"
         raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "CallbackNotQueued", reason) from None
     if signed is None:

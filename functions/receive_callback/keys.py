@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import suppress
 
 from receive_callback.aws import AwsError, Service
 
@@ -15,7 +14,7 @@ PREVIOUS_SECONDS = 24 * 3600  # how long a key goes on counting, from when the n
 
 
 class KeysUnavailable(Exception):
-    """Secrets Manager gives no key, and none is known from before."""
+    """Secrets Manager gives no key, and none is known from before: the text is AWS's error code."""
 
 
 class CallbackKeys:
@@ -32,7 +31,7 @@ class CallbackKeys:
         self._secret_arn = secret_arn
         self._clock_seconds = clock_seconds
         self._now_ms = now_ms
-        self._current = self._previous = ""
+        self._current = self._previous = self._trouble = ""
         self._previous_until_ms = self._asked_at = -math.inf
 
     def current(self) -> tuple[str, ...]:
@@ -47,10 +46,12 @@ class CallbackKeys:
         now = self._clock_seconds()
         if now - self._asked_at >= (seconds if self._current else SECONDS_WITHOUT_A_KEY):
             self._asked_at = now
-            with suppress(AwsError):  # old keys are better than none while Secrets Manager is in trouble
+            try:
                 self._read()
+            except AwsError as error:  # old keys are better than none while Secrets Manager is in trouble
+                self._trouble = str(error)
         if not self._current:
-            raise KeysUnavailable
+            raise KeysUnavailable(self._trouble)
         # At each request: keys may be kept for long, so the previous one may grow too old meanwhile.
         return (self._current, self._previous) if self._now_ms() < self._previous_until_ms else (self._current,)
 
@@ -62,9 +63,9 @@ class CallbackKeys:
             try:
                 previous, _ = self._read_stage("AWSPREVIOUS")
             except AwsError as error:
-                if error.code != "ResourceNotFoundException":  # never rotated
+                if str(error) != "ResourceNotFoundException":  # never rotated
                     raise
-        self._current, self._previous = current, previous
+        self._current, self._previous, self._trouble = current, previous, "" if current else "SecretIsEmpty"
         self._previous_until_ms = until_ms if previous else -math.inf
 
     def _read_stage(self, stage: str) -> tuple[str, float]:

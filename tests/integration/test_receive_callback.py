@@ -517,6 +517,7 @@ class TestKeys:
             function.now += seconds
             assert function.status(signed(key="")) == 503
         assert function.asked == ["AWSCURRENT"]
+        assert function.logs()[0]["error"] == "SecretIsEmpty"
         function.rotate(KEY)
         function.now += 0.1
         assert function.status(signed()) == 200
@@ -622,6 +623,7 @@ class TestReports:
         function.lose_the_secret()
         function.status(signed())
         assert json.loads(capsys.readouterr().out)["CallbackNotQueued"] == [1]
+        assert function.logs()[0]["error"] == "ResourceNotFoundException"
 
     def test_no_line_holds_the_payload_or_the_key(self, function: Function) -> None:
         for key in (KEY, "their-key"):
