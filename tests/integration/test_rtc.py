@@ -203,11 +203,7 @@ class TestGetSegmentTask:
         "result",
         [
             "ok",
-            "",
-            None,
-            [],
             {},
-            {"SegmentTask": None},
             {"SegmentTask": []},
             {"SegmentTask": {"StartTime": "5"}},
             {"SegmentTask": {"EndTime": 5.5}},
@@ -245,23 +241,13 @@ class TestRoomExists:
     @pytest.mark.parametrize(
         "result",
         [
-            "ok",
-            "",
-            None,
             False,
-            [],
             [False],
-            {},
             {"TotalUser": 0},
-            {"VisibleUserList": []},
-            {"roomexists": False},
             {"RoomExists": None},
             {"RoomExists": "false"},
             {"RoomExists": 0},
-            {"RoomExists": 1},
-            {"RoomExist": []},
             {"RoomExists": True, "RoomExist": False},
-            {"RoomExists": False, "RoomExist": "true"},
             {"RoomExists": None, "RoomExist": False},
         ],
     )
@@ -295,59 +281,24 @@ Call = Callable[[RtcApi], object]
 
 @BOTH_ACTIONS
 class TestErrorTable:
-    """The API's error codes: the same table as docs/operations.md has."""
+    """The way of a status, a Code and a CodeN through the SDK; test_api_answers.py holds the table of all codes."""
 
     @pytest.mark.parametrize(
         ("status", "code", "code_n", "kind"),
         [
-            # the limit
             (429, "FlowLimitExceeded.QPSOverLimit", None, TooManyRequests),
             (200, "FlowLimitExceeded.QPSOverLimit", None, TooManyRequests),
-            (400, "AccountFlowLimitExceeded", None, TooManyRequests),
             (429, "SomethingElse", None, TooManyRequests),
-            # the service
             (500, "InternalError", None, Retryable),
-            (400, "InternalError", None, Retryable),
             (200, "ServiceUnavailableTemporarily", 100015, Retryable),
-            (429, "FlowLimitExceeded.TaskNumberOverLimit", None, Retryable),
-            (502, "BadGateway", None, Retryable),
-            (408, "RequestTimeout", None, Retryable),
-            # the clock
-            (400, "InvalidTimestamp", 100006, Retryable),
-            (403, "InvalidTimestamp", None, Retryable),
-            # the key
             (401, "InvalidAccessKey", 100009, CredentialsRefused),
-            (403, "SignatureDoesNotMatch", 100010, CredentialsRefused),
-            (403, "LackPolicy", 100012, CredentialsRefused),
-            (401, "LackProjectPolicy", None, CredentialsRefused),
-            (400, "InvalidAuthorization", None, CredentialsRefused),
-            (400, "InvalidCredential", None, CredentialsRefused),
-            (401, "InvalidSecretToken", None, CredentialsRefused),
-            (400, "SomethingElse", 100009, CredentialsRefused),
             (400, "SomethingElse", 100012, CredentialsRefused),
-            (403, "AccessDenied", 100013, CredentialsRefused),
-            (403, "AccessDenied.RTC", None, CredentialsRefused),
             (401, "SomethingElse", None, CredentialsRefused),
-            # that AppId
-            (403, "AccessDenied.NoPermissionForApp", None, Rejected),
             (401, "AccessDenied.NoPermissionForApp", 100013, Rejected),
-            # the account
-            (403, "AccessDenied.ServiceNotEnabled", None, SetupRefused),
             (403, "AccessDenied.RecordNotEnabled", 100013, SetupRefused),
-            (403, "OperationDenied.ServiceOverdue", None, SetupRefused),
-            (400, "AccountOverdueError", None, SetupRefused),
-            # the deployment
-            (404, "ServiceNotFound", 100007, SetupRefused),
-            (404, "InvalidActionOrVersion", 100008, SetupRefused),
-            # the message
-            (400, "InvalidParameter.NotExistAppId", None, Rejected),
-            (200, "InvalidParameter.IllegalRoomID", None, Rejected),
             (504, "InvalidParameter.NotExistAppId", None, Rejected),
-            (400, "InvalidParameter", None, Rejected),
-            (405, "MethodNotAllowed", None, Rejected),
             (400, "SomethingElse", None, Rejected),
             (403, "SomethingElse", None, Retryable),
-            # anything unknown
             (200, "SomethingElse", 123, Retryable),
         ],
     )
@@ -377,15 +328,6 @@ class TestErrorTable:
         request_id = only_request(double).request_id
         assert found in (Stopped(Outcome.ALREADY_STOPPED, request_id), (None, request_id))
 
-    def test_what_the_api_says_is_kept_on_one_printable_line(self, double: RtcDouble, api: RtcApi, call: Call) -> None:
-        double.fail(
-            Fault("error", status=400, code="InvalidParameter.X", message="应用不存在\r\n\x00\ud800 " + "!" * 5_000)
-        )
-        error = refusal(lambda: call(api))
-        assert error.message.startswith("the API answered HTTP 400: 应用不存在     !!!")
-        assert error.message.isprintable()
-        assert len(error.message) < 600
-
 
 @EVERY_ACTION
 class TestAnswerTable:
@@ -395,23 +337,14 @@ class TestAnswerTable:
         ("kind", "status", "error", "code", "has_request_id"),
         [
             ("error", 200, Rejected, "InvalidParameter.X", True),
-            ("error", 400, Rejected, "InvalidParameter.X", True),
             ("error", 500, Rejected, "InvalidParameter.X", True),
             ("html", 502, Retryable, "Http502", False),
-            ("html", 500, Retryable, "Http500", False),
             ("html", 429, TooManyRequests, "Http429", False),
-            ("html", 408, Retryable, "Http408", False),
-            ("html", 400, Retryable, "Http400", False),
-            ("html", 403, Retryable, "Http403", False),
-            ("html", 404, Retryable, "Http404", False),
             ("html", 302, Retryable, "Http302", False),
             ("html", 401, Retryable, "Http401", False),
             ("html_ok", None, Retryable, "UnreadableAnswer", False),
             ("list", None, Retryable, "UnreadableAnswer", False),
-            ("list", 500, Retryable, "Http500", False),
-            ("null", None, Retryable, "UnreadableAnswer", False),
             ("empty", None, Retryable, "UnreadableAnswer", False),
-            ("empty", 400, Retryable, "Http400", False),
             ("not_utf8", None, Retryable, "UnreadableAnswer", False),
             ("not_utf8", 500, Retryable, "UnreadableAnswer", False),
             ("no_metadata", None, Retryable, "UnreadableAnswer", False),
@@ -441,16 +374,12 @@ class TestAnswerTable:
         "body",
         [
             pytest.param(b"[" * 100_000, id="deep"),
-            pytest.param(b'{"Result": ' + b"9" * 5_000 + b"}", id="huge number"),
             pytest.param(b"\xef\xbb\xbf{}", id="byte order mark"),
             pytest.param(b'{"Result": "ok", "ResponseMetadata": []}', id="metadata is a list"),
-            pytest.param(b'{"Result": "ok", "ResponseMetadata": {}}', id="metadata is empty"),
             pytest.param(answer("OK"), id="almost ok"),
             pytest.param(answer(["ok"]), id="ok in a list"),
             pytest.param(answer("ok", Error="all is lost"), id="an error that is a string"),
-            pytest.param(error_answer(None), id="an error without a code"),
             pytest.param(error_answer(["InvalidParameter"]), id="a code that is a list"),
-            pytest.param(error_answer({"a": 1}, CodeN=[100009]), id="a number that is a list"),
         ],
     )
     def test_an_odd_answer_is_no_success(self, secret: Secret, call: Call, body: bytes) -> None:
@@ -515,40 +444,23 @@ class TestRefusedKey:
 
 
 def test_each_of_many_answers_belongs_to_its_request(double: RtcDouble, api: RtcApi) -> None:
-    tasks = [Task(Room("app", f"room-{number % 4}"), f"task-{number}") for number in range(96)]
-    endings: list[Outcome | str] = []
-    for number, task in enumerate(tasks):
-        ids = (task.room.app_id, task.room.room_id, task.task_id)
-        match number % 4:
-            case 0:
-                double.start_task(*ids)
-                endings.append(Outcome.STOPPED)
-            case 1:
-                endings.append(Outcome.ALREADY_STOPPED)
-            case 2:
-                double.fail(Fault("error", status=400, code=f"InvalidParameter.{number}", delay_seconds=0.05), task=ids)
-                endings.append(f"InvalidParameter.{number}")
-            case _:
-                double.fail(Fault("html"), task=ids)
-                endings.append("Http502")
+    tasks = [Task(Room("app", "math-101"), f"task-{number}") for number in range(96)]
+    for task in tasks[::2]:
+        double.start_task("app", "math-101", task.task_id)
     gate = threading.Barrier(32)
 
-    def stop(number: int) -> tuple[Outcome | str, str | None]:
-        if number < 32:
-            gate.wait()
-        try:
-            stopped = api.stop_segment(tasks[number], f"biz-{number}")
-        except StopError as error:
-            return error.code, error.request_id
-        return stopped.outcome, stopped.request_id
+    def stop(number: int) -> Stopped:
+        gate.wait()
+        return api.stop_segment(tasks[number], f"biz-{number}")
 
     with ThreadPoolExecutor(32) as threads:
         results = list(threads.map(stop, range(len(tasks))))
-    for number, (task, ending, result) in enumerate(zip(tasks, endings, results, strict=True)):
-        (request,) = double.requests_for(task.room.app_id, task.room.room_id, task.task_id)
+    for number, task in enumerate(tasks):
+        (request,) = double.requests_for(task_id=task.task_id)
         assert request.body is not None
         assert request.body["BusinessId"] == f"biz-{number}"
-        assert result == (ending, None if ending == "Http502" else request.request_id)
+        outcome = Outcome.ALREADY_STOPPED if number % 2 else Outcome.STOPPED
+        assert results[number] == Stopped(outcome, request.request_id)
 
 
 class TestSecrecy:
@@ -556,24 +468,13 @@ class TestSecrecy:
 
     SECRET: ClassVar = {"AccessKeyId": "AKLT-0ne", "SecretAccessKey": "s3cr3t-0ne", "SessionToken": "t0ken-0ne"}
 
-    def told(self, error: BaseException) -> str:
-        """Return all that a log may hold of an error."""
-        return repr(error) + "".join(traceback.format_exception(error))
-
     @BOTH_ACTIONS
     @pytest.mark.parametrize(
         ("status", "body"),
         [
             pytest.param(401, lambda signed: error_answer("SignatureDoesNotMatch", Message=signed), id="refused key"),
-            pytest.param(
-                403,
-                lambda signed: answer(Error={"Code": "AccessDenied", "Message": f"{signed} is not allowed"}),
-                id="access denied",
-            ),
-            pytest.param(401, lambda signed: answer(Error={"CodeN": 100024, "Message": signed}), id="unauthorized"),
             pytest.param(502, lambda signed: f"<html>{signed}</html>".encode(), id="gateway's page"),
             pytest.param(200, lambda signed: f"<html>{signed}</html>".encode(), id="page"),
-            pytest.param(200, lambda signed: json.dumps([signed]).encode(), id="list"),
             pytest.param(200, lambda signed: signed.encode() + b"\xff", id="not UTF-8"),
         ],
     )
@@ -591,13 +492,5 @@ class TestSecrecy:
             error = refusal(lambda: call(connect(server.url, secret)))
         signature = server.signed[0].rpartition("Signature=")[2]
         assert len(signature) == 64
-        told = self.told(error) + caplog.text
+        told = repr(error) + "".join(traceback.format_exception(error)) + caplog.text
         assert not [word for word in (signature, *self.SECRET.values()) if word in told]
-
-    def test_the_client_itself_shows_none(self, secret: Secret) -> None:
-        secret.put(self.SECRET)
-        with answering(200, lambda _: answer("ok")) as server:
-            api = connect(server.url, secret)
-            api.stop_segment(TASK, None)
-        told = repr(api) + repr(vars(api)) + repr(secret.credentials.current())
-        assert not [word for word in self.SECRET.values() if word in told]

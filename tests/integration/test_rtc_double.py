@@ -1,24 +1,19 @@
 """The official SDK calls the double over a real socket."""
 
-import contextlib
 import json
-import re
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, get_args
-from urllib.parse import urlsplit
+from typing import Any
 
 import pytest
 import urllib3
 from volcenginesdkcore import ApiClient, Configuration, UniversalApi, UniversalInfo
 from volcenginesdkcore.rest import ApiException
 
-from sandbox.faults import INTERNAL_ERROR, SERVICE_UNAVAILABLE, Fault, FaultKind
+from sandbox.faults import INTERNAL_ERROR, SERVICE_UNAVAILABLE
 from sandbox.rtc_double import RtcDouble
 
 KEY, SECRET = "AKLT-one", "c2VjcmV0"
@@ -92,28 +87,12 @@ def control(double: RtcDouble, method: str, command: str, body: object = None) -
 
 
 class TestStopSegment:
-    def test_a_running_task_is_stopped_once_a_session(self, double: RtcDouble) -> None:
-        assert stop(double) == "ok"
-        assert not double.is_running(*TASK)
-        assert refusal(stop, double) == (400, NOT_FOUND, None)
-        double.start_task(*TASK)
-        assert stop(double) == "ok"
-
-    @pytest.mark.parametrize("make", [stop, segment_task])
-    def test_a_task_that_never_ran_is_not_found(self, double: RtcDouble, make: Callable[..., object]) -> None:
-        assert refusal(make, double, OTHER_IDS) == (400, NOT_FOUND, None)
-
     @pytest.mark.parametrize(
         ("body", "refused_as"),
         [
-            ({}, "IllegalAppId"),
-            ({**IDS, "AppId": "a b"}, "IllegalAppId"),
             ({**IDS, "AppId": 7}, "IllegalAppId"),
-            ({**IDS, "RoomId": ""}, "IllegalRoomID"),
             ({**IDS, "RoomId": "x" * 129}, "IllegalRoomID"),
             ({**IDS, "TaskId": "audio\n"}, "IllegalTaskID"),
-            ({**IDS, "TaskId": None}, "IllegalTaskID"),
-            ({**IDS, "TaskId": "声音"}, "IllegalTaskID"),
             ({**IDS, "BusinessId": ""}, "IllegalBusinessID"),
         ],
     )
@@ -124,15 +103,6 @@ class TestStopSegment:
     def test_an_app_that_does_not_exist_is_refused(self) -> None:
         with RtcDouble(secrets={KEY: SECRET}, app_ids={"another"}) as double:
             assert refusal(stop, double) == (400, "InvalidParameter.NotExistAppId", None)
-
-    def test_a_success_carries_the_metadata_of_the_page(self, double: RtcDouble) -> None:
-        client = api(double)
-        call(client, IDS, version="2020-12-01")
-        answer = json.loads(client.api_client.last_response.data)
-        request_id = answer["ResponseMetadata"].pop("RequestId")
-        assert re.fullmatch(r"\d{14}[0-9A-F]{20}", request_id)
-        rest = {"Action": "StopSegment", "Version": "2020-12-01", "Service": "rtc", "Region": "cn-north-1"}
-        assert answer == {"Result": "ok", "ResponseMetadata": rest}
 
 
 class TestGateway:
@@ -158,21 +128,6 @@ class TestGateway:
                 else:
                     unknown = (404, "InvalidActionOrVersion", 100008)
                     assert refusal(call, api(double), IDS, action, version) == unknown
-
-    @pytest.mark.parametrize(
-        ("method", "path", "status", "refused_as"),
-        [
-            ("POST", "/?Action=StopSegment&Version=2020-12-01", 401, "MissingAuthenticationToken"),
-            ("GET", "/?Action=StopSegment&Version=2020-12-01", 405, "MethodNotAllowed"),
-            ("POST", "/stop?Action=StopSegment&Version=2020-12-01", 404, "InvalidActionOrVersion"),
-            ("POST", "/", 404, "InvalidActionOrVersion"),
-        ],
-    )
-    def test_requests_no_sdk_would_send_are_refused_and_recorded(
-        self, double: RtcDouble, method: str, path: str, status: int, refused_as: str
-    ) -> None:
-        response = urllib3.request(method, double.url + path)
-        assert (response.status, double.requests[0].code) == (status, refused_as)
 
     @pytest.mark.parametrize(
         ("action", "limit"), [("StopSegment", 150), ("GetSegmentTask", 60), ("GetRoomOnlineUsers", 40)]
@@ -212,55 +167,14 @@ def test_what_the_official_node_client_signs_is_understood(
     assert (forged.status, double.requests[1].code) == (401, "SignatureDoesNotMatch")
 
 
-class TestFaults:
-    @pytest.mark.parametrize("kind", sorted(set(get_args(FaultKind)) - {"delay", "drop_after"}))
-    def test_a_fault_stops_nothing(self, double: RtcDouble, kind: FaultKind) -> None:
-        double.fail(Fault(kind))
-        with contextlib.suppress(Exception):
-            stop(double)
-        assert len(double.requests) == 1
-        assert double.is_running(*TASK)
-
-    def test_a_late_answer_is_a_proper_one_and_finds_the_task_stopped(self, double: RtcDouble) -> None:
-        double.start_task(*OTHER_TASK)
-        double.fail(Fault("delay", delay_seconds=0.3))
-        with pytest.raises(urllib3.exceptions.ReadTimeoutError):
-            stop(double, read_timeout=0.1)
-        assert not double.is_running(*TASK)
-        assert stop(double, OTHER_IDS) == "ok"
-
-    def test_a_fault_lasts_for_the_next_requests_or_until_healed(self, double: RtcDouble) -> None:
-        double.fail(SERVICE_UNAVAILABLE, next_requests=2)
-        double.fail(INTERNAL_ERROR)
-        assert [refusal(stop, double)[0] for _ in range(4)] == [503, 503, 500, 500]
-        double.heal()
-        assert stop(double) == "ok"
-
-    def test_a_fault_may_trouble_one_task_only(self, double: RtcDouble) -> None:
-        double.start_task(*OTHER_TASK)
-        double.fail(INTERNAL_ERROR, task=TASK)
-        double.fail(SERVICE_UNAVAILABLE, task=TASK, next_requests=1)
-        assert stop(double, OTHER_IDS) == "ok"
-        assert [refusal(stop, double)[0] for _ in range(3)] == [503, 500, 500]
-
-    def test_a_refused_request_does_not_use_up_a_fault(self, double: RtcDouble) -> None:
-        double.fail(INTERNAL_ERROR, next_requests=1)
-        assert refusal(stop, double, sk="wrong")[0] == 401
-        assert refusal(stop, double)[0] == 500
-
-
-class TestRecord:
-    def test_forgetting_drops_everything(self, double: RtcDouble) -> None:
-        double.fail(INTERNAL_ERROR)
-        refusal(stop, double)
-        double.forget()
-        assert double.requests == []
-        assert double.task(*TASK) is None
-        assert refusal(stop, double)[1] == NOT_FOUND
-
-
-COMMANDS = ["tasks", "close-room", "fail"]
-NO_OBJECTS = [b"", b"{", b"[]", b"\xff", b"null"]
+def test_a_fault_lasts_for_the_next_requests_of_its_task_or_until_healed(double: RtcDouble) -> None:
+    double.start_task(*OTHER_TASK)
+    double.fail(SERVICE_UNAVAILABLE, next_requests=2, task=TASK)
+    double.fail(INTERNAL_ERROR, task=TASK)
+    assert stop(double, OTHER_IDS) == "ok"
+    assert [refusal(stop, double)[0] for _ in range(4)] == [503, 503, 500, 500]
+    double.heal()
+    assert stop(double) == "ok"
 
 
 class TestControl:
@@ -282,18 +196,15 @@ class TestControl:
     @pytest.mark.parametrize(
         ("command", "body", "sentence"),
         [
-            *((command, raw, "The body must be a JSON object.") for command in COMMANDS for raw in NO_OBJECTS),
-            ("tasks", {"AppId": "app", "RoomId": "math-101"}, "TaskId is required"),
-            ("tasks", {**IDS, "RoomId": "a b"}, "RoomId is required and must match"),
+            ("tasks", b"{", "The body must be a JSON object."),
+            ("fail", b"[]", "The body must be a JSON object."),
+            ("tasks", ROOM_IDS, "TaskId is required"),
             ("tasks", {**IDS, "StartTime": "noon"}, "StartTime must be of type int, not str"),
             ("tasks", {**IDS, "Start": 1}, "Start is unknown"),
             ("close-room", {"AppId": "app"}, "RoomId is required and must match"),
-            ("close-room", IDS, "TaskId is unknown"),
-            ("fail", {}, "kind is required"),
             ("fail", {"kind": "melt"}, "kind must be one of error, delay"),
             ("fail", {"kind": "error", "status": True}, "status must be of type int, not bool"),
             ("fail", {"kind": "error", "status": 9}, "status must be an HTTP status"),
-            ("fail", {"kind": "delay", "delay_seconds": "2"}, "delay_seconds must be of type float"),
             ("fail", {"kind": "drop", "next_requests": 0}, "next_requests must be 1 or more"),
             ("fail", {"kind": "drop", "task": ["app", "room"]}, "task must be [AppId, RoomId, TaskId]"),
         ],
@@ -303,20 +214,3 @@ class TestControl:
         assert status == 400
         assert answer["error"].startswith(sentence)
         assert answer["error"].endswith(".")
-
-    def test_an_unknown_command_lists_the_known_ones(self, double: RtcDouble) -> None:
-        status, answer = control(double, "GET", "tasks")
-        assert status == 404
-        assert "POST /_control/tasks" in answer["error"]
-        assert double.requests == []
-
-
-class TestServer:
-    def test_it_listens_on_the_loopback_only_and_closes_socket_and_thread(self) -> None:
-        with RtcDouble(secrets={}) as double:
-            address = (urlsplit(double.url).hostname, urlsplit(double.url).port)
-            assert address[0] == "127.0.0.1"
-            socket.create_connection(address).close()
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(address)
-        assert not any(thread.name == "rtc-double" for thread in threading.enumerate())
