@@ -219,29 +219,6 @@ def kept_of(records: Sequence[dict[str, Any]], *numbers: int) -> list[str]:
 
 
 class TestBatch:
-    def test_what_can_be_served_is_served_and_only_the_rest_is_kept(
-        self, function: Function, new_room: Callable[[], Room]
-    ) -> None:
-        good, gone, down, wrong = rooms = [new_room() for _ in range(4)]
-        for one in (good, down, wrong):
-            one.start("audio")
-        down.fail("audio", SERVICE_UNAVAILABLE)
-        wrong.fail("audio", REJECTED)
-        records = [record(NOT_JSON), *(one.message(TaskId="audio") for one in rooms), record("[]")]
-
-        assert function.invoke(*records) == kept_of(records, 3)
-
-        assert [one.running("audio") for one in rooms] == [[False], [False], [True], [True]]
-        assert [len(one.requests()) for one in (good, gone, down, wrong)] == [1, 1, 1, 1]
-        letters = function.letters(*records)
-        kinds = {message_id: letter["ErrorKind"] for message_id, letter in letters.items()}
-        assert kinds == dict(
-            zip(kept_of(records, 0, 4, 5), ["invalid_message", "rejected", "invalid_message"], strict=True)
-        )
-        assert [letters[one["messageId"]]["Body"] for one in records if one["messageId"] in letters] == [
-            records[number]["body"] for number in (0, 4, 5)
-        ]
-
     def test_whatever_arrives_every_message_has_one_end(self, function: Function, told: Callable[[], Told]) -> None:
         dice = random.Random(7)
         for _ in range(4):
@@ -279,16 +256,6 @@ class TestOutages:
 
     EVENT_TIME_MS = 1_795_327_920_123
 
-    @staticmethod
-    def arrived(copy: dict[str, Any], *, receive_count: int = 1) -> dict[str, Any]:
-        """Return a copy as Lambda gets it from SQS."""
-        arrived = record(copy["Body"], receive_count=receive_count)
-        arrived["messageAttributes"] = {
-            name: {"stringValue": value["StringValue"], "dataType": value["DataType"]}
-            for name, value in copy["MessageAttributes"].items()
-        }
-        return arrived
-
     def failed(self, room: Room, **more: Any) -> dict[str, Any]:
         """Return a message on its last receive, while the API fails."""
         room.start("audio")
@@ -296,14 +263,19 @@ class TestOutages:
         event_time = datetime.fromtimestamp(self.EVENT_TIME_MS / 1000, UTC).isoformat(timespec="milliseconds")
         return room.message(TaskId="audio", EventTime=event_time, receive_count=MAX_RECEIVE_COUNT, **more)
 
-    def test_on_the_last_receive_a_copy_goes_to_the_event_queue_with_the_times_of_the_original(
+    def test_on_the_last_receive_a_copy_with_the_times_of_the_original_goes_to_the_event_queue_and_waits(
         self, function: Function, room: Room, monkeypatch: pytest.MonkeyPatch, told: Callable[[], Told]
     ) -> None:
-        monkeypatch.setattr(function.module, "jitter", lambda: 0.0)
+        def wait_not(params: dict[str, Any], **_: object) -> None:
+            delays.extend(entry.pop("DelaySeconds") for entry in params["Entries"])
+
+        delays: list[int] = []
+        monkeypatch.setattr(function.module, "jitter", lambda: 0.5)
         taken(function.sqs, function.event_queue)
         message = self.failed(room, seconds_ago=600)
 
-        assert function.invoke(message) == []
+        with hooked(function.module.queues.client, "provide-client-params.sqs.SendMessageBatch", wait_not):
+            assert function.invoke(message) == []
 
         (copy,) = taken(function.sqs, function.event_queue)
         sent_ms = int(message["attributes"]["SentTimestamp"])
@@ -315,20 +287,9 @@ class TestOutages:
             "FirstSentAt": ("Number", str(sent_ms)),
         }
         assert copy["Attributes"]["MessageGroupId"] == APP_ID
+        assert delays == [300]
         assert function.letters(message) == {}
         assert "requeued" in told().outcomes()
-
-    def test_a_copy_waits_up_to_as_long_as_its_message_has_been_tried(
-        self, function: Function, room: Room, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def note(params: dict[str, Any], **_: object) -> None:
-            delays.extend(entry["DelaySeconds"] for entry in params["Entries"])
-
-        delays: list[int] = []
-        monkeypatch.setattr(function.module, "jitter", lambda: 0.5)
-        with hooked(function.module.queues.client, "provide-client-params.sqs.SendMessageBatch", note):
-            assert function.invoke(self.failed(room, seconds_ago=600)) == []
-        assert delays == [300]
 
     def test_where_the_copy_cannot_be_sent_the_message_is_kept(
         self, function: Function, room: Room, monkeypatch: pytest.MonkeyPatch
@@ -338,24 +299,9 @@ class TestOutages:
         assert function.invoke(message) == kept_of([message], 0)
         assert function.letters(message) == {}
 
-    def test_a_copy_that_is_too_old_becomes_a_dead_letter_with_its_reason(
-        self, function: Function, room: Room, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(function.module, "jitter", lambda: 0.0)
-        taken(function.sqs, function.event_queue)
-        assert function.invoke(self.failed(room, seconds_ago=GIVE_UP_AFTER_SECONDS - 60)) == []
-        (copy,) = taken(function.sqs, function.event_queue)
-        copy["MessageAttributes"]["FirstSentAt"]["StringValue"] = str(now_ms() - 1000 * GIVE_UP_AFTER_SECONDS)
-        arrived = self.arrived(copy, receive_count=MAX_RECEIVE_COUNT)
-        assert function.invoke(arrived) == []
-        letter = function.letters(arrived)[arrived["messageId"]]
-        assert (letter["ErrorKind"], letter["ErrorCode"]) == ("exhausted", "ServiceUnavailable")
-        assert letter["EventTime"] == copy["MessageAttributes"]["EventTime"]["StringValue"]
-        assert taken(function.sqs, function.event_queue) == []
-
 
 class TestFaultsOfOurs:
-    def test_an_unexpected_error_keeps_its_message_and_no_other(
+    def test_an_unexpected_error_keeps_its_message_until_its_last_receive_and_no_other(
         self,
         function: Function,
         new_room: Callable[[], Room],
@@ -370,31 +316,22 @@ class TestFaultsOfOurs:
 
         def fail_for_one(task: Any, *rest: object) -> None:
             if task.room.room_id == bad.id:
-                raise ValueError("a fault of ours")
+                raise ValueError("p4yload")
             note_stop(task, *rest)
 
         monkeypatch.setattr(table, "note_stop", fail_for_one)
-        records = [bad.message(TaskId="audio"), good.message(TaskId="audio")]
+        last = bad.message(TaskId="audio", receive_count=MAX_RECEIVE_COUNT)
+        records = [bad.message(TaskId="audio"), good.message(TaskId="audio"), last]
 
         assert function.invoke(*records) == kept_of(records, 0)
 
         assert good.running("audio") == [False]
+        letter = function.letters(last)[last["messageId"]]
+        assert (letter["ErrorKind"], letter["ErrorCode"]) == ("exhausted", "FunctionFailed")
+        assert letter["ErrorMessage"] == "the function failed: ValueError"
         ends = [line for line in told().logs if line["message_id"] == records[0]["messageId"]]
         assert [(line["level"], line.get("outcome")) for line in ends] == [("ERROR", None), ("WARNING", "retried")]
         assert ends[1]["error_code"] == "FunctionFailed"
-
-    def test_on_the_last_receive_an_unexpected_error_ends_as_a_letter(
-        self, function: Function, room: Room, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def fail(*_: object) -> None:
-            raise ValueError("p4yload")
-
-        monkeypatch.setattr(function.module.stopper.table, "read", fail)
-        message = room.message(TaskId="audio", receive_count=MAX_RECEIVE_COUNT)
-        assert function.invoke(message) == []
-        letter = function.letters(message)[message["messageId"]]
-        assert (letter["ErrorKind"], letter["ErrorCode"]) == ("exhausted", "FunctionFailed")
-        assert letter["ErrorMessage"] == "the function failed: ValueError"
 
     def test_a_table_that_is_away_keeps_the_message(
         self, function: Function, room: Room, monkeypatch: pytest.MonkeyPatch, told: Callable[[], Told]
@@ -642,26 +579,6 @@ class TestLogs:
                 "function_request_id": "invocation-1",
             }
             assert lines[task_id] | said == lines[task_id]
-
-    def test_one_line_a_message_whatever_becomes_of_it(
-        self, function: Function, room: Room, told: Callable[[], Told]
-    ) -> None:
-        ignored = record(json.dumps({"EventType": "UserJoinRoom", "EventData": "{}"}))
-        known = room.message("SegmentStarted", TaskId="audio")
-        duplicate = room.message(TaskId="screen")
-        function.invoke(duplicate)
-        told()
-        function.invoke(ignored, known, duplicate, record(NOT_JSON))
-        assert sorted(map(str, told().outcomes())) == ["duplicate", "ignored", "invalid_message", "known"]
-
-    def test_a_room_without_an_open_task_is_nothing_to_warn_of(
-        self, function: Function, room: Room, told: Callable[[], Told]
-    ) -> None:
-        assert function.invoke(room.message()) == []
-        said = told()
-        (line,) = said.logs
-        assert (line["level"], line["outcome"], line["room_id"]) == ("INFO", "no_open_tasks", room.id)
-        assert values(said, "NoOpenTasks") == [1]
 
     @pytest.mark.parametrize("fault", [SERVICE_UNAVAILABLE, REJECTED, KEY_REFUSED, QPS_OVER_LIMIT])
     def test_no_line_holds_the_payload_or_the_secret(

@@ -21,7 +21,6 @@ from receive_callback.signature import sign
 from receive_callback.slices import QueuedSlices, read_slice
 from sandbox.callbacks import callback
 from sandbox.embedded_aws import EmbeddedAws
-from segments.cache import Cache
 from tests.environments import Context, import_handler, taken
 from tests.examples import examples
 
@@ -150,9 +149,7 @@ class TestAnswers:
         assert function.answer(json.dumps(content)) == (200, "queued")
         assert function.queued() == [kept(content)]
 
-    @pytest.mark.parametrize(
-        "event_type", ["UserJoinRoom", "RecordStarted", "SnapshotRealTimeData", "NewOne", "roomdestroy", ""]
-    )
+    @pytest.mark.parametrize("event_type", ["UserJoinRoom", "roomdestroy", ""])
     def test_200_for_whatever_else_is_signed_and_it_is_not_queued(self, function: Function, event_type: str) -> None:
         assert function.answer(json.dumps(signed(event_type))) == (200, "ignored")
         assert function.queued() == []
@@ -161,14 +158,9 @@ class TestAnswers:
         "body",
         [
             pytest.param(None, id="nothing"),
-            pytest.param("", id="empty"),
-            pytest.param("RoomDestroy", id="text"),
             pytest.param("[]", id="list"),
-            pytest.param("null", id="null"),
-            pytest.param("{}", id="empty object"),
             pytest.param("[" * 30_000, id="deep"),
             pytest.param('{"a": ' + "9" * 5_000 + "}", id="huge number"),
-            pytest.param(json.dumps(signed())[:-1], id="cut off"),
             pytest.param("\ufeff" + json.dumps(signed()), id="byte order mark"),
             pytest.param(json.dumps(changed(EventId=None)), id="no EventId"),
             pytest.param(json.dumps(changed(EventData={"RoomId": "room-1"})), id="EventData an object"),
@@ -186,12 +178,8 @@ class TestAnswers:
         "changes",
         [
             {"Signature": None},
-            {"Signature": "0" * 64},
-            {"Signature": "\ud800"},
             {"AppId": "661f"},
-            {"EventTime": "2027-01-01T00:00:00Z"},
             {"EventData": '{"RoomId": "room-2"}'},
-            {"EventType": "SegmentRealTimeData"},
             {"EventId": "\ud800"},
         ],
     )
@@ -210,7 +198,7 @@ class TestAnswers:
         assert function.logs() == []
         assert capsys.readouterr().out == ""
 
-    @pytest.mark.parametrize("method", ["PUT", "OPTIONS", "DELETE", "PATCH", "post", "get"])
+    @pytest.mark.parametrize("method", ["PUT", "OPTIONS", "post", "get"])
     def test_405_for_every_other_method(self, function: Function, method: str) -> None:
         assert function.answer(json.dumps(signed()), method)[0] == 405
         assert function.queued() == []
@@ -234,13 +222,6 @@ class TestAnswers:
     def test_503_while_the_queue_takes_nothing(self, function: Function) -> None:
         function.sqs.delete_queue(QueueUrl=function.queue)
         assert function.answer(json.dumps(signed())) == (503, "not queued, send it again")
-
-    def test_503_while_the_queue_is_away(
-        self, function: Function, aws_away: EmbeddedAws, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(function.module._sqs, "url", aws_away.endpoint)
-        assert function.answer(json.dumps(signed())) == (503, "not queued, send it again")
-        assert function.queued() == []
 
 
 class TestWhatIsQueued:
@@ -354,20 +335,14 @@ class TestReplays:
             assert function.answer(again) == (200, "replayed")
         assert function.queued() == [kept(content)]
 
-    def test_a_callback_that_was_not_queued_is_no_replay_when_it_comes_again(
-        self, function: Function, aws_away: EmbeddedAws, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("content", [signed(), signed("SegmentRealTimeData", TaskId="audio")])
+    def test_a_callback_that_was_not_queued_is_no_replay_and_no_known_slice_when_it_comes_again(
+        self, function: Function, aws_away: EmbeddedAws, monkeypatch: pytest.MonkeyPatch, content: dict[str, str]
     ) -> None:
-        content = signed()
         with monkeypatch.context() as patch:
             patch.setattr(function.module._sqs, "url", aws_away.endpoint)
-            assert function.status(content) == 503
+            assert function.answer(json.dumps(content)) == (503, "not queued, send it again")
         assert function.answer(json.dumps(content)) == (200, "queued")
-
-    def test_the_oldest_is_forgotten_first(self) -> None:
-        memory: Cache[str, None] = Cache(2)
-        for name in ("first", "second", "third"):
-            memory[name] = None
-        assert list(memory) == ["second", "third"]
 
     def test_a_callback_is_no_replay_of_another_that_has_the_same_signature(self, function: Function) -> None:
         content = signed()
@@ -433,20 +408,11 @@ class TestSlices:
         assert ends == ["queued"] * 4
         assert function.answer(json.dumps(slice_of(second=1, room_id="room-2"))) == (200, "known")
 
-    def test_a_slice_that_was_not_queued_is_not_known(
-        self, function: Function, aws_away: EmbeddedAws, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        with monkeypatch.context() as patch:
-            patch.setattr(function.module._sqs, "url", aws_away.endpoint)
-            assert function.status(slice_of()) == 503
-        assert function.answer(json.dumps(slice_of(second=1))) == (200, "queued")
-
     @pytest.mark.parametrize(
         "content",
         [
             callback("SegmentRealTimeData", {"RoomId": "room-1"}, EVENT_TIME, key=KEY),
             callback("SegmentRealTimeData", {"RoomId": "room-1", "TaskId": 5}, EVENT_TIME, key=KEY),
-            callback("SegmentRealTimeData", {"RoomId": ["x"], "TaskId": "audio"}, EVENT_TIME, key=KEY),
             callback("SegmentRealTimeData", [], EVENT_TIME, key=KEY),  # type: ignore[arg-type]
             at(EVENT_TIME, EventType="SegmentRealTimeData", EventData="{"),
             callback("RoomDestroy", [], EVENT_TIME, key=KEY),  # type: ignore[arg-type]
@@ -548,16 +514,7 @@ class TestKeys:
         function.now_ms += 1
         assert function.status(signed()) == 401
 
-    def test_while_secrets_manager_is_away_the_server_is_to_send_again(
-        self, function: Function, aws_away: EmbeddedAws, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        with monkeypatch.context() as patch:
-            patch.setattr(function.module._keys._secrets_manager, "url", aws_away.endpoint)
-            assert function.status(signed()) == 503
-        function.now += 5
-        assert function.status(signed()) == 200
-
-    @pytest.mark.parametrize("seconds", [0, 60, 300, 86_400])
+    @pytest.mark.parametrize("seconds", [300, 86_400])
     def test_old_keys_are_better_than_none(self, function: Function, seconds: float) -> None:
         assert function.status(signed()) == 200
         function.lose_the_secret()
@@ -740,14 +697,6 @@ class TestWhateverIsSent:
             assert (status == 200) == is_properly_signed(body)
             assert self.check(function, queued, body, encoded=False) == status
             assert queued == []
-
-    @settings(max_examples=examples(500), suppress_health_check=[HealthCheck.function_scoped_fixture])
-    @given(
-        st.text(st.characters(codec=None))
-        | st.dictionaries(st.sampled_from(KEYS), st.text(max_size=5) | st.none() | st.integers()).map(json.dumps),
-    )
-    def test_any_text(self, function: Function, queued: list[str], body: str) -> None:
-        assert self.check(function, queued, body, encoded=False) in (400, 401)
 
     @settings(max_examples=examples(500), suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(st.binary(max_size=80), st.integers(0, 300), st.integers(0, 10))
