@@ -296,34 +296,6 @@ def test_no_other_job_becomes_the_pipeline(account: Account) -> None:
         account.become_pipeline(f"repo:{REPOSITORY}:ref:refs/heads/main")
 
 
-MAKING = [
-    "apigateway:POST",
-    "cloudwatch:PutDashboard",
-    "cloudwatch:PutMetricAlarm",
-    "dynamodb:CreateTable",
-    "dynamodb:UpdateTimeToLive",
-    "events:PutTargets",
-    "iam:CreateRole",
-    "iam:PassRole",
-    "lambda:AddPermission",
-    "lambda:CreateEventSourceMapping",
-    "lambda:CreateFunction",
-    "logs:PutRetentionPolicy",
-    "s3:GetObject",
-    "secretsmanager:CreateSecret",
-    "sqs:CreateQueue",
-    "sqs:SetQueueAttributes",
-]
-
-
-@pytest.mark.parametrize("action", MAKING)
-def test_deployment_without_a_right_fails_with_its_name(account: Account, action: str) -> None:
-    secret = "arn:aws:secretsmanager:us-east-1:000000000000:secret:callback-A1b2C3"
-    with account.without("StackRole", action):
-        assert f"not authorized to perform: {action} on resource" in account.change("CREATE", CallbackSecretArn=secret)
-    assert account.delete() == ""
-
-
 @pytest.mark.parametrize(
     "action",
     [
