@@ -27,7 +27,7 @@ LATER_EXPIRES = LATER_MS // 1000 + RETENTION_SECONDS
 
 @pytest.fixture(scope="module", params=["embedded AWS", "moto", "stand-in"])
 def client(request: pytest.FixtureRequest, aws: EmbeddedAws) -> Iterator[Any]:
-    """Create a client; test_time_decides.py runs on the stand-in, so that is held to the same."""
+    """Create a client; the explorer runs on the stand-in, so that is held to the same."""
     if request.param == "stand-in":
         yield MemoryDynamo().client
         return

@@ -1,71 +1,39 @@
-"""Small models of the stopper's surroundings: the RTC service, and SQS with its functions that crash.
-
-Time is virtual and every call is a step: the other messages run for some ticks before it and after it.
-"""
+"""Small models of the stopper's surroundings: the RTC service, its messages, and a table that remembers more."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import Enum, auto
 from functools import cached_property, lru_cache
-from itertools import count, cycle
-from typing import TYPE_CHECKING, Any, cast
+from itertools import count
+from typing import cast
 from unittest.mock import patch
 
 from segments import pace, stop_rules
 from segments.api_calls import Calls, InThread
 from segments.circuit import Circuit
-from segments.errors import Retryable
 from segments.events import Event, EventType, Room, Task, parse_event
 from segments.ledger import SegmentTable, room_item
 from segments.pace import Turns
 from segments.rtc import RtcApi, Stopped
 from segments.stop_rules import Outcome, Record, RunningTask, Verdict
-from stop_segment import stopper
 from stop_segment.settings import Settings, read_settings
-from stop_segment.stopper import Batch, Stopper
-from sweep_rooms.events import room_gone
+from stop_segment.stopper import Stopper
 from sweep_rooms.sweeper import SendRoomGone, Sweeper, SweepSettings
 from sweep_rooms.sweeper import read_settings as read_sweep_settings
+from tests.environments import STOP_SETTINGS
 from tests.unit.memory_dynamo import MemoryDynamo
 
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
-
-_ENVIRONMENT = {
-    "EVENT_QUEUE_URL": "https://queue",
-    "DEAD_LETTER_QUEUE_URL": "https://letters",
-    "SEGMENT_TABLE_NAME": "segments",
-    "RTC_PLATFORM": "volcengine",
-    "RTC_CREDENTIALS_SECRET_ARN": "arn:secret",
-    "RTC_CONNECT_TIMEOUT_SECONDS": "2",
-    "RTC_READ_TIMEOUT_SECONDS": "5",
-    "RTC_QPS_LIMIT": "1000000",
-    "MAX_CONCURRENCY": "2",
-    "MAX_RECEIVE_COUNT": "6",
-    "DUPLICATE_WINDOW_SECONDS": "5",
-    "STALE_AFTER_SECONDS": "30",
-    "RECORD_RETENTION_DAYS": "7",
-    "SWEEP_MINUTES": "5",
-    "MAX_TASK_HOURS": "0",
-    "GIVE_UP_AFTER_MINUTES": "60",
-    "MODE": "stop",
-}
+# The limit is none here.
+_ENVIRONMENT = STOP_SETTINGS | {"RTC_QPS_LIMIT": "1000000", "MAX_TASK_HOURS": "0"}
 SETTINGS: Settings = read_settings(_ENVIRONMENT)
 SWEEP_SETTINGS: SweepSettings = read_sweep_settings(_ENVIRONMENT)
-SWEEPER = -1  # the number of its environment
 EPOCH = datetime(2026, 11, 22, 6, tzinfo=UTC)  # second 0 of every history
 _EPOCH_MS = int(EPOCH.timestamp()) * 1000
-_MOST_TICKS = 20_000
-_MOST_RETRIES = 3
-_SWEEPS_SECONDS = 301
 
 
 def ms(second: int) -> int:
@@ -193,10 +161,10 @@ class _ReadRecord(Record):
 class WatchedTable(SegmentTable):
     """The segment table, which keeps starts and the times of answered stop events."""
 
-    def __init__(self, now_ms: Callable[[], int], client: DynamoDBClient | None = None, name: str = "segments") -> None:
+    def __init__(self, now_ms: Callable[[], int]) -> None:
         self._now_ms = now_ms
         self.dynamo = MemoryDynamo()
-        super().__init__(client or self.dynamo.client, name, SETTINGS.record_retention_seconds, sweeps=True)
+        super().__init__(self.dynamo.client, "segments", SETTINGS.record_retention_seconds, sweeps=True)
         self.starts: list[tuple[Task, int]] = []
         self.answers: list[tuple[Task, int]] = []
 
@@ -279,40 +247,6 @@ class Message:
         return event
 
 
-class Trouble(Enum):
-    """A fault at a step: the function crashes, or the call fails, each before its work is done or after it."""
-
-    CRASH_BEFORE = auto()
-    CRASH_AFTER = auto()
-    FAILURE_BEFORE = auto()
-    FAILURE_AFTER = auto()
-
-
-@dataclass(frozen=True)
-class Invocation:
-    """A batch of messages, by their numbers, given to a function environment at a history's second; or a sweep.
-
-    Parameters
-    ----------
-    sweeps
-        Whether it is one of the sweeper. Its environment is made for it.
-    pace
-        How many ticks the others get before and after each step, in turn.
-    ticks_alone
-        How many ticks pass until the next invocation begins; None: it begins when all the others have ended.
-    troubles
-        The events by the step at which they happen.
-    """
-
-    at: int
-    messages: tuple[int, ...]
-    environment: int = 0
-    sweeps: bool = False
-    pace: tuple[int, ...] = (0,)
-    ticks_alone: int | None = None
-    troubles: Mapping[int, Trouble] = field(default_factory=dict)
-
-
 @dataclass(frozen=True)
 class Life:
     """A session before it is lived: from a history's second to another, or until it is stopped."""
@@ -325,32 +259,6 @@ class Life:
     @property
     def task(self) -> Task:
         return Task(Room("app", self.room_id), self.task_id)
-
-
-@dataclass(frozen=True)
-class History:
-    """The facts of a history, the reports of them, and the times of their delivery.
-
-    Parameters
-    ----------
-    rooms
-        The times at which rooms are occupied.
-    retry_seconds
-        The delay until a failed message, or its copy, is delivered again.
-    late
-        Of which items the global index is late, in turn, whenever it is read: each may be as it was long ago.
-    """
-
-    lives: tuple[Life, ...]
-    messages: tuple[Message, ...]
-    invocations: tuple[Invocation, ...]
-    rooms: tuple[RoomLife, ...] = ()
-    retry_seconds: int = 30
-    late: tuple[bool, ...] = (False,)
-
-    @property
-    def events(self) -> list[Event]:
-        return [message.event for message in self.messages]
 
 
 def watched_decide(time_ms: int, record: Record, *, is_late: bool, duplicate_window_ms: int) -> Verdict:
@@ -393,211 +301,14 @@ def _measure(name: str, value: float) -> None:
     """No test reads the metrics here."""
 
 
-@dataclass
-class _Environment:
-    """A function environment; after a crash it does not run again."""
-
-    stopper: Stopper
-    died: asyncio.Event
-
-
-class _Run:
-    """An invocation under way."""
-
-    def __init__(self, invocation: Invocation, environment: _Environment) -> None:
-        self.environment = environment
-        self._pace = invocation.pace
-        self._troubles = invocation.troubles
-        self._steps = count()
-
-    async def step(self, function: Callable[..., Any], *arguments: object) -> Any:
-        step = next(self._steps)
-        trouble = self._troubles.get(step)
-        await self._others_run(2 * step)
-        await self._happen(trouble, Trouble.CRASH_BEFORE, Trouble.FAILURE_BEFORE)
-        result = function(*arguments)
-        await self._happen(trouble, Trouble.CRASH_AFTER, Trouble.FAILURE_AFTER)
-        await self._others_run(2 * step + 1)
-        return result
-
-    async def _others_run(self, turn: int) -> None:
-        for _ in range(self._pace[turn % len(self._pace)]):
-            await asyncio.sleep(0)
-        await self._rest_if_dead()
-
-    async def _happen(self, trouble: Trouble | None, crash: Trouble, failure: Trouble) -> None:
-        if trouble is crash:
-            self.environment.died.set()
-        await self._rest_if_dead()
-        if trouble is failure:
-            raise Retryable("Unreachable", "the call failed")
-
-    async def _rest_if_dead(self) -> None:
-        # A dead process runs no `except` and no `finally`: an exception would.
-        if self.environment.died.is_set():
-            await asyncio.Event().wait()
-
-
-_run: ContextVar[_Run] = ContextVar("run")
-
-
-async def _in_thread(function: Callable[..., Any], *arguments: object) -> Any:
-    return await _run.get().step(function, *arguments)
-
-
-class World:
-    """Plays a history. Messages that failed, or crashed their invocation, are delivered again until they are done."""
-
-    def __init__(self, history: History, client: DynamoDBClient | None = None, table_name: str = "segments") -> None:
-        self._history = history
-        self._now_ms = ms(0)
-        self._environments: dict[int, _Environment] = {}
-        self._done: set[int] = set()
-        self._received: Counter[int] = Counter()
-        self._events = history.events
-        self.table = WatchedTable(self.now_ms, client, table_name)
-        late = cycle(history.late)
-        self.table.dynamo.is_late = lambda _: next(late)
-        self.rtc = RtcService(
-            [
-                Session(life.task, ms(life.starts), None if life.ends is None else ms(life.ends))
-                for life in history.lives
-            ],
-            self.now_ms,
-            history.rooms,
-        )
-        self.outcomes: defaultdict[int, list[Outcome]] = defaultdict(list)
-
-    def now_ms(self) -> int:
-        return self._now_ms
-
-    @property
-    def running(self) -> list[Session]:
-        return [session for session in self.rtc.sessions if session.runs_at(self._now_ms)]
-
-    def live(self, sweeps: int = 0) -> World:
-        """Deliver everything, until all of it is done; when the rooms are gone, sweep so often, and serve that.
-
-        The global index is not late for these sweeps.
-        """
-        asyncio.run(self._live(sweeps))
-        return self
-
-    def redeliver(self) -> list[Request]:
-        """Deliver every message once more, to a new function environment; return the requests that it made."""
-        before = len(self.rtc.requests)
-        self._environments.clear()
-        asyncio.run(self._deliver([self._later(range(len(self._events)))]))
-        return self.rtc.requests[before:]
-
-    async def _live(self, sweeps: int) -> None:
-        await self._deliver(self._history.invocations)
-        await self._serve_the_rest()
-        self._now_ms = max([self._now_ms, *(ms(room.ends) for room in self._history.rooms)])
-        self.table.dynamo.is_late = lambda _: False
-        for _ in range(sweeps):
-            at = (self._now_ms - _EPOCH_MS) // 1000 + _SWEEPS_SECONDS
-            await self._deliver([Invocation(at, (), sweeps=True)])
-            await self._serve_the_rest()
-
-    async def _serve_the_rest(self) -> None:
-        for _ in range(_MOST_RETRIES):
-            if todo := set(range(len(self._events))) - self._done:
-                await self._deliver([self._later(sorted(todo))])
-        assert len(self._done) == len(self._events), "a message is never done"
-
-    def _later(self, messages: Sequence[int]) -> Invocation:
-        return Invocation((self._now_ms - _EPOCH_MS) // 1000 + self._history.retry_seconds, tuple(messages))
-
-    async def _deliver(self, invocations: Sequence[Invocation]) -> None:
-        under_way: list[asyncio.Task[None]] = []
-        with patch.object(stopper, "decide", watched_decide):
-            for invocation in invocations:
-                self._now_ms = max(self._now_ms, ms(invocation.at))
-                under_way.append(asyncio.create_task(self._invoke(invocation)))
-                ticks = _MOST_TICKS if invocation.ticks_alone is None else invocation.ticks_alone
-                await self._run_for(ticks, under_way)
-            await self._run_for(_MOST_TICKS, under_way)
-        for task in under_way:
-            assert task.done(), "an invocation never ends"
-            task.result()
-
-    async def _run_for(self, ticks: int, under_way: Sequence[asyncio.Task[None]]) -> None:
-        for _ in range(ticks):
-            if all(task.done() for task in under_way):
-                return
-            await asyncio.sleep(0)
-
-    async def _invoke(self, invocation: Invocation) -> None:
-        environment = self._environment(SWEEPER if invocation.sweeps else invocation.environment)
-        _run.set(_Run(invocation, environment))
-        self.table.begin_reading()
-        if invocation.sweeps:
-            serving = asyncio.create_task(self._sweep())
-        else:
-            batch = environment.stopper.batch(lambda: 60)
-            serving = asyncio.create_task(self._serve_all(batch, invocation.messages))
-        death = asyncio.create_task(environment.died.wait())
-        await asyncio.wait((serving, death), return_when=asyncio.FIRST_COMPLETED)
-        death.cancel()
-        if environment.died.is_set():
-            serving.cancel()  # and no message of the batch is acknowledged
-        else:
-            self._done.update(serving.result())
-
-    async def _sweep(self) -> list[int]:
-        sweeper = make_sweeper(self.table, self.rtc, _in_thread, self._send_room_gone, self.now_ms)
-        with suppress(Retryable):
-            await sweeper.sweep(lambda: 60)
-        return []
-
-    def _send_room_gone(self, room: Room, tasks: Sequence[Task], time_ms: int) -> bool:
-        event = parse_event(room_gone(room, tasks, time_ms), self._now_ms)
-        assert event
-        self._events.append(event)
-        return True
-
-    async def _serve_all(self, batch: Batch, messages: Sequence[int]) -> list[int]:
-        # All at once: the handler's order within a batch (first what makes tasks known) is one of these.
-        served = await asyncio.gather(*(self._serve(batch, number) for number in messages))
-        return [number for number in served if number is not None]
-
-    async def _serve(self, batch: Batch, number: int) -> int | None:
-        self._received[number] += 1
-        event = replace(self._events[number], is_second_try=self._received[number] > 1)
-        try:
-            served = await batch.serve(event)
-        except Retryable:
-            return None
-        self.outcomes[number].extend(done.outcome for done in served.done)
-        return number if served.failure is None else None
-
-    def _environment(self, number: int) -> _Environment:
-        environment = self._environments.get(number)
-        if environment is None or environment.died.is_set():
-            environment = self._environments[number] = _Environment(
-                make_stopper(self.table, self.rtc, _in_thread, self.now_ms), asyncio.Event()
-            )
-        return environment
-
-
 def _closes(event: Event, task: Task) -> bool:
     return event.is_stop and (task in event.tasks or (not event.task_ids and event.room == task.room))
 
 
-def is_to_be_stopped(session: Session, event: Event, events: Sequence[Event], *, slices_may_hide: bool = False) -> bool:
-    """Whether a stop event covers a session that runs at its time, and that the table can know of.
-
-    Parameters
-    ----------
-    slices_may_hide
-        Whether to leave out sessions that only slices report, and an older session's slices hide for a minute.
-    """
+def is_to_be_stopped(session: Session, event: Event, events: Sequence[Event]) -> bool:
+    """Whether a stop event covers a session that runs at its time, and that the table can know of."""
     of_task = [one for one in events if not one.is_stop and session.task in one.tasks]
-    slices_ms = [one.time_ms for one in of_task if one.type is EventType.SEGMENT_REAL_TIME_DATA]
-    is_hidden = slices_may_hide and min(slices_ms, default=session.started_ms) < session.started_ms
-    telling = [one for one in of_task if one.type is EventType.SEGMENT_STARTED or not is_hidden]
-    heard_ms = max((one.time_ms for one in telling if one.time_ms <= event.time_ms), default=None)
+    heard_ms = max((one.time_ms for one in of_task if one.time_ms <= event.time_ms), default=None)
     known = session.task in event.tasks or (
         not event.task_ids
         and event.room == session.task.room

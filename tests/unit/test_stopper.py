@@ -1,4 +1,4 @@
-"""The handling of one event, step by step; test_time_decides.py checks whole histories."""
+"""The handling of one event, step by step; tests/explorer checks whole histories."""
 
 import asyncio
 import gc
@@ -379,6 +379,32 @@ class TestHeartbeats:
         environment.restart()
         assert environment.serve(self.beat(T)) == [Served([Done("heartbeat", Outcome.HEARTBEAT, "query-1")])]
         assert environment.rtc.stops == []
+
+
+class TestObserving:
+    @pytest.fixture
+    def environment(self) -> Environment:
+        environment = Environment()
+        environment.settings = replace(SETTINGS, observes=True)
+        environment.restart()
+        return environment
+
+    def test_the_same_room_end_is_told_again_until_it_is_stopped(self, environment: Environment) -> None:
+        environment.rtc.found = RunningTask(T - 1, 0, RUNNING)
+        environment.serve(start(T - 1))
+        for _ in range(2):
+            assert environment.serve(room_end()) == [Served([Done("audio", Outcome.WOULD_STOP, "query-1")])]
+        environment.settings = SETTINGS
+        environment.restart()
+        assert environment.serve(room_end()) == [Served([Done("audio", Outcome.STOPPED, "stop-1")])]
+
+    def test_what_somebody_else_has_stopped_is_open_no_longer(self, environment: Environment) -> None:
+        environment.serve(start(T - 2))
+        environment.rtc.found = RunningTask(T - 2, T - 1, ENDED)
+        assert environment.serve(stop()) == [Served([Done("audio", Outcome.ALREADY_STOPPED, "query-1")])]
+        assert environment.record() == Record(started_at_ms=T - 2)
+        assert environment.serve(room_end()) == [Served([Done(None, Outcome.NO_OPEN_TASKS)])]
+        assert environment.table.note_start(AUDIO, T + 1)
 
 
 class TestStops:
