@@ -2,8 +2,6 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from segments.errors import InvalidMessage
 from segments.events import Event
@@ -67,24 +65,6 @@ class TestWaves:
         _, stops = waves([arrival(event("RoomEnded"), str(number)) for number in range(5)])
         assert names(stops) == ["0", "1", "2", "3", "4"]
 
-    @given(
-        st.lists(
-            st.builds(
-                arrival,
-                st.sampled_from([*STOP_TYPES, *TASK_TYPES, "Typo"]).map(event),
-                st.uuids().map(str),
-                st.integers(SENT_MS, SENT_MS + 5),
-            ),
-            max_size=12,
-        )
-    )
-    def test_everything_that_arrives_is_in_one_wave(self, arrivals: list[Arrival]) -> None:
-        notes, stops = waves(arrivals)
-        assert sorted(names(notes + stops)) == sorted(names(arrivals))
-        assert all(isinstance(one.content, Event) and one.content.is_stop for one in stops)
-        assert not any(isinstance(one.content, Event) and one.content.is_stop for one in notes)
-        assert [one.time_ms for one in stops] == sorted((one.time_ms for one in stops), reverse=True)
-
 
 class TestTime:
     @pytest.mark.parametrize("invalid", ["nonsense", "[]", {"EventType": "Typo"}, event("RoomEnded", RoomId="#")])
@@ -108,12 +88,6 @@ class TestTime:
         one = arrival(invalid, event_time=event_time)
         assert isinstance(one.content, InvalidMessage)
         assert one.time_ms == time_ms
-
-    def test_an_event_has_its_own_time(self) -> None:
-        assert (
-            arrival(event("RoomEnded", EventTime="2026-11-22T06:12:00Z"), event_time=str(SENT_MS)).time_ms
-            == SENT_MS - 10_000
-        )
 
     def test_a_callback_that_does_not_concern_us_has_the_time_when_it_was_sent(self) -> None:
         one = arrival({"EventType": "UserJoinRoom", "EventData": "{}"})

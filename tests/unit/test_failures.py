@@ -1,6 +1,4 @@
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from segments import batches
 from segments.errors import (
@@ -99,10 +97,3 @@ class TestParts:
     )
     def test_what_is_sent_is_split_by_number_and_size(self, sizes: list[int], lengths: list[int]) -> None:
         assert [len(part) for part in batches.parts(sizes, int)] == lengths
-
-    @given(st.lists(st.integers(0, MIB + 10) | st.integers(0, 200_000), max_size=60))
-    def test_nothing_is_lost_reordered_or_sent_in_too_large_a_part(self, sizes: list[int]) -> None:
-        parts = list(batches.parts(sizes, int))
-        assert [size for part in parts for size in part] == sizes
-        assert all(1 <= len(part) <= 10 for part in parts)
-        assert all(sum(part) <= self.MIB for part in parts if len(part) > 1)

@@ -143,13 +143,6 @@ def live(module: ModuleType, world: Waiting, *failing: tuple[int, How], **settin
     return waited
 
 
-def test_an_answer_that_comes_later_says_what_the_dead_letter_says(module: ModuleType) -> None:
-    waited = live(module, Waiting("", ["rejects"]), (2, How.REFUSED))
-    (answer,), (letter,) = waited.answers, waited.letters
-    assert answer["Error"] == letter["ErrorCode"] == "NoApp"
-    assert answer["Cause"] == "rejected: task audio: no such app"
-
-
 @pytest.mark.parametrize(("end", "letters"), [("stops", 0), ("rejects", 1)])
 def test_without_a_workflow_arn_a_token_is_left_alone(module: ModuleType, end: str, letters: int) -> None:
     waited = live(module, Waiting("", [end]), answer_queue_url="")
