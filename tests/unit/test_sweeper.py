@@ -14,8 +14,8 @@ from segments.errors import CircuitOpen, CredentialsRefused, NoAnswer, Rejected,
 from segments.events import Event, EventType, Room, Task
 from segments.ledger import LOOK_ITEM, SegmentTable
 from segments.rtc import RtcApi, Stopped
-from segments.stop_rules import Outcome
-from stop_segment.stopper import Stopper
+from segments.stop_rules import Outcome, RunningTask
+from stop_segment.stopper import Served, Stopper
 from sweep_rooms.checks import GONE_AGAIN_MS
 from sweep_rooms.sweeper import PAGE_SECONDS, ROOMS_A_PAGE, Sweep, Sweeper
 from tests.unit.memory_dynamo import MemoryDynamo
@@ -55,6 +55,7 @@ class World:
 
     now_ms: int = T
     rooms: set[Room] = field(default_factory=set)
+    running: dict[Task, RunningTask] = field(default_factory=dict)
     answers: dict[Room, Exception] = field(default_factory=dict)
     sent: list[tuple[Room, list[str], int]] = field(default_factory=list)
     did: list[tuple[str, ...]] = field(default_factory=list)
@@ -92,11 +93,11 @@ class World:
             raise self.answers[room]
         return room in self.rooms
 
-    def stop_segment(self, _: Task, __: str | None) -> Stopped:
-        return Stopped(Outcome.ALREADY_STOPPED, None)
+    def stop_segment(self, task: Task, _: str | None) -> Stopped:
+        return Stopped(Outcome.STOPPED if self.running.pop(task, None) else Outcome.ALREADY_STOPPED, None)
 
-    def get_segment_task(self, _: Task) -> tuple[None, None]:
-        return None, None
+    def get_segment_task(self, task: Task) -> tuple[RunningTask | None, None]:
+        return self.running.get(task), None
 
     def send(self, room: Room, tasks: Sequence[Task], time_ms: int) -> bool:
         if self.queue_takes:
@@ -114,10 +115,14 @@ class World:
         return run(self.sweeper().sweep(seconds_left))
 
     def serve(self, event: Event) -> None:
+        """Let the stop function serve an event well."""
+        assert self.served(event).failure is None
+
+    def served(self, event: Event) -> Served:
         """Let the stop function serve an event."""
         calls, api = cast("Calls", self), cast("RtcApi", self)
         stopper = Stopper(SETTINGS, self.table, api, calls, calls, self.in_thread, lambda: self.now_ms, lambda *_: None)
-        assert run(stopper.batch(lambda: 60).serve(event)).failure is None
+        return run(stopper.batch(lambda: 60).serve(event))
 
     def serve_what_was_sent(self) -> None:
         """Let the stop function serve the RoomGone events."""
