@@ -8,13 +8,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 from sandbox.embedded_aws import EmbeddedAws
-from sandbox.rtc_double import RtcDouble
 from segments.credentials import Credentials, Key
 from segments.errors import CredentialsRefused
-from segments.events import Room, Task
-from segments.rtc import RtcApi
-from stop_segment.settings import Settings, read_settings
-from tests.environments import RTC_KEY, STOP_SETTINGS, hooked
+from tests.environments import RTC_KEY, hooked
 from tests.integration.conftest import Secret
 
 OLD, NEW = RTC_KEY, {"AccessKeyId": "AKLT-new", "SecretAccessKey": "s3cr3t-new"}
@@ -36,11 +32,6 @@ def told(error: BaseException) -> str:
     return repr(error) + "".join(traceback.format_exception(error))
 
 
-def test_the_key_is_read_once_for_many_calls(secret: Secret) -> None:
-    assert [secret.credentials.current() for _ in range(3)] == [OLD_KEY] * 3
-    assert secret.reads == 1
-
-
 def test_a_temporary_key_has_its_session_token(secret: Secret) -> None:
     secret.put(OLD | {"SessionToken": "t0ken", "Note": "keys that nobody knows are ignored"})
     assert secret.credentials.current() == Key("AKLT-one", "s3cr3t-one", "t0ken")
@@ -54,30 +45,19 @@ def test_a_key_shows_itself_in_no_text() -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        "s3cr3t",
         '{"AccessKeyId": "AKLT", "SecretAccessKey": "s3cr3t',
         ["AKLT", "s3cr3t"],
         "null",
-        {},
-        {"AccessKeyId": "", "SecretAccessKey": ""},
-        {"AccessKeyId": "AKLT"},
         {"SecretAccessKey": "s3cr3t"},
         {"AccessKeyId": "AKLT", "SecretAccessKey": ""},
         {"AccessKeyId": 5, "SecretAccessKey": "s3cr3t"},
-        {"AccessKeyId": "AKLT", "SecretAccessKey": ["s3cr3t"]},
-        {"AccessKeyId": "AKLT", "SecretAccessKey": "s3cr3t", "SessionToken": 5},
         {"AccessKeyId": "AKLT", "SecretAccessKey": "s3cr3t", "SessionToken": None},
         {"accessKeyId": "AKLT", "secretAccessKey": "s3cr3t"},
-        {"AccessKeyId": "AKLT\n", "SecretAccessKey": "s3cr3t"},
         {"AccessKeyId": "AKLT", "SecretAccessKey": "s3cr3t\r\nX-Header: x"},
         {"AccessKeyId": "AKLT", "SecretAccessKey": " s3cr3t"},
-        {"AccessKeyId": "AKLT", "SecretAccessKey": " "},
         {"AccessKeyId": "AKLT", "SecretAccessKey": "s3cr3t\u00e9"},
-        {"AccessKeyId": "AKLT\u2019", "SecretAccessKey": "s3cr3t"},
-        {"AccessKeyId": "AKLT", "SecretAccessKey": "s3cr3t\ud800"},
         {"AccessKeyId": "AKLT", "SecretAccessKey": "s3cr3t", "SessionToken": "t0ken\n"},
         pytest.param("[" * 60_000, id="deep list"),
-        pytest.param('{"AccessKeyId":' * 4_000, id="deep object"),
     ],
 )
 def test_a_secret_without_a_key_is_named_and_not_shown(secret: Secret, content: object) -> None:
@@ -86,21 +66,6 @@ def test_a_secret_without_a_key_is_named_and_not_shown(secret: Secret, content: 
         secret.credentials.current()
     assert raised.value.code == "SecretInvalid"
     assert not any(part in told(raised.value) for part in ("s3cr3t", "AKLT"))
-
-
-@pytest.mark.parametrize("value", ["s3cr3t\n", "s3cr3t\u00e9", " "])
-def test_a_secret_that_no_header_can_carry_makes_no_request(secret: Secret, value: str) -> None:
-    secret.put(OLD | {"SecretAccessKey": value})
-    with RtcDouble(secrets={OLD["AccessKeyId"]: value}) as double:
-        api = RtcApi(rtc_settings(double.url), secret.credentials, 1)
-        with pytest.raises(CredentialsRefused) as raised:
-            api.stop_segment(Task(Room("661e", "room-1"), "audio"), None)
-        assert raised.value.code == "SecretInvalid"
-        assert double.requests == []
-
-
-def rtc_settings(url: str) -> Settings:
-    return read_settings(STOP_SETTINGS | {"RTC_ENDPOINT": url})
 
 
 def test_a_missing_secret_is_trouble_that_may_pass(secret: Secret) -> None:
@@ -139,9 +104,8 @@ def test_the_key_is_read_again_every_five_minutes(secret: Secret) -> None:
 
 
 class TestTrouble:
-    @pytest.mark.parametrize("content", [{}, {"AccessKeyId": "", "SecretAccessKey": ""}, "AKLT-one:s3cr3t-one"])
-    def test_a_secret_without_a_key_is_read_afresh_at_most_once_a_minute(self, secret: Secret, content: object) -> None:
-        secret.put(content)
+    def test_a_secret_without_a_key_is_read_afresh_at_most_once_a_minute(self, secret: Secret) -> None:
+        secret.put({})
         for seconds in (0, 1, 58.9):
             secret.now += seconds
             with pytest.raises(CredentialsRefused) as raised:

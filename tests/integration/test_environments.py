@@ -2,7 +2,6 @@
 
 import contextlib
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,16 +78,6 @@ def test_an_environment_that_has_ended_says_what_it_printed(artifact: Path, end:
         for event in (end, "again"):
             with pytest.raises(FunctionError, match="the environment has ended:\nprinted"):
                 made.invoke(event, remaining_ms=500)
-
-
-def test_the_python_is_lambda_s_or_the_tests_say_that_it_is_not(
-    artifact: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(environments, "PYTHON", "3.99")
-    environments.python_of_lambda.cache_clear()
-    with pytest.warns(UserWarning, match=r"this machine has no Python 3\.99"), small(artifact) as made:
-        assert tuple(made.invoke({})["python"]) == sys.version_info[:2]
-    environments.python_of_lambda.cache_clear()
 
 
 def test_the_python_is_the_template_s_and_the_build_s() -> None:

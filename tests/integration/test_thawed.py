@@ -5,7 +5,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -107,19 +106,13 @@ class Stopper:
     environment: Environment
     ways: tuple[Middlebox, Middlebox]
     rtc: RtcDouble
-    aws: EmbeddedAws
-    secret: str
 
-    def serve(self, event: dict[str, Any], *, frozen_seconds: float = 0) -> bool:
-        """Let the function process a message, and return whether it did."""
-        answer = self.environment.invoke(sqs_batch(event), frozen_seconds=frozen_seconds)
-        return bool(answer == {"batchItemFailures": []})
-
-    def stop(self, room: str, *, frozen_seconds: float = 0) -> bool:
+    def stop(self, room: str) -> bool:
         """Let a task run and end its room, and return whether it was stopped."""
         self.rtc.start_task(APP_ID, room, "audio")
         event = {"EventType": "RoomEnded", "AppId": APP_ID, "RoomId": room, "TaskId": "audio"}
-        return self.serve(event, frozen_seconds=frozen_seconds) and not self.rtc.is_running(APP_ID, room, "audio")
+        answer = self.environment.invoke(sqs_batch(event))
+        return answer == {"batchItemFailures": []} and not self.rtc.is_running(APP_ID, room, "audio")
 
     def forget(self, death: Death) -> None:
         for way in self.ways:
@@ -136,7 +129,7 @@ def stopping(aws: EmbeddedAws, secret: str) -> Iterator[Stopper]:
         with ways[0].running() as aws_url, ways[1].running() as rtc_url:
             variables = stop_variables(aws, rtc_url, secret) | {"AWS_ENDPOINT_URL": aws_url}
             with environment("StopSegmentFunction", variables) as made:
-                yield Stopper(made, ways, rtc, aws, variables["RTC_CREDENTIALS_SECRET_ARN"])
+                yield Stopper(made, ways, rtc)
 
 
 @DEATHS
