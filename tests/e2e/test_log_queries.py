@@ -109,7 +109,7 @@ def trouble(box: Sandbox, observer: Observer) -> Trouble:
     message_ids = box.send(list(ends))
     end = callback("RoomDestroy", {"RoomId": room("called").id}, rfc3339(now_ms()), app_id=APP_ID)
     assert [box.call_back(end), box.call_back(end | {"Signature": "forged"}), box.call_back({})] == [200, 401, 400]
-    box.invoke("StopSegmentFunction", {})  # which fails as a whole: no event of SQS's has no Records
+    box.invoke("StopSegmentFunction", {})  # this invocation fails: every event of SQS has Records
     assert observer.ends(message_ids) == dict(zip(message_ids, ends.values(), strict=True))
     day_before = rfc3339(now_ms() - 86_400_000)
     with observer.without_permission("StopSegmentRole", "TellOfFailures"):
