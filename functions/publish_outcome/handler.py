@@ -1,4 +1,4 @@
-"""The Lambda function behind the segment table's stream and the queue of notices and answers: it publishes them."""
+"""The Lambda function that publishes the stops in the segment table's stream, and handles notices and answers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, list[dict[str, 
         if entry is not None:
             entries[identifier] = entry
     if passed_over:
-        # No event can ever be made of them: delivered again, they would only hold up the others.
+        # They can never become events: delivered again, they would only delay the others.
         metrics.add_metric("OutcomesPassedOver", MetricUnit.Count, len(passed_over))
         reasons, records = sorted(set(passed_over.values())), list(passed_over)[:_MOST_NAMED]
         logger.error("outcome events passed over", reasons=reasons, count=len(passed_over), records=records)
@@ -58,7 +58,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, list[dict[str, 
 
 
 def _read(record: Mapping[str, Any]) -> tuple[str, PutEventsRequestEntryTypeDef | None]:
-    """Create an event of a change of the table or of a notice, beside its identifier among batchItemFailures."""
+    """Create an event from a change of the table or a notice, with its identifier for batchItemFailures."""
     if record["eventSource"] == "aws:sqs":
         return record["messageId"], segment_stop_failed(record["body"], _bus_name)
     change = record.get("dynamodb", {})
@@ -67,7 +67,7 @@ def _read(record: Mapping[str, Any]) -> tuple[str, PutEventsRequestEntryTypeDef 
 
 
 def _publish(entries: Mapping[str, PutEventsRequestEntryTypeDef]) -> dict[str, str]:
-    """Put the events on the bus; return the reason for each that was not taken, by its record's identifier."""
+    """Put the events on the bus; return the reason for each rejected one, by its record's identifier."""
     failures: dict[str, str] = {}
     for part in parts(list(entries), lambda one: bytes_of(entries[one]), most_bytes=PUT_EVENTS_BYTES_A_CALL):
         failures |= _put(part, [entries[identifier] for identifier in part])
@@ -83,7 +83,7 @@ def _put(identifiers: Sequence[str], entries: Sequence[PutEventsRequestEntryType
         answer = _events.put_events(Entries=entries)
     except (ClientError, BotoCoreError) as error:
         return dict.fromkeys(identifiers, code_of(error))
-    # An answer may be shorter than the request: an entry that it does not name was not taken.
+    # The answer may have fewer entries than the request: the missing ones were not accepted.
     results: list[Mapping[str, Any]] = [*answer.get("Entries", []), *({} for _ in identifiers)]
     return {
         identifier: result.get("ErrorCode", "Unknown")

@@ -32,7 +32,7 @@ Image = Mapping[str, Mapping[str, Any]]
 
 
 class Unpublishable(Exception):
-    """No event can be made of a change or a notice: no function has written it. The message names field and rule."""
+    """A change or notice in a form that no function writes. The message names the field and the rule."""
 
 
 def segment_stopped(old: Image, new: Image, bus_name: str) -> PutEventsRequestEntryTypeDef | None:

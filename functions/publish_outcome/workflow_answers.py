@@ -1,4 +1,4 @@
-"""Answers to workflows: each task token is answered with the end of the message that carried it."""
+"""Answers to workflows: each task token is answered with the result of its message."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from segments.batches import at_once
 
-# Step Functions' codes for a token that no workflow waits with any more; the last one is embedded AWS's.
+# Step Functions' codes for a token that no longer has a waiting workflow; the last one is embedded AWS's.
 OVER = ("TaskTimedOut", "InvalidToken", "TaskDoesNotExist")
 
 
@@ -24,10 +24,10 @@ def answer_in(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def answer_all(answers: Mapping[str, Mapping[str, Any]]) -> dict[str, str | None]:
-    """Answer workflows at once, and return why each answer failed, if it did, by the ids of their messages.
+    """Answer workflows at the same time; return the cause of each failed answer by the id of its message.
 
     An answer has a TaskToken, and either an Output or an Error with its Cause. A failure is AWS's error code, or the
-    name of what went wrong on the way.
+    name of the exception.
     """
     if not answers:
         return {}
@@ -48,7 +48,7 @@ def _answer(client: Any, told: Mapping[str, Any]) -> str | None:
 
 
 def code_of(error: ClientError | BotoCoreError) -> str:
-    """Name what went wrong with a call of AWS."""
+    """Return AWS's error code, or the exception's name."""
     return error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
 
 

@@ -1,7 +1,7 @@
-"""AWS's JSON protocol, as far as two calls need it.
+"""The parts of AWS's JSON protocol that two calls need.
 
-The RTC server waits for our cold starts: a boto3 client would make them three times as long, and botocore's signing
-alone a fifth longer. A test compares the signatures with botocore's.
+The RTC server waits for our cold starts. A boto3 client would make them 3 times as long, and botocore's signing alone
+20 % longer. A test compares the signatures with botocore's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import certifi
 import urllib3
 from urllib3.exceptions import HTTPError, ProtocolError, SSLError
 
-# The RTC server sends again what fails or takes long here.
+# The RTC server sends callbacks again if this fails or takes long.
 _pool = urllib3.PoolManager(
     timeout=urllib3.Timeout(connect=0.5, read=1.0),
     retries=False,
@@ -30,7 +30,7 @@ _pool = urllib3.PoolManager(
 
 
 class AwsError(Exception):
-    """AWS refused a call or did not answer: the text is AWS's error code, or the name of what went wrong on the way."""
+    """AWS refused a call or did not answer: the text is AWS's error code, or the exception's name."""
 
 
 class Service:
@@ -90,8 +90,8 @@ def _post(url: str, body: bytes, headers: dict[str, str]) -> urllib3.BaseHTTPRes
     try:
         return _pool.request("POST", url, body=body, headers=headers)
     except (ProtocolError, SSLError) as error:
-        # A connection that was kept while Lambda froze the environment may be dead, which shows only when it is used.
-        # AWS may have done what it was asked: queuing a callback twice is harmless (docs/design.md).
+        # A connection may break while Lambda freezes the environment, and only the next use shows it.
+        # AWS may have accepted the first request: queuing a callback twice is harmless (docs/design.md).
         if not isinstance(error.args[-1], (ConnectionError, ssl.SSLEOFError)):
             raise
         return _pool.request("POST", url, body=body, headers=headers)

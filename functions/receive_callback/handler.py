@@ -1,6 +1,6 @@
 """The Lambda function behind the callback URL: verify, queue, answer.
 
-It imports as little as it can: the RTC server waits 5 seconds for its answer, a cold start included.
+It imports little, since the RTC server waits at most 5 seconds for its answer, a cold start included.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from segments.times import find_callback_ms, now_ms, read_callback_ms, to_rfc333
 
 MOST_BYTES = 64 * 1024
 MOST_REMEMBERED = 10_000
-MOST_AGE_MS = 3_600_000  # the RTC server sends again within seconds: an older callback is a replay
+MOST_AGE_MS = 3_600_000  # the RTC server repeats a callback within seconds: an older one is a replay
 ROOM_DESTROY, SLICE = "RoomDestroy", "SegmentRealTimeData"
-_GROUP = re.compile("[a-zA-Z0-9_@.-]{1,128}")  # the AppIds that SQS takes as a message group
-# A known slice emits no metric, and Powertools would warn of that.
+_GROUP = re.compile("[a-zA-Z0-9_@.-]{1,128}")  # the AppIds that SQS accepts as a message group
+# A known slice emits no metric, and Powertools would log a warning.
 warnings.filterwarnings("ignore", "No application metrics to publish")
 
 logger = Logger()
@@ -46,7 +46,7 @@ _slices = QueuedSlices(MOST_REMEMBERED, time.monotonic)
 
 
 class Refusal(Exception):
-    """A request that is not served, the metric that counts it, and a reason without any value of the request."""
+    """A refused request: the metric that counts it, and a reason without any value of the request."""
 
     def __init__(self, status: HTTPStatus, metric: str, reason: str) -> None:
         super().__init__(status, metric, reason)
@@ -62,7 +62,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:  # noqa: 
     signed, 405 another method, 413 over 64 KB, 503 not now.
     """
     if event["requestContext"]["http"]["method"] in ("GET", "HEAD"):
-        return _answer(HTTPStatus.OK, "ready")  # the RTC console takes no URL that does not answer GET
+        return _answer(HTTPStatus.OK, "ready")  # the RTC console accepts only URLs that answer GET
     try:
         end = _receive(event)
     except Refusal as refusal:
@@ -87,11 +87,11 @@ def _receive(event: dict[str, Any]) -> str:
         return _drop("replayed", "CallbackReplayed", fields)
     found = read_slice(callback, time_ms) if event_type == SLICE else None
     if found and found in _slices:
-        # No line and no metric for each: they would cost more than everything else that is done for it.
+        # No log line and no metric for each: they would cost more than the rest of its processing.
         _slices.known += 1
         logger.debug("known", **fields)
         return "known"
-    message = json.dumps(callback)  # in ASCII, since SQS refuses some characters
+    message = json.dumps(callback)  # in ASCII: SQS refuses some characters
     group = {"MessageGroupId": callback["AppId"]} if _GROUP.fullmatch(callback["AppId"]) else {}
     try:
         sent = _sqs.call("SendMessage", QueueUrl=_queue_url, MessageBody=message, **group)
@@ -142,7 +142,7 @@ def _callback(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def _verified(callback: dict[str, Any]) -> tuple[str, ...]:
-    """Return the values that the signature covers, if it is right."""
+    """Return the values that the signature covers. Raises `Refusal` if it is wrong."""
     try:
         signed = read_signed(callback, _keys.current) or read_signed(callback, _keys.renewed)
     except MalformedCallback as error:
@@ -157,16 +157,16 @@ def _verified(callback: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _meaning(signed: tuple[str, ...], arrived_ms: int) -> tuple[dict[str, str], int]:
-    """Return what is kept of a callback, and its time.
+    """Return the signed values of a callback, without the nonce, and its time.
 
-    A signature still holds if values change places or pass characters on to each other, and a room's end whose time
-    cannot be read counts from its arrival. To keep an old callback from becoming new this way, its time counts
-    wherever it stands: it is always whole in the signed values, joined as the signature joins them.
+    A signature stays valid if values change places or exchange characters, and a room's end without a readable time
+    counts from its arrival. To keep a forger from making an old callback new this way, the time is read wherever it
+    stands: the signed values, joined as the signature joins them, always contain it whole.
     """
     callback = dict(zip(NAMES, signed, strict=False))  # without the nonce, which only a forger could use
     if (time_ms := read_callback_ms(callback["EventTime"])) is not None:
         return callback, time_ms
-    others = signed[:1] + signed[2:]  # EventData stays what it is, or is no JSON any more
+    others = signed[:1] + signed[2:]  # EventData keeps its value, or is no longer JSON
     if (moved_ms := find_callback_ms("".join(sorted(others)))) is None:
         return callback, arrived_ms
     return callback | {"EventTime": to_rfc3339(moved_ms)}, moved_ms

@@ -1,4 +1,4 @@
-"""The callback secret keys: the current one, and for a day the one before it, so that a rotation loses no callback."""
+"""The callback secret keys: the current one, and for a day the previous one, so that a rotation loses no callback."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from receive_callback.aws import AwsError, Service
 
 MAX_AGE_SECONDS = 300
 LEAST_SECONDS_BETWEEN_READS = 60
-SECONDS_WITHOUT_A_KEY = 5  # between two reads, if none has given a key so far
-PREVIOUS_SECONDS = 24 * 3600  # how long a key goes on counting, from when the next one was created
+SECONDS_WITHOUT_A_KEY = 5  # between two reads, until one has returned a key
+PREVIOUS_SECONDS = 24 * 3600  # how long a key stays valid after the next one was created
 
 
 class KeysUnavailable(Exception):
-    """Secrets Manager gives no key, and none is known from before: the text is AWS's error code."""
+    """Secrets Manager returns no key, and none was read before: the text is AWS's error code."""
 
 
 class CallbackKeys:
@@ -39,7 +39,7 @@ class CallbackKeys:
         return self._not_older_than(MAX_AGE_SECONDS)
 
     def renewed(self) -> tuple[str, ...]:
-        """Return the keys, read again unless that was done within the last minute: a forger must not make us read."""
+        """Return the keys, read again at most once a minute: forged callbacks must not cause more reads."""
         return self._not_older_than(LEAST_SECONDS_BETWEEN_READS)
 
     def _not_older_than(self, seconds: float) -> tuple[str, ...]:
@@ -48,11 +48,11 @@ class CallbackKeys:
             self._asked_at = now
             try:
                 self._read()
-            except AwsError as error:  # old keys are better than none while Secrets Manager is in trouble
+            except AwsError as error:  # old keys are better than none while Secrets Manager fails
                 self._trouble = str(error)
         if not self._current:
             raise KeysUnavailable(self._trouble)
-        # At each request: keys may be kept for long, so the previous one may grow too old meanwhile.
+        # At each request: keys may be kept for long, and the previous one may expire in that time.
         return (self._current, self._previous) if self._now_ms() < self._previous_until_ms else (self._current,)
 
     def _read(self) -> None:

@@ -24,7 +24,7 @@ def sign(callback: Mapping[str, Any], key: str) -> str:
 
 
 def read_signed(callback: Mapping[str, Any], keys: Callable[[], Iterable[str]]) -> tuple[str, ...] | None:
-    """Return the values that a callback's signature covers: those of NAMES, then the nonce. None: no key has made it.
+    """Return the values that a callback's signature covers: those of NAMES, then the nonce. None: it fits no key.
 
     `keys` gives the callback secret keys, and is asked only about a callback that is well formed. The time that this
     takes says nothing about the keys. Raises `MalformedCallback`.
@@ -49,6 +49,6 @@ def _readings(callback: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
 
 
 def _digest(values: Iterable[str]) -> str:
-    # A lone surrogate cannot have been signed, but must not raise either.
+    # A lone surrogate cannot have been signed, and must not raise.
     strings = sorted(text.encode(errors="surrogatepass") for text in values)
     return hashlib.sha256(b"".join(strings)).hexdigest()

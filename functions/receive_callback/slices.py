@@ -1,4 +1,4 @@
-"""The slices that say nothing new: a slice of the same task was queued by this function environment a moment ago.
+"""Known slices: this function environment queued a slice of the same task less than a minute ago.
 
 The RTC server reports a slice for every user every few seconds. The first one makes its task known; so would any later
 one. docs/design.md explains why nothing is lost if later ones are left out for a minute.
@@ -12,18 +12,18 @@ from typing import Any, NamedTuple
 
 from segments.cache import Cache
 
-REMEMBERED_SECONDS = 60  # a session that begins again may go unseen for so long
+REMEMBERED_SECONDS = 60  # the maximum time that a restarted session may go unseen
 
 
 class Slice(NamedTuple):
-    """A slice of a task (its AppId, RoomId and TaskId), made before `time_ms`."""
+    """A slice of a task (its AppId, RoomId and TaskId), created before `time_ms`."""
 
     task: tuple[str, str, str]
     time_ms: int
 
 
 def read_slice(callback: Mapping[str, Any], time_ms: int) -> Slice | None:
-    """Read a callback of type SegmentRealTimeData, made at a time; None if it is unusual, which others report."""
+    """Read a callback of type SegmentRealTimeData; None if it is unusual: then the stop function reports it."""
     room, task_id = room_of(callback), _data(callback).get("TaskId")
     return Slice((*room, task_id), time_ms) if room and isinstance(task_id, str) else None
 
@@ -43,7 +43,7 @@ def _data(callback: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class QueuedSlices:
-    """Remembers, for a minute, the tasks whose slices were queued, at most so many.
+    """Remembers the tasks whose slices were queued within the last minute, up to a maximum number.
 
     `known` counts the known slices that no metric has counted yet.
     """
@@ -66,6 +66,6 @@ class QueuedSlices:
         self._queued[queued.task] = queued.time_ms, self._clock_seconds() + REMEMBERED_SECONDS
 
     def forget(self, room: tuple[str, str] | None) -> None:
-        """Let every slice in a room be news again, since the room has ended: its next session is a new one."""
+        """Forget the slices of a room that has ended: the next ones belong to a new session."""
         for task in [task for task in self._queued if task[:2] == room]:
             del self._queued[task]

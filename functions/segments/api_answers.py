@@ -1,4 +1,4 @@
-"""The answers of the RTC API, and the party at fault.
+"""The answers of the RTC API, and whose fault an error is.
 
 The code decides, whatever the HTTP status: the public error table (document 70426) gives no statuses, and the pages of
 the gateway disagree on them. The status decides only if no page names the code, or there is none.
@@ -19,7 +19,7 @@ _LONGEST_NAME = 128
 
 
 class Whose(StrEnum):
-    """The party at fault: it has to change before the same request works."""
+    """The party at fault, which has to change something before the same request succeeds."""
 
     KEY = "key"
     APP = "app"
@@ -54,7 +54,7 @@ _PAGE = "the answer is not from the RTC API, but from a proxy, a firewall or a h
 
 
 class Row(NamedTuple):
-    """Error codes, each whole or with a `*` how it begins, the gateway's numbers for them, and a sentence of ours."""
+    """Error codes (a `*` at the end stands for any characters), the gateway's numbers for them, and our description."""
 
     whose: Whose
     codes: str
@@ -62,7 +62,7 @@ class Row(NamedTuple):
     says: str = ""
 
 
-# The first row that has the code counts, else the first that has the number. docs/operations.md shows this table, too.
+# The first row with the code counts, else the first with the number. docs/operations.md shows this table, too.
 CODES = (
     Row(Whose.APP,        "AccessDenied.NoPermissionForApp"),
     Row(Whose.ACCOUNT,    "AccessDenied.ServiceNotEnabled AccessDenied.RecordNotEnabled",          says=_OFF),
@@ -82,7 +82,7 @@ CODES = (
 
 
 def whose_status(status: int, *, from_api: bool) -> Whose:
-    """Return the party at fault for a status, if the code does not say so.
+    """Return the party at fault by the status, for an unknown or missing code.
 
     `from_api`: the answer has ResponseMetadata. A proxy may answer too, and knows nothing of the request.
     """
@@ -96,7 +96,7 @@ def whose_status(status: int, *, from_api: bool) -> Whose:
 
 
 def row_of(code: str, number: object = None) -> Row | None:
-    """Find the row of an error code, or of the gateway's number for it; None if no page names it."""
+    """Find the row of an error code, or of the gateway's number for it; None if neither is documented."""
     named = (row for row in CODES if any(_is(code, pattern) for pattern in row.codes.split()))
     numbered = (row for row in CODES if str(number) in row.numbers.split())
     return next(named, None) or next(numbered, None)
@@ -108,7 +108,7 @@ def _is(code: str, pattern: str) -> bool:
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer of the API: `content` is the JSON object in its body, None if there is no such thing."""
+    """An HTTP answer of the API: `content` is the JSON object in its body, or None."""
 
     status: int
     content: dict[str, Any] | None
@@ -130,7 +130,7 @@ class Answer:
 
     @property
     def request_id(self) -> str | None:
-        """The API's RequestId, of a success and a failure alike."""
+        """The API's RequestId, in successes and failures."""
         return _line(self._metadata.get("RequestId", ""))[:_LONGEST_NAME] or None
 
     @property
@@ -140,11 +140,11 @@ class Answer:
         return self.content.get("Result") if self.content and succeeded else None
 
     def failure(self) -> StopError:
-        """Return the error that the answer means for the request."""
+        """Return the error to raise for the request."""
         row = self.row
         name = self.error_code or ("UnreadableAnswer" if 200 <= self.status < 300 else f"Http{self.status}")
         if row.whose is Whose.KEY:
-            said = [row.says]  # the API's own sentence may quote the signature
+            said = [row.says]  # the API's message may quote the signature
         elif row.whose is Whose.NOBODY:
             said = [row.says, f"HTTP {self.status}"]
         else:
@@ -153,7 +153,7 @@ class Answer:
 
     @property
     def row(self) -> Row:
-        """Whose trouble it is that the answer is not what was asked for, and what we say of it."""
+        """The row of the table for this failure: the party at fault, and our description."""
         if self._error and (found := row_of(self.error_code, self._error.get("CodeN"))):
             return found
         whose = whose_status(self.status, from_api=bool(self._metadata))
@@ -173,5 +173,5 @@ def _dict(value: object) -> dict[str, Any]:
 
 
 def _line(value: object) -> str:
-    """Make one printable line of what the API said: it goes into logs and into message attributes."""
+    """Reduce the API's message to one printable line, for logs and message attributes."""
     return "".join(character if character.isprintable() else " " for character in str(value))

@@ -1,4 +1,4 @@
-"""The calls of the API: each in its turn, none while it is silent, and once more at once if that is worth it."""
+"""The calls of the API: paced, none while the API is silent, and retried at once if that can help."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from segments.circuit import Circuit
 from segments.errors import NoAnswer, StopError, TooManyRequests, TryAtOnce
 from segments.pace import Turn, Turns
 
-# Runs a blocking function with its arguments, without holding up the other messages, and gives what it returns.
+# Runs a blocking function with its arguments without delaying the other messages, and returns its result.
 InThread = Callable[..., Awaitable[Any]]
 
 
@@ -22,7 +22,7 @@ class Calls:
     circuit: Circuit
     in_thread: InThread
     clock_seconds: Callable[[], float]
-    measure: Callable[[str, float], None]  # takes TurnWait and ApiLatency in ms, ApiThrottled as a count
+    measure: Callable[[str, float], None]  # receives TurnWait and ApiLatency in ms, ApiThrottled as a count
 
     async def make(
         self,
@@ -31,10 +31,10 @@ class Calls:
         seconds_left: Callable[[], float],
         message: Hashable = None,
     ) -> Any:
-        """Call the API, once more at once for each cause that deserves it. It raises what `function` raises.
+        """Call the API, and retry at once, once for each cause that deserves it. Raises the errors of `function`.
 
-        `function` makes one request. Beside `arguments` it takes a function to call when the request is being sent.
-        A call is started only within `seconds_left()`. Turns go round between messages.
+        `function` makes one request. After `arguments` it takes a function to call just before the request is sent.
+        A call starts only within `seconds_left()`. The messages take turns.
         """
         causes: set[type[TryAtOnce]] = set()
         while True:
@@ -55,12 +55,12 @@ class Calls:
             self.circuit.enter()
             return await self._call(turn, function, *arguments, asked=asked)
         finally:
-            turn.give_up()  # if it came to no request
+            turn.give_up()  # if no request was sent
 
     async def _call(self, turn: Turn, function: Callable[..., Any], *arguments: object, asked: float) -> Any:
         began = self.clock_seconds()
         self.measure("TurnWait", 1000 * (began - asked))
-        answered = None  # unknown: the invocation ends before the answer comes
+        answered = None  # unknown: the invocation ends before the answer arrives
         try:
             result = await self.in_thread(turn.spend, function, *arguments)
             answered = True
@@ -71,7 +71,7 @@ class Calls:
                 self.measure("ApiThrottled", 1)
             raise
         finally:
-            # Without a request there is no answer: a secret that cannot be read says nothing of the API.
+            # Without a request there is no answer: an unreadable secret says nothing about the API.
             if turn.was_sent:
                 if answered is not None:
                     self.circuit.note(answered=answered)

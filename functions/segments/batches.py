@@ -8,7 +8,7 @@ from typing import TypeVar
 
 ENTRIES_A_CALL = 10
 SQS_BYTES_A_CALL = 1_048_576
-# PutEvents was recorded to refuse more; documented as 1 MB now, which was not tried.
+# PutEvents refused more when this was recorded. The documentation says 1 MB now, which was not tried.
 PUT_EVENTS_BYTES_A_CALL = 262_144
 
 T = TypeVar("T")
@@ -20,7 +20,7 @@ def parts(
     most: int = ENTRIES_A_CALL,
     most_bytes: int = SQS_BYTES_A_CALL,
 ) -> Iterator[list[T]]:
-    """Split items into the parts that one call takes; an item that is too large goes alone."""
+    """Split items into parts that fit one call each; an item that is too large becomes a part alone."""
     part: list[T] = []
     part_bytes = 0
     for item in items:
@@ -35,7 +35,7 @@ def parts(
 
 
 def at_once(steps: Sequence[Callable[[], T]]) -> list[T]:
-    """Take steps at the same time, each in a thread, and return what they return."""
+    """Run steps at the same time, each in a thread, and return their results."""
     if len(steps) < 2:
         return [step() for step in steps]
     with ThreadPoolExecutor(len(steps)) as threads:

@@ -9,7 +9,7 @@ V = TypeVar("V")
 
 
 class Cache(dict[K, V]):
-    """Remembers at most so many things, and forgets first the one that was set the longest time ago."""
+    """Remembers a bounded number of things, and first forgets the one that was set the longest time ago."""
 
     def __init__(self, most: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Keeps a silent API from costing every message a full time-out."""
+"""Prevents a silent API from costing every message a full time-out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OPEN_SECONDS = 10.0
 class Circuit:
     """Open after MOST_SILENCES calls in a row without an answer; then one call every OPEN_SECONDS tries again.
 
-    An error is an answer: only silence costs time. Each function environment has a circuit: a shared one would cost
+    An error is an answer: only silence costs time. Each function environment has a circuit. A shared one would cost
     reads on every path, to save at most a few time-outs.
     """
 
@@ -28,13 +28,13 @@ class Circuit:
             raise CircuitOpen("CircuitOpen", "the API has not been answering, so this call was not made")
 
     def enter(self) -> None:
-        """Let a call through, as the next trial if the API has been silent. It raises as `check` does."""
+        """Let a call through, as the next trial if the API has been silent. Raises as `check` does."""
         self.check()
         if self._silences >= MOST_SILENCES:
             self._next_trial = self._clock_seconds() + OPEN_SECONDS
 
     def note(self, *, answered: bool) -> None:
-        """Note how a call ended."""
+        """Record the result of a call."""
         self._silences = 0 if answered else self._silences + 1
         if self._silences == MOST_SILENCES:
             self._next_trial = self._clock_seconds() + OPEN_SECONDS

@@ -1,4 +1,4 @@
-"""The RTC API's key, as the secret holds it."""
+"""The RTC API's key in the secret."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
 MAX_AGE_SECONDS = 300
-LEAST_SECONDS_BETWEEN_READS = 60  # of a secret that holds no key, or one that the API refuses
-_HEADER_VALUE = re.compile("[!-~]*")  # other characters would break the header, and the error would quote them
+LEAST_SECONDS_BETWEEN_READS = 60  # of a secret without a key, or with one that the API refuses
+_HEADER_VALUE = re.compile("[!-~]*")  # other characters would break the header, and the error would quote the key
 
 
 @dataclass(frozen=True)
 class Key:
-    """A key of the RTC API. It shows itself in no log and no traceback."""
+    """A key of the RTC API. No log and no traceback shows it."""
 
     access_key_id: str = field(repr=False)
     secret_access_key: str = field(repr=False)
@@ -50,7 +50,7 @@ class Credentials:
         self._read_again_at = self._renew_at = -math.inf
 
     def current(self) -> Key:
-        """Return the key. An old one is better than none while the secret is in trouble."""
+        """Return the key. An old one is better than none while the secret cannot be read."""
         # Before the lock: callers that wait for a read that fails share its result instead of each trying again.
         asked_at = self._clock_seconds()
         with self._lock:
@@ -74,13 +74,13 @@ class Credentials:
             return self._key != refused
 
     def _read(self) -> bool:
-        """Read the secret and set when to do so again. Returns whether it holds a key."""
+        """Read the secret, and schedule the next read. Returns whether it holds a key."""
         try:
             self._key = self._key_in_secret()
             seconds = MAX_AGE_SECONDS
         except CredentialsRefused as trouble:
             self._trouble = (trouble.code, trouble.message)
-            # Nothing works without a key, and Secrets Manager may answer the next caller.
+            # Without a key every call fails, and Secrets Manager may answer the next caller.
             may_pass = self._key is None and trouble.code == "SecretUnavailable"
             seconds = 0 if may_pass else LEAST_SECONDS_BETWEEN_READS
             return False
@@ -94,7 +94,7 @@ class Credentials:
             text = self._secrets_manager.get_secret_value(SecretId=self._secret_arn).get("SecretString")
         except (BotoCoreError, ClientError) as error:
             cause = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
-            # AWS has one code for the secret and the key that encrypts it. Only the sentence tells them apart.
+            # AWS has one code for the secret and the key that encrypts it. Only its message distinguishes them.
             cause += ", of the KMS key that encrypts it" if "KMS" in str(error) else ""
             raise CredentialsRefused("SecretUnavailable", f"the secret cannot be read: {cause}") from None
         # Errors here are raised from None: their causes would quote the secret.

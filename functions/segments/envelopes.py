@@ -1,4 +1,4 @@
-"""The wrappings that an event may arrive in: EventBridge event, SNS notification, raw RTC callback, or nested ones."""
+"""The envelopes of an event: EventBridge event, SNS notification, raw RTC callback, or nested ones."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ ID = re.compile(r"[a-zA-Z0-9_@.-]{1,128}")
 
 
 def unwrap(body: str) -> dict[str, Any] | None:
-    """Take an event, not yet checked, out of its envelopes. None is an RTC callback of a type that does not concern us.
+    """Take an event, not yet checked, out of its envelopes. None: an RTC callback of an irrelevant type.
 
-    Raises `InvalidMessage` if the body or a string in it should hold a JSON object and does not, or nests too deep.
+    Raises `InvalidMessage` if the body, or a string in it that must hold a JSON object, does not, or nests too deep.
     """
     content = _json_object(body, "the body")
     outer_time = None
     for _ in range(MOST_ENVELOPES):
-        # First: else a key that no signature covers could turn a signed callback into another envelope.
+        # First: otherwise a field that no signature covers could turn a signed callback into another envelope.
         if "EventData" in content:
             return _from_callback(content, outer_time)
         outer_time = content.get("Timestamp", content.get("time"))
         if "detail-type" in content and "detail" in content:
             if not isinstance(content["detail"], dict):
                 raise InvalidMessage("InvalidEnvelope", "detail must be an object")
-            # EventBridge's own time has whole seconds only.
+            # EventBridge's time has whole seconds only.
             outside, content = (
                 {"EventType": content["detail-type"], "EventTime": content.get("time")},
                 content["detail"],
             )
         elif content.get("Type") == "Notification" and "Message" in content:
-            # SNS tries for days to deliver: without its time a late notification would pass for a new event.
+            # SNS retries for days: without its time a late notification would look like a new event.
             outside = {"EventTime": content.get("Timestamp")}
             content = _json_object(content["Message"], "Message")
         else:
             return content
-        # The event's own fields count.
+        # The inner event's fields take precedence.
         content |= {key: value for key, value in outside.items() if value is not None and content.get(key) is None}
     raise InvalidMessage("TooManyEnvelopes", f"the event must be wrapped at most {MOST_ENVELOPES - 1} times")
 
@@ -57,9 +57,9 @@ def _from_callback(envelope: dict[str, Any], outer_time: object) -> dict[str, An
     data = _json_object(envelope["EventData"], "EventData")
     content = {key: data[key] for key in _CALLBACKS[event_type] if key in data}
     if not content.get("BusinessId"):
-        content.pop("BusinessId", None)  # the RTC server leaves it empty if an application has none
+        content.pop("BusinessId", None)  # the RTC server sends it empty if an application has none
     content["EventType"] = event_type
-    # A time that cannot be read is no reason to refuse a room's end: when the callback arrived is known.
+    # An unreadable time is no reason to refuse a room's end: the time of the callback's arrival is known.
     times_ms = (read_callback_ms(envelope.get("EventTime")), read_callback_ms(outer_time))
     if (time_ms := next((found for found in times_ms if found is not None), None)) is not None:
         content["EventTime"] = to_rfc3339(time_ms)
@@ -67,7 +67,7 @@ def _from_callback(envelope: dict[str, Any], outer_time: object) -> dict[str, An
     content["AppId"] = data.get("AppId") if app_id is None else app_id
     event_id = envelope.get("EventId")
     if isinstance(event_id, str) and ID.fullmatch(event_id):
-        # The server's ids are only kept for people, so an unusual one is no reason to refuse a room's end.
+        # The server's ids are kept only for people, so an unusual one is no reason to refuse a room's end.
         content["EventId"] = event_id
     return content
 

@@ -1,4 +1,4 @@
-"""The errors of a stop, and the end of its message after each.
+"""The errors of a stop, and what happens to its message after each.
 
 * StopError
   - InvalidMessage, Rejected: to the dead-letter queue at once, as ``invalid_message`` or ``rejected``.
@@ -15,10 +15,10 @@ _MOST_NAME_BYTES = 256
 
 
 class StopError(Exception):
-    """A message that could not be served. Its texts are cut to so many bytes: logs, letters and events repeat them.
+    """A message that could not be served. Its texts have a maximum length: logs, dead letters and events repeat them.
 
-    `code` is a stable name for the cause, the API's error code if it gave one. `message` is one sentence for a person,
-    and never holds a secret or a payload. `request_id` is the API's, if an answer carried one.
+    `code` is a stable name for the cause: the API's error code, if there is one. `message` is one sentence for a
+    person, and never holds a secret or a payload. `request_id` is the API's, if it answered with one.
     """
 
     def __init__(self, code: str, message: str, request_id: str | None = None) -> None:
@@ -40,18 +40,18 @@ class Rejected(StopError):
 
 
 class Retryable(StopError):
-    """It may work later."""
+    """A later attempt may succeed."""
 
 
 class FunctionFailed(Retryable):
-    """A fault of ours: it will not pass by itself, but a later version may serve the message."""
+    """A bug in the function: retries do not help, but a later version may serve the message."""
 
 
 class Unanswered(Retryable):
-    """The message has ended, but its workflow could not be notified.
+    """The message was processed, but its workflow could not be notified.
 
-    The `answer` holds the task token, so it is no part of the error's message. `has_letter`: the end was a dead letter,
-    so there must be no other end.
+    The `answer` holds the task token, so the error's message does not repeat it. `has_letter`: the message has a dead
+    letter, so only the answer is still missing.
     """
 
     def __init__(self, answer: str, *, has_letter: bool = False) -> None:
@@ -65,37 +65,37 @@ class CredentialsRefused(Retryable):
 
 
 class SetupRefused(Retryable):
-    """The API refuses every call: the account is barred, or the endpoint does not know the call."""
+    """The API refuses every call: the account is blocked, or the endpoint does not know the action."""
 
 
 class NoTimeLeft(Retryable):
-    """The invocation would end before the call does, so the call was not made."""
+    """The call was not made: the invocation would end before its answer."""
 
 
 class CircuitOpen(Retryable):
-    """The API has been silent for a while, so the call was not made."""
+    """The call was not made: the API has not been answering."""
 
 
 class TooManyRequests(Retryable):
-    """The account's request limit is used up: others share it."""
+    """The account's request limit is used up, since other programs share it."""
 
 
 class NoAnswer(Retryable):
-    """The API was silent until the time-out, or could not be reached."""
+    """The API did not answer before the time-out, or could not be reached."""
 
 
 class TryAtOnce(Retryable):
-    """One more attempt at once is worth it."""
+    """An immediate retry may succeed."""
 
 
 class ConnectionLost(TryAtOnce):
-    """The connection was closed before an answer came, as a kept-alive one is after a freeze."""
+    """The connection was closed before an answer arrived, as kept-alive connections are after a freeze."""
 
 
 class KeyRenewed(TryAtOnce):
-    """The API refused a key, and the secret, which was read again, holds another one."""
+    """The API refused a key, and the secret now holds another one."""
 
 
 def _cut(text: str, most_bytes: int) -> str:
-    """Cut a text to so many bytes of UTF-8, as AWS counts them."""
+    """Cut a text to a maximum number of bytes in UTF-8, as AWS counts them."""
     return text.encode(errors="replace")[:most_bytes].decode(errors="ignore")

@@ -15,7 +15,7 @@ from segments.envelopes import unwrap
 from segments.errors import InvalidMessage
 from segments.times import read_attribute_ms, read_ms
 
-GIVEN_UP = "GivenUp"  # the attribute of a dead letter's copy, if its workflow could not be notified yet
+GIVEN_UP = "GivenUp"  # the attribute of a dead letter's copy, whose workflow could not be notified yet
 FIRST_SENT_AT = "FirstSentAt"  # the attribute of a later copy: when the first message was sent, Unix ms
 _validate = fastjsonschema.compile(json.loads(Path(__file__).with_name("event.schema.json").read_text()))
 
@@ -32,12 +32,12 @@ class EventType(StrEnum):
     HEARTBEAT = "Heartbeat"
 
 
-# A heartbeat asks to stop this task, whatever it names. The task does not exist.
+# A heartbeat requests the stop of this task, whichever task it names. The task does not exist.
 HEARTBEAT_ROOM_ID = "rtc-segment-stopper"
 HEARTBEAT_TASK_ID = "heartbeat"
-_OURS = (EventType.ROOM_GONE, EventType.HEARTBEAT)  # senders have no need of them
-_LONGEST_WORD = 100  # comparing more would take long
-MOST_TOKEN_CHARACTERS = 2_048  # of a task token of Step Functions; event.schema.json has it too
+_OURS = (EventType.ROOM_GONE, EventType.HEARTBEAT)  # senders do not need them
+_LONGEST_WORD = 100  # comparing longer ones would be slow
+MOST_TOKEN_CHARACTERS = 2_048  # of a task token of Step Functions; also in event.schema.json
 _OF_ONE_TASK = (EventType.SEGMENT_STARTED, EventType.SEGMENT_REAL_TIME_DATA)
 
 
@@ -51,7 +51,7 @@ class Room:
 
 @dataclass(frozen=True, order=True)
 class Task:
-    """A segment task, named by AppId + RoomId + TaskId. Later they may name another one."""
+    """A segment task, named by AppId + RoomId + TaskId. A later task may reuse the name."""
 
     room: Room
     task_id: str
@@ -59,21 +59,21 @@ class Task:
 
 @dataclass(frozen=True)
 class Event:
-    """An event, as a message reports it."""
+    """The event in a message."""
 
     type: EventType
     room: Room
     time_ms: int  # T, in Unix ms: never after the message was sent
-    task_ids: tuple[str, ...] = ()  # none: it is about every task that may be running in the room
+    task_ids: tuple[str, ...] = ()  # empty: every task that may be running in the room
     event_id: str | None = None
     business_id: str | None = None
-    is_second_try: bool = False  # its message was received before, was redriven, or is a copy of one that was received
-    # Its holder can answer the workflow that waits for the message's end, so it is never logged.
+    is_second_try: bool = False  # its message was received before, was redriven, or is a later copy
+    # Never logged: anyone who has it can answer the workflow that waits for the message.
     task_token: str | None = field(default=None, repr=False)
 
     @property
     def is_stop(self) -> bool:
-        """Whether the event asks to stop tasks; otherwise it makes one known."""
+        """Whether the event requests a stop; other events report a running task."""
         return self.type not in _OF_ONE_TASK
 
     @property
@@ -85,7 +85,7 @@ class Event:
 def parse_event(
     body: str, sent_ms: int, redriven_time: str | None = None, *, is_second_try: bool = False
 ) -> Event | None:
-    """Read the body of a message that SQS took at `sent_ms`. None is an RTC callback that does not concern us.
+    """Read the body of a message that SQS accepted at `sent_ms`. None: an RTC callback of an irrelevant type.
 
     A redriven message or a later copy has a `redriven_time`: its attribute EventTime, in Unix ms or RFC 3339. Raises
     `InvalidMessage` if the body breaks the contract; the error names the field and the rule.
@@ -118,7 +118,7 @@ def parse_event(
 
 
 def task_token(body: str) -> str | None:
-    """Read the task token of a message that breaks the contract elsewhere, if there is one that can be read."""
+    """Read the task token of a message that breaks the contract in other fields; None if there is no readable one."""
     try:
         content = unwrap(body) or {}
     except InvalidMessage:
@@ -140,7 +140,7 @@ def _unknown_type(content: Mapping[str, Any]) -> str:
     word = content.get("EventType")
     if not isinstance(word, str) or word in set(EventType):
         return ""
-    import difflib  # here, since only a typing error needs it, and every cold start would pay
+    import difflib  # here, since few messages need it, and the import would slow every cold start
 
     sent = [kind.value for kind in EventType if kind not in _OURS]
     near = difflib.get_close_matches(word[:_LONGEST_WORD], sent, n=1)

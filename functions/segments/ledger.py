@@ -43,9 +43,9 @@ _WHOLE_NUMBER = re.compile("-?[0-9]{1,38}")  # as DynamoDB writes one
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to sweep, and how far the sweeps have come on their rounds of the watched rooms. Times are Unix ms."""
+    """The right to sweep, and the position of the sweeps in their rounds of the watched rooms. Times are Unix ms."""
 
-    until_ms: int  # when it runs out, which distinguishes this lease from any other one
+    until_ms: int  # its end, which distinguishes this lease from all others
     place: Room | None = None  # the sweep goes on after this room
     round_began_at_ms: int | None = None
     last_round_began_at_ms: int | None = None
@@ -57,7 +57,7 @@ class SegmentTable:
     Every method may raise `Retryable` if DynamoDB does not answer. Reads are strongly consistent, except for those of
     `WatchedTasks`. A task's item has `watch` or `expires_at`: a task that may be running does not expire.
 
-    An item outlives its last event by `retention_seconds`. `sweeps`: a sweeper looks at the watched tasks.
+    An item outlives its last event by `retention_seconds`. `sweeps`: a sweeper checks the watched tasks.
     """
 
     def __init__(self, client: DynamoDBClient, name: str, retention_seconds: int, *, sweeps: bool) -> None:
@@ -67,7 +67,7 @@ class SegmentTable:
         self._sweeps = sweeps
 
     def read(self, tasks: Sequence[Task]) -> dict[Task, Record]:
-        """Read the records of tasks, or of what `room_item` names, in a call for each 100; some may have none."""
+        """Read the records of tasks or rooms (`room_item`), in a call for each 100. Those without one are left out."""
         found: dict[Task, Record] = {}
         for start in range(0, len(tasks), _KEYS_A_READ):
             keys = [_key(task) for task in tasks[start : start + _KEYS_A_READ]]
@@ -112,10 +112,10 @@ class SegmentTable:
     def note_stop(
         self, task: Task, known: Record, event: Event, outcome: Outcome, request_id: str | None, now_ms: int
     ) -> Record:
-        """Record the answer to a stop event, close the task, and return its record. Call this method after the API.
+        """Record the API's answer to a stop event, close the task, and return its record.
 
         A newer event's answer stays, and a task that was opened after the event stays open. An answer without effect
-        does not make a record last longer. If the record is no longer as it is `known`, it is looked at again.
+        does not extend a record's life. If the record no longer equals `known`, the decision is made again.
         """
         answer = {"outcome": outcome.value, "request_id": request_id, "stopped_at": now_ms}
         for _ in range(_TRIES):
@@ -133,11 +133,11 @@ class SegmentTable:
     def _answered(
         self, known: Record, event: Event, answer: Mapping[str, str | int | None], now_ms: int
     ) -> dict[str, Any]:
-        """Decide what an answer changes in a record: the options of `_update`, empty for nothing."""
+        """Decide what an answer changes in a record: the options of `_update`, empty if it changes nothing."""
         is_done = answer["outcome"] == Outcome.STOPPED.value
         stop_event_time_ms = known.stop_event_time_ms
         if known.covers(event.time_ms) and not (is_done and stop_event_time_ms == event.time_ms):
-            # A newer event found this event's stop done already, unless it was about a later session.
+            # The newer event's ALREADY_STOPPED is this event's stop, unless it was about a later session.
             is_ours = known.outcome == Outcome.ALREADY_STOPPED.value and (known.started_at_ms or 0) <= event.time_ms
             return {"values": answer} if is_done and is_ours else {}
         values = {**_stop(event), **answer}
@@ -145,20 +145,20 @@ class SegmentTable:
             return {"values": values}
         values["open_since"] = None
         if known.watch and self._sweeps and known.started_at_ms is None and event.type is not EventType.ROOM_GONE:
-            # A session may have begun unseen: slices that follow another one within a minute are not written.
+            # A session may have begun unseen: repeated slices within a minute are not written.
             return {"values": values}
         values["watch"] = None
         expires = {"expires_at": self._expires_at(now_ms)}
         return {"values": {**values, **expires}} if is_done else {"values": values, "set_once": expires}
 
     def note_over(self, task: Task, known: Record, now_ms: int) -> None:
-        """Close a task that the API calls over, unless it was opened since its record was `known`."""
+        """Close a task that the API reports as over, unless it was opened after `known` was read."""
         values = {"open_since": None, "watch": None, "expires_at": self._expires_at(now_ms)}
         with contextlib.suppress(_Refused):
             self._update(task, values, when=_unchanged(known))
 
     def note_room_end(self, event: Event, now_ms: int) -> Record:
-        """Record a room's end: the tasks that started in it until the event's time are to be stopped.
+        """Record a room's end: the tasks that started in it until the event's time must be stopped.
 
         A newer end stays. Returns the room's record from before this call.
         """
@@ -180,9 +180,9 @@ class SegmentTable:
         return Lease(until_ms, _room(place) if place else None, *rounds)
 
     def note_place(self, lease: Lease) -> bool:
-        """Remember how far a sweep has come, if its lease is still valid, and return whether it is.
+        """Record the position of a sweep, if its lease is still valid, and return whether it is.
 
-        Call this method before the rooms up to there are looked at.
+        Call this method before checking the rooms up to this position.
         """
         values: dict[str, str | int | None] = {
             "place": _room_key(lease.place) if lease.place else None,
@@ -192,7 +192,7 @@ class SegmentTable:
         return self._hold(lease, values)
 
     def give_back(self, lease: Lease) -> None:
-        """Let the next sweep begin."""
+        """Give the lease back, so that the next sweep can begin."""
         self._hold(lease, {"lease_until": 0})
 
     def _hold(self, lease: Lease, values: Mapping[str, str | int | None]) -> bool:
@@ -205,7 +205,7 @@ class SegmentTable:
     def watched_rooms(
         self, *, after: Room | None = None, until: Room | None = None
     ) -> Iterator[tuple[Room, dict[Task, Record]]]:
-        """Go through the rooms that have watched items (tasks, and `#look`), by name. The index may be late."""
+        """Yield the rooms that have watched items (tasks, and `#look`), by name. The index may be late."""
         condition, values = "watch = :watch", {":watch": {"S": WATCHED}}
         for sign, name, bound in ((">", ":after", after), ("<=", ":until", until)):
             if bound:
@@ -216,11 +216,11 @@ class SegmentTable:
             yield room, {task_of(item): _record(item) for item in group}
 
     def note_gone(self, room: Room, gone_at_ms: int) -> None:
-        """Remember when a room was last found gone."""
+        """Record when a room was last found gone."""
         self._update(Task(room, LOOK_ITEM), {"gone_at": gone_at_ms, "watch": WATCHED})
 
     def forget_gone(self, room: Room) -> None:
-        """Forget that a room was found gone."""
+        """Delete the record that a room was found gone."""
         self._call("delete_item", TableName=self._name, Key=_key(Task(room, LOOK_ITEM)))
 
     def _expires_at(self, now_ms: int) -> int:
@@ -291,11 +291,11 @@ class SegmentTable:
             raise Retryable("TableUnreachable", f"DynamoDB did not answer {method}: {type(error).__name__}") from error
 
 
-_Condition = tuple[str, Literal["<=", "<", "="], str | int | None]  # an attribute, how it compares, with what
+_Condition = tuple[str, Literal["<=", "<", "="], str | int | None]  # attribute, comparison, value
 
 
 class _Refused(Exception):
-    """A write's condition failed; `record` is the item that is there."""
+    """A write's condition failed; `record` is the present item."""
 
     def __init__(self, record: Record) -> None:
         super().__init__(record)
@@ -303,7 +303,7 @@ class _Refused(Exception):
 
 
 class _Expressions:
-    """The names and values that an expression uses. Every name is replaced: DynamoDB reserves hundreds."""
+    """The names and values in an expression. Every name gets a placeholder: DynamoDB reserves hundreds."""
 
     def __init__(self) -> None:
         self.names: dict[str, str] = {}
@@ -320,7 +320,7 @@ class _Expressions:
 
 
 def room_item(room: Room) -> Task:
-    """Name the room's own item, as if it were a task's."""
+    """Return the key of the room's item, in the form of a task."""
     return Task(room, ROOM_ITEM)
 
 
@@ -335,7 +335,7 @@ def _stop(event: Event) -> dict[str, str | int | None]:
 
 
 def _business_id(business_id: str | None) -> dict[str, str]:
-    # Without one, the record's stays.
+    # An event without one keeps the record's.
     return {"business_id": business_id} if business_id else {}
 
 
@@ -353,7 +353,7 @@ def _key(task: Task) -> dict[str, Any]:
 
 
 def task_of(item: Mapping[str, Any]) -> Task:
-    """Name the task that an item is about."""
+    """Return the task in an item's key."""
     return Task(_room(item["room"]["S"]), item["task_id"]["S"])
 
 
@@ -362,9 +362,9 @@ def _record(item: Mapping[str, Any]) -> Record:
 
 
 def fields_of(item: Mapping[str, Any], attributes: Mapping[str, str]) -> dict[str, Any]:
-    """Read an item's attributes into fields. One in a form that no function writes counts as missing.
+    """Read an item's attributes into fields. A value in a form that no function writes counts as missing.
 
-    `attributes` has the field of each attribute: in ms or seconds it is a whole number, else a text.
+    `attributes` maps attributes to fields. A name in ms or seconds means a whole number, any other a text.
     """
     return {
         field: _whole_number(item, attribute) if field.endswith(("_ms", "_seconds")) else _text(item, attribute)

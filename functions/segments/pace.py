@@ -1,24 +1,24 @@
-"""The request limit of one action of the API, held by each invocation for itself.
+"""The request limit of one action of the API: each invocation keeps its share without knowing the others.
 
-Lambda keeps as many environments as it likes; only the number of invocations in flight is bounded. So there are that
-many slots. In each slot one invocation follows another, in any environment, and does not know what was sent just before
-it. So requests go in trains, and an invocation ends no sooner than a gap after its last train::
+The number of environments is not bounded, only the number of invocations at the same time: the slots. In each slot one
+invocation follows another, in any environment, and does not know the requests of the previous one. So requests leave in
+trains, and an invocation ends no sooner than a gap after its last train::
 
-    an invocation                                  the next one in this slot, in whatever environment
+    an invocation                                  the next one in this slot, in any environment
     |  | | | | |               gap            |  | | | | |
              |<--------------------------------->|
 
-Take as many distances between requests, in a row, as a full train has requests. At least one of them is a gap, so
-together they are no shorter than a full train with its gap. `pace` makes these so long that a second holds a share.
-The API counts a request when it arrives, and that is not known here::
+Among as many distances in a row as a full train has requests, at least one is a gap. So their sum is at least a full
+train with its gap. `pace` makes this period long enough that a second holds at most the slot's share.
+The API counts a request when it arrives, a time that is not known here::
 
     sent ------------- arrived ------------- answered
       |<-------------- its time --------------->|
            |<----------- fastest -------------->|
-           as if sent here, at the latest
+           counts as sent here
 
-Any time beyond the fastest answer's may have been lost on the way, so a request counts as sent `fastest` before its
-answer. From then on it needed at most the shortest way, and any later request needs at least that.
+Any time beyond the fastest round trip may have been spent on the way, so a request counts as sent `fastest` before its
+answer. From then on it needed at most the shortest way, and every later request needs at least that.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from typing import TypeVar
 
 from segments.errors import NoTimeLeft
 
-# A second, and the time that even the fastest answer may have lost on its way.
+# A second, plus the delay that even the fastest answer may have had on its way.
 WINDOW_SECONDS = 1.005
-# A stop takes so long if its answer comes after 200 ms, the table included: a message alone costs no more than that.
+# A stop with an answer after 200 ms takes this long, table included: so a single message does not wait for the gap.
 GAP_SECONDS = 0.22
-# The part of the gap at the beginning of an invocation: it reads the table first anyway.
+# The part of the gap at the beginning of an invocation, which reads the table then anyway.
 LEAD_SECONDS = 0.01
 RECOVERY_SECONDS = 10
 MOST_SLOWED = 4
@@ -57,7 +57,7 @@ class Pace:
     gap_seconds: float  # between the last request of a train and the next train
 
     def length_seconds(self, requests: int) -> float:
-        """Return how far the first and the last of so many requests of a train are apart."""
+        """Return the time from the first to the last of this number of requests in a train."""
         return (requests - 1) * self.pause_seconds
 
     @property
@@ -67,9 +67,9 @@ class Pace:
 
 
 def pace(per_second: int) -> Pace:
-    """Find the pace that lets at most so many requests arrive in any second, and is the fastest one for a batch.
+    """Find the pace that serves a batch fastest, with at most `per_second` arrivals in any second.
 
-    Among equally fast ones it takes the one that leaves the least of the limit unused, in the longest trains.
+    Among equally fast paces it prefers the highest use of the limit, then the longest trains.
     """
     paces = (_pace(per_second, per_second // train) for train in range(min(per_second, 3 * _BATCH), 0, -1))
     return min(paces, key=lambda found: (round(_batch_seconds(found), 6), -found.per_second))
@@ -91,22 +91,22 @@ def _batch_seconds(found: Pace) -> float:
 
 
 class Turn:
-    """Permission to send one request. The holder must spend it or give it up.
+    """Permission to send one request. The holder must use it or give it up.
 
-    `note_answer` takes how long an answer took, in seconds.
+    `note_answer` receives the round trip of each answer, in seconds.
     """
 
     def __init__(self, clock_seconds: Callable[[], float], note_answer: Callable[[float], None]) -> None:
         self._clock_seconds = clock_seconds
         self._note_answer = note_answer
         self._sent_at: float | None = None
-        # When it was sent, and when it was answered. Set once, whole: another thread reads it.
+        # The times of its sending and its answer. Set once, together: another thread reads them.
         self._over: tuple[float, float] | None = None
 
     def spend(self, function: Callable[..., T], *arguments: object) -> T:
-        """Make the request, in any thread, and return what `function` does.
+        """Make the request, in any thread, and return the result of `function`.
 
-        `function` takes `arguments`, and what it is to call when it sends the request. It raises if there is no
+        `function` takes `arguments`, and a function to call just before it sends the request. It raises if there is no
         successful answer.
         """
         try:
@@ -123,11 +123,11 @@ class Turn:
         return self._sent_at is not None
 
     def send(self) -> None:
-        """Note that the request is being sent now: a busy machine may lose much time before that."""
+        """Record that the request is sent now: on a busy machine that may be long after its turn."""
         self._sent_at = self._clock_seconds()
 
     def end(self) -> None:
-        """Note that the answer has come now."""
+        """Record that the answer arrived now."""
         if self._sent_at is None:
             self.give_up()
         else:
@@ -136,14 +136,14 @@ class Turn:
             self._note_answer(answered_at - self._sent_at)
 
     def give_up(self) -> None:
-        """Note that there will be no success; once the turn is over, this changes nothing."""
+        """Record that there is no successful answer; once the turn is over, this changes nothing."""
         if self._over is None:
-            # A request that was sent may have lost all this time on its way: it counts as sent now.
+            # A request that was sent may have spent all this time on its way: it counts as sent now.
             now = -math.inf if self._sent_at is None else self._clock_seconds()
             self._over = now, now
 
     def counts_from(self, fastest_seconds: float) -> float | None:
-        """Return from when its request counts, at the latest. None: it is under way; -inf: there was no request."""
+        """Return the latest time from which its request counts. None: it is under way; -inf: there was no request."""
         if (over := self._over) is None:
             return None
         sent_at, answered_at = over
@@ -151,7 +151,7 @@ class Turn:
 
 
 class _Fastest:
-    """The fastest of the last answers: of those of the last 4 to 8 seconds at full pace."""
+    """The fastest of the last answers: those of the last 4 to 8 seconds at full pace."""
 
     def __init__(self, per_second: int) -> None:
         self._per_second = per_second
@@ -168,16 +168,16 @@ class _Fastest:
 
     @property
     def seconds(self) -> float:
-        """How long it took; 0 while too few are known: all requests of a first batch may wait for connections."""
+        """The round trip; 0 until enough are known, since all requests of a first batch may wait for connections."""
         with self._lock:
             return min(self._before, self._lately) if self._count > min(self._per_second, _BATCH) else 0.0
 
 
 class Turns:
-    """Lets requests leave at the pace of a slot's share, the messages of an invocation in turn.
+    """Lets requests leave at the pace of a slot's share. The messages of an invocation take turns.
 
-    At most `per_second` of them arrive in any second. From one invocation to the next it remembers only how fast the
-    API is, and whether it refuses. `clock_seconds` is monotonic.
+    At most `per_second` of them arrive in any second. Between invocations it remembers only the API's speed and its
+    refusals. `clock_seconds` is monotonic.
     """
 
     def __init__(
@@ -190,8 +190,8 @@ class Turns:
         self._clock_seconds = clock_seconds
         self._sleep = sleep
         self._fastest = _Fastest(per_second)
-        # First come, first served. At most one request of each message is in the queue, and its next one goes to the
-        # end, so turns go round.
+        # First come, first served. Each message has at most one request in the queue, and its next one goes to the
+        # end, so the messages take turns.
         self._queue = asyncio.Lock()
         self._queues: defaultdict[Hashable, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._train: list[Turn] = []
@@ -213,7 +213,7 @@ class Turns:
                 await self._sleep(ends_at - now)
 
     async def take(self, seconds_left: Callable[[], float], message: Hashable = None) -> Turn:
-        """Wait for a turn; turns go round between messages, however many a message needs.
+        """Wait for a turn. The messages take turns, however many requests each of them needs.
 
         Raises `NoTimeLeft` if the turn would come after `seconds_left()`.
         """
@@ -221,7 +221,9 @@ class Turns:
             while True:
                 wait = max(0.0, self._next_at() - self._clock_seconds())
                 if wait > seconds_left():
-                    raise NoTimeLeft("NoTimeLeft", "the invocation ends before this call's turn; it is tried again")
+                    raise NoTimeLeft(
+                        "NoTimeLeft", "no time for this call's turn is left, so the message is tried again"
+                    )
                 if not wait:
                     break
                 await self._sleep(wait)
@@ -244,7 +246,7 @@ class Turns:
         return self._slowed_by + recovered * (1 - self._slowed_by)
 
     def _next_at(self) -> float:
-        """Return when the next request may leave, at the soonest."""
+        """Return the earliest time for the next request."""
         if len(self._train) == self._pace.train:
             if (at := self._next_train_at()) > self._clock_seconds():
                 return at
@@ -252,9 +254,9 @@ class Turns:
         return self._train_leaves_at + self._slowness() * self._pace.length_seconds(len(self._train) + 1)
 
     def _next_train_at(self) -> float:
-        """Return when the next train may leave, at the soonest.
+        """Return the earliest time for the next train.
 
-        A train must be as long from its end as from its beginning: requests that were late may arrive together.
+        The distances are kept from the end of a train, too, since late requests may arrive together.
         """
         fastest_seconds, slowness = self._fastest.seconds, self._slowness()
         arrivals = [turn.counts_from(fastest_seconds) for turn in self._train]

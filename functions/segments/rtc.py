@@ -1,6 +1,6 @@
 """The RTC API: the one module that knows the Volcengine SDK.
 
-The SDK loses the RequestId of a success and garbles some failures. So an answer is taken as it came, before the SDK
+The SDK loses the RequestId of a success and garbles some failures. So each answer is captured before the SDK
 interprets it, and `api_answers` judges it, in every form that an answer can have.
 """
 
@@ -54,7 +54,7 @@ class RtcApi:
         configuration.region = settings.rtc_region
         configuration.connect_timeout = settings.rtc_connect_timeout_seconds
         configuration.read_timeout = settings.rtc_read_timeout_seconds
-        configuration.auto_retry = False  # each silent retry would be a request that is not counted
+        configuration.auto_retry = False  # the SDK's silent retries would be requests that the pace does not count
         configuration.connection_pool_maxsize = connections
         configuration.credential_provider = _ExchangeKey(self._exchange)
         client = ApiClient(configuration)
@@ -75,9 +75,9 @@ class RtcApi:
     def get_segment_task(
         self, task: Task, sending: Callable[[], None] = lambda: None
     ) -> tuple[RunningTask | None, str | None]:
-        """Ask what a task is doing; None: the API knows of none (GetSegmentTask page of the API).
+        """Ask for the state of a task; None: the API does not know the task (GetSegmentTask page of the API).
 
-        Returns the RequestId beside it.
+        Returns the RequestId as well.
         """
         query = _ids(task.room) | {"TaskId": task.task_id}
         answer = self._call("GET", "GetSegmentTask", QUERY_VERSION, query, sending)
@@ -117,7 +117,7 @@ class RtcApi:
             self._api.do_call(info, content)
         except Exception as error:  # noqa: BLE001 - whatever the SDK raises, the message must not be lost
             failure = error
-        # Outside of it: what the SDK raised may quote the key, and would be the context of what is raised here.
+        # Outside the except block: the SDK's error may quote the key, and would become the context of ours.
         answer = self._exchange.answer or _answer_in(failure)
         if answer.row.whose is Whose.KEY:
             raise self._refusal(key, answer)
@@ -134,7 +134,7 @@ class RtcApi:
 
 
 class _Exchange(threading.local):
-    """The call under way in a thread: the key to sign it with, what to call when it is sent, the answer as it came."""
+    """The call under way in a thread: the key to sign with, the function to call at its sending, the raw answer."""
 
     key: Key
     answer: Answer | None
@@ -176,7 +176,7 @@ def _ids(room: Room) -> dict[str, str]:
 
 
 def _answer_in(error: Exception | None) -> Answer:
-    """Find the answer in what the SDK raised, or raise what its absence means."""
+    """Find the answer in the SDK's error, or raise the error that a missing answer means."""
     if isinstance(error, ApiException) and error.status:
         return Answer.read(error.status, error.body)
     if isinstance(error, UnicodeDecodeError):
@@ -185,9 +185,9 @@ def _answer_in(error: Exception | None) -> Answer:
     cause = error.__context__ if isinstance(error, ApiException) else error
     if isinstance(cause, (ProtocolError, SSLError)) and isinstance(cause.args[-1], (ConnectionError, ssl.SSLEOFError)):
         raise ConnectionLost("ConnectionLost", "the API closed the connection without an answer") from None
-    # In urllib3 2 a connection that cannot be made is a time-out by inheritance.
+    # In urllib3 2 a NewConnectionError is a subclass of the time-outs.
     if isinstance(cause, HttpTimeoutError) and not isinstance(cause, NewConnectionError):
         raise NoAnswer("Timeout", f"the API did not answer in time: {type(cause).__name__}") from None
     kind = NoAnswer if isinstance(cause, HTTPError) else Retryable
-    # From None: what the SDK says of a request that it could not send may quote its headers.
+    # From None: the SDK's error about an unsent request may quote its headers.
     raise kind("ApiUnreachable", f"no answer from the API: {type(cause or error).__name__}") from None

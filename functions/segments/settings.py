@@ -1,4 +1,4 @@
-"""The settings that several functions share: read from the environment once, at start-up, and checked there."""
+"""The settings that several functions share: read from the environment and checked once, at start-up."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PLATFORMS = {  # the endpoint and the region of the RTC API, and its version of
 
 
 class SettingsError(Exception):
-    """A setting is missing or makes no sense. The message names it."""
+    """A setting is missing or invalid. The message names it."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class SharedSettings:
 
     @property
     def call_seconds(self) -> float:
-        """How long a call of the API takes at most."""
+        """The maximum duration of a call of the API."""
         return self.rtc_connect_timeout_seconds + self.rtc_read_timeout_seconds
 
 
@@ -81,11 +81,11 @@ class Reader:
         return word
 
     def number(self, name: str, *, least: int = 0) -> int:
-        """Read a count of at least `least`. CloudFormation takes fractions of any number: they are rounded down."""
+        """Read a count of at least `least`. CloudFormation accepts fractions, which are rounded down."""
         return int(self._decimal(name, least))
 
     def amount(self, name: str, unit: int, *, least: int = 0) -> int:
-        """Read an amount of at least `least`, such as 0.5 minutes, in a smaller unit. Only 0 is 0."""
+        """Read an amount of at least `least`, such as 0.5 minutes, in a smaller unit. Only 0 becomes 0."""
         value = self._decimal(name, least)
         return max(round(unit * value), int(value > 0))
 

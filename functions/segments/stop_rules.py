@@ -1,4 +1,4 @@
-"""Time decides, not arrival: what a stop event at T means for a task.
+"""Time decides, not the order of arrival: the rules for a stop event at T about a task.
 
 ::
 
@@ -18,7 +18,7 @@ from segments.events import Event, EventType
 
 
 class Outcome(StrEnum):
-    """How a message, or one of its tasks, ended. docs/events.md explains each."""
+    """The result of a message, or of one of its tasks. docs/events.md explains each."""
 
     STOPPED = "stopped"
     ALREADY_STOPPED = "already_stopped"
@@ -52,7 +52,7 @@ class Record:
     event_type: str | None = None
     event_id: str | None = None
     business_id: str | None = None
-    watch: str | None = None  # None: the sweeper does not look at it
+    watch: str | None = None  # None: the sweeper does not check it
     gone_at_ms: int | None = None  # of `#look`: when the room was last found gone
 
     @property
@@ -85,7 +85,7 @@ API_REMEMBERS_MS = 72 * 3_600_000  # GetSegmentTask page of the API
 
 
 def decide(time_ms: int, record: Record, *, is_late: bool, duplicate_window_ms: int) -> Verdict:
-    """Apply rules 1 to 4 to a stop event at `time_ms`; `is_late` is what the function of that name says."""
+    """Apply rules 1 to 4 to a stop event at `time_ms`; `is_late` is the result of the function `is_late`."""
     if _is_answered(time_ms, record, duplicate_window_ms):
         return Verdict.DUPLICATE
     if record.started_at_ms is not None and record.started_at_ms > time_ms:
@@ -98,7 +98,7 @@ def decide(time_ms: int, record: Record, *, is_late: bool, duplicate_window_ms: 
 def is_late(event: Event, now_ms: int, stale_after_ms: int) -> bool:
     """Return whether a new session of the task may have begun, unreported, since a stop event.
 
-    The events of second tries and of the sweeper are late, however new they are.
+    The events of second tries and of the sweeper always count as late.
     """
     return event.is_second_try or event.type is EventType.ROOM_GONE or now_ms - event.time_ms > stale_after_ms
 
@@ -114,18 +114,18 @@ def _is_answered(time_ms: int, record: Record, duplicate_window_ms: int) -> bool
 
 
 def decide_from_api(time_ms: int, task: RunningTask | None, record: Record, now_ms: int) -> Verdict:
-    """Apply rule 3: a late stop event at `time_ms`, and what the API says of its task (None: it knows of none).
+    """Apply rule 3 to a late stop event at `time_ms`, with the API's answer about its task (None: it does not know it).
 
-    Returns `Verdict.ASK` if the answer decides nothing.
+    Returns `Verdict.ASK` if the answer does not decide it.
     """
     if task is None:
-        # The API forgets what began longer ago, also what still runs: then nothing newer can be stopped by mistake.
+        # The API forgets tasks of this age, even running ones. No newer task has the name, so a stop is safe.
         opened_ms = record.open_since_ms
         forgotten = opened_ms is not None and now_ms - opened_ms >= API_REMEMBERS_MS
         return Verdict.STOP if forgotten else Verdict.ALREADY_STOPPED
     if task.is_over:
         return Verdict.ALREADY_STOPPED
-    # A task that has not begun by now begins after any event that has happened.
+    # A task that has not begun yet begins after every event of the past.
     if task.started_at_ms > time_ms or task.status == _NOT_STARTED:
         return Verdict.SUPERSEDED
     return Verdict.STOP if task.started_at_ms else Verdict.ASK

@@ -1,8 +1,8 @@
 """Times: Unix ms inside, RFC 3339 outside. Every function reads and writes its times here.
 
-A reader accepts times from `EARLIEST_MS` to `LATEST_MS`, and a writer never raises: no event of the RTC service is
-older, and no date is later. The year 1 and 1970 are how programs say "never set", and seconds that are read as
-milliseconds lie in 1970 too.
+Readers accept times from `EARLIEST_MS` to `LATEST_MS`, and writers never raise: no event of the RTC service is older,
+and no date is later. Programs use the year 1 and 1970 for "never set", and seconds that are read as milliseconds also
+lie in 1970.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ EARLIEST_MS = 1_514_764_800_000  # 2018-01-01: the RTC service did not exist bef
 LATEST_MS = 253_402_300_799_999  # the last millisecond of the year 9999
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DATE = "(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})"
-# Newer versions of Python read an hour 24.
+# Newer versions of Python accept the hour 24.
 _CLOCK = r"(?P<clock>(?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2})(?:[.](?P<fraction>[0-9]+))?"
 # The form of contracts/event.schema.json.
 _RFC3339 = re.compile(f"{_DATE}T{_CLOCK}(?:Z|(?P<sign>[+-])(?P<hours>[0-9]{{2}}):(?P<minutes>[0-9]{{2}}))")
-# ISO 8601 as the RTC servers write it: an offset without its colon or minutes, a blank after the T or in its place.
+# ISO 8601 of the RTC servers: an offset without its colon or minutes, a blank after the T or in place of it.
 _ISO8601 = re.compile(
     rf"{_DATE}(?:[Tt]\s*|\s+){_CLOCK}\s*(?:[Zz]|(?P<sign>[+-])(?P<hours>[0-9]{{2}})(?::?(?P<minutes>[0-9]{{2}}))?)"
 )
@@ -33,7 +33,7 @@ def now_ms() -> int:
 
 
 def read_ms(text: str) -> int:
-    """Read a date and time in RFC 3339, as Unix ms. The `ValueError` that it raises states the rule."""
+    """Read a date and time in RFC 3339, as Unix ms. Raises `ValueError` with the broken rule."""
     found_ms = _find_ms(_RFC3339, text)
     if found_ms is None:
         raise ValueError("must be a date and time that exists, with its offset")
@@ -41,7 +41,7 @@ def read_ms(text: str) -> int:
 
 
 def read_attribute_ms(text: str) -> int:
-    """Read a message attribute that holds Unix ms or RFC 3339, as Unix ms. It raises as `read_ms` does."""
+    """Read a message attribute that holds Unix ms or RFC 3339, as Unix ms. Raises as `read_ms` does."""
     found_ms = int(text) if _WHOLE_NUMBER.fullmatch(text) else _find_ms(_RFC3339, text)
     if found_ms is None:
         raise ValueError("must be Unix ms, or a date and time that exists, with its offset")
@@ -51,14 +51,14 @@ def read_attribute_ms(text: str) -> int:
 def read_callback_ms(event_time: object) -> int | None:
     """Read the EventTime of an RTC callback, as Unix ms.
 
-    None: it cannot be read or is too early, so the time of arrival counts. No room's end is lost because of its time.
+    None: the time is unreadable or too early, so the time of arrival counts. No room's end is lost for this reason.
     """
     found_ms = _find_ms(_ISO8601, event_time.strip()) if isinstance(event_time, str) else None
     return None if found_ms is None or found_ms < EARLIEST_MS else min(found_ms, LATEST_MS)
 
 
 def find_callback_ms(text: str) -> int | None:
-    """Read the first time that stands anywhere in a text, as `read_callback_ms` does."""
+    """Read the first time in a text, as `read_callback_ms` does."""
     times_ms = (read_callback_ms(found.group()) for found in _ISO8601.finditer(text))
     return next((found_ms for found_ms in times_ms if found_ms is not None), None)
 
@@ -71,17 +71,17 @@ def read_stored_ms(number: object) -> int | None:
 
 
 def utc(unix_ms: int) -> datetime:
-    """Return Unix ms as a date and time in UTC; a time that no reader accepts becomes the nearest one that they do."""
+    """Return Unix ms as a date and time in UTC; a time outside the readers' range becomes the nearest one inside."""
     return _EPOCH + timedelta(milliseconds=max(EARLIEST_MS, min(unix_ms, LATEST_MS)))
 
 
 def to_rfc3339(unix_ms: int) -> str:
-    """Write Unix ms in RFC 3339, as `utc` gives them."""
+    """Write Unix ms in RFC 3339, within the range of `utc`."""
     return utc(unix_ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _find_ms(form: re.Pattern[str], text: str) -> int | None:
-    """Read a text of a form; None if it has another one, or no such time exists."""
+    """Read a text in this form; None if it has another form, or no such time exists."""
     found = form.fullmatch(text[:_MOST_CHARACTERS])
     if found is None or len(text) > _MOST_CHARACTERS:
         return None
@@ -94,7 +94,7 @@ def _find_ms(form: re.Pattern[str], text: str) -> int | None:
     if hours > 23 or minutes > 59:
         return None
     fraction_ms = int(f"{part['fraction'] or ''}000"[:3])
-    # On integers, since a date near its limits bears no offset.
+    # With integers: a datetime near its limits would overflow with an offset.
     offset_ms = (-60_000 if part["sign"] == "-" else 60_000) * (60 * hours + minutes)
     return (moment - _EPOCH) // timedelta(milliseconds=1) + fraction_ms - offset_ms
 

@@ -1,1 +1,1 @@
-"""Stops segment tasks through the RTC API, as the event queue's messages say."""
+"""Stops segment tasks through the RTC API, as the messages of the event queue request."""

@@ -1,4 +1,4 @@
-"""The messages of an invocation, and what each says."""
+"""The messages of an invocation, and their content."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from segments.events import FIRST_SENT_AT, GIVEN_UP, Event, parse_event, redrive
 
 @dataclass(frozen=True)
 class Arrival:
-    """A message as SQS delivers it, and what it says."""
+    """A message as SQS delivers it, and its content."""
 
     message_id: str
     receipt_handle: str
     body: str = field(repr=False)
-    sent_ms: int  # when SQS took it, Unix ms
+    sent_ms: int  # when SQS accepted it, Unix ms
     receive_count: int = 1
-    # One that is no string is as unreadable as a bad one: "".
+    # A value that is not a string is as unreadable as a wrong one: "".
     attributes: Mapping[str, str] = field(default_factory=dict)
-    content: Event | StopError | None = None  # None: a callback that does not concern us
+    content: Event | StopError | None = None  # None: a callback of an irrelevant type
 
     @property
     def event(self) -> Event | None:
-        """The event, if the message says one."""
+        """The event, if the message holds one."""
         return self.content if isinstance(self.content, Event) else None
 
     @property
@@ -60,7 +60,7 @@ class Arrival:
 
     @property
     def is_given_up(self) -> bool:
-        """Whether it has a dead letter already, and only its workflow is still to be notified."""
+        """Whether it already has a dead letter, so that only its workflow has to be notified."""
         return GIVEN_UP in self.attributes and self.task_token is not None
 
     @property
@@ -72,7 +72,7 @@ class Arrival:
 
 
 def arrive(record: Mapping[str, Any]) -> Arrival:
-    """Read a message, as it is among the Records of the event that Lambda gives the function."""
+    """Read one of the Records in the event that Lambda passes to the function."""
     body, sent_ms = record["body"], int(record["attributes"]["SentTimestamp"])
     receive_count = int(record["attributes"]["ApproximateReceiveCount"])
     attributes = {name: attribute.get("stringValue") or "" for name, attribute in record["messageAttributes"].items()}

@@ -1,4 +1,4 @@
-"""The fate of a message that failed: a dead letter with its reason, or a later attempt."""
+"""What happens to a failed message: a dead letter with its reason, or a later attempt."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Failure:
 
     @property
     def message_id(self) -> str:
-        """The message's id: the invocation keeps its failures apart by it."""
+        """The message's id, by which the invocation distinguishes its failures."""
         return self.arrival.message_id
 
 
 class End(StrEnum):
-    """The fate of a message that failed: a dead letter by its ErrorKind, a later copy, or its next receive."""
+    """What happens to a failed message: a dead letter (by its ErrorKind), a later copy, or the next receive."""
 
     INVALID_MESSAGE = "invalid_message"
     REJECTED = "rejected"
@@ -42,10 +42,10 @@ class End(StrEnum):
 
 
 def end_of(failure: Failure, now_ms: int, *, max_receive_count: int, give_up_after_ms: int) -> End:
-    """Decide what becomes of a message.
+    """Decide what happens to a failed message.
 
-    An outage passes, so its messages are tried until they are `give_up_after_ms` old, as copies once SQS would not
-    deliver the message again. Dead letters are for what people must fix.
+    Outages pass, so their messages are tried until they are `give_up_after_ms` old, as copies once SQS would not
+    deliver the message again. Dead letters are for causes that people must fix.
     """
     arrival, error = failure.arrival, failure.error
     if isinstance(error, InvalidMessage):
@@ -53,7 +53,7 @@ def end_of(failure: Failure, now_ms: int, *, max_receive_count: int, give_up_aft
     if isinstance(error, Rejected):
         return End.REJECTED
     if isinstance(error, Unanswered) and error.has_letter:
-        return End.RETRIED  # until SQS moves it: its letter is on the queue already
+        return End.RETRIED  # until SQS moves it: its dead letter is already on the queue
     if arrival.receive_count < max_receive_count:
         return End.RETRIED
     may_pass = not isinstance(error, FunctionFailed)
@@ -61,14 +61,14 @@ def end_of(failure: Failure, now_ms: int, *, max_receive_count: int, give_up_aft
 
 
 def back_off_seconds(receive_count: int, jitter: float) -> int:
-    """Say when a message is tried again: exponential back-off with full jitter, a random number from 0 to 1."""
-    # The exponent is bounded before the power is: a receive count has no bound.
+    """Return the delay of the next try: exponential back-off with full jitter, a random number from 0 to 1."""
+    # The exponent is bounded first, since receive counts are not.
     ceiling = min(BACK_OFF_CAP_SECONDS, BACK_OFF_BASE_SECONDS * (1 << min(receive_count - 1, 16)))
     return round(jitter * ceiling)
 
 
 def delay_seconds(age_ms: int, jitter: float) -> int:
-    """Say how long a copy waits: up to the age of its message, so that storms spread out.
+    """Return the delay of a copy: up to the age of its message, so that storms spread out.
 
     `jitter` is a random number from 0 to 1.
     """

@@ -1,10 +1,10 @@
-"""The Lambda function behind the event queue: parse, serve, settle what failed, report.
+"""The Lambda function behind the event queue: parse, serve, settle failures, report.
 
 The time of an invocation::
 
-    calls begin      the last call and its record     settling        end
+    calls begin    the last call and its record    settling            end
     |-----------------------|----------------------------|-------------|
-                     seconds_left() is 0         what is not served is tried again
+                     seconds_left() is 0     unserved messages are tried again
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ queues = Queues(
     settings.answer_queue_url,
 )
 loop = asyncio.Runner()
-# One after the other, each of them several calls at once: answers to workflows, letters and copies, notices and
-# back-offs, and copies for the answers that could not be given.
+# Steps one after the other, each with several calls at once: answers to workflows; dead letters and copies; notices and
+# back-offs; copies for the answers that could not be sent.
 SETTLING_CALLS = 4 if settings.answer_queue_url else 2
 SETTLING_SECONDS = SETTLING_CALLS * SQS_CALL_SECONDS + 1.0  # the rest is for log lines and metrics
-RECORD_SECONDS = 2.0  # a record that takes longer is not waited for: its message is tried again
+RECORD_SECONDS = 2.0  # if writing a record takes longer, its message is tried again
 
 logger.append_keys(mode="observe" if settings.observes else "stop")
 jitter = random.random
@@ -62,9 +62,9 @@ jitter = random.random
 @logger.inject_lambda_context
 @metrics.log_metrics(capture_cold_start_metric=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, list[dict[str, str]]]:
-    """Serve a batch of messages, and return those that SQS is to keep, as ``batchItemFailures``.
+    """Serve a batch of messages, and return those that SQS must keep, as ``batchItemFailures``.
 
-    Every other one has ended in an outcome or on the dead-letter queue, or a copy takes its place.
+    Every other message has an outcome, a dead letter, or a copy in its place.
     """
 
     def until_settling() -> float:
@@ -88,7 +88,7 @@ async def _serve(arrivals: list[Arrival], batch: Batch, until_settling: Callable
 
 
 async def _serve_in_time(arrival: Arrival, batch: Batch, until_settling: Callable[[], float]) -> StopError | None:
-    """Serve a message, but stop in time for the ends of all messages of its batch."""
+    """Serve a message, but stop in time to settle all messages of its batch."""
     try:
         async with asyncio.timeout(until_settling()):
             return await _serve_message(arrival, batch)
@@ -128,7 +128,7 @@ def _settle(failures: list[Failure]) -> list[str]:
     sent = set().union(
         *_together((queues.send_dead_letters, letters, time_ms), (queues.send_copies, copies, time_ms, jitter))
     )
-    # After the letters: a workflow that hears of one finds it on its queue.
+    # After the letters: a workflow that is notified of one finds it on its queue.
     lying = [letter for letter in letters if letter[0].message_id in sent]
     told = [letter for letter in lying if is_told(letter[0])]
     waited_for = [letter for letter in lying if letter[0].arrival.task_token]
@@ -140,7 +140,7 @@ def _settle(failures: list[Failure]) -> list[str]:
 
 
 def _tell(letters: list[tuple[Failure, str]], time_ms: int) -> None:
-    """Have dead letters published. If that fails, the letter is on its queue all the same."""
+    """Report dead letters to the publishing function. If this fails, they are still on their queue."""
     if settings.failed_stop_queue_url:
         told = queues.send_notices(letters, time_ms)
         for failure, _ in letters:
@@ -149,13 +149,13 @@ def _tell(letters: list[tuple[Failure, str]], time_ms: int) -> None:
 
 
 def _answer_letters(letters: list[tuple[Failure, str]], time_ms: int) -> None:
-    """Have the workflows of dead letters answered. Another end would be one too many, so a copy asks for no stop."""
+    """Answer the workflows of dead letters. If this fails, a copy is marked so that it only repeats the answer."""
     answered = _answer([(failure, failed(failure, kind)) for failure, kind in letters])
     queues.send_given_up([letter for letter in letters if letter[0].message_id not in answered], time_ms)
 
 
 def _answer(answers: list[tuple[Failure, str]]) -> set[str]:
-    """Have workflows answered; return the ids of the messages that need no further answer."""
+    """Answer workflows; return the ids of the messages that need no further answer."""
     if not settings.answer_queue_url:
         for failure, _ in answers:
             _on_the_side(log_unanswered, failure, "the stack has no WorkflowArn")
@@ -168,15 +168,15 @@ def _answer(answers: list[tuple[Failure, str]]) -> set[str]:
 
 
 def _together(*steps: tuple[Any, ...]) -> list[set[str]]:
-    """Take at the same time those steps, each a function and its arguments, whose first argument is not empty."""
+    """Run steps (a function and its arguments) at the same time; skip those with an empty first argument."""
     return [done or set() for done in at_once([functools.partial(_on_the_side, *step) for step in steps if step[1]])]
 
 
 def _on_the_side(step: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Take a step that no message's end depends on: if it raises, that is a log line, and the result is None."""
+    """Run a step that must not change the result of any message: if it raises, log it and return None."""
     try:
         return step(*arguments, **options)
-    except Exception:  # noqa: BLE001 - letters that are sent count, and so do the other messages' ends
+    except Exception:  # noqa: BLE001 - letters that were sent count, and so do the other messages' results
         with contextlib.suppress(Exception):
             logger.exception("unexpected error", step=getattr(step, "__name__", None))
         return None

@@ -15,12 +15,12 @@ from stop_segment.arrivals import Arrival
 from stop_segment.failures import End, Failure
 from stop_segment.stopper import Served
 
-MOST_LINES = 100  # of a message's tasks, with a line each
+MOST_LINES = 100  # tasks of a message, with a line each
 _MOST_NAMED = 10  # tasks in a line about several
 
 
 def log_served(arrival: Arrival, served: Served) -> None:
-    """Log how each task of an event ended: in a line each, up to a bound, and in one for each outcome of the others."""
+    """Log the result of each task of an event: a line each up to MOST_LINES, then a line for each outcome."""
     for done in served.done[:MOST_LINES]:
         log_outcome(arrival, done.task_id, done.outcome, done.request_id)
     for outcome, tasks in Counter(done.outcome for done in served.done[MOST_LINES:]).items():
@@ -42,7 +42,7 @@ def log_served(arrival: Arrival, served: Served) -> None:
 
 
 def log_outcome(arrival: Arrival, task_id: str | None, outcome: Outcome, request_id: str | None = None) -> None:
-    """Log how a task ended; `task_id` is None if the outcome concerns a room or no task at all."""
+    """Log the result of a task; `task_id` is None if the outcome concerns a room or no task at all."""
     logger.info(outcome.value, outcome=outcome.value, task_id=task_id, request_id=request_id, **arrival.log_fields)
     _count(arrival, outcome, 1)
 
@@ -54,7 +54,7 @@ def _count(arrival: Arrival, outcome: Outcome, tasks: int) -> None:
 
 
 def log_failure(failure: Failure, end: End, *, sent: bool) -> None:
-    """Log what became of a failed message; if its dead letter or copy was not `sent`, it is tried again."""
+    """Log what happens to a failed message; if its dead letter or copy was not `sent`, it is tried again."""
     unsent = not sent and end is not End.RETRIED
     message = f"{'dead letter' if end.is_dead_letter else 'copy'} not sent" if unsent else end.value
     outcome = End.RETRIED if unsent else end
@@ -74,7 +74,7 @@ def log_untold(failure: Failure) -> None:
 
 
 def log_unanswered(failure: Failure, reason: str) -> None:
-    """Log that the workflow that waits for a message's end has no answer."""
+    """Log that a waiting workflow has no answer."""
     logger.warning("workflow not answered", reason=reason, **failure.arrival.log_fields)
     metrics.add_metric("WorkflowNotAnswered", MetricUnit.Count, 1)
 

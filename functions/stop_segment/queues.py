@@ -1,4 +1,4 @@
-"""The messages that are sent in the place of failed ones, and the back-offs of those that stay. It knows SQS."""
+"""The messages that replace failed ones, and the back-offs of those that stay. This module knows SQS."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class Queues:
     """The queues that failures need.
 
-    A letter is a failure with its ErrorKind. Every `send` method returns the ids of the messages for which SQS has
-    taken what was sent. `jitter` gives random numbers from 0 to 1. The last two URLs are empty without such a queue.
+    A letter is a failure with its ErrorKind. Every `send` method returns the ids of the failed messages whose
+    replacements SQS accepted. `jitter` gives random numbers from 0 to 1. The last two URLs may be empty: no such queue.
     """
 
     client: SQSClient
@@ -35,7 +35,7 @@ class Queues:
     answer_queue_url: str = ""
 
     def send_dead_letters(self, letters: Sequence[tuple[Failure, str]], now_ms: int) -> set[str]:
-        """Send letters to the dead-letter queue. Only the messages of those that were sent may be acknowledged."""
+        """Send letters to the dead-letter queue. Acknowledge only the messages in the result."""
         return self._send(
             self.dead_letter_queue_url,
             [_Entry(failure, failure.arrival.body, _attributes(failure, kind, now_ms)) for failure, kind in letters],
@@ -54,7 +54,7 @@ class Queues:
         return self._send(self.event_queue_url, entries)
 
     def send_given_up(self, letters: Sequence[tuple[Failure, str]], now_ms: int) -> set[str]:
-        """Send copies of letters to the event queue, since their workflows are still to be notified."""
+        """Send copies of letters to the event queue, since their workflows must still be notified."""
         mark: dict[str, MessageAttributeValueTypeDef] = {GIVEN_UP: {"DataType": "String", "StringValue": "true"}}
         entries = [
             _Entry(failure, failure.arrival.body, _attributes(failure, kind, now_ms) | mark, BACK_OFF_BASE_SECONDS)
@@ -70,11 +70,11 @@ class Queues:
         )
 
     def send_answers(self, answers: Sequence[tuple[Failure, str]]) -> set[str]:
-        """Hand answers to workflows over to the publishing function."""
+        """Send answers to workflows to the publishing function."""
         return self._send(self.answer_queue_url, [_Entry(failure, answer) for failure, answer in answers])
 
     def _send(self, queue_url: str, entries: Sequence[_Entry]) -> set[str]:
-        # At once: a part is as large as a call may be, so that ten large entries are ten calls.
+        # At the same time: 10 large entries need 10 calls.
         sent = at_once([functools.partial(self._send_part, queue_url, part) for part in parts(entries, _size)])
         return set().union(*sent)
 
@@ -87,7 +87,7 @@ class Queues:
         return {part[int(entry["Id"])].failure.message_id for entry in answer.get("Successful", [])}
 
     def postpone(self, failures: Sequence[Failure], jitter: Callable[[], float]) -> None:
-        """Set when each message is tried again. If that fails, the queue's own visibility time-out applies."""
+        """Set when each message is tried again. If this fails, the queue's visibility time-out applies."""
         for part in parts(failures):
             try:
                 self.client.change_message_visibility_batch(
@@ -106,7 +106,7 @@ class Queues:
 
 
 def _tries(failure: Failure) -> int:
-    # A message whose turn did not come has not failed: it need not wait longer each time.
+    # A message that got no turn has not failed, so its back-off does not grow.
     return 1 if isinstance(failure.error, NoTimeLeft) else failure.arrival.receive_count
 
 
@@ -115,7 +115,7 @@ class _Entry:
     failure: Failure
     body: str
     attributes: dict[str, MessageAttributeValueTypeDef] = field(default_factory=dict)
-    delay_seconds: int | None = None  # None: it does not go to the event queue
+    delay_seconds: int | None = None  # None: for other queues than the event queue
 
     def of_call(self, number: int) -> SendMessageBatchRequestEntryTypeDef:
         entry: SendMessageBatchRequestEntryTypeDef = {
@@ -147,7 +147,7 @@ def _attributes(failure: Failure, kind: str, now_ms: int) -> dict[str, MessageAt
         "RequestId": error.request_id,
         "SourceMessageId": failure.message_id,
     }
-    # SQS refuses an empty value: an error without an answer has no RequestId.
+    # SQS refuses empty values, such as the RequestId of an error without an answer.
     strings: dict[str, MessageAttributeValueTypeDef] = {
         name: {"DataType": "String", "StringValue": text} for name, text in texts.items() if text
     }

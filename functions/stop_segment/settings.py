@@ -1,4 +1,4 @@
-"""The stop function's settings: read from the environment once, at start-up, and checked there."""
+"""The stop function's settings: read from the environment and checked once, at start-up."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from segments.settings import Reader, SettingsError, SharedSettings
 
-# GetSegmentTask takes 60 requests per second of an account (its page of the API). A third is left to others.
+# An account may send 60 GetSegmentTask requests per second (its page of the API). Others may use a third.
 _QUERIES_PER_SECOND = 40
 
 
@@ -28,7 +28,7 @@ class Settings(SharedSettings):
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
-    """Read the settings. `SettingsError`: one is missing, out of its range, or not a URL that may be called."""
+    """Read the settings. Raises `SettingsError` if one is missing, out of range, or a URL that must not be called."""
     read = Reader(environment)
     functions = read.number("MAX_CONCURRENCY", least=2)
     requests = read.number("RTC_QPS_LIMIT", least=1)

@@ -18,7 +18,7 @@ from stop_segment.settings import Settings
 
 _MOST_REMEMBERED = 10_000
 _REMEMBERED_MS = 60_000
-# The sweeper asks about what may have begun unseen right after a stop; and no heartbeat is another one's duplicate.
+# RoomGone may concern a session that began unseen right after a stop, and no heartbeat is a duplicate.
 _WITHOUT_WINDOW = (EventType.ROOM_GONE, EventType.HEARTBEAT)
 _BEATS = dict.fromkeys((Outcome.STOPPED, Outcome.ALREADY_STOPPED, Outcome.SUPERSEDED), Outcome.HEARTBEAT)
 _OBSERVED = {
@@ -31,7 +31,7 @@ _OBSERVED = {
 
 @dataclass(frozen=True)
 class Done:
-    """How a task of an event ended. `task_id` is None if the outcome concerns the room."""
+    """The result of a task. `task_id` is None if the outcome concerns the room."""
 
     task_id: str | None
     outcome: Outcome
@@ -40,14 +40,14 @@ class Done:
 
 @dataclass(frozen=True)
 class Served:
-    """An event's end: the tasks that were served, and those that failed."""
+    """The result of an event: the served tasks, and the failed ones."""
 
     done: list[Done]
     failed: list[tuple[str, StopError]] = field(default_factory=list)
 
     @property
     def failure(self) -> StopError | None:
-        """The message's error: if any task may work later, the message may."""
+        """The error of the message: a retryable one, if any task has one."""
         for kind in (Retryable, StopError):
             for task_id, error in self.failed:
                 if isinstance(error, kind):
@@ -66,7 +66,7 @@ class Stopper:
     queries: Calls  # of GetSegmentTask
     in_thread: InThread
     now_ms: Callable[[], int]
-    measure: Callable[[str, float], None]  # takes TimeToStop in ms, from an event to the API's answer
+    measure: Callable[[str, float], None]  # receives TimeToStop in ms, from an event to the API's answer
     _remembered: Cache[Task, tuple[int, int]] = field(default_factory=lambda: Cache(_MOST_REMEMBERED))
 
     def batch(self, seconds_left: Callable[[], float]) -> Batch:
@@ -74,7 +74,7 @@ class Stopper:
         return Batch(self, seconds_left)
 
     def remembers(self, task: Task, time_ms: int) -> bool:
-        """Whether a sighting at `time_ms` says nothing new.
+        """Whether a sighting at `time_ms` holds no news.
 
         The task was open a moment ago, and its room had not ended at the time of an earlier sighting: the event that
         ended it later found the task open. An older sighting may still be from before the room's end.
@@ -85,7 +85,7 @@ class Stopper:
     def remember(self, task: Task, time_ms: int) -> None:
         """Remember for a minute that the task is open, and that its room had not ended at `time_ms`.
 
-        No longer: others may close it, and then a sighting is news again.
+        Not longer: another function may close the task, and then a sighting is news again.
         """
         self._remembered[task] = time_ms, self.now_ms() + _REMEMBERED_MS
 
@@ -110,9 +110,9 @@ class Batch:
         self._failed: dict[Task, Retryable] = {}
 
     async def serve(self, event: Event) -> Served:
-        """Do what the event asks for. The errors of tasks are in the result.
+        """Execute an event. The result holds the errors of its tasks.
 
-        Raises `Retryable` if the table could not be asked which tasks there are.
+        Raises `Retryable` if the tasks could not be read from the table.
         """
         if event.type is EventType.SEGMENT_STARTED:
             return await self._start(event)
@@ -126,7 +126,7 @@ class Batch:
 
     async def _beat(self, event: Event) -> Served:
         served = await self._stop_all(event, dict.fromkeys(event.tasks))
-        # A heartbeat is not a stop: its outcome says only that it has come all the way.
+        # A heartbeat is not a stop: its outcome only shows that the whole path works.
         beats = [replace(done, outcome=_BEATS.get(done.outcome, done.outcome)) for done in served.done]
         return Served(beats, served.failed)
 
@@ -139,12 +139,12 @@ class Batch:
     async def _see(self, event: Event) -> Served:
         (task,) = event.tasks
         known = Served([Done(task.task_id, Outcome.KNOWN)])
-        # If it was tried before, it may have opened the task after a room's end that found it closed.
+        # An earlier attempt may have opened the task, after a room's end that found it closed.
         if not event.is_second_try and self._stopper.remembers(task, event.time_ms):
             return known
         record = await self._reads.read(task) or Record()
         if record.covers(event.time_ms):
-            return known  # a slice that was made before the stop
+            return known  # a slice from before the stop
         if not record.is_open and not await self._in_thread(
             self._table.note_sighting, task, event.time_ms, event.business_id
         ):
@@ -164,12 +164,12 @@ class Batch:
         return Served([Done(None, Outcome.DUPLICATE if is_answered else Outcome.NO_OPEN_TASKS)])
 
     async def _stop_if_room_is_over(self, event: Event, task: Task) -> Served:
-        # After the task was written: a room's end that did not find the task is found here.
+        # After the task was written: this read finds a room's end that did not find the task.
         room = await self._reads.read(room_item(event.room)) or Record()
         if room.event_type is None or room.stop_event_time_ms is None or not room.covers(event.time_ms):
             return Served([Done(task.task_id, Outcome.KNOWN)])
         room_end = Event(
-            # An unknown type has ended the room all the same.
+            # An unknown type still means that the room ended.
             type=EventType(room.event_type) if room.event_type in set(EventType) else EventType.ROOM_ENDED,
             room=event.room,
             time_ms=room.stop_event_time_ms,
@@ -199,7 +199,7 @@ class Batch:
                 raise self._failed[task]
             answered = self._answered.get(task)
             if answered and not (record and record.covers(answered.stop_event_time_ms or 0)):
-                record = answered  # what the event has read is older
+                record = answered  # the event's read is older
             record = record or await self._reads.read(task) or Record()
             try:
                 return await self._decide_and_stop(task, event, record)
@@ -223,23 +223,23 @@ class Batch:
         if self._settings.observes:
             if not is_heartbeat:
                 return await self._observe(task, record, Done(task.task_id, _OBSERVED[verdict], request_id))
-            verdict = Verdict.ALREADY_STOPPED if verdict is Verdict.STOP else verdict  # it has come far enough
+            verdict = Verdict.ALREADY_STOPPED if verdict is Verdict.STOP else verdict  # observing ends here
         if verdict is Verdict.DUPLICATE:
             return Done(task.task_id, Outcome.DUPLICATE)
         if verdict is Verdict.SUPERSEDED:
             return Done(task.task_id, Outcome.SUPERSEDED, request_id)
         if verdict is Verdict.STOP:
-            # Only a task that the event does not name takes its BusinessId from what is known of it.
+            # The record's BusinessId is used only if the event does not name the task.
             business_id = event.business_id or (None if event.task_ids else record.business_id)
             stopped = await self._stopper.stops.make(
                 self._stopper.api.stop_segment, task, business_id, seconds_left=self._seconds_left, message=event
             )
-            # SQS's clock may be ahead of ours, and CloudWatch has no percentiles of a metric with negative values.
+            # SQS's clock may be ahead, and CloudWatch has no percentiles of metrics with negative values.
             if not is_heartbeat:
                 self._stopper.measure("TimeToStop", max(0, self._now_ms() - event.time_ms))
         else:
             stopped = Stopped(Outcome.ALREADY_STOPPED, request_id)
-        # After the call: a crash between the two costs one more call, never a lost stop.
+        # After the call: a crash in between costs one more call, but never loses a stop.
         self._answered[task] = await self._in_thread(
             self._table.note_stop, task, record, event, stopped.outcome, stopped.request_id, self._now_ms()
         )
@@ -252,7 +252,7 @@ class Batch:
         return Verdict.STOP if found and not found.is_over else Verdict.ALREADY_STOPPED, request_id
 
     async def _observe(self, task: Task, record: Record, done: Done) -> Done:
-        """End a stop that is only observed: no answer is recorded, but a task that is over is no longer watched."""
+        """Finish an observed stop: no answer is recorded, but a task that is over is no longer watched."""
         if done.outcome is Outcome.ALREADY_STOPPED and record.watch:
             await self._in_thread(self._table.note_over, task, record, self._now_ms())
             self._stopper.forget(task)
@@ -277,22 +277,22 @@ class Batch:
 
 
 class _SharedReads:
-    """Reads the records that the messages of a batch ask for at the same moment in one call."""
+    """Combines simultaneous reads of records by the messages of a batch into one call."""
 
     def __init__(self, table: SegmentTable, in_thread: InThread) -> None:
         self._table = table
         self._in_thread = in_thread
         self._wanted: dict[Task, None] = {}
-        self._next: asyncio.Task[dict[Task, Record]] | None = None  # it has not begun
+        self._next: asyncio.Task[dict[Task, Record]] | None = None  # not yet begun
 
     async def read(self, task: Task) -> Record | None:
-        """Read a record as it is after this call began; None if there is none."""
+        """Read a record, in a read that begins after this call; None if there is none."""
         if self._next is None:
             self._next = asyncio.create_task(self._read())
-            # Or asyncio logs an error for which no caller waits any more.
+            # Otherwise asyncio logs errors after their last caller has gone.
             self._next.add_done_callback(lambda read: read.cancelled() or read.exception())
         self._wanted[task] = None
-        # The time of one caller may be over, but not that of the others.
+        # Shielded: one caller's time-out must not cancel the read of the others.
         return (await asyncio.shield(self._next)).get(task)
 
     async def _read(self) -> dict[Task, Record]:

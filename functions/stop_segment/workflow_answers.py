@@ -1,4 +1,4 @@
-"""The messages for workflows: notices of dead letters, and answers to the tokens that messages carry. All are JSON."""
+"""The messages for workflows, in JSON: notices of dead letters, and answers to task tokens."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from stop_segment.arrivals import Arrival
 from stop_segment.failures import Failure
 from stop_segment.stopper import Done
 
-# Step Functions takes an output of 256 KiB, an error of 256 characters and a cause of 32,768. The workflow has data of
-# its own beside the output.
+# Step Functions accepts an output of 256 KiB, an error of 256 characters and a cause of 32,768. Part of the 256 KiB is
+# left for the workflow's other data.
 MOST_OUTPUT_BYTES = 200_000
 MOST_ERROR_CHARACTERS = 256
 MOST_CAUSE_CHARACTERS = 32_768
 
 
 def is_told(failure: Failure) -> bool:
-    """Return whether there is a notice of a failure's dead letter: no workflow waits for a heartbeat."""
+    """Return whether a failure's dead letter is published: those of heartbeats are not."""
     event = failure.arrival.event
     return event is None or event.type is not EventType.HEARTBEAT
 
 
 def notice(failure: Failure, kind: str, now_ms: int) -> str:
-    """Write the detail of a `SegmentStopFailed` event for a dead letter of that ErrorKind."""
+    """Write the detail of a `SegmentStopFailed` event for a dead letter with this ErrorKind."""
     event, error = failure.arrival.event, failure.error
     values = {} if event is None else _event_fields(event) | {"TaskIds": list(event.task_ids) or None}
     values |= {
@@ -42,7 +42,7 @@ def notice(failure: Failure, kind: str, now_ms: int) -> str:
 
 
 def served_well(message_id: str, event: Event, done: Sequence[Done]) -> str:
-    """Write the answer to a message that was served, with how each of its tasks ended.
+    """Write the answer to a message that was served, with the result of each task.
 
     A room may have more tasks than an answer can hold: then the answer counts the others.
     """
@@ -59,13 +59,13 @@ def served_well(message_id: str, event: Event, done: Sequence[Done]) -> str:
 
 
 def failed(failure: Failure, kind: str) -> str:
-    """Write the answer to a message that is a dead letter of that ErrorKind."""
+    """Write the answer to a message that became a dead letter with this ErrorKind."""
     error = failure.error
     return _failure(failure.message_id, failure.arrival.task_token, kind, error.code, error.message)
 
 
 def failed_before(copy: Arrival) -> str:
-    """Write the answer to a message whose dead letter was sent before, from the attributes of its copy."""
+    """Write the answer to a message with an earlier dead letter, from the attributes of its copy."""
     said = (copy.attributes.get(name, "") for name in ("ErrorKind", "ErrorCode", "ErrorMessage"))
     return _failure(copy.attributes.get("SourceMessageId", copy.message_id), copy.task_token, *said)
 

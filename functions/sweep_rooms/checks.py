@@ -1,4 +1,4 @@
-"""Decides what the answer about a room means for its watched tasks.
+"""Decides by the API's answer about a room which of its watched tasks to stop.
 
 ::
 
@@ -25,7 +25,7 @@ class Check:
 
     gone_at_ms: int | None  # when it was last found gone; None: it exists
     to_stop: tuple[Task, ...]
-    stop_time_ms: int  # T: when their room was over, or they were too old
+    stop_time_ms: int  # T: when the room was gone, or the tasks were too old
 
 
 def decide_check(
@@ -39,9 +39,9 @@ def decide_check(
 ) -> Check:
     """Decide about a room and its watched tasks. Times are Unix ms.
 
-    The room was found gone at `gone_at_ms` (None: it was not), and the API was asked about it now at `asked_at_ms`:
-    nothing that starts later is to be stopped. Every watched room has been asked about since `last_round_began_at_ms`.
-    A task may be open for `max_task_ms` (0: for ever).
+    `gone_at_ms`: when the room was last found gone (None: it was not). `asked_at_ms`: the time of this answer; tasks
+    that start later must not be stopped. All watched rooms were checked since `last_round_began_at_ms`. `max_task_ms`:
+    maximum age of a task (0: none).
     """
     if exists:
         opened_ms = {task: one.open_since_ms for task, one in tasks.items() if one.open_since_ms is not None}
@@ -49,10 +49,10 @@ def decide_check(
         return Check(None, tuple(too_old), asked_at_ms)
     opened_at_ms = max(record.open_since_ms or 0 for record in tasks.values())
     if gone_at_ms is None or gone_at_ms < max(opened_at_ms, last_round_began_at_ms):
-        # Gone for the first time, or for the first time since it was there. Once is not enough: a room is away for a
+        # Gone for the first time since it existed. One answer is not enough: a room disappears for a
         # moment when its last user's connection breaks.
         return Check(asked_at_ms, (), asked_at_ms)
     if asked_at_ms - gone_at_ms < GONE_AGAIN_MS:
         return Check(gone_at_ms, (), asked_at_ms)
-    # This is also the first of the next two: the next sweep stops a session that began unseen between them.
+    # This answer also counts as a first one: the next sweep stops a session that began unseen in between.
     return Check(asked_at_ms, tuple(sorted(tasks)), gone_at_ms)

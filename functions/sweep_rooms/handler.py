@@ -1,4 +1,4 @@
-"""The Lambda function behind the schedule: sweep, report."""
+"""The Lambda function behind the schedule: sweep, then report."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sweep_rooms.sweeper import BETWEEN_SWEEPS_SECONDS, QUESTIONS_PER_SECOND, Sw
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
-SETTLING_SECONDS = 10.0  # for the writes and messages after the last answer
+SETTLING_SECONDS = 10.0  # reserved for the writes and messages after the last answer
 
 settings = read_settings(os.environ)
 table, api, sqs, in_thread, calls = make_clients(settings)
@@ -34,7 +34,7 @@ loop = asyncio.Runner()
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:  # noqa: ARG001 - the schedule's
-    """Sweep once, and return the numbers of the log line; none if another sweep is running."""
+    """Sweep once, and return the numbers of the log line; empty if another sweep is running."""
     ends_at = time.monotonic() + settings.sweep_every_ms / 1000 - BETWEEN_SWEEPS_SECONDS
 
     def seconds_left() -> float:

@@ -16,10 +16,10 @@ from segments.settings import Reader, SharedSettings
 from segments.stop_rules import Record
 from sweep_rooms.checks import GONE_AGAIN_MS, decide_check
 
-QUESTIONS_PER_SECOND = 30  # GetRoomOnlineUsers has 40 over the account (document 1188355); others may ask too
+QUESTIONS_PER_SECOND = 30  # an account may send 40 GetRoomOnlineUsers (document 1188355); other programs may send some
 ROOMS_A_PAGE = 60
 PAGE_SECONDS = ROOMS_A_PAGE / QUESTIONS_PER_SECOND
-# One sweep ends before the next begins: two at once would ask twice as fast as the API allows.
+# A sweep ends before the next begins: two at once would exceed the API's limit.
 BETWEEN_SWEEPS_SECONDS = 15.0
 _HOUR_MS = 3_600_000
 
@@ -35,7 +35,7 @@ class SweepSettings(SharedSettings):
 
 
 def read_settings(environment: Mapping[str, str]) -> SweepSettings:
-    """Read the settings. `SettingsError`: one is missing, out of its range, or not a URL that may be called."""
+    """Read the settings. Raises `SettingsError` if one is missing, out of range, or a URL that must not be called."""
     read = Reader(environment)
     read.number("SWEEP_MINUTES", least=1)
     return SweepSettings(**read.shared(), max_task_ms=read.amount("MAX_TASK_HOURS", _HOUR_MS))
@@ -45,17 +45,17 @@ def read_settings(environment: Mapping[str, str]) -> SweepSettings:
 class Sweep:
     """The result of a sweep."""
 
-    rooms_swept: int = 0  # that the API answered for
-    rooms_gone: int = 0  # of these
+    rooms_swept: int = 0  # with an answer of the API
+    rooms_gone: int = 0  # of rooms_swept
     rooms_rejected: int = 0
     rooms_unanswered: int = 0
     round_seconds: float | None = None  # of the last round through all watched rooms, if it ended in this sweep
-    refused: StopError | None = None  # why the API refuses the key or the account, if it does
+    refused: StopError | None = None  # the API's refusal of the key or the account, if any
 
 
 @dataclass(eq=False)
 class Sweeper:
-    """Sweeps the rooms of watched tasks, page by page, round and round. One sweep works at a time."""
+    """Sweeps the rooms of watched tasks in pages, in endless rounds. Only one sweep runs at a time."""
 
     settings: SweepSettings
     table: SegmentTable
@@ -66,13 +66,13 @@ class Sweeper:
     now_ms: Callable[[], int]
 
     async def sweep(self, seconds_left: Callable[[], float]) -> Sweep | None:
-        """Go on from the place of the last sweep, once round at most, while `seconds_left()` is enough for a page.
+        """Continue from the place of the last sweep, at most one round, while `seconds_left()` is enough for a page.
 
-        None: another sweep is running. Raises `Retryable` if the table could not be asked which rooms are watched.
+        None: another sweep is running. Raises `Retryable` if the watched rooms could not be read from the table.
         """
         sweep = Sweep()
         now_ms = self.now_ms()
-        # It runs out before the next sweep begins, in case this one does not give it back.
+        # The lease ends before the next sweep begins, in case this sweep does not give it back.
         until_ms = now_ms + self.settings.sweep_every_ms - int(1000 * BETWEEN_SWEEPS_SECONDS)
         lease = await self.in_thread(self.table.take_lease, now_ms, until_ms)
         if lease is None:
@@ -96,24 +96,24 @@ class Sweeper:
         rooms: Iterator[tuple[Room, dict[Task, Record]]],
         seconds_left: Callable[[], float],
     ) -> bool:
-        """Sweep rooms, page by page. Returns whether they were all swept."""
+        """Sweep rooms in pages. Returns whether all were swept."""
         while seconds_left() >= PAGE_SECONDS:
             page: list[tuple[Room, dict[Task, Record]]] = await self.in_thread(_next_page, rooms)
             if not page:
                 return True
             lease = replace(lease, place=page[-1][0])
-            # Before the page: the next sweep passes over a page that a sweep crashed on.
+            # Before the page: if a page crashes this sweep, the next one skips it.
             if not await self.in_thread(self.table.note_place, lease):
                 return False
             looks = (self._look(sweep, lease, room, items, seconds_left) for room, items in page)
             if not any(await asyncio.gather(*looks)):
-                return False  # only silence: the next sweep goes on
+                return False  # no answer at all: the next sweep continues
         return False
 
     async def _look(
         self, sweep: Sweep, lease: Lease, room: Room, items: Mapping[Task, Record], seconds_left: Callable[[], float]
     ) -> bool:
-        """Look at a room. Returns False if the API was silent."""
+        """Check a room. Returns False if the API did not answer."""
         try:
             await self._ask(sweep, lease, room, items, seconds_left)
         except StopError as error:

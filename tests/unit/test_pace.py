@@ -247,7 +247,7 @@ async def test_an_invocation_without_time_gets_no_turn_though_one_is_free() -> N
     with pytest.raises(NoTimeLeft) as refused:
         await turns.take(lambda: -0.001)
     assert refused.value.code == "NoTimeLeft"
-    assert refused.value.message == "the invocation ends before this call's turn; it is tried again"
+    assert refused.value.message == "no time for this call's turn is left, so the message is tried again"
     assert await turns.take(lambda: 0.0)
 
 
