@@ -18,7 +18,7 @@ from tools.interruption import interruptible
 
 @click.group("callback")
 def callback_group() -> None:
-    """Check whether the RTC server's callbacks get through."""
+    """Check whether the RTC server's callbacks reach the stop function."""
 
 
 @callback_group.command(
@@ -48,14 +48,14 @@ def test(*, url: str | None, key_file: Path | None, stack_name: str, output_form
     if url is None:
         raise click.ClickException("there is no callback URL: deploy with CallbackSecretArn (docs/setup.md)")
     if not url.startswith("https://"):
-        raise click.ClickException(f"{url} is not an https URL, and the RTC server calls no other")
+        raise click.ClickException(f"{url} is not an https URL, and the RTC server calls only https URLs")
     key = key_file.read_text().strip() if key_file else _key_of(deployment)
     if not key:
         raise click.ClickException("there is no callback key: the file or the secret is empty")
     knock = callbacks.knock(url)
     signed = callbacks.make_callback(now_ms(), "signed", key)
     forged = callbacks.forge(signed, now_ms())
-    # The forged one first: `status` takes a refusal that nothing taken follows for a wrong key.
+    # The forged one first: `status` reports a wrong key if no accepted callback follows a refused one.
     refused = callbacks.send(url, forged)
     genuine = callbacks.send(url, signed)
     with interruptible() as interrupted:

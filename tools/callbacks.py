@@ -1,4 +1,4 @@
-"""Whether the way of a callback is open: a GET, a forged and a signed callback, sent as the RTC server sends them."""
+"""The test of the callback URL: a GET, a forged and a signed callback, sent as the RTC server sends them."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from tools.rooms import item_key
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-# No application has this id, so no real room ends.
+# No application has this id, so the test ends no real room.
 TEST_ROOM = Room("rtc-segment-stopper", "rtc-segment-stopper")
-ANSWER_SECONDS = 5  # the RTC server waits no longer
+ANSWER_SECONDS = 5  # the RTC server's time-out
 ARRIVAL_SECONDS = 30
 _REDIRECTS = (301, 302, 303, 307, 308)
 _SENTENCES = {
-    400: "the URL leads to something that does not understand callbacks. Check that it is this stack's URL",
+    400: "the server at the URL does not understand callbacks. Check that it is this stack's URL",
     401: (
         "the signature is refused: this key is not the one in the secret. Check that the RTC console and the secret "
         "hold the same key. A key that was put into the secret just now counts within a minute"
     ),
-    403: "refused before the function saw it: by a web ACL, or by another server before it",
-    404: "nothing is at this URL. Check its spelling, and whether the stack was deployed without it since",
-    429: "throttled: more callbacks than the URL takes, or no concurrency left for its function",
+    403: "refused by a web ACL or another server, before the request reached the function",
+    404: "the server does not know this URL. Check its spelling, and whether a later deployment removed it",
+    429: "throttled: the URL receives too many callbacks, or its function has no concurrency left",
 }
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer: its status and result, or why there is none.
+    """An answer: its status and result, or the reason for its absence.
 
     Parameters
     ----------
     status
         The HTTP status; 0 if there was no answer.
     result
-        The callback function's result, the target of a redirect, or why there was no answer.
+        The callback function's result, the target of a redirect, or the reason for a missing answer.
     """
 
     status: int
@@ -61,12 +61,12 @@ class Answer:
 
     @property
     def is_refused(self) -> bool:
-        """Whether its signature was found wrong."""
+        """Whether the callback was refused for its signature."""
         return self.status == 401
 
 
 def make_callback(now_ms: int, name: str, key: str) -> dict[str, str]:
-    """Make the callback that ends the test room, signed with a key."""
+    """Create the callback that ends the test room, signed with a key."""
     moment = datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     callback = {
         "EventType": "RoomDestroy",
@@ -81,12 +81,12 @@ def make_callback(now_ms: int, name: str, key: str) -> dict[str, str]:
 
 
 def forge(callback: Mapping[str, str], now_ms: int) -> dict[str, str]:
-    """Change a signed callback as an attacker without the key would."""
+    """Change a signed callback like an attacker who does not have the key."""
     return {**callback, "EventId": f"callback-test-forged-{now_ms}"}
 
 
 def knock(url: str) -> Answer:
-    """Send the GET by which the RTC server tries a URL that is entered in the console."""
+    """Send the GET with which the RTC server checks a URL that is entered in the console."""
     return _request("GET", url)
 
 
@@ -96,7 +96,7 @@ def send(url: str, callback: Mapping[str, str]) -> Answer:
 
 
 def _request(method: str, url: str, **content: Any) -> Answer:
-    """Wait for an answer as the RTC server does, for 5 seconds, and follow no redirect."""
+    """Send a request as the RTC server does: wait at most 5 seconds, and follow no redirect."""
     began = time.monotonic()
     authorities = os.environ.get("AWS_CA_BUNDLE") or certifi.where()
     with urllib3.PoolManager(ca_certs=authorities, timeout=ANSWER_SECONDS, retries=False) as pool:
@@ -112,11 +112,11 @@ def _why_none(error: Exception) -> str:
     if isinstance(error, urllib3.exceptions.NameResolutionError):
         return "this machine has no network, or the URL's host does not exist"
     if isinstance(error, urllib3.exceptions.SSLError):
-        return f"its certificate is not valid here ({error})"
+        return f"its certificate is not valid on this machine ({error})"
     if isinstance(error, urllib3.exceptions.TimeoutError) and not isinstance(
         error, urllib3.exceptions.NewConnectionError
     ):
-        return "the answer takes too long"
+        return "the answer took too long"
     return f"{type(error).__name__}: {error}"
 
 
@@ -137,7 +137,7 @@ def of_the_knock(answer: Answer) -> str:
     if answer.status in (0, 404, *_REDIRECTS):
         return on_the_way(answer)
     return (
-        f"{answer.status}, not 200: the RTC console refuses the URL. Something before the function must let GET through"
+        f"{answer.status}, not 200: the RTC console refuses the URL. Make every server before the function pass GET on"
     )
 
 
@@ -149,8 +149,8 @@ def on_the_way(answer: Answer) -> str:
         return f"no answer within {ANSWER_SECONDS} s: {answer.result}"
     if answer.status in _REDIRECTS:
         return (
-            f"{answer.status}: it leads to {answer.result}, and the RTC server follows no redirect: "
-            "enter the URL at which it ends"
+            f"{answer.status}: a redirect to {answer.result}, which the RTC server does not follow. "
+            "Enter the final URL in the console"
         )
     if answer.status in _SENTENCES:
         return f"{answer.status}: {_SENTENCES[answer.status]}"

@@ -26,13 +26,13 @@ Command = Callable[..., None]
 
 
 def examples(*commands: str) -> str:
-    """Write how a command is called, for the end of its help."""
+    """Write examples of calls, for the end of a command's help."""
     lines = "".join(f"\n  stopper {command}" for command in commands)
     return f"\b\nExamples:{lines}"
 
 
 class AwsTrouble(click.ClickException):
-    """An error between the tool and the stack, in one sentence."""
+    """An error of a call to AWS, in one sentence."""
 
     exit_code = AWS_TROUBLE
 
@@ -49,7 +49,7 @@ class Commands(click.Group):
         except (ClientError, BotoCoreError) as error:
             raise AwsTrouble(f"AWS: {error}") from None
         except Interrupted:
-            display.messages.print("Interrupted. Steps that were not done yet have no effect.")
+            display.messages.print("Interrupted. The remaining steps were not done.")
             ctx.exit(INTERRUPTED)
 
 
@@ -82,12 +82,12 @@ def client(service: str) -> Any:
     config = Config(connect_timeout=5, read_timeout=15, retries={"mode": "standard", "total_max_attempts": 3})
     try:
         return boto3.session.Session().client(service, config=config)  # type: ignore[call-overload]
-    except ValueError as error:  # a setting that makes no sense, such as an endpoint that is no URL
+    except ValueError as error:  # an invalid setting, such as an endpoint that is not a URL
         raise AwsTrouble(f"AWS: {error}") from None
 
 
 def tell(output_format: str, facts: dict[str, Any], *texts: RenderableType) -> None:
-    """Answer: with `facts` to a machine, with `texts` to a person."""
+    """Print the result: `facts` as JSON, or `texts` for people."""
     if output_format == "json":
         click.echo(json.dumps(facts, indent=2))
         return

@@ -1,4 +1,4 @@
-"""The stack that the tools work on, found by its name."""
+"""The deployed stack, found by its name."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def find_deployment(client: CloudFormationClient, stack_name: str) -> Deployment
     Raises
     ------
     NotDeployed
-        The region has no stack of that name, or one without our outputs.
+        The region has no stack of this name, or one without this application's outputs.
     """
     try:
         stack = client.describe_stacks(StackName=stack_name)["Stacks"][0]

@@ -1,4 +1,4 @@
-"""The tools' output for people. Control characters of a letter or a record are shown, never obeyed."""
+"""The tools' output for people. Control characters in letters and records are escaped."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def progress_bar(what: str, *, shown: bool) -> Progress:
 
 
 def printable(text: str) -> str:
-    """Escape characters that would steer a terminal, or hide text in it; lines stay lines."""
+    """Escape characters that control a terminal or hide text in it, except line ends."""
     return "".join(
         character if character.isprintable() or character == "\n" else character.encode("unicode_escape").decode()
         for character in text
@@ -80,7 +80,7 @@ def letter_text(letter: DeadLetter, now_ms: int) -> Text:
 
 
 def room_text(room: Room, items: Sequence[Item], now_ms: int) -> Text:
-    """Lay out all that the table knows of a room."""
+    """Lay out all records of a room."""
     text = Text(printable(f"Room {room.room_id} of application {room.app_id}\n"))
     for item in items:
         stop_event = " ".join(filter(None, [item.event_type, item.event_id]))
@@ -124,7 +124,7 @@ def status_table(findings: Sequence[Finding]) -> Table:
 
 
 def status_line(findings: Sequence[Finding]) -> Text:
-    """Sum the findings up in one line."""
+    """Summarize the findings in one line."""
     wrong, unknown = (
         [one.name for one in findings if one.verdict is verdict] for verdict in (Verdict.WRONG, Verdict.UNKNOWN)
     )

@@ -1,4 +1,4 @@
-"""How much waits on a queue, and for how long SQS keeps it."""
+"""The number of messages on a queue, and their retention."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Depth:
     in_work
         Messages that a function has received, or that wait for their next try.
     retention_seconds
-        How long SQS keeps a message.
+        The time for which SQS keeps a message.
     """
 
     waiting: int
@@ -29,7 +29,7 @@ class Depth:
 
 
 def read_depth(client: SQSClient, queue_url: str) -> Depth:
-    """Ask SQS about a queue."""
+    """Read the depth of a queue from SQS."""
     attributes = client.get_queue_attributes(
         QueueUrl=queue_url,
         AttributeNames=[

@@ -1,4 +1,4 @@
-"""The event source mapping, which passes the event queue's messages to the stop function, and so can be paused."""
+"""The event source mapping between the event queue and the stop function, which can be paused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _STILL_CHANGING = ("ResourceInUseException", "ResourceConflictException")
 
 
 class NoEventSource(Exception):
-    """No function takes messages from the event queue, or more than one does. The message says which."""
+    """The event queue has no event source mapping, or more than one. The message gives the number."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class EventSource:
     Parameters
     ----------
     state
-        `Enabled`, `Disabled`, or Lambda's name for the change from one to the other. Lambda says no more of a queue's
-        mapping: only a stream's has a last result.
+        `Enabled`, `Disabled`, or Lambda's name for the change from one to the other. For the mapping of a queue, Lambda
+        reports nothing else: only those of streams have a last result.
     """
 
     uuid: str
@@ -52,7 +52,7 @@ def find_event_source(client: LambdaClient, queue_arn: str) -> EventSource:
 
 
 def switch(client: LambdaClient, queue_arn: str, *, on: bool, interrupted: Callable[[], bool]) -> EventSource:
-    """Enable or disable the mapping of a queue, and wait until it is, also for a change that is under way.
+    """Enable or disable the mapping of a queue, and wait until this is done, and any earlier change before it.
 
     Returns
     -------
@@ -75,7 +75,7 @@ def switch(client: LambdaClient, queue_arn: str, *, on: bool, interrupted: Calla
 
 
 def _ask(client: LambdaClient, mapping: EventSource, *, on: bool) -> bool:
-    """Ask Lambda to switch the mapping. Returns whether it will: it changes one thing at a time."""
+    """Ask Lambda to switch the mapping. Returns False if Lambda is still busy with another change."""
     try:
         client.update_event_source_mapping(UUID=mapping.uuid, Enabled=on)
     except ClientError as error:

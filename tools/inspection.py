@@ -111,7 +111,7 @@ def _latest_metrics(client: Any, deployment: Deployment, now_ms: int) -> dict[st
             newest[result["Label"]] = max(points)
     oldest = newest.get("ApproximateAgeOfOldestMessage")
     if oldest is not None and now_ms - oldest[0] > 5 * 60_000:
-        del newest["ApproximateAgeOfOldestMessage"]  # it says nothing of now
+        del newest["ApproximateAgeOfOldestMessage"]  # a metric without recent datapoints says nothing about now
     return newest
 
 
@@ -146,7 +146,7 @@ def _callback_key(client: Any, secret_arn: str) -> Named:
 
 
 def _outcome_bus(client: Any, name: str) -> Named:
-    # PutEvents does not say so: for a bus that does not exist it answers 200, and drops the events (aws-cli 9186).
+    # PutEvents does not report this: for a bus that does not exist it answers 200, and drops the events (aws-cli 9186).
     try:
         client.describe_event_bus(Name=name)
     except ClientError as error:
@@ -229,8 +229,8 @@ def _heartbeat_failure(log: _Log, heartbeat_ms: int | None, now_ms: int) -> Trou
 
 
 def _refusal(log: _Log, now_ms: int) -> Trouble | None:
-    """Find why the API last refused the key, the account or the deployment, if it has served nothing since."""
-    for minutes in (2, 15):  # a whole outage may be more than is read
+    """Find the API's last refusal of the key, the account or the deployment, if it has served no call since."""
+    for minutes in (2, 15):  # the lines of a whole outage may be more than are read
         found = (failure for failure, _ in log.failures('"error_code"', now_ms - minutes * 60_000))
         refusals = [failure for failure in found if failure.is_of(*REFUSED)]
         if refusals:

@@ -1,4 +1,4 @@
-"""Ctrl-C, taken between two calls to AWS and not in the middle of one."""
+"""Ctrl-C, handled between two calls to AWS and never in the middle of one."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from segments.times import read_attribute_ms
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageAttributeValueOutputTypeDef, MessageTypeDef
 
-DIED = "died"  # the kind of a letter without ErrorKind: SQS moved it itself, since the function crashed on it
+DIED = "died"  # the kind of a letter without ErrorKind, which SQS moved itself after the function crashed on it
 _ATTRIBUTES = (
     "ErrorKind",
     "ErrorCode",
@@ -29,7 +29,7 @@ _ATTRIBUTES = (
     "EventTime",
 )
 KINDS = ("invalid_message", "rejected", "exhausted", DIED)
-HOPELESS = ("invalid_message", "rejected")  # their senders must correct them: sent again, they come back
+HOPELESS = ("invalid_message", "rejected")  # their senders must correct them: redriven unchanged, they fail again
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,15 @@ class DeadLetter:
     Parameters
     ----------
     message_id, receipt_handle
-        SQS's names for it. Each receive returns a new handle.
+        SQS's identifiers of the letter. Each receive returns a new handle.
     body
         The message that failed, unchanged.
     kind
         Its ErrorKind, or `died`.
     event_time_ms
-        Its event time T: a redriven letter must not count as a newer event.
+        Its event time T, which a redriven letter keeps: it must not count as a newer event.
     failed_at_ms
-        When it failed; for the kind `died`, when it was sent, since nothing else is known.
+        When it failed; for the kind `died`, when it was sent, the only known time.
     source_message_id
         The id that the failed message had on the event queue, and has in the logs.
     """
@@ -197,7 +197,7 @@ def restored(line: str) -> Message:
 
 
 def group_to_json(one: Group) -> dict[str, str | int | None]:
-    """Write a group for machines, its reason under the names of the message attributes, times in Unix ms."""
+    """Write a group as JSON, its reason under the names of the message attributes, times in Unix ms."""
     return {
         "ErrorKind": one.kind,
         "ErrorCode": one.code,
@@ -216,7 +216,7 @@ def _event_time_ms(body: str, sent_ms: int, attribute: MessageAttributeValueOutp
     text = attribute.get("StringValue", "") if attribute else ""
     with contextlib.suppress(ValueError):
         return min(sent_ms, read_attribute_ms(text))
-    # The letter has no time, or an impossible one: the function's own rule gives it.
+    # The letter has no valid time: the function's rule gives it.
     try:
         event = parse_event(body, sent_ms)
     except InvalidMessage:

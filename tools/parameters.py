@@ -1,4 +1,4 @@
-"""Changing a deployed stack's parameters, and nothing else of it."""
+"""Changes the parameters of a deployed stack, and nothing else."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def read(assignments: Sequence[str], cleared: Sequence[str]) -> dict[str, str]:
         raise ValueError("write each once, as PARAMETER=VALUE")
     for name, value in wanted.items():
         if not value.strip():
-            # A variable of the shell that is empty by mistake would take a callback URL or the alarms away.
+            # A shell variable that is empty by mistake would remove a callback URL or the alarms.
             raise ValueError(f"{name} has no value: --clear {name} makes it empty, and removes what it provides")
     return wanted | dict.fromkeys(cleared, "")
 
 
 def unlike(deployment: Deployment, wanted: Mapping[str, str]) -> dict[str, str]:
-    """Return those of the values that the stack does not have yet.
+    """Return the values that differ from the stack's.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def unlike(deployment: Deployment, wanted: Mapping[str, str]) -> dict[str, str]:
 
 
 def change(client: CloudFormationClient, deployment: Deployment, values: Mapping[str, str]) -> None:
-    """Give parameters new values, with the template and the code that are deployed, and wait until that is done."""
+    """Change parameters without changing the deployed template and code, and wait until this is done."""
     client.update_stack(
         StackName=deployment.stack_name,
         UsePreviousTemplate=True,

@@ -7,7 +7,7 @@ are only read are given back::
     receive ... receive | send, delete ... | give back       redrive: letters not selected, or not sent
     receive ... receive | save, delete ... | give back       purge
 
-A program that is killed gives nothing back: its letters appear again by themselves when their lease ends.
+If a program is killed, its letters appear again when their visibility time-out ends.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     )
 
 _ATTRIBUTES_BYTES = 2_048  # at most, with their names
-_WAIT_SECONDS = 1  # any wait makes SQS ask all its servers, so that an empty answer means an empty queue
-_SLOWEST_LETTERS_A_SECOND = 50  # that a far-away region gives out, takes back or deletes
+_WAIT_SECONDS = 1  # with any wait time, SQS asks all its servers, so an empty answer means an empty queue
+_SLOWEST_LETTERS_A_SECOND = 50  # that a distant region delivers, takes back or deletes
 _SPARE_SECONDS = 10
-MOST_IN_FLIGHT = 120_000  # of a standard queue; SQS then answers a long poll as if the queue were empty
+MOST_IN_FLIGHT = 120_000  # of a standard queue; beyond it, SQS answers a long poll as if the queue were empty
 _LONGEST_LEASE_SECONDS = 43_200  # SQS allows no more
 
 
@@ -53,7 +53,7 @@ class Reading:
     letters
         Each one once.
     hidden
-        About how many more another reader held when the reading began.
+        The approximate number of letters that another reader held when the reading began.
     complete
         Whether the queue was read to its end: not if letters arrived faster, or if so many are in flight that SQS
         delivers no more.
@@ -77,7 +77,7 @@ class Tally:
     undeleted
         Letters that were sent, or saved, and could not be deleted: they stay as well.
     reason
-        The reason for the first that was refused or could not be deleted.
+        The reason of the first letter that was refused or could not be deleted.
     """
 
     done: int = 0
@@ -123,7 +123,7 @@ class DeadLetterQueue:
 
     def __exit__(self, *_: object) -> None:
         for part in parts(list(self._held.values())):
-            # If this fails, the lease ends by itself.
+            # If this fails, the visibility time-out ends by itself.
             with contextlib.suppress(ClientError, BotoCoreError):
                 self._client.change_message_visibility_batch(
                     QueueUrl=self._url,
@@ -156,7 +156,7 @@ class DeadLetterQueue:
                 MessageAttributeNames=["All"],
                 MessageSystemAttributeNames=["SentTimestamp"],
             ).get("Messages", [])
-            # By its id: SQS may deliver a letter twice, and then only the newer handle counts.
+            # By id: SQS may deliver a letter twice, and then only the newer handle is valid.
             self._held |= {message["MessageId"]: read_letter(message) for message in messages}
             if not messages:
                 complete = hidden + len(self._held) < MOST_IN_FLIGHT
@@ -191,7 +191,7 @@ class DeadLetterQueue:
             yield Tally(done=len(sent), refused=len(part) - len(sent), reason=reason)
 
     def _send(self, queue_url: str, messages: Sequence[Message]) -> tuple[list[int], str | None]:
-        """Send messages; return the places of those that SQS took, and why it refused the first that it did not."""
+        """Send messages; return the indexes of the accepted ones, and the reason for the first refusal."""
         entries = [_entry(str(number), message) for number, message in enumerate(messages)]
         answer = self._client.send_message_batch(QueueUrl=queue_url, Entries=entries)
         return [int(entry["Id"]) for entry in answer.get("Successful", [])], _reason(answer.get("Failed", []))

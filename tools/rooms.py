@@ -70,7 +70,7 @@ def read_room(client: DynamoDBClient, table_name: str, room: Room, most: int = 1
     Parameters
     ----------
     most
-        How many items are read in the order of their names. Open tasks are read beside them, at most as many.
+        Maximum number of items in the order of their names. Open tasks are read in addition, at most as many.
 
     Returns
     -------
@@ -90,12 +90,12 @@ def read_room(client: DynamoDBClient, table_name: str, room: Room, most: int = 1
 
 
 def read_open_tasks(client: DynamoDBClient, table_name: str, most: int) -> tuple[list[OpenTask], int]:
-    """Read which tasks may be running, over all rooms.
+    """Read the tasks of all rooms that may be running.
 
     Returns
     -------
     tuple
-        Those that have been open longest, at most `most` and the oldest first, and how many are open in all.
+        The tasks that have been open longest, at most `most`, the oldest first, and the number of all open tasks.
     """
     count = 0
 

@@ -11,7 +11,7 @@ from tools.letters import DeadLetter, Message, restored, to_json
 
 
 def save(path: Path, letters: Sequence[DeadLetter]) -> None:
-    """Write letters to a new file, and return when the disk has them.
+    """Write letters to a new file, and return when they are on the disk.
 
     Raises
     ------
@@ -24,7 +24,7 @@ def save(path: Path, letters: Sequence[DeadLetter]) -> None:
         os.fsync(file.fileno())
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)  # else the file's name may be lost, and the letters with it
+        os.fsync(folder)  # otherwise a crash may lose the file's name, and the letters with it
     finally:
         os.close(folder)
 

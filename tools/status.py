@@ -1,4 +1,4 @@
-"""Whether a stack works: the facts about it, and the checks that judge them."""
+"""The state of a stack: the facts about it, and the checks that judge them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tools.letters import Group
 from tools.sweeping import Sweeping
 from tools.times import readable_age
 
-OLDEST_SECONDS = 120  # from then on an event is late: the alarm for the oldest message says the same
-HEARTBEAT_MS = 15 * 60_000  # three that did not come: the heartbeat's alarm says the same
+OLDEST_SECONDS = 120  # an older event is late, as in the alarm for the oldest message
+HEARTBEAT_MS = 15 * 60_000  # three missing heartbeats, as in the heartbeat's alarm
 OVERDUE_MS = 5 * 60_000  # beyond two rounds
-MS_A_ROOM = 40  # of a round: 30 requests per second, most of the time
+MS_A_ROOM = 40  # of a round: usually 30 requests per second
 SECRET = ("SecretInvalid", "SecretUnavailable")
-REFUSED = (Whose.KEY, Whose.ACCOUNT, Whose.DEPLOYMENT)  # by the API, whatever the message
+REFUSED = (Whose.KEY, Whose.ACCOUNT, Whose.DEPLOYMENT)  # by the API, for any message
 
 
 class Verdict(StrEnum):
@@ -27,7 +27,7 @@ class Verdict(StrEnum):
     WELL = "well"
     WRONG = "wrong"
     UNKNOWN = "unknown"
-    WAITING = "waiting"  # for a person, and nothing needs it yet
+    WAITING = "waiting"  # not known, or not needed yet
     OFF = "off"
 
 
@@ -57,7 +57,7 @@ class Trouble:
 
 @dataclass(frozen=True)
 class Named:
-    """The state of a resource that the stack only names: a secret (never its content), a bus or a topic.
+    """The state of a resource outside the stack: a secret (never its content), a bus or a topic.
 
     Parameters
     ----------
@@ -86,8 +86,8 @@ class Facts:
     outcome_bus, alarm_topic
         None if the stack names none.
     refusal
-        Why the API last refused the key, the account or the deployment, or the secret holds none, if the API has served
-        nothing since.
+        The API's last refusal of the key, the account or the deployment, or the lack of a key in the secret, if the API
+        has served no call since.
     served
         Whether the API has served a call in the last day.
     oldest_seconds
@@ -103,7 +103,7 @@ class Facts:
     sweeping
         None if the sweeper is off.
     rejected_rooms, rejected_at_ms
-        How many watched rooms the API rejected in the last sweep in which it did so, and when that was.
+        The number of rooms that the API rejected in the last sweep with rejections, and the time of that sweep.
     called_back_at_ms, refused_at_ms
         When a callback was last accepted, and when one was last refused.
     """
@@ -135,11 +135,11 @@ class Facts:
     refused_at_ms: int | None = None
 
     def ago(self, time_ms: int) -> str:
-        """Say how long ago something was."""
-        return readable_age(min(time_ms, self.now_ms), self.now_ms)  # a stack goes on while it is looked at
+        """Describe how long ago something was."""
+        return readable_age(min(time_ms, self.now_ms), self.now_ms)  # the stack keeps running while it is read
 
     def length(self, length_ms: int) -> str:
-        """Write a length of time."""
+        """Format a duration."""
         return readable_age(self.now_ms - length_ms, self.now_ms).removesuffix(" ago")
 
 
@@ -164,7 +164,7 @@ def judge(facts: Facts) -> list[Finding]:
 
 
 def is_well(findings: Sequence[Finding]) -> bool:
-    """Return whether nothing is wrong, as far as is known."""
+    """Return whether no finding is wrong."""
     return all(one.verdict is not Verdict.WRONG for one in findings)
 
 
@@ -267,7 +267,7 @@ def _heartbeat(facts: Facts) -> Finding:
     if last_ms is not None and facts.now_ms - last_ms < HEARTBEAT_MS:
         return Finding("heartbeat", Verdict.WELL, f"succeeded {facts.ago(last_ms)}")
     if last_ms is None and facts.now_ms - facts.changed_at_ms < HEARTBEAT_MS:
-        return Finding("heartbeat", Verdict.UNKNOWN, "none since the deployment: one comes every 5 minutes")
+        return Finding("heartbeat", Verdict.UNKNOWN, "none since the deployment: one is sent every 5 minutes")
     since = "none yet" if last_ms is None else f"the last succeeded {facts.ago(last_ms)}"
     return Finding("heartbeat", Verdict.WRONG, f"{since}, and no later one arrived")
 
@@ -280,10 +280,10 @@ def _sweeper(facts: Facts) -> Finding:
     words = [f"{more}1 room watched" if sweeping.rooms == 1 else f"{more}{sweeping.rooms} rooms watched"]
     if sweeping.round_began_at_ms is None:
         verdict = Verdict.UNKNOWN if sweeping.rooms else Verdict.WELL
-        return Finding("sweeper", verdict, f"{words[0]}; it has not asked about any room yet")
+        return Finding("sweeper", verdict, f"{words[0]}; no room was checked yet")
     words.append(f"a round began {facts.ago(sweeping.round_began_at_ms)}")
     if sweeping.rooms and sweeping.round_ms is not None:
-        words.append(f"the one before took {facts.length(sweeping.round_ms)}")
+        words.append(f"the previous round took {facts.length(sweeping.round_ms)}")
     if (all_asked_ms := sweeping.all_asked_since_ms) is not None:
         words.append(f"no room has waited longer than {facts.length(facts.now_ms - all_asked_ms)}")
     if facts.rejected_at_ms is not None:
@@ -313,7 +313,9 @@ def _callbacks(facts: Facts) -> Finding:
             return key
     taken_ms, refused_ms = facts.called_back_at_ms, facts.refused_at_ms
     if refused_ms is not None and (taken_ms is None or taken_ms < refused_ms):
-        taken = "none was taken in the last day" if taken_ms is None else f"the last was taken {facts.ago(taken_ms)}"
+        taken = (
+            "none was accepted in the last day" if taken_ms is None else f"the last was accepted {facts.ago(taken_ms)}"
+        )
         advice = f"Check that the console and the secret hold the same key: {facts.callback_url}"
         return Finding(
             "callbacks",
@@ -322,7 +324,7 @@ def _callbacks(facts: Facts) -> Finding:
         )
     if taken_ms is None:
         return Finding("callbacks", Verdict.UNKNOWN, f"no callback arrived in the last day: {facts.callback_url}")
-    return Finding("callbacks", Verdict.WELL, f"the last was taken {facts.ago(taken_ms)}: {facts.callback_url}")
+    return Finding("callbacks", Verdict.WELL, f"the last was accepted {facts.ago(taken_ms)}: {facts.callback_url}")
 
 
 def _outcome_bus(facts: Facts) -> Finding:

@@ -1,4 +1,4 @@
-"""The sweeper's progress: how many rooms it watches, and how long each waits for its turn."""
+"""The sweeper's progress: the number of watched rooms, and how long each waits to be checked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tools.rooms import item_key, read_watched
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-MOST_ITEMS = 100_000  # 12 MB of the index: enough to say that it is many, and an answer within seconds
+MOST_ITEMS = 100_000  # 12 MB of the index, which are read within seconds
 _ROUNDS = "round_began_at", "last_round_began_at"
 
 
@@ -23,17 +23,17 @@ class Sweeping:
     Parameters
     ----------
     rooms
-        How many rooms it watches.
+        The number of watched rooms.
     counts_all
         Whether these are all: no more than MOST_ITEMS are counted.
     last_room
-        The last of all watched rooms in the order in which they are asked about.
+        The last watched room, in the order of the checks.
     open_since_ms
         When the oldest open task was opened.
     place
-        The last room that was asked about.
+        The last checked room.
     round_began_at_ms, last_round_began_at_ms
-        When the current round through the watched rooms began, and the one before.
+        When the current round through the watched rooms began, and the previous one.
     """
 
     rooms: int
@@ -46,22 +46,22 @@ class Sweeping:
 
     @property
     def round_ms(self) -> int | None:
-        """How long the last whole round took."""
+        """The duration of the last whole round."""
         if self.round_began_at_ms is None or self.last_round_began_at_ms is None:
             return None
         return self.round_began_at_ms - self.last_round_began_at_ms
 
     @property
     def all_asked_since_ms(self) -> int | None:
-        """Since when every room was asked about that was watched by then."""
+        """The time since which all rooms were checked that were watched at that time."""
         if self.place is None or self.last_room is None:
             return None
-        # The rooms after the place wait since the round before.
+        # The rooms after the place have waited since the previous round.
         return self.round_began_at_ms if self.place >= self.last_room else self.last_round_began_at_ms
 
 
 def read_sweeping(client: DynamoDBClient, table_name: str) -> Sweeping:
-    """Read the index of the watched tasks and the sweeper's own item."""
+    """Read the index of the watched tasks and the sweeper's item."""
     rooms, counts_all, last_room, open_since_ms = 0, True, None, None
     for number, item in enumerate(read_watched(client, table_name)):
         if number == MOST_ITEMS:

@@ -31,13 +31,13 @@ def parse_age(text: str) -> int:
 
 def readable_time(time_ms: int) -> str:
     """Write a time in Unix ms as a date and time in UTC."""
-    if not EARLIEST_MS <= time_ms <= LATEST_MS:  # any sender of a letter may write any number into it
+    if not EARLIEST_MS <= time_ms <= LATEST_MS:  # the sender of a letter may write any number
         return f"{time_ms} ms"
     return f"{utc(time_ms):%Y-%m-%d %H:%M:%S}.{time_ms % 1000:03d} UTC"
 
 
 def readable_age(time_ms: int, now_ms: int) -> str:
-    """Say how long ago a time was, or in how long it will be, in the largest unit of which it is two or more."""
+    """Describe the distance of a time from now, in the largest unit that gives 2 or more."""
     seconds, is_past = abs(now_ms - time_ms) // 1000, time_ms <= now_ms
     unit = next((unit for unit in "dhm" if seconds >= 2 * _SECONDS[unit]), "s")
     size = _SECONDS[unit]

@@ -77,14 +77,14 @@ def test_it_is_what_the_rtc_server_sends() -> None:
     [
         (200, {"result": "queued"}, "accepted and queued after "),
         (200, {"result": "ignored"}, "200: ignored."),
-        (400, {"result": "the body is not JSON"}, "400: the URL leads to something that does not under"),
+        (400, {"result": "the body is not JSON"}, "400: the server at the URL does not under"),
         (
             401,
             {"result": "the signature is missing or wrong"},
             "401: the signature is refused: this key is not the one",
         ),
-        (403, {"message": "Forbidden"}, "403: refused before the function saw it"),
-        (404, {"message": "Not Found"}, "404: nothing is at this URL"),
+        (403, {"message": "Forbidden"}, "403: refused by a web ACL or another server"),
+        (404, {"message": "Not Found"}, "404: the server does not know this URL"),
         (429, {"message": "Too Many Requests"}, "429: throttled"),
         (
             503,
@@ -106,7 +106,7 @@ def test_each_answer_has_its_sentence(front: Front, status: int, body: object, s
 def test_a_redirect_is_not_followed_and_said(front: Front) -> None:
     front.status, front.location = 302, "https://elsewhere.example/"
     told = on_the_way(send(url_of(front), CALLBACK))
-    assert told.startswith("302: it leads to https://elsewhere.example/, and the RTC server follows no redirect")
+    assert told.startswith("302: a redirect to https://elsewhere.example/, which the RTC server does not follow")
 
 
 def test_an_answer_that_comes_too_late_is_none(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,9 +120,9 @@ def test_an_answer_that_comes_too_late_is_none(front: Front, monkeypatch: pytest
     ("status", "sentence"),
     [
         (200, "answered with 200, so the RTC console accepts the URL"),
-        (302, "302: it leads to https://elsewhere.example/, and the RTC server follows no redirect"),
+        (302, "302: a redirect to https://elsewhere.example/, which the RTC server does not follow"),
         (403, "403, not 200: the RTC console refuses the URL"),
-        (404, "404: nothing is at this URL"),
+        (404, "404: the server does not know this URL"),
         (405, "405, not 200: the RTC console refuses the URL"),
     ],
 )

@@ -70,7 +70,7 @@ def test_a_stack_of_which_all_is_known_and_nothing_wrong_is_well() -> None:
     words = {one.name: one.word for one in findings}
     assert words["heartbeat"] == "succeeded 4 min ago"
     assert words["sweeper"] == (
-        "3 rooms watched; a round began 2 min ago; the one before took 5 min; no room has waited longer than 2 min"
+        "3 rooms watched; a round began 2 min ago; the previous round took 5 min; no room has waited longer than 2 min"
     )
     assert words["parameters"] == "AlarmTopicArn=...alarms, HeartbeatAppId=661e, MaxConcurrency=7"
 
@@ -161,7 +161,7 @@ def test_a_stack_of_which_all_is_known_and_nothing_wrong_is_well() -> None:
             "sweeper",
             replace(WELL, sweeping=Sweeping(1, last_room=ROOMS[0], open_since_ms=NOW_MS)),
             "unknown",
-            "1 room watched; it has not asked about any room yet",
+            "1 room watched; no room was checked yet",
         ),
         ("sweeper", replace(WELL, sweeping=Sweeping(0)), "well", "0 rooms watched"),
         ("callbacks", replace(WELL, callback_url=None), "off", "CallbackSecretArn"),
@@ -171,9 +171,9 @@ def test_a_stack_of_which_all_is_known_and_nothing_wrong_is_well() -> None:
             "callbacks",
             replace(WELL, refused_at_ms=NOW_MS - MINUTE_MS),
             "wrong",
-            "refused 60 s ago for its signature, and the last was taken 2 min ago",
+            "refused 60 s ago for its signature, and the last was accepted 2 min ago",
         ),
-        ("callbacks", replace(WELL, refused_at_ms=NOW_MS - 3 * MINUTE_MS), "well", "the last was taken 2 min ago"),
+        ("callbacks", replace(WELL, refused_at_ms=NOW_MS - 3 * MINUTE_MS), "well", "the last was accepted 2 min ago"),
         ("parameters", replace(WELL, parameters=WELL.defaults), "well", "all have their default values"),
     ],
 )
