@@ -20,7 +20,7 @@ from tests.mutants.survivors import explained, mutant, place
 ROOT = Path(__file__).parents[2]
 COPY = ROOT / ".mutants" / "copy"
 FUNCTIONS = [path.name for path in (ROOT / "functions").glob("*/")]
-COPIED = (*FUNCTIONS, "contracts", "sandbox", "tests", "tools", "pyproject.toml")
+COPIED = (*FUNCTIONS, "benchmarks", "contracts", "sandbox", "tests", "tools", "pyproject.toml")
 PACKAGES = ("segments", "stop_segment")
 CHILDREN = 2
 NOTICED = ("killed", "timeout")

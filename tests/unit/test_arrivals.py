@@ -61,10 +61,6 @@ class TestWaves:
         assert names(notes) == ["sighting", "start", "nonsense"]
         assert names(stops) == ["new end", "end between", "old end"]
 
-    def test_stops_of_the_same_time_keep_their_order(self) -> None:
-        _, stops = waves([arrival(event("RoomEnded"), str(number)) for number in range(5)])
-        assert names(stops) == ["0", "1", "2", "3", "4"]
-
 
 class TestTime:
     @pytest.mark.parametrize("invalid", ["nonsense", "[]", {"EventType": "Typo"}, event("RoomEnded", RoomId="#")])
@@ -118,9 +114,8 @@ class TestTime:
         assert (one.time_ms, one.first_sent_ms) == (SENT_MS, SENT_MS - 5)
 
 
-# Shapes as AWS was recorded to give them: attributes of a message that a topic delivers lie inside its envelope, and a
-# FIFO topic signs nothing (localstack, tests/aws/services/sns/test_sns.snapshot.json); a moved message names the queue
-# it comes from (powertools-lambda-python, tests/events/sqsDlqTriggerEvent.json).
+# As AWS was recorded: attributes of a message that a topic delivers lie inside its envelope, and a FIFO topic signs
+# nothing (localstack, tests/aws/services/sns/test_sns.snapshot.json).
 SNS = {
     "Type": "Notification",
     "MessageId": "00000000-0000-4000-8000-000000000002",
@@ -137,29 +132,6 @@ def test_what_a_topic_says_of_attributes_is_not_the_message_s() -> None:
     one = arrival(SNS)
     assert isinstance(one.content, Event)
     assert (one.time_ms, one.content.is_second_try) == (SENT_MS - 500, False)
-
-
-def test_a_message_that_was_moved_from_a_dead_letter_queue_is_an_event() -> None:
-    one = arrive(
-        {
-            "messageId": "m-1",
-            "receiptHandle": "handle",
-            "body": json.dumps(event("RoomEnded")),
-            "attributes": {
-                "ApproximateReceiveCount": "2",
-                "SentTimestamp": str(SENT_MS),
-                "SenderId": "AIDAEXAMPLE",
-                "ApproximateFirstReceiveTimestamp": str(SENT_MS + 4),
-                "DeadLetterQueueSourceArn": "arn:aws:sqs:us-east-1:123456789012:other",
-            },
-            "messageAttributes": {
-                "Author": {"stringValue": "John", "dataType": "String", "stringListValues": [], "binaryListValues": []},
-                "trace": {"binaryValue": "MTEwMA==", "dataType": "Binary"},
-            },
-        }
-    )
-    assert isinstance(one.content, Event)
-    assert (one.receive_count, one.content.is_second_try, one.time_ms) == (2, True, SENT_MS)
 
 
 def test_a_log_line_names_the_message_and_what_it_says() -> None:

@@ -289,13 +289,6 @@ class TestAnInvocation:
         assert await self.took(turns, 1, 0.3) == pytest.approx(0.28 + GAP_SECONDS)
 
     @on_virtual_time
-    async def test_costs_nothing_more_where_the_api_takes_that_long_anyway(self) -> None:
-        turns = Turns(30, now)
-        for _ in range(3):
-            await self.took(turns, 10, GAP_SECONDS)
-        assert await self.took(turns, 1, GAP_SECONDS) == pytest.approx(LEAD_SECONDS + GAP_SECONDS)
-
-    @on_virtual_time
     async def test_without_a_request_ends_at_once(self) -> None:
         turns = Turns(30, now)
         assert await self.took(turns, 0, 0.0) == 0
