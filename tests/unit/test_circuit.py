@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -14,17 +15,9 @@ class Clock:
         return self.now
 
 
-def lets_in(circuit: Circuit) -> bool:
+def passes(step: Callable[[], None]) -> bool:
     try:
-        circuit.enter()
-    except CircuitOpen:
-        return False
-    return True
-
-
-def is_worth_waiting(circuit: Circuit) -> bool:
-    try:
-        circuit.check()
+        step()
     except CircuitOpen:
         return False
     return True
@@ -33,15 +26,15 @@ def is_worth_waiting(circuit: Circuit) -> bool:
 def silent(clock: Clock, silences: int = MOST_SILENCES) -> Circuit:
     circuit = Circuit(clock)
     for _ in range(silences):
-        assert lets_in(circuit)
+        assert passes(circuit.enter)
         circuit.note(answered=False)
     return circuit
 
 
 def test_ten_silences_in_a_row_open_the_circuit() -> None:
     assert MOST_SILENCES == 10
-    assert lets_in(silent(Clock(), 9))
-    assert not is_worth_waiting(silent(Clock(), 10))
+    assert passes(silent(Clock(), 9).enter)
+    assert not passes(silent(Clock(), 10).check)
     with pytest.raises(CircuitOpen) as raised:
         silent(Clock(), 10).enter()
     assert isinstance(raised.value, Retryable)
@@ -55,7 +48,7 @@ def test_one_call_every_ten_seconds_tries_again() -> None:
     for second in range(1, 36):
         clock.now = 1_000.0 + second
         for _ in range(2):
-            if lets_in(circuit):
+            if passes(circuit.enter):
                 let_in.append(second)
                 circuit.note(answered=False)
     assert let_in == [10, 20, 30]
@@ -67,24 +60,24 @@ def test_the_tenth_silence_begins_the_ten_seconds() -> None:
     clock.now += OPEN_SECONDS - 1
     circuit.note(answered=False)
     clock.now += OPEN_SECONDS - 1
-    assert not lets_in(circuit)
+    assert not passes(circuit.enter)
     clock.now += 1
-    assert lets_in(circuit)
+    assert passes(circuit.enter)
 
 
 def test_the_others_wait_while_one_tries_again() -> None:
     clock = Clock()
     circuit = silent(clock)
     clock.now += OPEN_SECONDS
-    assert [is_worth_waiting(circuit) for _ in range(3)] == [True] * 3  # looking costs no trial
-    assert [lets_in(circuit) for _ in range(3)] == [True, False, False]
-    assert not is_worth_waiting(circuit)
+    assert [passes(circuit.check) for _ in range(3)] == [True] * 3  # looking costs no trial
+    assert [passes(circuit.enter) for _ in range(3)] == [True, False, False]
+    assert not passes(circuit.check)
 
 
 def test_the_answer_to_a_call_from_before_closes_it_too() -> None:
     circuit = silent(Clock())
     circuit.note(answered=True)
-    assert lets_in(circuit)
+    assert passes(circuit.enter)
 
 
 def test_a_trial_that_never_ends_holds_nobody_up_for_ever() -> None:
@@ -92,4 +85,4 @@ def test_a_trial_that_never_ends_holds_nobody_up_for_ever() -> None:
     circuit = silent(clock)
     for _ in range(3):
         clock.now += OPEN_SECONDS
-        assert lets_in(circuit)
+        assert passes(circuit.enter)

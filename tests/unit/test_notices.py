@@ -21,11 +21,9 @@ def failure(content: Event | InvalidMessage, error: StopError = REJECTED) -> Fai
     return Failure(Arrival("m-1", "handle", "{}", T, content=content), error)
 
 
-FAILURE = failure(EVENT)
-
-
 def test_it_says_all_that_is_known() -> None:
-    assert json.loads(notice(FAILURE, "rejected", T + 1_000)) == {
+    detail = json.loads(notice(failure(EVENT), "rejected", T + 1_000))
+    assert detail == {
         "AppId": "661e",
         "RoomId": "room-1",
         "TaskIds": ["audio", "screen"],
@@ -40,11 +38,7 @@ def test_it_says_all_that_is_known() -> None:
         "EventTime": "2026-11-22T06:12:00.123Z",
         "FailedAt": "2026-11-22T06:12:01.123Z",
     }
-
-
-def test_it_names_nothing_that_the_contract_does_not() -> None:
-    detail = closed(schema("segment-stop-failed"))["properties"]["detail"]["properties"]
-    assert set(json.loads(notice(FAILURE, "rejected", T))) == set(detail)
+    assert detail.keys() == closed(schema("segment-stop-failed"))["properties"]["detail"]["properties"].keys()
 
 
 def test_what_is_not_known_is_left_out() -> None:

@@ -204,11 +204,11 @@ async def test_a_crowd_leaves_in_trains(per_second: int) -> None:
 
 
 @on_virtual_time
-async def test_whoever_has_no_time_left_is_told_at_once() -> None:
+async def test_whoever_has_no_time_left_is_told_at_once_and_costs_nobody_a_turn() -> None:
     begin = now()
-    visits = [(0.0, FOREVER), (0.0, WINDOW_SECONDS / 2), (0.0, 0.0), (0.0, -1.0)]
+    visits = [(0.0, FOREVER), (0.0, WINDOW_SECONDS / 2), (0.0, 0.0), (0.0, -1.0), (0.0, FOREVER)]
     visitors = await visit_all(Turns(1, now), visits)
-    assert visitors.given == {0: begin}
+    assert visitors.given == pytest.approx({0: begin, 4: begin + WINDOW_SECONDS})
     assert visitors.refused == dict.fromkeys([1, 2, 3], begin)
 
 
@@ -249,13 +249,6 @@ async def test_an_invocation_without_time_gets_no_turn_though_one_is_free() -> N
     assert refused.value.code == "NoTimeLeft"
     assert refused.value.message == "no time for this call's turn is left, so the message is tried again"
     assert await turns.take(lambda: 0.0)
-
-
-@on_virtual_time
-async def test_whoever_gives_up_costs_nobody_a_turn() -> None:
-    begin = now()
-    visitors = await visit_all(Turns(1, now), [(0.0, FOREVER), (0.0, 0.5), (0.0, FOREVER)])
-    assert visitors.given == pytest.approx({0: begin, 2: begin + WINDOW_SECONDS})
 
 
 @on_virtual_time

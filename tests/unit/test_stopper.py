@@ -14,7 +14,7 @@ from benchmarks.table_units import index_of
 from segments.api_calls import Calls
 from segments.errors import InvalidMessage, NoAnswer, Rejected, Retryable, StopError
 from segments.events import Event, EventType, Room, Task, parse_event
-from segments.ledger import SegmentTable, room_item
+from segments.ledger import SegmentTable
 from segments.rtc import RtcApi, Stopped
 from segments.stop_rules import Outcome, Record, RunningTask
 from stop_segment.stopper import Done, Served, Stopper
@@ -116,9 +116,6 @@ class Environment:
 
     def record(self) -> Record | None:
         return self.table.read([AUDIO]).get(AUDIO)
-
-    def room(self) -> Record:
-        return self.table.read([room_item(ROOM)])[room_item(ROOM)]
 
 
 @pytest.fixture

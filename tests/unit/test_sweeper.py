@@ -70,16 +70,13 @@ class World:
         )
 
     async def in_thread(self, function: Callable[..., Any], *arguments: object) -> Any:
-        self._happens(function.__name__)
+        if event := self.before.pop(function.__name__, None):
+            event()
         await asyncio.sleep(0)  # the others go on here
         result = function(*arguments)
         if function.__name__ not in ("_next_page", "read", "open_tasks"):
             self.did.append((function.__name__, *(one.room_id for one in arguments if isinstance(one, Room))))
         return result
-
-    def _happens(self, step: str) -> None:
-        if event := self.before.pop(step, None):
-            event()
 
     async def make(
         self, function: Callable[..., Any], *arguments: object, seconds_left: Callable[[], float], **_: object
