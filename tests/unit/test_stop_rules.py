@@ -25,6 +25,7 @@ def started_at(time_ms: int) -> Record:
     [
         pytest.param(Record(), Verdict.STOP, id="nothing is known"),
         pytest.param(Record(open_since_ms=T), Verdict.STOP, id="a slice is not a start"),
+        pytest.param(Record(open_since_ms=T + 1), Verdict.ASK, id="first heard of after the event"),
         # Rule 1
         pytest.param(stopped_at(T), Verdict.DUPLICATE, id="the same event again"),
         pytest.param(stopped_at(T, started_at_ms=T + 1), Verdict.DUPLICATE, id="the same event, of an earlier session"),
@@ -68,11 +69,6 @@ def test_a_fresh_stop_event_is_decided_by_the_record(record: Record, expected: V
 )
 def test_a_late_stop_event_asks_first_unless_it_is_answered_or_superseded(record: Record, expected: Verdict) -> None:
     assert verdict(T, record, late=True) is expected
-
-
-@pytest.mark.parametrize(("opened_ms", "expected"), [(T, Verdict.STOP), (T + 1, Verdict.ASK)])
-def test_a_task_that_was_first_heard_of_after_the_event_is_asked_about(opened_ms: int, expected: Verdict) -> None:
-    assert verdict(T, Record(open_since_ms=opened_ms)) is expected
 
 
 @pytest.mark.parametrize(

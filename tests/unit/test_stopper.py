@@ -265,9 +265,7 @@ UNCLEAR = "TaskUnclear: GetSegmentTask does not say when the task started"
         pytest.param(
             RunningTask(1_000 * T, 0, RUNNING), Outcome.SUPERSEDED, "query-1", T + STALE_MS, id="starts in the future"
         ),
-        pytest.param(RunningTask(0, 0, NOT_STARTED), Outcome.SUPERSEDED, "query-1", None, id="not started"),
         pytest.param(RunningTask(T, 0, NOT_STARTED), Outcome.SUPERSEDED, "query-1", None, id="to start then"),
-        pytest.param(RunningTask(T - 1, T, ENDED), Outcome.ALREADY_STOPPED, "query-1", None, id="ended"),
         pytest.param(RunningTask(T - 1, 0, RUNNING), Outcome.STOPPED, "stop-1", None, id="running since before"),
         pytest.param(RunningTask(0, 0, RUNNING), None, "query-1", None, id="running, nobody knows since when"),
     ],
