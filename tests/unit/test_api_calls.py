@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 
 from segments.api_calls import Calls
-from segments.circuit import MOST_SILENCES, Circuit
+from segments.circuit import MOST_SILENCES, OPEN_SECONDS, Circuit
 from segments.errors import (
     CircuitOpen,
     ConnectionLost,
@@ -172,6 +172,10 @@ class TestSilence:
         assert ends == [NoAnswer] * MOST_SILENCES + [CircuitOpen] * MOST_SILENCES
         assert len(caller.attempts) == MOST_SILENCES
         assert len(caller.measured) == 2 * MOST_SILENCES
+        await asyncio.sleep(OPEN_SECONDS)
+        began = now()
+        assert await caller.call_often(2) == [NoAnswer, CircuitOpen]
+        assert now() - began == ANSWER_SECONDS  # while one tries again, the other one does not wait for a turn
 
     @pytest.mark.parametrize("answer", [OK, Rejected, Retryable, TooManyRequests, ConnectionLost, CredentialsRefused])
     @on_virtual_time
