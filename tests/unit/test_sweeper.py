@@ -180,6 +180,10 @@ class TestGone:
         assert world.sent == [(ROOM, ["audio", "video"], T)]
         assert world.gone_at_ms() == T + GONE_AGAIN_MS
 
+        world.rooms.add(ROOM)
+        world.sweep(SWEEP_MS)
+        assert world.gone_at_ms() is None
+
     def test_nothing_is_written_about_a_room_that_is_there(self, world: World) -> None:
         world.open(AUDIO)
         world.rooms.add(ROOM)
