@@ -91,9 +91,6 @@ class Room:
         requests = self.double.requests_for(APP_ID, self.id, action=None)
         return [(request.action, request.task[2]) for request in requests]
 
-    def request_ids(self) -> list[str]:
-        return [request.request_id for request in self.double.requests_for(APP_ID, self.id, action=None)]
-
     def message(
         self, event_type: str = "RoomEnded", *, receive_count: int = 1, seconds_ago: int = 0, **more: object
     ) -> dict[str, Any]:
@@ -333,16 +330,6 @@ class TestFaultsOfOurs:
         assert [(line["level"], line.get("outcome")) for line in ends] == [("ERROR", None), ("WARNING", "retried")]
         assert ends[1]["error_code"] == "FunctionFailed"
 
-    def test_a_table_that_is_away_keeps_the_message(
-        self, function: Function, room: Room, monkeypatch: pytest.MonkeyPatch, told: Callable[[], Told]
-    ) -> None:
-        monkeypatch.setattr(function.module.stopper.table, "_name", "gone")
-        records = [room.message(TaskId="audio"), room.message("SegmentStarted", TaskId="audio"), record(NOT_JSON)]
-        assert sorted(function.invoke(*records)) == sorted(kept_of(records, 0, 1))
-        codes = {line["error_code"] for line in told().logs if line.get("outcome") == "retried"}
-        assert codes == {"TableResourceNotFoundException"}
-        assert room.requests() == []
-
 
 class TestTimeLeft:
     ENOUGH_MS = 1000 * (CALL_SECONDS + RECORD_SECONDS + SETTLING_SECONDS)
@@ -553,33 +540,6 @@ class TestCallsOfAws:
 
 
 class TestLogs:
-    def test_each_decision_is_one_line_that_names_message_room_outcome_and_request(
-        self, function: Function, room: Room, told: Callable[[], Told]
-    ) -> None:
-        room.start("audio")
-        message = room.message(TaskIds=["audio", "gone"], EventId="evt-1", receive_count=2)
-        function.invoke(message)
-        lines = {line["task_id"]: line for line in told().logs}
-        assert sorted(lines) == ["audio", "gone"]
-        ids = {task: request_id for (_, task), request_id in zip(room.requests(), room.request_ids(), strict=True)}
-        for task_id, outcome in (("audio", "stopped"), ("gone", "already_stopped")):
-            said = {
-                "level": "INFO",
-                "service": SERVICE,
-                "message_id": message["messageId"],
-                "receive_count": 2,
-                "event_type": "RoomEnded",
-                "event_id": "evt-1",
-                "event_time": int(message["attributes"]["SentTimestamp"]),
-                "app_id": APP_ID,
-                "room_id": room.id,
-                "task_id": task_id,
-                "outcome": outcome,
-                "request_id": ids[task_id],
-                "function_request_id": "invocation-1",
-            }
-            assert lines[task_id] | said == lines[task_id]
-
     @pytest.mark.parametrize("fault", [SERVICE_UNAVAILABLE, REJECTED, KEY_REFUSED, QPS_OVER_LIMIT])
     def test_no_line_holds_the_payload_or_the_secret(
         self, function: Function, room: Room, told: Callable[[], Told], fault: Fault
@@ -623,6 +583,10 @@ class TestMetrics:
             record(json.dumps({"EventType": "UserJoinRoom", "EventData": "{}"})),
         )
         said = told()
+        (line,) = [line for line in said.logs if line.get("outcome") == "stopped"]
+        (request,) = function.double.requests_for(APP_ID, stopped.id)
+        assert (line["room_id"], line["task_id"], line["level"]) == (stopped.id, "audio", "INFO")
+        assert (line["request_id"], line["function_request_id"]) == (request.request_id, "invocation-1")
         counts = {
             "Stopped": 1,
             "Duplicate": 1,

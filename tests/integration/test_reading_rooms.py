@@ -39,25 +39,6 @@ def stop(table: SegmentTable, task: Task, time_ms: int) -> None:
     table.note_stop(task, known, event, Outcome.STOPPED, "request", time_ms)
 
 
-def test_a_room_shows_its_end_its_look_and_its_tasks_open_or_only_watched(client: Any, table: SegmentTable) -> None:
-    table.note_start(Task(ROOM, "open"), T)
-    for task_id, note in (("stopped", table.note_start), ("unseen", table.note_sighting)):
-        note(Task(ROOM, task_id), T)
-        stop(table, Task(ROOM, task_id), T + 1)
-    table.note_gone(ROOM, T)
-    table.note_room_end(Event(EventType.ROOM_ENDED, ROOM, T), T)
-    items, more = read_room(client, NAME, ROOM)
-    assert {item.task_id: item.state for item in items} == {
-        "#look": "found gone",
-        "#room": "ended",
-        "open": "open: started, no stop event since",
-        "stopped": "stopped",
-        "unseen": "stopped, only watched: the sweeper asks once more",
-    }
-    assert not more
-    assert read_room(client, NAME, Room("661e", "nowhere")) == ([], False)
-
-
 def test_a_room_with_a_long_past_shows_its_open_task_though_its_name_comes_last(
     client: Any, table: SegmentTable
 ) -> None:

@@ -4,9 +4,8 @@ import base64
 import hashlib
 import io
 import json
-import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -266,6 +265,10 @@ def at(event_time: str, **changes: str) -> dict[str, str]:
     return content | {"Signature": sign(content, KEY)}
 
 
+GENUINE = at("2026-11-22T06:12:00Z", Nonce="0815")
+TIME, VERSION = GENUINE["EventTime"], GENUINE["Version"]
+
+
 class TestTimes:
     @pytest.mark.parametrize("event_type", [*QUEUED_TYPES, "UserJoinRoom"])
     def test_a_callback_that_is_more_than_an_hour_old_is_dropped(
@@ -291,36 +294,22 @@ class TestTimes:
     @pytest.mark.parametrize(
         "moved",
         [
-            pytest.param(lambda c: c | {"EventTime": c["EventId"], "EventId": c["EventTime"]}, id="with EventId"),
-            pytest.param(lambda c: c | {"EventTime": c["Nonce"], "Nonce": c["EventTime"]}, id="with Nonce"),
-            pytest.param(lambda c: c | {"EventTime": c["Version"], "Version": c["EventTime"]}, id="with Version"),
+            pytest.param({"EventTime": GENUINE["EventId"], "EventId": TIME}, id="with EventId"),
+            pytest.param({"EventTime": GENUINE["Nonce"], "Nonce": TIME}, id="with Nonce"),
+            pytest.param({"EventTime": VERSION, "Version": TIME}, id="with Version"),
+            pytest.param({"EventTime": "", "Version": VERSION + TIME}, id="its characters to Version"),
+            pytest.param({"EventTime": VERSION + TIME, "Version": ""}, id="Version's to it"),
             pytest.param(
-                lambda c: c | {"EventTime": "", "Version": c["Version"] + c["EventTime"]},
-                id="its characters to Version",
-            ),
-            pytest.param(
-                lambda c: c | {"EventTime": c["Version"] + c["EventTime"], "Version": ""}, id="Version's to it"
-            ),
-            pytest.param(
-                lambda c: (
-                    c
-                    | {
-                        "Version": c["Nonce"] + c["Version"],
-                        "Nonce": c["EventTime"][:8],
-                        "EventTime": c["EventTime"][8:],
-                    }
-                ),
-                id="cut in two",
+                {"Version": GENUINE["Nonce"] + VERSION, "Nonce": TIME[:8], "EventTime": TIME[8:]}, id="cut in two"
             ),
         ],
     )
     @pytest.mark.parametrize("noce", [{}, {"Noce": "2026"}])
     def test_values_that_change_places_make_no_old_callback_new(
-        self, function: Function, moved: Callable[[dict[str, str]], dict[str, str]], noce: dict[str, str]
+        self, function: Function, moved: dict[str, str], noce: dict[str, str]
     ) -> None:
-        genuine = at("2026-11-22T06:12:00Z", Nonce="0815")
-        replay = moved(genuine)
-        assert sign(replay, KEY) == genuine["Signature"]
+        replay = GENUINE | moved
+        assert sign(replay, KEY) == GENUINE["Signature"]
         assert function.answer(json.dumps(replay | noce)) == (200, "queued")
         assert json.loads(function.queued()[0])["EventTime"] == "2026-11-22T06:12:00.000Z"
         function.now_ms += 3_600_000
@@ -606,14 +595,13 @@ VALUES: list[Any] = [
     None, True, 0, 4321, 1.5, float("nan"), 10**30, "", "0", "x", "é", "\ud800", "\x00", [], {}, ["x"], {"x": "y"},
     "RoomDestroy", "SegmentRealTimeData", "UserJoinRoom", '{"RoomId": "room-2"}', "661e", KEY, "0" * 64,
 ]  # fmt: skip
-CHARACTERS = [*'{}[]",:\\ \n0123456789abcdefRTZ', "\x00", "\ufeff", "é", "😀"]
-MUTATIONS_A_SEED = 100
+UNDAMAGED = (b"", 0, 0)
 
 
-def is_properly_signed(body: str) -> bool:
+def is_properly_signed(body: bytes) -> bool:
     """Judge a body by the documents' rules, by other means than the function's."""
     try:
-        content = json.loads(body)
+        content = json.loads(body.decode())
     except (ValueError, RecursionError):
         return False
     if not isinstance(content, dict):
@@ -627,40 +615,8 @@ def is_properly_signed(body: str) -> bool:
     return False
 
 
-def with_other_values(dice: random.Random, content: dict[str, Any]) -> dict[str, Any]:
-    for _ in range(dice.randint(0, 2)):
-        key = dice.choice(KEYS)
-        match dice.randrange(5):
-            case 0:
-                content.pop(key, None)
-            case 1:
-                content[key] = content.get(dice.choice(KEYS))
-            case 2:
-                content[key] = str(content.get(key, ""))[: dice.randrange(4)] + dice.choice(CHARACTERS)
-            case 3:
-                content[key + dice.choice(["", " ", "s"])] = content.pop(key, None)
-            case _:
-                content[key] = dice.choice(VALUES)
-    return content
-
-
-def mutated(dice: random.Random) -> str:
-    """Mutate a properly signed callback: its keys, its values, their types, or the text of it."""
-    content = signed(dice.choice([*QUEUED_TYPES, "UserJoinRoom"]), nonce=dice.choice(["Nonce", "Noce"]))
-    text = json.dumps(with_other_values(dice, dict(content)), ensure_ascii=dice.random() < 0.8)
-    text = text.encode(errors="replace").decode()  # half a character can be sent as an escape only
-    match dice.randrange(4):
-        case 0:
-            return text[:-1] + f', "{dice.choice(KEYS)}": {json.dumps(dice.choice(VALUES))}}}'
-        case 1:
-            start = dice.randrange(len(text))
-            return "".join([text[:start], dice.choice(["", *CHARACTERS]), text[start + dice.randrange(3) :]])
-        case _:
-            return text
-
-
 class TestWhateverIsSent:
-    """Thousands of requests, each sent twice: only properly signed ones are queued, once, and each is answered."""
+    """Hundreds of requests, each sent twice: only properly signed ones are queued, once, and each is answered."""
 
     @pytest.fixture
     def queued(self, function: Function, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -675,40 +631,36 @@ class TestWhateverIsSent:
         monkeypatch.setattr(function.module, "_sqs", SimpleNamespace(call=call))
         return bodies
 
-    def check(self, function: Function, queued: list[str], body: str | bytes, *, encoded: bool) -> int:
+    @settings(max_examples=examples(500), suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(
+        event_type=st.sampled_from([*QUEUED_TYPES, "UserJoinRoom"]),
+        nonce=st.sampled_from(["Nonce", "Noce"]),
+        changes=st.dictionaries(st.sampled_from(KEYS), st.sampled_from(VALUES) | st.text(max_size=3), max_size=2),
+        lost=st.sampled_from(["nothing", *KEYS]),
+        damage=st.just(UNDAMAGED) | st.tuples(st.binary(max_size=80), st.integers(0, 300), st.integers(0, 10)),
+    )
+    def test_mutations_of_what_is_signed(
+        self,
+        function: Function,
+        queued: list[str],
+        event_type: str,
+        nonce: str,
+        changes: dict[str, Any],
+        lost: str,
+        damage: tuple[bytes, int, int],
+    ) -> None:
+        content: dict[str, Any] = {**signed(event_type, nonce=nonce), **changes}
+        content.pop(lost, None)
+        text, (inserted, start, length) = json.dumps(content).encode(), damage
+        body = text[:start] + inserted + text[start + length :]
         queued.clear()
-        status, _ = function.answer(body, encoded=encoded)
-        assert status in (200, 400, 401, 413)
+        status, _ = function.answer(body, encoded=True)
+        assert (status == 200) == is_properly_signed(body)
+        assert status in (200, 400, 401)
         if queued:
             content = json.loads(body)
-            assert status == 200
-            assert is_properly_signed(body if isinstance(body, str) else body.decode())
             assert queued == [kept(content)]
             assert content["EventType"] in QUEUED_TYPES
-        return status
-
-    @settings(max_examples=examples(25, by_night=110), suppress_health_check=[HealthCheck.function_scoped_fixture])
-    @given(st.integers(0, 2**64))
-    def test_mutations_of_what_is_signed(self, function: Function, queued: list[str], seed: int) -> None:
-        dice = random.Random(seed)
-        for _ in range(MUTATIONS_A_SEED):
-            body = mutated(dice)
-            status = self.check(function, queued, body, encoded=dice.random() < 0.3 and body.isascii())
-            assert (status == 200) == is_properly_signed(body)
-            assert self.check(function, queued, body, encoded=False) == status
-            assert queued == []
-
-    @settings(max_examples=examples(500), suppress_health_check=[HealthCheck.function_scoped_fixture])
-    @given(st.binary(max_size=80), st.integers(0, 300), st.integers(0, 10))
-    def test_any_bytes_in_a_signed_callback(
-        self, function: Function, queued: list[str], inserted: bytes, start: int, length: int
-    ) -> None:
-        body = json.dumps(signed()).encode()
-        self.check(function, queued, body[:start] + inserted + body[start + length :], encoded=True)
-
-    def test_the_mutations_leave_some_signed_and_break_others_in_every_way(
-        self, function: Function, queued: list[str]
-    ) -> None:
-        dice = random.Random(7)
-        statuses = [self.check(function, queued, mutated(dice), encoded=False) for _ in range(500)]
-        assert all(statuses.count(status) > 50 for status in (200, 400, 401))
+        queued.clear()
+        assert function.answer(body, encoded=True)[0] == status
+        assert queued == []
