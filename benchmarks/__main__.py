@@ -14,20 +14,19 @@ from typing import Any
 import click
 from rich.console import Console
 
-from benchmarks import functions, load, outage, rooms, sweeps
-from benchmarks.charts import draw_cost, draw_drain
+from benchmarks import functions, load, rooms, sweeps
+from benchmarks.charts import draw_drain
 from benchmarks.deployments import BOTH, Deployment, build_peer, product
 from benchmarks.environments import environments
 from benchmarks.report import print_report
 from sandbox.stack import ROOT
 
 RESULTS = Path(__file__).with_name("results.json")
-DOCS = ROOT / "docs"
+CHART = ROOT / "docs" / "bench-drain.svg"
 ANSWER_AFTER_SECONDS = 0.2
 # The peer is slower, so it gets fewer messages if a rate is measured; shares and rates are compared, not sums.
 STOPS = {"product": 5_000, "peer": 400}
 EVENTS = {"product": 5_000, "peer": 500}
-PACES = ((0.02, {"product": 2_000, "peer": 300}), (2.0, {"product": 500, "peer": 30}))
 START_UPS = 7
 LATE_STOPS = (1_000, 4_000)
 ENDS = (1, 10, 100, 10_000)
@@ -44,14 +43,12 @@ LOADS: dict[str, Load] = {
     "duplicates": lambda deployment: load.duplicates(deployment, EVENTS[deployment.name]),
     "storm": lambda deployment: load.storm(deployment, rooms=50, events_a_room=100),
     "latency": lambda deployment: load.latency(deployment, messages_per_second=50, seconds=4),
-    "paces": lambda deployment: [_pace(deployment, *pace) for pace in PACES],
 }
 # Loads that the peer cannot carry.
 OUR_LOADS: dict[str, Load] = {
     "room_ends": lambda deployment: rooms.room_ends(deployment, ENDS, PERMANENT_TASKS),
     "sessions": rooms.sessions,
     "late": lambda deployment: [load.late(deployment, stops) for stops in LATE_STOPS],
-    "outage": outage.outage,
     "sweep": sweeps.sweeps,
     "sweep_rejected": sweeps.sweep_rejected,
 }
@@ -77,9 +74,7 @@ def main(measurements: tuple[str, ...]) -> None:
         results |= found
         _keep({"machine": machine, **found})
     if "drain" in results:
-        draw_drain(results["drain"], DOCS / "bench-drain.svg")
-    if {"spending", "drain", "duplicates", "storm"} <= results.keys():
-        draw_cost(results, DOCS / "bench-cost.svg")
+        draw_drain(results["drain"], CHART)
     console.print("\n{cpu}, {cores} cores, Python {python}, {system}".format(**machine))
     print_report(results, console)
 
@@ -88,7 +83,7 @@ def _measure(names: Sequence[str]) -> Iterator[dict[str, Any]]:
     yield _loads([name for name in names if name in LOADS])
     for name in names:
         if name in OUR_LOADS:
-            with product(ANSWER_AFTER_SECONDS, **(outage.PARAMETERS if name == "outage" else {})) as deployment:
+            with product(ANSWER_AFTER_SECONDS) as deployment:
                 _say(f"{name}, product")
                 found = OUR_LOADS[name](deployment)
             yield {name: {"answer_after_seconds": ANSWER_AFTER_SECONDS, "product": found}}
@@ -107,13 +102,6 @@ def _loads(names: Sequence[str]) -> dict[str, Any]:
                     _say(f"{name}, {deployment.name}")
                     result[deployment.name] = LOADS[name](deployment)
     return results
-
-
-def _pace(deployment: Deployment, answer_after_seconds: float, stops: dict[str, int]) -> dict[str, Any]:
-    usual, deployment.rtc.answer_after_seconds = deployment.rtc.answer_after_seconds, answer_after_seconds
-    result = load.drain(deployment, stops[deployment.name])
-    deployment.rtc.answer_after_seconds = usual
-    return {"answer_after_seconds": answer_after_seconds, **result}
 
 
 def _keep(found: dict[str, Any]) -> None:

@@ -39,22 +39,10 @@ def per_million(spent: Mapping[str, Any]) -> dict[str, float]:
     return _price(a_message | {"sqs_requests": 1 + 2 * a_message["invocations"]}, _MILLION)
 
 
-def per_million_slices(called: Mapping[str, float], served: Mapping[str, float] | None) -> dict[str, float]:
-    """Price a million slices, without the $1.00 of API Gateway.
-
-    Parameters
-    ----------
-    called
-        The callback function's spending on some slices.
-    served
-        The stop function's spending on the queued slices; None if none was queued.
-    """
-    served = served or {}
-    names = ("invocations", "function_seconds", "write_units", "read_units", "log_bytes")
-    spent = {name: called.get(name, 0) + served.get(name, 0) for name in names}
-    spent["log_bytes"] += spent["invocations"] * _REPORT_BYTES
-    spent["sqs_requests"] = served.get("messages", 0) + 2 * served.get("invocations", 0)
-    return _price(spent, _MILLION / called["messages"])
+def per_million_slices(spent: Mapping[str, float]) -> dict[str, float]:
+    """Price a million slices in the callback function, without the $1.00 of API Gateway."""
+    log_bytes = spent["log_bytes"] + spent["invocations"] * _REPORT_BYTES
+    return _price({**spent, "log_bytes": log_bytes}, _MILLION / spent["invocations"])
 
 
 def per_million_room_hours(alive: Mapping[str, float]) -> dict[str, float]:

@@ -8,19 +8,18 @@ import os
 import subprocess  # nosec B404 # runs SAM CLI
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import urllib3
 
-from sandbox.embedded_aws import EmbeddedAws, embedded_aws
+from sandbox.embedded_aws import embedded_aws
 from sandbox.rtc_double import RtcDouble
-from sandbox.stack import ACCESS_KEY_ID, APP_ID, ROOT, SECRET_ACCESS_KEY, deploy, sandbox
+from sandbox.stack import ACCESS_KEY_ID, APP_ID, ROOT, SECRET_ACCESS_KEY, Sandbox, deploy, sandbox
+from tools.event_queue import Depth, read_depth
 
 CONCURRENCY = 5
 PEER = Path(__file__).parent / "peer"
@@ -42,18 +41,10 @@ _POLL_SECONDS = 1.0  # the RTC API double runs in this process: looking often wo
 
 
 @dataclass(frozen=True)
-class Deployment:
+class Deployment(Sandbox):
     """A stack that stops segment tasks, and the RTC API that it calls."""
 
     name: str
-    aws: EmbeddedAws
-    rtc: RtcDouble
-    outputs: Mapping[str, str]
-
-    @property
-    def queue_url(self) -> str:
-        """The URL of the event queue."""
-        return self.outputs["EventQueueUrl"]
 
     @property
     def table_name(self) -> str:
@@ -66,26 +57,16 @@ class Deployment:
         return self.outputs["StopSegmentFunctionName"]
 
     @cached_property
-    def sqs(self) -> Any:
-        """A client, kept: making one takes longer than a call."""
-        return self.aws.client("sqs")
-
-    @cached_property
-    def logs(self) -> Any:
-        """A client, kept: making many delays this process when the garbage is collected."""
-        return self.aws.client("logs")
-
-    @cached_property
     def log_group(self) -> str:
         """The function's log group."""
-        configuration = self.aws.client("lambda").get_function_configuration(FunctionName=self.function_name)
+        configuration = self.client("lambda").get_function_configuration(FunctionName=self.function_name)
         name: str = configuration["LoggingConfig"]["LogGroup"]
         return name
 
     @contextlib.contextmanager
     def held_back(self) -> Iterator[None]:
         """Keep the queue from the function until the end of the block."""
-        client = self.aws.client("lambda")
+        client = self.client("lambda")
         (mapping,) = client.list_event_source_mappings(FunctionName=self.function_name)["EventSourceMappings"]
         client.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)
         yield
@@ -106,31 +87,9 @@ class Deployment:
         if not answer.json()["applied"]:
             raise RuntimeError("the embedded AWS does not record its calls")
 
-    def send(self, bodies: Sequence[str]) -> None:
-        """Send messages, ten a call."""
-        calls = [bodies[start : start + 10] for start in range(0, len(bodies), 10)]
-        with ThreadPoolExecutor(4) as threads:
-            for answer in threads.map(self._send_ten, calls):
-                if answer.get("Failed"):
-                    raise RuntimeError(f"the queue refused {answer['Failed']}")
-
-    def _send_ten(self, bodies: Sequence[str]) -> dict[str, Any]:
-        entries = [{"Id": str(number), "MessageBody": body} for number, body in enumerate(bodies)]
-        answer: dict[str, Any] = self.sqs.send_message_batch(QueueUrl=self.queue_url, Entries=entries)
-        return answer
-
-    def waiting(self) -> tuple[int, int]:
-        """Count the messages that wait, and those in work or put off."""
-        return self._count(self.queue_url)
-
-    def dead_letters(self) -> int:
-        """Count the dead letters."""
-        return sum(self._count(self.outputs["DeadLetterQueueUrl"]))
-
-    def _count(self, queue_url: str) -> tuple[int, int]:
-        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-        counts = self.sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=names)["Attributes"]
-        return int(counts[names[0]]), int(counts[names[1]])
+    def depth(self) -> Depth:
+        """Count the messages on the event queue."""
+        return read_depth(self.client("sqs"), self.outputs["EventQueueUrl"])
 
     def settle(self, seconds: float, quiet_seconds: float = _QUIET_SECONDS) -> bool:
         """Wait until the queue is empty.
@@ -141,12 +100,13 @@ class Deployment:
         last: tuple[int, int, int] | None = None
         changed_at = time.monotonic()
         while time.monotonic() < deadline:
-            state = (*self.waiting(), len(self.rtc.requests))
-            if not sum(state[:2]):
+            depth = self.depth()
+            if not depth.total:
                 return True
+            state = (depth.waiting, depth.in_work, len(self.rtc.requests))
             if state != last:
                 last, changed_at = state, time.monotonic()
-            elif not state[0] and time.monotonic() - changed_at > quiet_seconds:
+            elif not depth.waiting and time.monotonic() - changed_at > quiet_seconds:
                 return False
             time.sleep(_POLL_SECONDS)
         return False
@@ -176,13 +136,13 @@ def message(
 
 
 @contextlib.contextmanager
-def product(answer_after_seconds: float, **parameters: str) -> Iterator[Deployment]:
-    """Deploy the product, optionally with `parameters`, and warm it up."""
+def product(answer_after_seconds: float) -> Iterator[Deployment]:
+    """Deploy the product and warm it up."""
     with (
         mock.patch.dict(os.environ, _RECORD_SIZE),
-        sandbox(_PARAMETERS | parameters, app_ids={APP_ID}, answer_after_seconds=answer_after_seconds) as box,
+        sandbox(_PARAMETERS, app_ids={APP_ID}, answer_after_seconds=answer_after_seconds) as box,
     ):
-        yield _ready(Deployment("product", box.aws, box.rtc, box.outputs))
+        yield _ready(Deployment(box.aws, box.rtc, box.outputs, box.outcome_queue_url, "product"))
 
 
 @contextlib.contextmanager
@@ -193,14 +153,14 @@ def peer(answer_after_seconds: float) -> Iterator[Deployment]:
         key = json.dumps({"AccessKeyId": ACCESS_KEY_ID, "SecretAccessKey": SECRET_ACCESS_KEY})
         secret_arn = aws.client("secretsmanager").create_secret(Name="rtc-key", SecretString=key)["ARN"]
         outputs = deploy(aws, {"RtcHost": rtc.url, "RtcSecretArn": secret_arn}, PEER_BUILD / "template.yaml")
-        yield _ready(Deployment("peer", aws, rtc, outputs))
+        yield _ready(Deployment(aws, rtc, outputs, "", "peer"))
 
 
 BOTH: tuple[Callable[[float], contextlib.AbstractContextManager[Deployment]], ...] = (product, peer)
 
 
 def _ready(deployment: Deployment) -> Deployment:
-    client = deployment.aws.client("lambda")
+    client = deployment.client("lambda")
     configuration = client.get_function_configuration(FunctionName=deployment.function_name)
     (mapping,) = client.list_event_source_mappings(FunctionName=deployment.function_name)["EventSourceMappings"]
     same = (configuration["MemorySize"], mapping["ScalingConfig"]["MaximumConcurrency"])

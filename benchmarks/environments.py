@@ -40,7 +40,7 @@ def _paces(deployment: Deployment, environments_a_slot: int) -> Iterator[dict[st
 
 
 def _environment(deployment: Deployment) -> contextlib.AbstractContextManager[Environment]:
-    found = deployment.aws.client("lambda").get_function_configuration(FunctionName=deployment.function_name)
+    found = deployment.client("lambda").get_function_configuration(FunctionName=deployment.function_name)
     return environment("StopSegmentFunction", deployment.aws.environment | found["Environment"]["Variables"])
 
 

@@ -107,22 +107,10 @@ def _python() -> str:
 
 
 def slices() -> dict[str, Any]:
-    """Let rooms report their slices for some minutes, time-lapsed: each one queued, and only what may be news.
-
-    Returns
-    -------
-    dict
-        Each function's spending: ``before``, all of them queued, and ``now``, by how they ended; the stop function's
-        share is ``served``.
-    """
+    """Let rooms report their slices for some minutes, time-lapsed; return the callback function's spending."""
     callbacks = list(_callbacks())
-    results: dict[str, Any] = {"slices": len(callbacks), "rooms": ROOMS, "users": USERS, "environments": ENVIRONMENTS}
-    for name, remember in (("before", False), ("now", True)):
-        order = {"callbacks": callbacks, "environments": ENVIRONMENTS, "remember": remember}
-        run = _probe(_receive_callback(), do="slices", **order)
-        served = _probe(STOP_SEGMENT, do="sightings", bodies=run["sent"], seconds=SECONDS)
-        results[name] = run["ends"] | {"served": served}
-    return results
+    spent = _probe(_receive_callback(), do="slices", callbacks=callbacks, environments=ENVIRONMENTS)
+    return {"slices": len(callbacks), "spent": spent}
 
 
 def _callbacks() -> Iterator[tuple[float, int, str]]:

@@ -105,7 +105,7 @@ def send_steadily(deployment: Deployment, tasks: Sequence[Task], messages_per_se
     def send(number: int, task: Task) -> None:
         time.sleep(max(0.0, began + number / messages_per_second - time.time()))
         sent[task] = time.time()
-        deployment.sqs.send_message(QueueUrl=deployment.queue_url, MessageBody=message(*task))
+        deployment.client("sqs").send_message(QueueUrl=deployment.outputs["EventQueueUrl"], MessageBody=message(*task))
 
     with ThreadPoolExecutor(16) as threads:
         list(threads.map(send, range(len(tasks)), tasks))
@@ -147,8 +147,8 @@ def _let_loose(
         "messages": len(bodies),
         "stops": len(tasks),
         "api_requests": len(requests),
-        "lost": running(deployment, tasks) + refusals + deployment.dead_letters(),
-        "not_done": 0 if emptied else sum(deployment.waiting()),
+        "lost": running(deployment, tasks) + refusals + len(deployment.dead_letters()),
+        "not_done": 0 if emptied else deployment.undone(),
         "seconds": spent["seconds"],
         **_per_1000(spent | {"api_requests": len(requests)}, len(bodies)),
     }

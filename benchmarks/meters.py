@@ -55,7 +55,7 @@ def function_seconds(deployment: Deployment, since: float) -> tuple[float, int]:
 
 
 def _log(deployment: Deployment, since: float, pattern: str) -> list[str]:
-    answer = deployment.logs.filter_log_events(
+    answer = deployment.client("logs").filter_log_events(
         logGroupName=deployment.log_group, startTime=int(since * 1000), filterPattern=pattern
     )
     if len(answer["events"]) >= 10_000:

@@ -14,7 +14,6 @@ import io
 import json
 import math
 import os
-import re
 import resource
 import statistics
 import sys
@@ -24,6 +23,7 @@ from typing import Any
 
 _STOPPED = json.dumps({"Result": "ok", "ResponseMetadata": {"RequestId": "0", "Action": "StopSegment"}}).encode()
 _MESSAGES_A_BATCH = 10
+_SPENT = ("invocations", "function_seconds", "log_bytes")
 
 
 class Context:
@@ -42,62 +42,26 @@ class Context:
         return 59_000
 
 
-class Table:
-    """A table that keeps what is written to it, if it is to, and counts the units; all items are small."""
-
-    def __init__(self, *, keeps: bool) -> None:
-        self.write_units = self.read_units = 0
-        self._keeps = keeps
-        self._items: dict[str, dict[str, Any]] = {}
-
-    def answer(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
-        """Do what a function asks of the table."""
-        if operation == "UpdateItem":
-            self.write_units += 1
-            return {"Attributes": self._update(request)}
-        ((name, wanted),) = request["RequestItems"].items()
-        self.read_units += len(wanted["Keys"])
-        found = [self._items.get(json.dumps(key)) for key in wanted["Keys"]]
-        return {"Responses": {name: [item for item in found if item]}, "UnprocessedKeys": {}}
-
-    def _update(self, request: dict[str, Any]) -> dict[str, Any]:
-        # Nothing of a slice fails a condition or removes anything.
-        item = dict(request["Key"])
-        if self._keeps:
-            item = self._items.setdefault(json.dumps(request["Key"]), item)
-        names, values = request["ExpressionAttributeNames"], request.get("ExpressionAttributeValues", {})
-        for name, once, value in re.findall(r"(#\w+) = (if_not_exists\(#\w+, )?(:\w+)", request["UpdateExpression"]):
-            if not once or names[name] not in item:
-                item[names[name]] = values[value]
-        return item
-
-
-def stub_network(secret: str, table: Table | None = None, sent: list[str] | None = None) -> None:
+def stub_network(secret: str) -> None:
     """Answer every HTTP request in this process at once."""
     # Here, because a function's start-up is timed: each of them needs these, if its artifact has them.
     import urllib3
 
-    kept = table or Table(keeps=False)
     answers: dict[str, dict[str, Any]] = {
         "GetSecretValue": {"ARN": "arn", "Name": "name", "VersionId": "1", "SecretString": secret},
         "SendMessage": {"MessageId": "1", "MD5OfMessageBody": ""},
+        "BatchGetItem": {"Responses": {}, "UnprocessedKeys": {}},
     }
 
     def answer_aws(_: object, request: Any) -> Any:
         target = request.headers.get("X-Amz-Target", b"")
         operation = (target.decode() if isinstance(target, bytes) else target).rpartition(".")[2]
-        if operation in ("UpdateItem", "BatchGetItem"):
-            answer = kept.answer(operation, json.loads(request.body))
-        else:
-            answer = answers.get(operation, {})
         headers: Any = {"Content-Type": "application/x-amz-json-1.0"}
-        return AWSResponse(request.url, 200, headers, _Raw(json.dumps(answer).encode()))
+        return AWSResponse(request.url, 200, headers, _Raw(json.dumps(answers.get(operation, {})).encode()))
 
     def answer_others(*_: Any, **more: Any) -> Any:
         # The RTC API, and AWS for the callback function.
         target = more.get("headers", {}).get("X-Amz-Target", "").rpartition(".")[2]
-        if target == "SendMessage" and sent is not None:
-            sent.append(json.loads(more["body"])["MessageBody"])
         body = io.BytesIO(json.dumps(answers[target]).encode() if target else _STOPPED)
         return urllib3.HTTPResponse(body, {"Content-Type": "application/json"}, status=200, preload_content=True)
 
@@ -212,51 +176,21 @@ def slices(order: dict[str, Any]) -> dict[str, Any]:
     log = _Log()
     sys.stdout = log
     lapse = _time_lapse()
-    sent: list[str] = []
-    stub_network(order["secret"], sent=sent)
+    stub_network(order["secret"])
     module: Any = importlib.import_module(order["handler"].rpartition(".")[0])
     environments = [module.QueuedSlices(module.MOST_REMEMBERED, time.monotonic) for _ in range(order["environments"])]
     spent: dict[str, dict[str, float]] = {}
     for seconds, environment, body in order["callbacks"]:
         lapse(seconds)
-        if not order["remember"]:
-            environments[environment] = module.QueuedSlices(module.MOST_REMEMBERED, time.monotonic)
         module._slices = environments[environment]
         before, watch = log.bytes, Watch()
         event = {"requestContext": {"http": {"method": "POST"}}, "body": body, "isBase64Encoded": False}
         answer = module.handler(event, Context())
-        took = watch.read("call")["call_ms"]
-        _spend(spent.setdefault(json.loads(answer["body"])["result"], {}), 1, took, log.bytes - before)
-    return {"ends": spent, "sent": sent}
-
-
-def sightings(order: dict[str, Any]) -> dict[str, Any]:
-    """Send the queued slices to the stop function, in full batches; return their spending."""
-    log = _Log()
-    sys.stdout = log
-    lapse, table = _time_lapse(), Table(keeps=True)
-    stub_network(order["secret"], table)
-    function = _function(order["handler"])
-    spent: dict[str, float] = {}
-    bodies = order["bodies"]
-    for first in range(0, len(bodies), _MESSAGES_A_BATCH):
-        lapse(order["seconds"] * first / len(bodies))
-        event = batch(first)
-        event["Records"] = event["Records"][: len(bodies) - first]
-        for record, body in zip(event["Records"], bodies[first:], strict=False):
-            record["body"] = body
-        before, watch = log.bytes, Watch()
-        if function(event, Context())["batchItemFailures"]:
-            raise RuntimeError("a sighting failed")
-        _spend(spent, len(event["Records"]), watch.read("call")["call_ms"], log.bytes - before)
-    return spent | {"write_units": table.write_units, "read_units": table.read_units}
-
-
-def _spend(spent: dict[str, float], messages: int, ms: float, log_bytes: int) -> None:
-    # Lambda bills whole milliseconds.
-    more = {"messages": messages, "invocations": 1, "function_seconds": math.ceil(ms) / 1000, "log_bytes": log_bytes}
-    for name, value in more.items():
-        spent[name] = spent.get(name, 0) + value
+        ms = math.ceil(watch.read("call")["call_ms"])  # Lambda bills whole milliseconds
+        so_far = spent.setdefault(json.loads(answer["body"])["result"], dict.fromkeys(_SPENT, 0))
+        for name, more in zip(_SPENT, (1, ms / 1000, log.bytes - before), strict=True):
+            so_far[name] += more
+    return spent
 
 
 def _time_lapse() -> Any:
@@ -292,7 +226,7 @@ def main() -> None:
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - pathlib is among what a function may have to import
         sys.stdout = nowhere
         sys.path.insert(0, order["artifact"])
-        what = {"start-up": start_up, "messages": messages, "slices": slices, "sightings": sightings}[order["do"]]
+        what = {"start-up": start_up, "messages": messages, "slices": slices}[order["do"]]
         json.dump(what(order), results)
     results.close()
 

@@ -24,12 +24,47 @@ _SPENT = {
 }
 _LOST: Row = ("still running, refused or dead", "lost", "0")
 _LEFT: Row = ("left on the queue, to wait for its time-out", "not_done", "0")
+_PER_EVENT: tuple[Row, ...] = (
+    ("API requests", "api_requests_per_1000", ""),
+    ("write units", "write_units_per_1000", ""),
+    ("read units", "read_units_per_1000", ""),
+    ("function-seconds", "function_seconds_per_1000", ""),
+    _LOST,
+    _LEFT,
+)
+# Of the loads that both carry: the title, and the rows.
+_BOTH: dict[str, tuple[str, Sequence[Row]]] = {
+    "drain": (
+        "Draining a full queue of distinct stops, the API answering after 200 ms",
+        (
+            ("stops", "stops", ""),
+            ("stops a second", "stops_per_second", ">= 140, 5 x"),
+            ("most requests in any second", "busiest_second", "<= 150"),
+            ("function-seconds per 1,000 stops", "function_seconds_per_1000", ""),
+            _LOST,
+            _LEFT,
+        ),
+    ),
+    "duplicates": (
+        "Events of which 80 % are duplicates, per 1,000 events (asked: 200 requests and writes)",
+        _PER_EVENT,
+    ),
+    "storm": ("A storm: 100 moderation events for each of 50 rooms, per 1,000 events", _PER_EVENT),
+    "latency": (
+        "From message sent to request at the API",
+        (
+            ("messages a second", "messages_per_second", ""),
+            *((f"{name}, ms", f"{name}_ms", "") for name in ("p50", "p95", "p99")),
+            ("lost", "lost", "0"),
+        ),
+    ),
+}
 
 
 def print_report(results: Results, console: Console) -> None:
     """Print the tables of every measurement in the results."""
     for name, result in results.items():
-        for table in _TABLES[name](result):
+        for table in _side_by_side(result, *_BOTH[name]) if name in _BOTH else _TABLES[name](result):
             console.print(table)
 
 
@@ -47,14 +82,14 @@ def _table(title: str, heads: Sequence[str], rows: Iterable[Iterable[str | float
     return table
 
 
-def _side_by_side(title: str, load: Results, *rows: Row) -> Table:
+def _side_by_side(load: Results, title: str, rows: Sequence[Row]) -> Iterator[Table]:
     ours, theirs = load["product"], load["peer"]
 
     def ratio(name: str) -> str:
         return f"{ours[name] / theirs[name]:.2f}" if theirs[name] else ""
 
     cells = ((label, ours[name], theirs[name], ratio(name), asked) for label, name, asked in rows)
-    return _table(title, ("", "product", "peer", "product : peer", "asked"), cells)
+    yield _table(title, ("", "product", "peer", "product : peer", "asked"), cells)
 
 
 def _costs(title: str, prices: Mapping[str, Mapping[str, float]]) -> Table:
@@ -77,64 +112,6 @@ def _spending(load: Results) -> Iterator[Table]:
     )
     prices = {kind: per_million(spent) for kind, spent in load["product"].items()}
     yield _costs("Cost of a million messages on AWS (asked: stops <= 2.50)", prices)
-
-
-def _drain(load: Results) -> Iterator[Table]:
-    title = "Draining a full queue of distinct stops, the API answering after 200 ms"
-    yield _side_by_side(title, load, *_drain_rows(">= 140, 5 x"))
-
-
-def _paces(load: Results) -> Iterator[Table]:
-    for product, peer in zip(load["product"], load["peer"], strict=True):
-        title = f"The same, the API answering after {1000 * product['answer_after_seconds']:,.0f} ms"
-        yield _side_by_side(title, {"product": product, "peer": peer}, *_drain_rows(""))
-
-
-def _drain_rows(rate: str) -> tuple[Row, ...]:
-    return (
-        ("stops", "stops", ""),
-        ("stops a second", "stops_per_second", rate),
-        ("most requests in any second", "busiest_second", "<= 150"),
-        ("function-seconds per 1,000 stops", "function_seconds_per_1000", ""),
-        _LOST,
-        _LEFT,
-    )
-
-
-def _duplicates(load: Results) -> Iterator[Table]:
-    yield _side_by_side(
-        "Events of which 80 % are duplicates, per 1,000 events",
-        load,
-        ("API requests", "api_requests_per_1000", "200"),
-        ("write units", "write_units_per_1000", "200"),
-        ("read units", "read_units_per_1000", ""),
-        ("function-seconds", "function_seconds_per_1000", ""),
-        _LEFT,
-        _LOST,
-    )
-
-
-def _storm(load: Results) -> Iterator[Table]:
-    yield _side_by_side(
-        "A storm: 100 moderation events for each of 50 rooms, per 1,000 events",
-        load,
-        ("API requests", "api_requests_per_1000", ""),
-        ("write units", "write_units_per_1000", ""),
-        ("read units", "read_units_per_1000", ""),
-        ("function-seconds", "function_seconds_per_1000", ""),
-        ("seconds to the end, for all", "seconds", ""),
-        _LEFT,
-        _LOST,
-    )
-
-
-def _latency(load: Results) -> Iterator[Table]:
-    yield _side_by_side(
-        f"From message sent to request at the API, {load['product']['messages_per_second']} messages a second",
-        load,
-        *((f"{name}, ms", f"{name}_ms", "") for name in ("p50", "p95", "p99")),
-        ("lost", "lost", "0"),
-    )
 
 
 def _environments(load: list[Results]) -> Iterator[Table]:
@@ -174,13 +151,12 @@ def _start_up(load: Results) -> Iterator[Table]:
 
 
 def _slices(load: Results) -> Iterator[Table]:
-    before, now = load["before"], load["now"]
-    prices = {
-        "every slice queued": per_million_slices(before["queued"], before["served"]),
-        "news": per_million_slices(now["queued"], now["served"]),
-        "no news": per_million_slices(now["known"], None),
-    }
-    yield _costs(f"A million slices on AWS; of {load['slices']:,} {now['queued']['messages']:,} were news", prices)
+    spent = load["spent"]
+    prices = {"news": per_million_slices(spent["queued"]), "no news": per_million_slices(spent["known"])}
+    title = (
+        f"A million slices in the callback function; of {load['slices']:,} {spent['queued']['invocations']:,} were news"
+    )
+    yield _costs(title, prices)
 
 
 def _room_ends(load: Results) -> Iterator[Table]:
@@ -221,18 +197,6 @@ def _late(load: Results) -> Iterator[Table]:
             (*(run[key] for key in columns.values()), run["stops"] / run["drained_seconds"], run["lost"])
             for run in load["product"]
         ),
-    )
-
-
-def _outage(load: Results) -> Iterator[Table]:
-    outage = load["product"]
-    labels = {"backlog": "backlog, since the API is back", "fresh": "fresh, since they were sent"}
-    columns = {"messages": "messages", "of them requeued": "requeued", "p50": "p50", "p99": "p99", "longest": "longest"}
-    yield _table(
-        f"Seconds to the stop, after the API was down for {outage['down_seconds']} s; dead letters "
-        f"{outage['dead_letters']}, still running {outage['still_running']} (asked: 0)",
-        ("", *columns),
-        ((label, *(outage[key][name] for name in columns.values())) for key, label in labels.items()),
     )
 
 
@@ -277,11 +241,6 @@ def _sweep_rejected(load: Results) -> Iterator[Table]:
 
 _TABLES: dict[str, Callable[[Any], Iterator[Table]]] = {
     "spending": _spending,
-    "drain": _drain,
-    "paces": _paces,
-    "duplicates": _duplicates,
-    "storm": _storm,
-    "latency": _latency,
     "environments": _environments,
     "in_process": _in_process,
     "start_up": _start_up,
@@ -289,7 +248,6 @@ _TABLES: dict[str, Callable[[Any], Iterator[Table]]] = {
     "room_ends": _room_ends,
     "sessions": _sessions,
     "late": _late,
-    "outage": _outage,
     "sweep": _sweep,
     "sweep_rejected": _sweep_rejected,
 }

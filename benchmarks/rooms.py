@@ -84,7 +84,7 @@ class _Past:
         self.room_id = room_id
         self.length = 0
         self._room = events.Room(APP_ID, room_id)
-        self._client = deployment.aws.client("dynamodb")
+        self._client = deployment.client("dynamodb")
         self._table_name = deployment.table_name
         self._table = ledger.SegmentTable(self._client, deployment.table_name, _RETENTION_SECONDS, sweeps=True)
         self._began_ms = round(1000 * time.time()) - _DAY_MS
@@ -176,4 +176,4 @@ def _counted(deployment: Deployment) -> Iterator[Spending]:
 
 def _serve_alone(deployment: Deployment, body: str) -> None:
     deployment.send([body])
-    wait_for(lambda: not sum(deployment.waiting()), "a message to be served")
+    wait_for(lambda: not deployment.undone(), "a message to be served")

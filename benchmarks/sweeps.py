@@ -55,7 +55,7 @@ def sweep_rejected(deployment: Deployment) -> dict[str, Any]:
 @contextlib.contextmanager
 def unscheduled(deployment: Deployment) -> Iterator[None]:
     """Keep the schedule from sweeping, too."""
-    client, rule = deployment.aws.client("events"), resource(deployment.aws, "SweepSchedule").rpartition("/")[2]
+    client, rule = deployment.client("events"), resource(deployment.aws, "SweepSchedule").rpartition("/")[2]
     client.disable_rule(Name=rule)
     yield
     client.enable_rule(Name=rule)
@@ -72,7 +72,7 @@ def _watched(deployment: Deployment, rooms: int) -> list[Task]:
 def settle(deployment: Deployment) -> None:
     """Wait until every message is served."""
     if not deployment.settle(120, quiet_seconds=120):
-        raise RuntimeError(f"{sum(deployment.waiting())} messages are left")
+        raise RuntimeError(f"{deployment.undone()} messages are left")
 
 
 def _sweep(deployment: Deployment, tasks: Sequence[Task], *, sweeps: int = 1) -> Spent:
@@ -96,7 +96,7 @@ def _sweep(deployment: Deployment, tasks: Sequence[Task], *, sweeps: int = 1) ->
 def let_rooms_wait(deployment: Deployment, tasks: Sequence[Task]) -> None:
     """Let so much time pass that a room that was found gone may be found gone again."""
     rooms = [(app_id, room_id) for app_id, room_id, _ in tasks]
-    let_a_minute_pass(deployment.aws.client("dynamodb"), deployment.table_name, rooms)
+    let_a_minute_pass(deployment.client("dynamodb"), deployment.table_name, rooms)
 
 
 def _sweeper(deployment: Deployment) -> Deployment:
@@ -108,7 +108,7 @@ def _sweeper(deployment: Deployment) -> Deployment:
 def sweep_once(deployment: Deployment) -> None:
     """Sweep as the schedule does, and let the events that come of it be served."""
     began, sweeper = time.time(), _sweeper(deployment)
-    sweeper.aws.client("lambda").invoke(FunctionName=sweeper.function_name, InvocationType="Event", Payload=b"{}")
+    sweeper.client("lambda").invoke(FunctionName=sweeper.function_name, InvocationType="Event", Payload=b"{}")
     while not function_seconds(sweeper, began)[1]:
         if time.time() > began + _SWEEP_SECONDS:
             raise TimeoutError("a sweep does not end")

@@ -57,7 +57,7 @@ def counted(deployment: Deployment) -> Iterator[dict[str, float]]:
     size for a query, it is made once more at the end.
     """
     spent: dict[str, float] = {}
-    table = deployment.aws.client("dynamodb").describe_table(TableName=deployment.table_name)["Table"]
+    table = deployment.client("dynamodb").describe_table(TableName=deployment.table_name)["Table"]
     keys = {key["AttributeName"] for key in table["KeySchema"]}
     scopes = ("LocalSecondaryIndexes", "GlobalSecondaryIndexes")
     indexes = [index_of(index, keys) for scope in scopes for index in table.get(scope, ())]
@@ -91,7 +91,7 @@ def _read_units(deployment: Deployment, name: str, request: dict[str, Any]) -> f
         case "GetItem":
             return _a_read(request)
         case "Query":
-            given = deployment.aws.client("dynamodb").query(**request)["Items"]
+            given = deployment.client("dynamodb").query(**request)["Items"]
             return _a_read(request) * max(1, math.ceil(sum(map(size_of, given)) / _READ_UNIT_BYTES))
         case _:
             raise RuntimeError(f"no price is known for {name}")
@@ -103,12 +103,12 @@ class _Stream:
     def __init__(self, deployment: Deployment, table: Mapping[str, Any]) -> None:
         arn = table.get("LatestStreamArn")
         if arn is None:
-            enabled = deployment.aws.client("dynamodb").update_table(
+            enabled = deployment.client("dynamodb").update_table(
                 TableName=deployment.table_name,
                 StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"},
             )
             arn = enabled["TableDescription"]["LatestStreamArn"]
-        self._client = deployment.aws.client("dynamodbstreams")
+        self._client = deployment.client("dynamodbstreams")
         (shard,) = self._client.describe_stream(StreamArn=arn)["StreamDescription"]["Shards"]
         self._iterator = self._client.get_shard_iterator(
             StreamArn=arn, ShardId=shard["ShardId"], ShardIteratorType="LATEST"

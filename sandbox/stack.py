@@ -19,6 +19,7 @@ from sandbox.callbacks import SECRET_KEY, post
 from sandbox.embedded_aws import EmbeddedAws, embedded_aws
 from sandbox.logs import LogReader
 from sandbox.rtc_double import RtcDouble
+from tools.event_queue import read_depth
 
 ROOT = Path(__file__).parent.parent
 BUILT_TEMPLATE = ROOT / ".aws-sam" / "build" / "template.yaml"
@@ -86,10 +87,7 @@ class Sandbox:
 
     def undone(self) -> int:
         """Count the messages on the event queue: waiting, in work, or postponed."""
-        counts = ("", "NotVisible", "Delayed")
-        names = [f"ApproximateNumberOfMessages{kind}" for kind in counts]
-        answer = self.client("sqs").get_queue_attributes(QueueUrl=self.outputs["EventQueueUrl"], AttributeNames=names)
-        return sum(int(answer["Attributes"][name]) for name in names)
+        return read_depth(self.client("sqs"), self.outputs["EventQueueUrl"]).total
 
     def dead_letters(self) -> list[dict[str, Any]]:
         """Receive and delete all dead letters: as SQS returns them, with their Attributes by name as strings."""

@@ -27,6 +27,11 @@ class Depth:
     in_work: int
     retention_seconds: int
 
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.waiting + self.in_work
+
 
 def read_depth(client: SQSClient, queue_url: str) -> Depth:
     """Read the depth of a queue from SQS."""

@@ -1,7 +1,6 @@
 """An outage of 2 days, with any settings of the stack: no message is lost, and none is given up without its reason.
 
-It stops at one message that the function gets by itself, and at a queue that accepts every message:
-`benchmarks/outage.py` measures how a full queue drains.
+It stops at one message that the function gets by itself, and at a queue that accepts every message.
 """
 
 import random
