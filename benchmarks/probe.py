@@ -19,6 +19,7 @@ import statistics
 import sys
 import time
 import uuid
+from types import SimpleNamespace
 from typing import Any
 
 _STOPPED = json.dumps({"Result": "ok", "ResponseMetadata": {"RequestId": "0", "Action": "StopSegment"}}).encode()
@@ -26,20 +27,15 @@ _MESSAGES_A_BATCH = 10
 _SPENT = ("invocations", "function_seconds", "log_bytes")
 
 
-class Context:
-    """A Lambda context."""
-
-    function_name = "probe"
-    function_version = "$LATEST"
-    memory_limit_in_mb = 512
-    invoked_function_arn = "arn:aws:lambda:us-east-1:000000000000:function:probe"
-
-    def __init__(self) -> None:
-        self.aws_request_id = str(uuid.uuid4())
-
-    def get_remaining_time_in_millis(self) -> int:
-        """Return as much as there is after a second."""
-        return 59_000
+def _context() -> Any:
+    return SimpleNamespace(
+        aws_request_id=str(uuid.uuid4()),
+        function_name="probe",
+        function_version="$LATEST",
+        memory_limit_in_mb=512,
+        invoked_function_arn="arn:aws:lambda:us-east-1:000000000000:function:probe",
+        get_remaining_time_in_millis=lambda: 59_000,
+    )
 
 
 def stub_network(secret: str) -> None:
@@ -124,7 +120,7 @@ def start_up(order: dict[str, Any]) -> dict[str, float]:
     stub_network(order["secret"])
     function = _function(order["handler"])
     imported = watch.read("import")
-    function(order["event"] or batch(0), Context())
+    function(order["event"] or batch(0), _context())
     return imported | watch.read("first_call")
 
 
@@ -139,7 +135,7 @@ def messages(order: dict[str, Any]) -> list[dict[str, float]]:
         while done < mark:
             event = batch(done)
             watch = Watch()
-            answer = function(event, Context())
+            answer = function(event, _context())
             batches.append(watch.read("batch"))
             done += _MESSAGES_A_BATCH
             if answer["batchItemFailures"]:
@@ -185,7 +181,7 @@ def slices(order: dict[str, Any]) -> dict[str, Any]:
         module._slices = environments[environment]
         before, watch = log.bytes, Watch()
         event = {"requestContext": {"http": {"method": "POST"}}, "body": body, "isBase64Encoded": False}
-        answer = module.handler(event, Context())
+        answer = module.handler(event, _context())
         ms = math.ceil(watch.read("call")["call_ms"])  # Lambda bills whole milliseconds
         so_far = spent.setdefault(json.loads(answer["body"])["result"], dict.fromkeys(_SPENT, 0))
         for name, more in zip(_SPENT, (1, ms / 1000, log.bytes - before), strict=True):

@@ -82,6 +82,12 @@ def _table(title: str, heads: Sequence[str], rows: Iterable[Iterable[str | float
     return table
 
 
+def _runs(title: str, columns: Mapping[str, str], runs: Iterable[Results], *names: str) -> Table:
+    """Write a line for each run: its names, and a column for each figure."""
+    keys = (*names, *columns.values())
+    return _table(title, ("",) * len(names) + (*columns,), ([run[key] for key in keys] for run in runs))
+
+
 def _side_by_side(load: Results, title: str, rows: Sequence[Row]) -> Iterator[Table]:
     ours, theirs = load["product"], load["peer"]
 
@@ -100,16 +106,9 @@ def _costs(title: str, prices: Mapping[str, Mapping[str, float]]) -> Table:
 
 
 def _spending(load: Results) -> Iterator[Table]:
-    kinds = list(load["product"])
-    yield _table(
-        "Spent for 1,000 messages, far below the limit",
-        ("", "", *_SPENT),
-        (
-            (kind, name, *(load[name][kind][key] for key in _SPENT.values()))
-            for kind in kinds
-            for name in ("product", "peer")
-        ),
-    )
+    names = ("product", "peer")
+    runs = [{"kind": kind, "name": name, **load[name][kind]} for kind in load["product"] for name in names]
+    yield _runs("Spent for 1,000 messages, far below the limit", _SPENT, runs, "kind", "name")
     prices = {kind: per_million(spent) for kind, spent in load["product"].items()}
     yield _costs("Cost of a million messages on AWS (asked: stops <= 2.50)", prices)
 
@@ -123,81 +122,73 @@ def _environments(load: list[Results]) -> Iterator[Table]:
         "most in any second": "busiest_second",
         "a second": "requests_per_second",
     }
-    title = "Slots whose environments take turns, full batches (asked: <= 150 in any second)"
-    yield _table(title, list(columns), ([run[key] for key in columns.values()] for run in load))
+    yield _runs("Slots whose environments take turns, full batches (asked: <= 150 in any second)", columns, load)
 
 
 def _in_process(load: Results) -> Iterator[Table]:
-    columns = {"ms a message": "ms_per_message", "processor ms": "processor_ms_per_message", "MB": "memory_mb"}
-    yield _table(
-        "Handler alone, no network (asked: flat within 20 %)",
-        ("", "after messages", *columns),
-        ((name, run["messages"], *(run[key] for key in columns.values())) for name in load for run in load[name]),
-    )
+    columns = {
+        "after messages": "messages",
+        "ms a message": "ms_per_message",
+        "processor ms": "processor_ms_per_message",
+        "MB": "memory_mb",
+    }
+    runs = ({"name": name, **run} for name in load for run in load[name])
+    yield _runs("Handler alone, no network (asked: flat within 20 %)", columns, runs, "name")
 
 
 def _start_up(load: Results) -> Iterator[Table]:
-    columns = {"import": "import_ms", "its processor time": "import_processor_ms", "first call": "first_call_ms"}
+    columns = {
+        "import": "import_ms",
+        "its processor time": "import_processor_ms",
+        "first call": "first_call_ms",
+        "of the peer": "ratio",
+    }
     functions = load["as_shipped"]
     peer_ms = functions["peer"]["import_processor_ms"]
-    yield _table(
-        f"Start-up, as shipped ({load['python']}, ms; the ratio is of processor time)",
-        ("", *columns, "of the peer"),
-        (
-            (name, *(run[key] for key in columns.values()), f"{run['import_processor_ms'] / peer_ms:.2f}")
-            for name, run in functions.items()
-        ),
+    runs = (
+        {"name": name, **run, "ratio": f"{run['import_processor_ms'] / peer_ms:.2f}"} for name, run in functions.items()
     )
+    title = f"Start-up, as shipped ({load['python']}, ms; the ratio is of processor time)"
+    yield _runs(title, columns, runs, "name")
 
 
 def _slices(load: Results) -> Iterator[Table]:
     spent = load["spent"]
     prices = {"news": per_million_slices(spent["queued"]), "no news": per_million_slices(spent["known"])}
-    title = (
-        f"A million slices in the callback function; of {load['slices']:,} {spent['queued']['invocations']:,} were news"
-    )
-    yield _costs(title, prices)
+    news = f"{spent['queued']['invocations']:,} of {load['slices']:,}"
+    yield _costs(f"A million slices in the callback function ({news} were news)", prices)
 
 
 def _room_ends(load: Results) -> Iterator[Table]:
     found = load["product"]
     columns = {"requests to the API": "api_requests", "to the table": "table_requests"} | _UNITS
-    yield _table(
-        "Ends of one room, each with a new TaskId (asked: flat)",
-        ("the end", *columns),
-        ((run["end"], *(run[key] for key in columns.values())) for run in found["ends"]),
-    )
+    ends = {"the end": "end"} | columns
+    yield _runs("Ends of one room, each with a new TaskId (asked: flat)", ends, found["ends"])
     permanent = found["permanent"]
-    yield _table(
+    title = (
         f"A permanent room after {permanent['tasks']:,} tasks that were stopped by name; its own item has "
-        f"{permanent['room_item_bytes']:,} bytes (asked: < 1,024)",
-        ("", *columns),
-        (
-            (name, *(permanent[name][key] for key in columns.values()))
-            for name in ("a start", "its stop by name", "the room's end")
-        ),
+        f"{permanent['room_item_bytes']:,} bytes (asked: < 1,024)"
     )
+    names = ("a start", "its stop by name", "the room's end")
+    yield _runs(title, columns, ({"name": name, **permanent[name]} for name in names), "name")
 
 
 def _sessions(load: Results) -> Iterator[Table]:
     columns = _UNITS | {f"of three sweeps, {name}": f"swept_{key}" for name, key in _UNITS.items()}
-    yield _table(
-        "A room's session that ends twice (asked: told at most 8 write units, however many slices)",
-        ("", *columns),
-        ((run["session"], *(run[key] for key in columns.values())) for run in load["product"]),
-    )
+    title = "A room's session that ends twice (asked: told at most 8 write units, however many slices)"
+    yield _runs(title, columns, load["product"], "session")
 
 
 def _late(load: Results) -> Iterator[Table]:
-    columns = {"stops": "stops", "seconds": "drained_seconds", "most questions in any second": "busiest_second"}
-    yield _table(
-        "Draining a full queue of late stops (asked: <= 40 questions in any second, 0 lost)",
-        (*columns, "stops a second", _LOST[0]),
-        (
-            (*(run[key] for key in columns.values()), run["stops"] / run["drained_seconds"], run["lost"])
-            for run in load["product"]
-        ),
-    )
+    columns = {
+        "stops": "stops",
+        "seconds": "drained_seconds",
+        "most questions in any second": "busiest_second",
+        "stops a second": "stops_per_second",
+        _LOST[0]: "lost",
+    }
+    runs = ({**run, "stops_per_second": run["stops"] / run["drained_seconds"]} for run in load["product"])
+    yield _runs("Draining a full queue of late stops (asked: <= 40 questions in any second, 0 lost)", columns, runs)
 
 
 def _sweep(load: Results) -> Iterator[Table]:

@@ -12,7 +12,6 @@ from typing import Any
 from benchmarks.deployments import Deployment, message
 from benchmarks.load import Task, running_tasks
 from benchmarks.meters import Spent, function_seconds, measured
-from sandbox.stack import let_a_minute_pass, resource
 
 ROOMS = 5_000
 REJECTED, HEALTHY = 2_000, 200
@@ -55,7 +54,7 @@ def sweep_rejected(deployment: Deployment) -> dict[str, Any]:
 @contextlib.contextmanager
 def unscheduled(deployment: Deployment) -> Iterator[None]:
     """Keep the schedule from sweeping, too."""
-    client, rule = deployment.client("events"), resource(deployment.aws, "SweepSchedule").rpartition("/")[2]
+    client, rule = deployment.client("events"), deployment.resource("SweepSchedule").rpartition("/")[2]
     client.disable_rule(Name=rule)
     yield
     client.enable_rule(Name=rule)
@@ -95,13 +94,12 @@ def _sweep(deployment: Deployment, tasks: Sequence[Task], *, sweeps: int = 1) ->
 
 def let_rooms_wait(deployment: Deployment, tasks: Sequence[Task]) -> None:
     """Let so much time pass that a room that was found gone may be found gone again."""
-    rooms = [(app_id, room_id) for app_id, room_id, _ in tasks]
-    let_a_minute_pass(deployment.client("dynamodb"), deployment.table_name, rooms)
+    deployment.let_a_minute_pass((app_id, room_id) for app_id, room_id, _ in tasks)
 
 
 def _sweeper(deployment: Deployment) -> Deployment:
     """Return the deployment as seen from the sweeper: its log and its time are those that are measured."""
-    sweeper = {"StopSegmentFunctionName": resource(deployment.aws, "SweepRoomsFunction")}
+    sweeper = {"StopSegmentFunctionName": deployment.resource("SweepRoomsFunction")}
     return replace(deployment, outputs={**deployment.outputs, **sweeper})
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Protocol, get_args
+from typing import Any, Protocol
 
 from aiohttp import web
 
-from sandbox.faults import Fault, FaultKind
+from sandbox.faults import KINDS, Fault
 from sandbox.rtc_gateway import ApiRequest
 from sandbox.rtc_tasks import (
     ID_PATTERN,
@@ -93,7 +93,7 @@ class Control:
     def _fail(self, body: bytes) -> object:
         fields = _read_fields(body, _FAIL_FIELDS)
         if "kind" not in fields:
-            raise ValueError(f"kind is required: one of {', '.join(get_args(FaultKind))}")
+            raise ValueError(f"kind is required: one of {', '.join(KINDS)}")
         next_requests, task = fields.pop("next_requests", None), fields.pop("task", None)
         if next_requests is not None and next_requests < 1:
             raise ValueError("next_requests must be 1 or more")

@@ -126,7 +126,10 @@ class Sandbox:
 
     def resource(self, logical_id: str) -> str:
         """Return the physical id of a resource of template.yaml."""
-        return resource(self.aws, logical_id)
+        physical_id: str = self.client("cloudformation").describe_stack_resource(
+            StackName=STACK_NAME, LogicalResourceId=logical_id
+        )["StackResourceDetail"]["PhysicalResourceId"]
+        return physical_id
 
     def invoke(self, logical_id: str, event: object) -> Any:
         """Invoke a function and return its answer; that of one that failed has errorType and errorMessage.
@@ -146,9 +149,39 @@ class Sandbox:
 
     def sweep(self, room_ids: Iterable[str]) -> Any:
         """Let a minute pass in these rooms, as the table knows them, and sweep once; return the sweeper's answer."""
-        rooms = [(APP_ID, room_id) for room_id in room_ids]
-        let_a_minute_pass(self.client("dynamodb"), self.outputs["SegmentTableName"], rooms)
+        self.let_a_minute_pass((APP_ID, room_id) for room_id in room_ids)
         return self.invoke("SweepRoomsFunction", {})
+
+    def let_a_minute_pass(self, rooms: Iterable[tuple[str, str]]) -> None:
+        """Put the records of rooms back by a minute, (AppId, RoomId), and of the sweeps.
+
+        Each room once, however often it is given: one that grows older than the sweeps is never found gone twice. The
+        lease of a sweep that crashed runs out, as it has before the schedule's next sweep.
+        """
+        self.client("dynamodb").update_item(
+            TableName=self.outputs["SegmentTableName"],
+            Key={"room": {"S": "#".join(SWEEPS)}, "task_id": {"S": "#sweep"}},
+            UpdateExpression="SET lease_until = :long_ago",
+            ExpressionAttributeValues={":long_ago": {"N": "0"}},
+        )
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(self._put_back, {SWEEPS, *rooms}))
+
+    def _put_back(self, room: tuple[str, str]) -> None:
+        times = {"started_at", "open_since", "gone_at", "round_began_at", "last_round_began_at"}
+        dynamodb, table_name, key = self.client("dynamodb"), self.outputs["SegmentTableName"], {"S": "#".join(room)}
+        items = dynamodb.query(
+            TableName=table_name, KeyConditionExpression="room = :room", ExpressionAttributeValues={":room": key}
+        )["Items"]
+        for item in items:
+            if earlier := sorted(times & item.keys()):
+                dynamodb.update_item(
+                    TableName=table_name,
+                    Key={"room": key, "task_id": item["task_id"]},
+                    UpdateExpression="SET " + ", ".join(f"{name} = {name} - :minute" for name in earlier),
+                    ConditionExpression=" AND ".join(f"attribute_exists({name})" for name in earlier),
+                    ExpressionAttributeValues={":minute": {"N": "60000"}},
+                )
 
     def log_lines(self, log_group: str = "StopSegmentLogGroup", *, since_ms: int = 0) -> list[dict[str, Any]]:
         """Read a function's log so far, as JSON lines.
@@ -158,7 +191,7 @@ class Sandbox:
         log_group
             The log group's name in template.yaml.
         """
-        return _log_reader(self.aws, log_group).read(since_ms)
+        return _log_reader(self.client("logs"), self.resource(log_group)).read(since_ms)
 
 
 def _plain(attribute: Mapping[str, Any]) -> Any:
@@ -167,48 +200,8 @@ def _plain(attribute: Mapping[str, Any]) -> Any:
 
 
 @functools.cache
-def _log_reader(aws: EmbeddedAws, log_group: str) -> LogReader:
-    return LogReader(_client(aws, "logs"), resource(aws, log_group))
-
-
-def resource(aws: EmbeddedAws, logical_id: str) -> str:
-    """Return the physical id of a resource of template.yaml."""
-    answer = _client(aws, "cloudformation").describe_stack_resource(StackName=STACK_NAME, LogicalResourceId=logical_id)
-    physical_id: str = answer["StackResourceDetail"]["PhysicalResourceId"]
-    return physical_id
-
-
-def let_a_minute_pass(dynamodb: Any, table_name: str, rooms: Iterable[tuple[str, str]]) -> None:
-    """Put the records of rooms back by a minute, (AppId, RoomId), and of the sweeps.
-
-    Each room once, however often it is given: one that grows older than the sweeps is never found gone twice. The lease
-    of a sweep that crashed runs out, as it has before the schedule's next sweep.
-    """
-    dynamodb.update_item(
-        TableName=table_name,
-        Key={"room": {"S": "#".join(SWEEPS)}, "task_id": {"S": "#sweep"}},
-        UpdateExpression="SET lease_until = :long_ago",
-        ExpressionAttributeValues={":long_ago": {"N": "0"}},
-    )
-    with ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda room: _put_back(dynamodb, table_name, "#".join(room)), {SWEEPS, *rooms}))
-
-
-def _put_back(dynamodb: Any, table_name: str, key: str) -> None:
-    times = {"started_at", "open_since", "gone_at", "round_began_at", "last_round_began_at"}
-    room = {"S": key}
-    items = dynamodb.query(
-        TableName=table_name, KeyConditionExpression="room = :room", ExpressionAttributeValues={":room": room}
-    )["Items"]
-    for item in items:
-        if earlier := sorted(times & item.keys()):
-            dynamodb.update_item(
-                TableName=table_name,
-                Key={"room": room, "task_id": item["task_id"]},
-                UpdateExpression="SET " + ", ".join(f"{name} = {name} - :minute" for name in earlier),
-                ConditionExpression=" AND ".join(f"attribute_exists({name})" for name in earlier),
-                ExpressionAttributeValues={":minute": {"N": "60000"}},
-            )
+def _log_reader(client: Any, log_group: str) -> LogReader:
+    return LogReader(client, log_group)
 
 
 @functools.cache

@@ -16,7 +16,7 @@ import urllib3
 from receive_callback.signature import sign
 from segments.events import Room, Task
 from segments.ledger import ROOM_ITEM
-from tools.rooms import item_key
+from tools.rooms import read_fields
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -170,6 +170,5 @@ def of_the_forgery(answer: Answer) -> str:
 
 def read_last_end(client: DynamoDBClient, table_name: str) -> str | None:
     """Return the EventId of the last callback that ended the test room, as the table has it."""
-    key = item_key(Task(TEST_ROOM, ROOM_ITEM))
-    item = client.get_item(TableName=table_name, Key=key, ConsistentRead=True).get("Item", {})
+    item = read_fields(client, table_name, Task(TEST_ROOM, ROOM_ITEM))
     return item["event_id"]["S"] if "event_id" in item else None

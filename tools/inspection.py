@@ -9,11 +9,13 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from segments.events import Room, Task
 from tools.deployment import Deployment
 from tools.event_queue import read_depth
 from tools.event_source import EventSource, NoEventSource, find_event_source
 from tools.letters import Group, group
 from tools.queues import DeadLetterQueue
+from tools.rooms import read_fields
 from tools.status import HEARTBEAT_MS, REFUSED, Facts, Named, Trouble
 from tools.sweeping import read_sweeping
 
@@ -188,10 +190,8 @@ def _heartbeat(client: Any, deployment: Deployment) -> int | None:
     app_id = deployment.parameters.get("HeartbeatAppId")
     if not app_id:
         return None
-    key = {"room": {"S": f"{app_id}#{HEARTBEAT_ROOM}"}, "task_id": {"S": HEARTBEAT_TASK}}
-    item = client.get_item(TableName=deployment.outputs["SegmentTableName"], Key=key, ConsistentRead=True).get(
-        "Item", {}
-    )
+    task = Task(Room(app_id, HEARTBEAT_ROOM), HEARTBEAT_TASK)
+    item = read_fields(client, deployment.outputs["SegmentTableName"], task)
     return int(item["stopped_at"]["N"]) if "stopped_at" in item else None
 
 

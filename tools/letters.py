@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageAttributeValueOutputTypeDef, MessageTypeDef
 
 DIED = "died"  # the kind of a letter without ErrorKind, which SQS moved itself after the function crashed on it
-_ATTRIBUTES = (
-    "ErrorKind",
-    "ErrorCode",
-    "ErrorMessage",
-    "RequestId",
-    "FailedAt",
-    "SourceMessageId",
-    "ReceiveCount",
-    "EventTime",
-)
+_FIELDS = {
+    "ErrorKind": "kind",
+    "ErrorCode": "code",
+    "ErrorMessage": "error_message",
+    "RequestId": "request_id",
+    "FailedAt": "failed_at_ms",
+    "SourceMessageId": "source_message_id",
+    "ReceiveCount": "receive_count",
+    "EventTime": "event_time_ms",
+}
 KINDS = ("invalid_message", "rejected", "exhausted", DIED)
 HOPELESS = ("invalid_message", "rejected")  # their senders must correct them: redriven unchanged, they fail again
 
@@ -159,19 +159,10 @@ def group(letters: Iterable[DeadLetter]) -> list[Group]:
 
 def to_json(letter: DeadLetter) -> dict[str, str | int]:
     """Write a letter under the names of its message attributes, times in Unix ms; missing attributes are left out."""
-    values: Mapping[str, str | int | None] = {
-        "ErrorKind": letter.kind,
-        "ErrorCode": letter.code,
-        "ErrorMessage": letter.error_message,
-        "RequestId": letter.request_id,
-        "FailedAt": letter.failed_at_ms,
-        "SourceMessageId": letter.source_message_id,
-        "ReceiveCount": letter.receive_count,
-        "EventTime": letter.event_time_ms,
-        "AppId": letter.room.app_id if letter.room else None,
-        "RoomId": letter.room.room_id if letter.room else None,
-        "Body": letter.body,
-    }
+    values = {name: getattr(letter, field) for name, field in _FIELDS.items()}
+    if letter.room:
+        values |= {"AppId": letter.room.app_id, "RoomId": letter.room.room_id}
+    values["Body"] = letter.body
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -192,7 +183,7 @@ def restored(line: str) -> Message:
     letter = json.loads(line)
     match letter:
         case {"Body": str(body), "ErrorKind": str(), "EventTime": int()}:
-            return Message(body, {name: letter[name] for name in _ATTRIBUTES if name in letter})
+            return Message(body, {name: letter[name] for name in _FIELDS if name in letter})
     raise ValueError("it is not a saved dead letter")
 
 

@@ -123,9 +123,11 @@ def read_watched(client: DynamoDBClient, table_name: str) -> Iterator[dict[str, 
     )
 
 
-def item_key(task: Task) -> dict[str, dict[str, str]]:
-    """Write the key of an item."""
-    return {"room": {"S": f"{task.room.app_id}#{task.room.room_id}"}, "task_id": {"S": task.task_id}}
+def read_fields(client: DynamoDBClient, table_name: str, task: Task) -> dict[str, Any]:
+    """Read the attributes of one item; there are none if there is no item."""
+    room = f"{task.room.app_id}#{task.room.room_id}"
+    key = {"room": {"S": room}, "task_id": {"S": task.task_id}}
+    return dict(client.get_item(TableName=table_name, Key=key, ConsistentRead=True).get("Item", {}))
 
 
 def _query(client: DynamoDBClient, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from segments.events import Room
 from segments.ledger import SWEEP_ITEM, task_of
-from tools.rooms import item_key, read_watched
+from tools.rooms import read_fields, read_watched
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -73,7 +73,7 @@ def read_sweeping(client: DynamoDBClient, table_name: str) -> Sweeping:
         if "open_since" in item:
             opened_ms = int(item["open_since"]["N"])
             open_since_ms = opened_ms if open_since_ms is None else min(open_since_ms, opened_ms)
-    own = client.get_item(TableName=table_name, Key=item_key(SWEEP_ITEM), ConsistentRead=True).get("Item", {})
+    own = read_fields(client, table_name, SWEEP_ITEM)
     began, last_began = (int(own[name]["N"]) if name in own else None for name in _ROUNDS)
     place = Room(*own["place"]["S"].split("#")) if "place" in own else None
     return Sweeping(rooms, counts_all, last_room, open_since_ms, place, began, last_began)

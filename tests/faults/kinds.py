@@ -154,7 +154,7 @@ def visibility(box: Sandbox, seconds: int) -> Iterator[None]:
         sqs.set_queue_attributes(QueueUrl=url, Attributes={name: usual})
 
 
-_ODD = [*map(Fault, (*RAW_BODIES, "drop")), INTERNAL_ERROR, SERVICE_UNAVAILABLE, QPS_OVER_LIMIT]  # type: ignore[arg-type]
+_ODD = [*map(Fault, (*RAW_BODIES, "drop")), INTERNAL_ERROR, SERVICE_UNAVAILABLE, QPS_OVER_LIMIT]
 
 # AWS refuses a write of the table that a throttled index cannot follow: here, of those that open or close a task.
 _INDEX_THROTTLED = _table(

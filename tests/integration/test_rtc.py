@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import pytest
 
-from sandbox.faults import DOCUMENTED, Fault, FaultKind
+from sandbox.faults import DOCUMENTED, Fault
 from sandbox.rtc_double import RtcDouble
 from sandbox.rtc_gateway import ApiRequest
 from segments.api_answers import BECOMES, row_of
@@ -358,7 +358,7 @@ class TestAnswerTable:
         double: RtcDouble,
         api: RtcApi,
         call: Call,
-        kind: FaultKind,
+        kind: str,
         status: int | None,
         error: type[StopError],
         code: str,
