@@ -2,14 +2,12 @@
 
 Embedded AWS evaluates alarms, percentiles too, whenever data are put. But it adds up all periods of an alarm and all
 resources of a metric: so `Alarm.rings` reads the same data as CloudWatch does, period by period, of the alarm's own
-dimensions. Of AWS's own metrics embedded AWS publishes AWS/Lambda (errors only of what is invoked by the Lambda API),
-but no AWS/SQS, and it makes no metrics of the functions' log lines. What is missing the tests put: what the function
-really logged, as CloudWatch would, or what AWS publishes of a queue that is in trouble.
+dimensions. It makes no metrics of the functions' log lines, and hardly any of AWS's own. The tests put them: what the
+function really logged, as CloudWatch would, or what AWS publishes of a resource that is in trouble.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +15,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from botocore.exceptions import ClientError
 from cfnlint.decode import cfn_yaml
 
 from sandbox.callbacks import callback
@@ -81,12 +78,6 @@ class Stack:
     def room(self) -> Room:
         return Room(self.observer, f"room-{uuid4().hex}")
 
-    def waiting_on(self, queue_url: str) -> int:
-        """Count the messages of a queue that AWS publishes as ApproximateNumberOfMessagesVisible."""
-        name = "ApproximateNumberOfMessages"
-        answer = self.box.client("sqs").get_queue_attributes(QueueUrl=queue_url, AttributeNames=[name])
-        return int(answer["Attributes"][name])
-
     def call_back(self, **forged: str) -> int:
         """Send a signed callback with values that were changed afterwards, and return the answer's status."""
         room_end = callback("RoomDestroy", {"RoomId": self.room().id}, rfc3339(now_ms()), app_id=APP_ID)
@@ -119,51 +110,6 @@ class Stack:
             for value in values
             if metric.name == alarm.metric.name
         ]
-
-    def mapping(self, function: str) -> dict[str, Any]:
-        """Return the event source mapping of a function. The publishing one has a second, for failed stops."""
-        name = self.observer.resource(function)
-        (mapping,) = [
-            mapping
-            for mapping in self.box.client("lambda").list_event_source_mappings(FunctionName=name)[
-                "EventSourceMappings"
-            ]
-            if not mapping["EventSourceArn"].endswith(self.observer.resource("FailedStopQueue").rpartition("/")[2])
-        ]
-        found: dict[str, Any] = mapping
-        return found
-
-    @contextlib.contextmanager
-    def changed_mapping(self, function: str, as_before: Mapping[str, object], **change: object) -> Iterator[None]:
-        """Change how a function takes its events, and change it back."""
-        client, uuid = self.box.client("lambda"), self.mapping(function)["UUID"]
-        client.update_event_source_mapping(UUID=uuid, **change)
-        try:
-            yield
-        finally:
-            client.update_event_source_mapping(UUID=uuid, **as_before)
-
-    @contextlib.contextmanager
-    def changed_settings(self, function: str, **change: str) -> Iterator[None]:
-        """Change settings of a function, as a deployment does, and change them back."""
-        name = self.observer.resource(function)
-        configuration = self.box.client("lambda").get_function_configuration(FunctionName=name)
-        as_before = {setting: configuration["Environment"]["Variables"][setting] for setting in change}
-        self.observer.renew_function(function, **change)
-        try:
-            yield
-        finally:
-            self.observer.renew_function(function, **as_before)
-
-    @contextlib.contextmanager
-    def without_concurrency(self, function: str) -> Iterator[str]:
-        """Leave a function no room in the account's concurrency; return its name."""
-        client, name = self.box.client("lambda"), self.observer.resource(function)
-        client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
-        try:
-            yield name
-        finally:
-            client.delete_function_concurrency(FunctionName=name)
 
 
 Trouble = Callable[[Stack, Alarm], None]
@@ -198,28 +144,6 @@ def rings_at_once(logical_id: str, log_group: str = "StopSegmentLogGroup") -> Ca
 @rings_at_once("NewDeadLettersAlarm")
 def event_that_is_given_up(stack: Stack) -> None:
     stack.box.send(["not JSON"])
-
-
-@rings("DeadLettersAlarm")
-def dead_letter(stack: Stack, alarm: Alarm) -> None:
-    queue = stack.box.outputs["DeadLetterQueueUrl"]
-    stack.box.dead_letters()  # takes those of the other troubles
-    before = stack.waiting_on(queue)
-    assert stack.observer.end_of("not JSON") == ["invalid_message"]
-    after = wait_for(lambda: stack.waiting_on(queue), "a dead letter")
-    alarm.put_until_it_rings(Metric.of_queue("ApproximateNumberOfMessagesVisible", queue), [before], [after])
-
-
-@rings("OldestMessageAlarm")
-def message_that_waits(stack: Stack, alarm: Alarm) -> None:
-    queue = stack.box.outputs["EventQueueUrl"]
-    with stack.changed_mapping("StopSegmentFunction", {"Enabled": True}, Enabled=False):
-        (message_id,) = stack.box.send([stack.room().event("RoomEnded", TaskId="audio")])
-        assert wait_for(lambda: stack.waiting_on(queue), "a message that waits") == 1
-        # Its age minute by minute, if the mapping stays disabled.
-        ages = [[59], [119], [179], [239], [299]]
-        alarm.put_until_it_rings(Metric.of_queue("ApproximateAgeOfOldestMessage", queue), *ages)
-    assert stack.observer.ends([message_id]) == {message_id: ["already_stopped"]}
 
 
 @rings("TimeToStopAlarm")
@@ -286,60 +210,6 @@ def dead_letter_of_which_nobody_is_told(stack: Stack) -> None:
         assert stack.room().end_of("RoomEnded", TaskId="not an id") == ["invalid_message"]
 
 
-def fail(stack: Stack, alarm: Alarm, function: str, reason: str) -> None:
-    """Let a function fail as a whole: its input is not an event."""
-    name = stack.observer.resource(function)
-    assert reason in stack.box.invoke(function, {})["errorMessage"]
-    # Embedded AWS has published the error, but evaluates alarms only when data are put.
-    assert alarm.rings
-    alarm.put(Metric.of_function("Errors", name), [0])
-
-
-@rings("StopSegmentErrorsAlarm")
-def stop_function_that_cannot_start(stack: Stack, alarm: Alarm) -> None:
-    with stack.changed_settings("StopSegmentFunction", RTC_QPS_LIMIT="1"):
-        fail(stack, alarm, "StopSegmentFunction", "MAX_CONCURRENCY must be at most RTC_QPS_LIMIT")
-
-
-@rings("SweepErrorsAlarm")
-def sweeper_that_cannot_start(stack: Stack, alarm: Alarm) -> None:
-    name = stack.observer.resource("SweepRoomsFunction")
-    with stack.changed_settings("SweepRoomsFunction", MAX_TASK_HOURS="many"):
-        for _ in range(int(alarm.threshold)):
-            assert "MAX_TASK_HOURS must be" in stack.box.sweep([])["errorMessage"]
-    assert alarm.rings
-    alarm.put(Metric.of_function("Errors", name), [0])
-
-
-@rings("CallbackErrorsAlarm")
-def failing_callback_function(stack: Stack, alarm: Alarm) -> None:
-    fail(stack, alarm, "ReceiveCallbackFunction", "requestContext")
-
-
-@rings("PublishOutcomeErrorsAlarm")
-def failing_publish_function(stack: Stack, alarm: Alarm) -> None:
-    fail(stack, alarm, "PublishOutcomeFunction", "Records")
-
-
-@rings("StopSegmentThrottlesAlarm")
-def throttled_stops(stack: Stack, alarm: Alarm) -> None:
-    client = stack.box.client("lambda")
-    with stack.without_concurrency("StopSegmentFunction") as name, pytest.raises(ClientError, match="TooManyRequests"):
-        client.invoke(FunctionName=name, Payload=b"{}")
-    assert not alarm.rings
-    # Embedded AWS has published the throttle of this period; the one before had one as well.
-    (period,) = alarm.breaching_periods()
-    alarm.put(Metric.of_function("Throttles", name), [1], period=period - 1)
-
-
-@rings("CallbackThrottlesAlarm")
-def throttled_callbacks(stack: Stack, alarm: Alarm) -> None:
-    with stack.without_concurrency("ReceiveCallbackFunction") as name:
-        assert stack.call_back() == 429
-    assert alarm.rings
-    alarm.put(Metric.of_function("Throttles", name), [0])
-
-
 @rings("CallbackRefusedAlarm")
 def forged_callbacks(stack: Stack, alarm: Alarm) -> None:
     def forge() -> None:
@@ -353,38 +223,6 @@ def forged_callbacks(stack: Stack, alarm: Alarm) -> None:
 def callback_that_the_queue_does_not_take(stack: Stack) -> None:
     with stack.observer.without_permission("ReceiveCallbackRole", "QueueCallbacks"):
         assert stack.call_back() == 503
-
-
-@rings("RecursionStoppedAlarm")
-@rings("OutcomesBehindAlarm")
-@rings("CallbackLimitAlarm")
-def what_embedded_aws_knows_nothing_of(_: Stack, alarm: Alarm) -> None:
-    """Embedded AWS publishes none of these metrics, so the test puts the metrics of AWS."""
-    most_in_a_minute = 60 * RESOURCES["CallbackStage"]["Properties"]["DefaultRouteSettings"]["ThrottlingRateLimit"]
-    periods: dict[str, list[Values]] = {
-        "RecursiveInvocationsDropped": [[], [1]],
-        "IteratorAge": [[300_000 * minutes] for minutes in (1, 2, 3)],
-        "Count": [[], [0.9 * most_in_a_minute]],
-    }
-    alarm.put_until_it_rings(alarm.metric, *periods[alarm.metric.name])
-
-
-@rings("UndeliveredEventsAlarm")
-def event_that_cannot_be_delivered(stack: Stack, alarm: Alarm) -> None:
-    """Embedded AWS never gives up an event, so the test puts one on the queue that the rule names."""
-    events, sqs = stack.box.client("events"), stack.box.client("sqs")
-    (rule,) = events.list_rules(EventBusName=EVENT_BUS)["Rules"]
-    (target,) = events.list_targets_by_rule(Rule=rule["Name"], EventBusName=EVENT_BUS)["Targets"]
-    arn = target["DeadLetterConfig"]["Arn"]
-    queue = sqs.get_queue_url(QueueName=arn.rpartition(":")[2])["QueueUrl"]
-    before = stack.waiting_on(queue)
-    policy = json.loads(sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["Policy"])["Attributes"]["Policy"])
-    (allowed,) = [statement for statement in policy["Statement"] if statement["Sid"] == "KeepUndeliveredBusEvents"]
-    assert allowed["Principal"] == {"Service": "events.amazonaws.com"}
-    assert rule["Arn"] in allowed["Condition"]["ArnEquals"]["aws:SourceArn"]
-    sqs.send_message(QueueUrl=queue, MessageBody=json.dumps({"detail-type": "RoomEnded", "detail": {}}))
-    metric = Metric.of_queue("ApproximateNumberOfMessagesVisible", arn)
-    alarm.put_until_it_rings(metric, [before], [stack.waiting_on(queue)])
 
 
 @rings("OutcomesRefusedAlarm")
@@ -402,19 +240,35 @@ def workflow_that_is_not_answered(stack: Stack) -> None:
     stack.room().end_of("RoomEnded", TaskId="audio", TaskToken="t")
 
 
-@rings("UnpublishedOutcomesAlarm")
-def stop_that_nobody_is_told_of(stack: Stack, alarm: Alarm) -> None:
-    arn = stack.mapping("PublishOutcomeFunction")["DestinationConfig"]["OnFailure"]["Destination"]
-    queue = stack.box.client("sqs").get_queue_url(QueueName=arn.rpartition(":")[2])["QueueUrl"]
-    before = stack.waiting_on(queue)
-    usual_age = {"MaximumRecordAgeInSeconds": stack.mapping("PublishOutcomeFunction")["MaximumRecordAgeInSeconds"]}
-    with (
-        stack.changed_mapping("PublishOutcomeFunction", usual_age, MaximumRecordAgeInSeconds=1),
-        stack.changed_settings("PublishOutcomeFunction", LOG_LEVEL="LOUD"),
-    ):
-        assert stack.room().end_of("RoomEnded", TaskId="audio") == ["already_stopped"]
-        after = wait_for(lambda: stack.waiting_on(queue), "a stop that is given up")
-    alarm.put_until_it_rings(Metric.of_queue("ApproximateNumberOfMessagesVisible", arn), [before], [after])
+# AWS's own metrics, of which embedded AWS publishes hardly any: the watched resource, and the values period by period.
+MOST_CALLBACKS_A_MINUTE = 60 * RESOURCES["CallbackStage"]["Properties"]["DefaultRouteSettings"]["ThrottlingRateLimit"]
+OF_AWS: Mapping[str, tuple[str, list[Values]]] = {
+    "DeadLettersAlarm": ("DeadLetterQueue", [[0], [1]]),
+    "UndeliveredEventsAlarm": ("UndeliveredEventQueue", [[0], [1]]),
+    "UnpublishedOutcomesAlarm": ("UnpublishedOutcomeQueue", [[0], [1]]),
+    "OldestMessageAlarm": ("EventQueue", [[59], [119], [179], [239], [299]]),
+    "StopSegmentErrorsAlarm": ("StopSegmentFunction", [[0], [1]]),
+    "CallbackErrorsAlarm": ("ReceiveCallbackFunction", [[0], [1]]),
+    "PublishOutcomeErrorsAlarm": ("PublishOutcomeFunction", [[0], [1]]),
+    "SweepErrorsAlarm": ("SweepRoomsFunction", [[1], [1, 1]]),
+    "StopSegmentThrottlesAlarm": ("StopSegmentFunction", [[1], [1]]),
+    "CallbackThrottlesAlarm": ("ReceiveCallbackFunction", [[0], [1]]),
+    "RecursionStoppedAlarm": ("StopSegmentFunction", [[], [1]]),
+    "OutcomesBehindAlarm": ("PublishOutcomeFunction", [[300_000 * minutes] for minutes in (1, 2, 3)]),
+    "CallbackLimitAlarm": ("CallbackApi", [[], [0.9 * MOST_CALLBACKS_A_MINUTE]]),
+}
+
+
+def of_aws(watched: str, periods: list[Values]) -> Trouble:
+    def trouble(stack: Stack, alarm: Alarm) -> None:
+        ((_, name),) = alarm.metric.dimensions
+        assert name == stack.observer.resource(watched).rpartition("/")[2]
+        alarm.put_until_it_rings(alarm.metric, *periods)
+
+    return trouble
+
+
+TROUBLES |= {logical_id: of_aws(*of) for logical_id, of in OF_AWS.items()}
 
 
 @pytest.fixture(scope="module")
@@ -428,6 +282,20 @@ def test_every_alarm_is_deployed_and_has_its_trouble(stack: Stack) -> None:
     alarms = stack.box.client("cloudwatch").describe_alarms(AlarmNamePrefix=STACK_NAME)["MetricAlarms"]
     assert {alarm["AlarmName"] for alarm in alarms} == {stack.observer.resource(name) for name in ALARMS}
     assert TROUBLES.keys() == set(OF_DATA)
+
+
+def test_undelivered_events_and_unpublished_outcomes_go_to_the_queues_that_alarms_watch(stack: Stack) -> None:
+    events = stack.box.client("events")
+    (rule,) = events.list_rules(EventBusName=EVENT_BUS)["Rules"]
+    (target,) = events.list_targets_by_rule(Rule=rule["Name"], EventBusName=EVENT_BUS)["Targets"]
+    function = stack.observer.resource("PublishOutcomeFunction")
+    mappings = stack.box.client("lambda").list_event_source_mappings(FunctionName=function)["EventSourceMappings"]
+    (destination,) = [mapping["DestinationConfig"] for mapping in mappings if mapping.get("DestinationConfig")]
+    arns = target["DeadLetterConfig"]["Arn"], destination["OnFailure"]["Destination"]
+    queues = [
+        stack.observer.resource(OF_AWS[name][0]) for name in ("UndeliveredEventsAlarm", "UnpublishedOutcomesAlarm")
+    ]
+    assert [arn.rpartition(":")[2] for arn in arns] == [queue.rpartition("/")[2] for queue in queues]
 
 
 @pytest.mark.parametrize("logical_id", ALARMS)
