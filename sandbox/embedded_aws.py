@@ -97,9 +97,7 @@ def shielded() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def embedded_aws(
-    *, port: int = 0, certificate_folder: Path | None = None, program: str = "ministack"
-) -> Iterator[EmbeddedAws]:
+def embedded_aws(*, port: int = 0, certificate_folder: Path | None = None) -> Iterator[EmbeddedAws]:
     """Start ministack, wait until it answers, and stop it with all its functions at the end.
 
     The caller is shielded meanwhile: see `shielded`.
@@ -110,28 +108,26 @@ def embedded_aws(
         Its port, by default any free one.
     certificate_folder
         Folder that keeps its certificate for the next start; by default each start has a new one.
-    program
-        The module to run: ministack, or one that extends it.
 
     Raises
     ------
     RuntimeError
         It ended, or did not answer within START_DEADLINE_SECONDS; the message has its last lines.
     """
-    with shielded(), _ministack(port or free_port(), certificate_folder, program) as aws:
+    with shielded(), _ministack(port or free_port(), certificate_folder) as aws:
         yield aws
 
 
 @contextlib.contextmanager
-def _ministack(port: int, certificate_folder: Path | None, program: str) -> Iterator[EmbeddedAws]:
+def _ministack(port: int, certificate_folder: Path | None) -> Iterator[EmbeddedAws]:
     home = Path(tempfile.mkdtemp(prefix="segment-stopper-"))
     try:
         certificate, key = _certificate(certificate_folder or home)
         aws = EmbeddedAws(f"https://{_HOST}:{port}", certificate, home / "ministack.log")
         with aws.log.open("wb") as log:
             # A dedicated process group: a Ctrl-C meant for the caller must let it stop the functions in order.
-            process = subprocess.Popen(  # noqa: S603 # nosec B603 # our own command, no shell
-                [sys.executable, "-m", program],
+            process = subprocess.Popen(  # nosec B603 # our own command, no shell
+                [sys.executable, "-m", "ministack"],
                 env=_process_environment(home, port, certificate, key),
                 cwd=home,
                 stdin=subprocess.DEVNULL,

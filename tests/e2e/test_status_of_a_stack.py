@@ -12,10 +12,9 @@ from sandbox.faults import LACK_POLICY, SERVICE_UNAVAILABLE
 from sandbox.metrics import metrics_in
 from sandbox.stack import Sandbox, sandbox, wait_for
 from tests.e2e.deployed_alarm import Alarm
-from tests.e2e.observer import APP_ID, Observer, Room, failing, key_refused, now_ms
+from tests.e2e.observer import APP_ID, Observer, Room, failing, now_ms
 from tests.e2e.operator import run_tool
 
-Trouble = Callable[[Observer], contextlib.AbstractContextManager[None]]
 HEARTBEAT_ROOM = f"{APP_ID}#rtc-segment-stopper"
 
 
@@ -180,26 +179,13 @@ class TestHeartbeat:
         told = wait_for(lambda: [one["detail"].get("RoomId") for one in observer.outcome_events()], "the stop's event")
         assert "rtc-segment-stopper" not in told
 
-    @pytest.mark.parametrize(
-        ("trouble", "word"),
-        [
-            pytest.param(lambda on: key_refused(on.box), "InvalidAccessKey", marks=pytest.mark.long),
-            pytest.param(
-                lambda on: on.without_permission("StopSegmentRole", "RememberTasks"),
-                "TableAccessDenied",
-                marks=pytest.mark.long,
-            ),
-            (lambda on: failing(on.box, SERVICE_UNAVAILABLE), "ServiceUnavailable"),
-        ],
-        ids=["wrong key", "no table", "API down"],
-    )
     def test_what_breaks_it_is_told_by_its_name(
-        self, box: Sandbox, observer: Observer, beat: Callable[[], str], trouble: Trouble, word: str
+        self, box: Sandbox, observer: Observer, beat: Callable[[], str]
     ) -> None:
-        with trouble(observer):
+        with failing(box, SERVICE_UNAVAILABLE):
             message_id = beat()
             observer.retried(message_id)
             checks = status(box)
         assert checks["heartbeat"][0] == "wrong"
-        assert word in checks["heartbeat"][1]
+        assert "ServiceUnavailable" in checks["heartbeat"][1]
         wait_for(lambda: observer.ends([beat()]) and status(box)["heartbeat"][0] == "well", "a heartbeat that is well")

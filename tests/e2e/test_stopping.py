@@ -77,30 +77,6 @@ def test_late_event_never_stops_a_restarted_task(room: Room) -> None:
     assert room.stopped == []
 
 
-def test_stopped_task_that_has_restarted_is_stopped_again(room: Room) -> None:
-    first_ms = now_ms() - 3_000
-    room.start("audio")
-    assert room.end_of("RoomEnded", TaskId="audio", EventTime=rfc3339(first_ms)) == ["stopped"]
-    room.start("audio")
-    assert room.end_of("SegmentStarted", TaskId="audio", EventTime=rfc3339(first_ms + 1_000)) == ["known"]
-    assert room.end_of("RoomEnded", TaskId="audio", EventTime=rfc3339(first_ms + 2_000)) == ["stopped"]
-    assert room.stopped == ["audio", "audio"]
-    assert not room.is_running("audio")
-
-
-def test_day_old_event_leaves_today_s_session_alone_and_asks_the_api_once(room: Room) -> None:
-    room.start("audio")
-    yesterday = rfc3339(now_ms() - 86_400_000)
-
-    assert room.end_of("RoomEnded", TaskId="audio", EventTime=yesterday) == ["superseded"]
-    assert room.end_of("RoomEnded", TaskId="audio", EventTime=yesterday) == ["superseded"]
-
-    (question,) = room.requests("GetSegmentTask")
-    assert question.query["TaskId"] == "audio"
-    assert room.stopped == []
-    assert room.is_running("audio")
-
-
 @dataclass(frozen=True)
 class Trouble:
     """A batch in which all goes wrong that can, between three good messages; by name, with the message ids."""

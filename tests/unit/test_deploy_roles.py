@@ -148,6 +148,19 @@ def test_only_one_repository_s_environment_becomes_the_pipeline() -> None:
     }
 
 
+def test_pipeline_hands_the_stack_to_its_role_and_to_cloudformation_only() -> None:
+    for stack in stacks():
+        policy, _ = ROLES["Resources"]["PipelineRole"]["Properties"]["Policies"]
+        may = evaluated(stack, policy["PolicyDocument"])
+        role = f"arn:{stack.place.partition}:iam::{ACCOUNT}:role/deploy-{{}}-A1B2C3D4E5F6"
+        to = {
+            service: (("iam:PassedToService", f"{service}.amazonaws.com"),) for service in ("cloudformation", "lambda")
+        }
+        assert allows(may, Right("iam:PassRole", role.format("StackRole"), to["cloudformation"]))
+        assert not allows(may, Right("iam:PassRole", role.format("StackRole"), to["lambda"]))
+        assert not allows(may, Right("iam:PassRole", role.format("Admin"), to["cloudformation"]))
+
+
 def test_no_name_of_the_stack_is_longer_than_the_rights_expect() -> None:
     """CloudFormation shortens the names of functions and roles to 64 characters, 13 of them its own."""
     longest_stack_name = 27
