@@ -256,9 +256,11 @@ def test_first_run_of_the_workflow_is_green_and_waits_for_the_key(account: Accou
 
 
 def test_workflow_says_why_the_deployment_failed(account: Account, tmp_path: Path) -> None:
-    failed, told = Runner(account, tmp_path).run(**{"vars.PARAMETERS": "EventBusName=missing"})
+    elsewhere = {"LocationConstraint": "eu-west-1"}
+    account.aws.client("s3").create_bucket(Bucket="elsewhere", CreateBucketConfiguration=elsewhere)
+    failed, told = Runner(account, tmp_path).run(**{"vars.PARAMETERS": "CodeBucket=elsewhere"})
     assert failed == "Deploy"
-    assert re.search(r"EventRule\s.*Event bus missing does not exist", told)
+    assert re.search(r"StopSegmentFunction\s.*PermanentRedirect", told)
     account.delete()
 
 
