@@ -88,10 +88,24 @@ def test_callback_and_dead_letter_work(box: Sandbox, observer: Observer, room: R
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_role_may_use_the_key(observer: Observer, key_arn: str, role: str) -> None:
+def test_role_may_use_the_key_and_do_nothing_else_with_it(observer: Observer, key_arn: str, role: str) -> None:
     kms = Role(observer, role).client("kms")
     data_key = kms.generate_data_key(KeyId=key_arn, KeySpec="AES_256")
     assert kms.decrypt(CiphertextBlob=data_key["CiphertextBlob"])["Plaintext"] == data_key["Plaintext"]
+    others: dict[str, dict[str, Any]] = {
+        "encrypt": {"KeyId": key_arn, "Plaintext": b"anything"},
+        "describe_key": {"KeyId": key_arn},
+        "get_key_policy": {"KeyId": key_arn},
+        "disable_key": {"KeyId": key_arn},
+        "schedule_key_deletion": {"KeyId": key_arn},
+        "create_grant": {
+            "KeyId": key_arn,
+            "GranteePrincipal": "arn:aws:iam::000000000000:root",
+            "Operations": ["Decrypt"],
+        },
+    }
+    for method, arguments in others.items():
+        assert is_denied(getattr(kms, method), **arguments), method
 
 
 SECRETS = [
