@@ -12,7 +12,7 @@ from tests.explorer.play import Mark, Played, Report
 from tests.unit.memory_dynamo import Item
 from tests.unit.rtc_model import SETTINGS, Request, Session, is_to_be_stopped
 
-# Cases of docs/design.md, "What this cannot do", in its words.
+# Cases of docs/design.md, "Known gaps", in its words.
 UNTOLD = "an event younger than `StaleAfterSeconds` arrives late, and the newer session's `SegmentStarted` has not come"
 HELD_UP = "a request is held up between decision and answer, and a new session begins meanwhile"
 UNRECORDED = (
