@@ -127,12 +127,12 @@ class RtcDouble:
             self._tasks[app_id, room_id, task_id] = Task(_now_ms() if start_time_ms is None else start_time_ms)
 
     def close_room(self, app_id: str, room_id: str) -> None:
-        """Let a room cease to exist. Its tasks go on, as they do until their streams have been silent for long."""
+        """Let a room cease to exist. Its tasks go on, as they do until their streams have long been unpublished."""
         with self._lock:
             self._rooms.discard((app_id, room_id))
 
     def end_task(self, app_id: str, room_id: str, task_id: str) -> None:
-        """Let a running task end by itself, as when its streams fell silent."""
+        """Let a running task end by itself, as when its streams were unpublished."""
         self._end((app_id, room_id, task_id), "IdleTimeOut")
 
     def task(self, app_id: str, room_id: str, task_id: str) -> Task | None:
