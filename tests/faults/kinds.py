@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from random import Random
 from typing import Any
 
 from sandbox.faults import INTERNAL_ERROR, QPS_OVER_LIMIT, RAW_BODIES, SERVICE_UNAVAILABLE, Fault
-from sandbox.stack import Sandbox
+from sandbox.stack import Sandbox, wait_for
 from tests.e2e.observer import APP_ID, Observer
 from tests.faults.aws_faults import AwsFaults
 from tests.faults.stories import Task
@@ -132,6 +133,15 @@ def _odd_answers_about_rooms(scene: Scene) -> Iterator[Count]:
 
 
 @contextlib.contextmanager
+def _foreign_app(scene: Scene) -> Iterator[Count]:
+    # The sweeper goes by names, so all of these come before the rooms of the stories. They stay in the table.
+    started = {"EventType": "SegmentStarted", "AppId": FOREIGN_APP_ID, "TaskId": "audio"}
+    scene.box.send([json.dumps({**started, "RoomId": f"room-{number}"}) for number in range(FOREIGN_ROOMS)])
+    wait_for(lambda: not scene.box.undone(), "the foreign app's starts to be served")
+    yield lambda _: sum(request.task[0] == FOREIGN_APP_ID for request in scene.box.rtc.requests)
+
+
+@contextlib.contextmanager
 def _delivered_again(scene: Scene) -> Iterator[Count]:
     # The queue hands some batches out again while they are still in work.
     slow = Fault("delay", delay_seconds=3)
@@ -167,6 +177,8 @@ _INDEX_THROTTLED = _table(
     )
 )
 
+FOREIGN_APP_ID, FOREIGN_ROOMS = "0-foreign", 300
+
 KINDS = (
     Kind("worker killed", _killed("StopSegmentFunction"), seconds=20, dies=True),
     Kind("API: 429", _api(QPS_OVER_LIMIT, share=0.05, most=2)),
@@ -199,5 +211,6 @@ KINDS = (
     ),
     Kind("sweeper killed", happen_to_sweeps=_killed("SweepRoomsFunction")),
     Kind("rooms: odd answers", happen_to_sweeps=_odd_answers_about_rooms),
+    Kind("rooms: a foreign app", happen_to_sweeps=_foreign_app),
     Kind("index: throttled", _INDEX_THROTTLED, _INDEX_THROTTLED, seconds=20),
 )

@@ -31,7 +31,7 @@ def running() -> Iterator[Stage]:
     "names",
     [
         pytest.param(["worker killed", "queue: again"], id="deliveries"),
-        pytest.param(["sweeper killed", "rooms: odd answers"], id="sweeps"),
+        pytest.param(["sweeper killed", "rooms: odd answers", "rooms: a foreign app"], id="sweeps"),
         pytest.param(
             ["API: 429", "API: failing", "table: failing", "dead letters refused", "secret unavailable"],
             id="API and AWS",
