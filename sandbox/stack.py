@@ -126,10 +126,7 @@ class Sandbox:
 
     def resource(self, logical_id: str) -> str:
         """Return the physical id of a resource of template.yaml."""
-        physical_id: str = self.client("cloudformation").describe_stack_resource(
-            StackName=STACK_NAME, LogicalResourceId=logical_id
-        )["StackResourceDetail"]["PhysicalResourceId"]
-        return physical_id
+        return _physical_id(self.aws, logical_id)
 
     def invoke(self, logical_id: str, event: object) -> Any:
         """Invoke a function and return its answer; that of one that failed has errorType and errorMessage.
@@ -191,7 +188,7 @@ class Sandbox:
         log_group
             The log group's name in template.yaml.
         """
-        return _log_reader(self.client("logs"), self.resource(log_group)).read(since_ms)
+        return _log_reader(self.aws, log_group).read(since_ms)
 
 
 def _plain(attribute: Mapping[str, Any]) -> Any:
@@ -200,8 +197,15 @@ def _plain(attribute: Mapping[str, Any]) -> Any:
 
 
 @functools.cache
-def _log_reader(client: Any, log_group: str) -> LogReader:
-    return LogReader(client, log_group)
+def _log_reader(aws: EmbeddedAws, log_group: str) -> LogReader:
+    # A log is read again and again while a test waits for a line: its name is asked for once.
+    return LogReader(_client(aws, "logs"), _physical_id(aws, log_group))
+
+
+def _physical_id(aws: EmbeddedAws, logical_id: str) -> str:
+    answer = _client(aws, "cloudformation").describe_stack_resource(StackName=STACK_NAME, LogicalResourceId=logical_id)
+    physical_id: str = answer["StackResourceDetail"]["PhysicalResourceId"]
+    return physical_id
 
 
 @functools.cache
