@@ -1,6 +1,5 @@
 """The documentation is true: parameters, outputs, commands, samples, links and the event contract."""
 
-import hashlib
 import importlib.util
 import inspect
 import json
@@ -14,13 +13,12 @@ from typing import Any
 
 import jsonschema
 import pytest
-from aws_lambda_powertools.utilities.data_classes import SQSEvent
-from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from cfnlint.decode import cfn_yaml
 
 from segments.envelopes import unwrap
 from segments.errors import InvalidMessage
 from segments.events import parse_event
+from stop_segment.arrivals import Arrival, arrive
 from stop_segment.failures import End
 from tests.contracts import assert_kept, breaks, schema
 from tests.mutants.__main__ import PACKAGES
@@ -65,9 +63,9 @@ def anchors(page: Path) -> list[str]:
     return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
-def sample_record(name: str) -> SQSRecord:
-    (record,) = SQSEvent(SAMPLES[name]).records
-    return record
+def sample(name: str) -> Arrival:
+    (record,) = SAMPLES[name]["Records"]
+    return arrive(record)
 
 
 def destinations(page: Path, text: str) -> Counter[tuple[str, int]]:
@@ -288,36 +286,25 @@ def test_a_sender_s_sample_sends_what_the_schema_asks(sample: str, event: str, n
     assert parse_event(json.dumps(sent), sent_ms=2**53) is not None
 
 
-@pytest.mark.parametrize("name", SAMPLES)
-def test_a_sample_is_an_sqs_event(name: str) -> None:
-    record = sample_record(name)
-    assert record.md5_of_body == hashlib.md5(record.body.encode(), usedforsecurity=False).hexdigest()
-    assert record.event_source == "aws:sqs"
-    assert int(record.attributes.sent_timestamp) > 0
-    assert int(record.attributes.approximate_receive_count) == 1
-    assert record.message_attributes["EventTime"] is None
-
-
 @pytest.mark.parametrize("name", GOOD_SAMPLES)
 def test_a_good_sample_keeps_the_contract(name: str) -> None:
-    record = sample_record(name)
-    content, event = unwrap(record.body), parse_event(record.body, int(record.attributes.sent_timestamp))
+    arrival = sample(name)
+    content = unwrap(arrival.body)
     if name in IGNORED_SAMPLES:
         assert content is None
-        assert event is None
+        assert arrival.content is None
         return
     assert content is not None
     assert breaks(content, SCHEMA) == []
-    assert event is not None
+    assert arrival.event
 
 
 @pytest.mark.parametrize("name", BAD_SAMPLES)
 def test_a_bad_sample_breaks_the_contract(name: str) -> None:
-    record = sample_record(name)
-    with pytest.raises(InvalidMessage):
-        parse_event(record.body, int(record.attributes.sent_timestamp))
+    arrival = sample(name)
+    assert isinstance(arrival.content, InvalidMessage)
     try:
-        content = unwrap(record.body)
+        content = unwrap(arrival.body)
     except InvalidMessage:
         return
     assert content is not None
