@@ -1,8 +1,8 @@
-"""The permissions that CloudFormation asks IAM for under a service role.
+"""The permissions that CloudFormation needs from a service role.
 
-The source is published by AWS with each resource type: the permissions of its handlers, which cfn-lint carries. They
-name all that a type can do. NOT_USED has what this template's properties do not ask for, so no proof here goes further
-than that list. Embedded AWS does not ask a service role at all.
+AWS publishes the permissions of each resource type's handlers, and cfn-lint carries them. They cover every property of
+a type. NOT_USED lists those of properties that this template does not set, so no proof here goes further than that
+list. Embedded AWS does not check a service role at all.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -21,98 +22,65 @@ from tests.transformed import Place
 
 Properties = Mapping[str, Any]
 
-# By resource type: permissions that its handlers name for properties that the template does not set.
-NOT_USED: Mapping[str, Mapping[str, str]] = {
-    "AWS::ApiGatewayV2::Api": {"s3:getObject": "Body and BodyS3Location"},
-    "AWS::ApiGatewayV2::Integration": {"iam:PassRole": "CredentialsArn"},
+# By resource type and property: permissions that its handlers need for a property that the template does not set.
+NOT_USED: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "AWS::ApiGatewayV2::Api": {"Body and BodyS3Location": ["s3:*"]},
+    "AWS::ApiGatewayV2::Integration": {"CredentialsArn": ["iam:PassRole"]},
     "AWS::ApiGatewayV2::Stage": {
-        "apigateway:TagResource": "no action of IAM: tags are PUT and DELETE",
-        "apigateway:UntagResource": "no action of IAM: tags are PUT and DELETE",
+        "no action of IAM: tags are PUT and DELETE": ["apigateway:TagResource", "apigateway:UntagResource"]
     },
     "AWS::DynamoDB::Table": {
-        **dict.fromkeys(("dynamodb:DescribeImport", "dynamodb:ImportTable"), "ImportSourceSpecification"),
-        **dict.fromkeys(("s3:GetObject", "s3:GetObjectMetadata", "s3:ListBucket"), "ImportSourceSpecification"),
-        **dict.fromkeys(
-            ("logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogGroups", "logs:DescribeLogStreams"),
-            "ImportSourceSpecification",
-        ),
-        **dict.fromkeys(("logs:PutLogEvents", "logs:PutRetentionPolicy"), "ImportSourceSpecification"),
-        **dict.fromkeys(
-            (
-                "dynamodb:EnableKinesisStreamingDestination",
-                "dynamodb:DisableKinesisStreamingDestination",
-                "dynamodb:UpdateKinesisStreamingDestination",
-                "kinesis:DescribeStream",
-                "kinesis:PutRecords",
-            ),
-            "KinesisStreamSpecification",
-        ),
-        **dict.fromkeys(("dynamodb:PutResourcePolicy", "dynamodb:DeleteResourcePolicy"), "ResourcePolicy"),
-        "dynamodb:UpdateContributorInsights": "ContributorInsightsSpecification",
-        **dict.fromkeys(
-            (
-                *("dynamodb:CreateTableReplica", "dynamodb:AssociateTableReplica", "iam:CreateServiceLinkedRole"),
-                *("dynamodb:Scan", "dynamodb:Query", "dynamodb:UpdateItem", "dynamodb:PutItem", "dynamodb:GetItem"),
-                *("dynamodb:DeleteItem", "dynamodb:BatchWriteItem"),
-            ),
-            "replicas of a global table",
-        ),
-        "kms:ListAliases": "an alias as KMSMasterKeyId, which KmsKeyArn refuses",
+        "ImportSourceSpecification": ["dynamodb:DescribeImport", "dynamodb:ImportTable", "logs:*", "s3:*"],
+        "KinesisStreamSpecification": [
+            "dynamodb:EnableKinesisStreamingDestination",
+            "dynamodb:DisableKinesisStreamingDestination",
+            "dynamodb:UpdateKinesisStreamingDestination",
+            "kinesis:*",
+        ],
+        "ResourcePolicy": ["dynamodb:PutResourcePolicy", "dynamodb:DeleteResourcePolicy"],
+        "ContributorInsightsSpecification": ["dynamodb:UpdateContributorInsights"],
+        "Replicas": ["dynamodb:*TableReplica", "dynamodb:*Item", "dynamodb:Scan", "dynamodb:Query", "iam:*Role"],
+        "an alias as KMSMasterKeyId, which KmsKeyArn refuses": ["kms:ListAliases"],
     },
-    "AWS::Events::Rule": {"iam:PassRole": "a target's RoleArn"},
+    "AWS::Events::Rule": {"RoleArn of a target": ["iam:PassRole"]},
     "AWS::IAM::Role": {
-        "iam:AttachRolePolicy": "ManagedPolicyArns",
-        "iam:DetachRolePolicy": "ManagedPolicyArns",
-        "iam:DeleteRolePermissionsBoundary": "withheld: a role that has the boundary keeps it",
+        "ManagedPolicyArns": ["iam:AttachRolePolicy", "iam:DetachRolePolicy"],
+        "withheld: a role that has the boundary keeps it": ["iam:DeleteRolePermissionsBoundary"],
     },
-    "AWS::Lambda::EventSourceMapping": dict.fromkeys(
-        ("kms:DescribeKey", "kms:GenerateDataKey", "kms:Decrypt"), "KmsKeyArn of filter criteria"
-    ),
+    "AWS::Lambda::EventSourceMapping": {"KmsKeyArn of filter criteria": ["kms:*"]},
     "AWS::Lambda::Function": {
-        **dict.fromkeys(
-            ("ec2:DescribeSecurityGroups", "ec2:DescribeSubnets", "ec2:DescribeVpcs", "ec2:DescribeNetworkInterfaces"),
-            "VpcConfig",
-        ),
-        **dict.fromkeys(("elasticfilesystem:DescribeMountTargets", "s3files:ListMountTargets"), "FileSystemConfigs"),
-        **dict.fromkeys(
-            (
-                "lambda:GetCodeSigningConfig",
-                "lambda:PutFunctionCodeSigningConfig",
-                "lambda:DeleteFunctionCodeSigningConfig",
-            ),
-            "CodeSigningConfigArn",
-        ),
-        "lambda:GetLayerVersion": "Layers",
-        **dict.fromkeys(
-            ("lambda:PutFunctionConcurrency", "lambda:DeleteFunctionConcurrency"), "ReservedConcurrentExecutions"
-        ),
-        "lambda:PutRuntimeManagementConfig": "RuntimeManagementConfig",
-        **dict.fromkeys(("lambda:PutFunctionScalingConfig", "lambda:PassCapacityProvider"), "CapacityProviderConfig"),
-        "lambda:PublishVersion": "PublishToLatestPublished",
-        "s3:GetObjectVersion": "S3ObjectVersion",
+        "CapacityProviderConfig": ["lambda:PutFunctionScalingConfig", "lambda:PassCapacityProvider"],
+        "CodeSigningConfigArn": [
+            "lambda:GetCodeSigningConfig",
+            "lambda:PutFunctionCodeSigningConfig",
+            "lambda:DeleteFunctionCodeSigningConfig",
+        ],
+        "FileSystemConfigs": ["elasticfilesystem:*", "s3files:*"],
+        "Layers": ["lambda:GetLayerVersion"],
+        "PublishToLatestPublished": ["lambda:PublishVersion"],
+        "ReservedConcurrentExecutions": ["lambda:PutFunctionConcurrency", "lambda:DeleteFunctionConcurrency"],
+        "RuntimeManagementConfig": ["lambda:PutRuntimeManagementConfig"],
+        "S3ObjectVersion": ["s3:GetObjectVersion"],
+        "VpcConfig": ["ec2:*"],
     },
     "AWS::Logs::LogGroup": {
-        "logs:PutDataProtectionPolicy": "DataProtectionPolicy",
-        **dict.fromkeys(
-            ("logs:CreateLogDelivery", "s3:REST.PUT.OBJECT", "firehose:TagDeliveryStream"), "DataProtectionPolicy"
-        ),
-        **dict.fromkeys(("logs:PutResourcePolicy", "logs:DeleteResourcePolicy"), "ResourcePolicyDocument"),
-        **dict.fromkeys(("logs:PutIndexPolicy", "logs:DeleteIndexPolicy"), "FieldIndexPolicies"),
-        "logs:PutBearerTokenAuthentication": "BearerTokenAuthenticationEnabled",
-        "logs:PutLogGroupDeletionProtection": "DeletionProtectionEnabled",
-        "logs:DeleteRetentionPolicy": "a RetentionInDays that goes away",
+        "BearerTokenAuthenticationEnabled": ["logs:PutBearerTokenAuthentication"],
+        "DataProtectionPolicy": ["logs:PutDataProtectionPolicy", "logs:CreateLogDelivery", "s3:*", "firehose:*"],
+        "DeletionProtectionEnabled": ["logs:PutLogGroupDeletionProtection"],
+        "FieldIndexPolicies": ["logs:*IndexPolicy"],
+        "ResourcePolicyDocument": ["logs:*ResourcePolicy"],
+        "RetentionInDays that is removed": ["logs:DeleteRetentionPolicy"],
     },
-    "AWS::SNS::Subscription": dict.fromkeys(("iam:GetRole", "iam:PassRole"), "SubscriptionRoleArn"),
+    "AWS::SNS::Subscription": {"SubscriptionRoleArn": ["iam:GetRole", "iam:PassRole"]},
     "AWS::SecretsManager::Secret": {
-        "secretsmanager:GetRandomPassword": "GenerateSecretString",
-        "secretsmanager:ReplicateSecretToRegions": "ReplicaRegions",
-        "secretsmanager:RemoveRegionsFromReplication": "ReplicaRegions",
+        "GenerateSecretString": ["secretsmanager:GetRandomPassword"],
+        "ReplicaRegions": ["secretsmanager:ReplicateSecretToRegions", "secretsmanager:RemoveRegionsFromReplication"],
     },
 }
 
 
 class Right(NamedTuple):
-    """A request to IAM, with its condition keys."""
+    """An action on a resource that IAM must allow, with the condition keys of the request."""
 
     action: str
     resource: str
@@ -128,6 +96,12 @@ def handlers(resource_type: str) -> Mapping[str, Any]:
     return {operation: handler["permissions"] for operation, handler in found.items()}
 
 
+def is_used(resource_type: str, action: str) -> bool:
+    """Return whether a handler needs a permission for a property that the template sets."""
+    unused = NOT_USED.get(resource_type, {}).values()
+    return not any(fnmatch(action, pattern) for patterns in unused for pattern in patterns)
+
+
 @functools.cache
 def _actions() -> Mapping[str, Any]:
     """Return AWS's service authorization reference, as cfn-lint carries it."""
@@ -136,16 +110,16 @@ def _actions() -> Mapping[str, Any]:
 
 
 def has_resources(action: str) -> bool:
-    """Return whether an action can be limited to resources."""
+    """Return whether IAM can limit an action to resources."""
     service, _, verb = action.partition(":")
     return bool(_actions()[service][verb.lower()].get("Resources"))
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """A stack that CloudFormation makes.
+    """A stack that CloudFormation creates.
 
-    Its resources have the names that CloudFormation generates: the stack's name, the logical id, and twelve characters.
+    CloudFormation names its resources after the stack, the logical id, and twelve characters.
     """
 
     stack_name: str
@@ -153,22 +127,22 @@ class Deployment:
     account: str
 
     def rights(self, operation: str, resource_type: str, logical_id: str, properties: Properties) -> Iterator[Right]:
-        """Return the requests to create, update or delete a resource, and to read it afterwards.
+        """Yield the rights to create, update or delete a resource, and to read it afterwards.
 
         Parameters
         ----------
         properties
-            With their intrinsic functions evaluated.
+            The resource's properties, with their intrinsic functions evaluated.
         """
         permissions = handlers(resource_type)
         for action in dict.fromkeys([*permissions.get(operation, ()), *permissions.get("read", ())]):
             without_key = action.startswith("kms:") and not _own_key(properties)
-            if action not in NOT_USED.get(resource_type, {}) and not without_key:
+            if is_used(resource_type, action) and not without_key:
                 resource = self._resource(action, resource_type, logical_id, properties)
                 yield Right(action, resource, tuple(self._keys(action, resource_type, properties).items()))
 
     def with_names(self, node: Any) -> Any:
-        """Put ARNs in the place of resources that are not made yet: <SegmentTable.Arn>."""
+        """Replace references to resources that do not exist yet, such as <SegmentTable.Arn>, by ARNs."""
         if isinstance(node, list):
             return [self.with_names(one) for one in node]
         return re.sub(r"<(\w+)\.\w+>", lambda found: self._arn_of(found[1]), node)
@@ -193,7 +167,7 @@ class Deployment:
         return {}
 
     def _named(self, reference: str) -> str:
-        """Return the name in a physical id or an ARN, or that of a resource that is not made yet."""
+        """Return the name in a physical id, in an ARN, or in a reference to a resource that does not exist yet."""
         if reference.startswith("<"):
             return self._name(reference.strip("<>").partition(".")[0])
         return re.split("[/:]", reference)[-1]
@@ -204,7 +178,7 @@ class Deployment:
     def _arn(self, service: str, resource: str) -> str:
         return f"arn:{self.where.partition}:{service}:{self.where.region}:{self.account}:{resource}"
 
-    def _resource(self, action: str, resource_type: str, logical_id: str, properties: Properties) -> str:  # noqa: C901 - a line a type
+    def _resource(self, action: str, resource_type: str, logical_id: str, properties: Properties) -> str:  # noqa: C901 - one case per type
         service, _, verb = action.partition(":")
         name = self._name(logical_id)
         if not has_resources(action):
@@ -217,7 +191,7 @@ class Deployment:
             case "cloudwatch", "AWS::CloudWatch::Dashboard":
                 return f"arn:{self.where.partition}:cloudwatch::{self.account}:dashboard/{properties['DashboardName']}"
             case "cloudwatch", _:
-                # DescribeAlarms asks about all alarms, whatever names it is given.
+                # IAM checks DescribeAlarms against all alarms, whatever names the request has.
                 return "*" if verb == "DescribeAlarms" else self._arn("cloudwatch", f"alarm:{name}")
             case "dynamodb", _:
                 return self._arn("dynamodb", f"table/{name}")

@@ -1,4 +1,4 @@
-"""template.yaml as CloudFormation gets it: transformed by SAM's own translator, and evaluated as a stack would be."""
+"""template.yaml as CloudFormation sees it: transformed by SAM's own translator and evaluated for a stack."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def place(region: str) -> Place:
     return Place(region, "aws-us-gov" if region.startswith("us-gov-") else "aws", "amazonaws.com")
 
 
-PLACES = [place(region) for region in [*REGIONS, "eusc-de-east-1"]]  # which cfn-lint does not know
+PLACES = [place(region) for region in [*REGIONS, "eusc-de-east-1"]]  # cfn-lint does not know the last one
 
 
 def longest(name: str, partition: str = "aws") -> str:
-    """Return the longest value that a parameter takes."""
+    """Return the longest value that a parameter accepts."""
     arn = f"arn:{partition}:{{}}:ap-southeast-1:111122223333:"
     free = {
         "RtcEndpoint": "https://" + "h" * 40,
@@ -78,8 +78,8 @@ def of_type(resource_type: str) -> list[str]:
 class Stack:
     """The template with its intrinsic functions evaluated.
 
-    Values that CloudFormation learns only from a resource stay names: ``<EventQueue>`` for a Ref, ``<EventQueue.Arn>``
-    for an attribute.
+    Values that exist only after a resource is created stay names: ``<EventQueue>`` for a Ref, ``<EventQueue.Arn>`` for
+    an attribute.
     """
 
     values: Mapping[str, str]
@@ -122,7 +122,7 @@ class Stack:
 
         return re.sub(r"\$\{([\w.:]+)\}", value, text)
 
-    def evaluate(self, node: Any) -> Any:  # noqa: C901 - a line a function
+    def evaluate(self, node: Any) -> Any:  # noqa: C901 - one case per function
         """Evaluate intrinsic functions at any depth."""
         match node:
             case {"Ref": str(name)}:
@@ -162,9 +162,9 @@ class Stack:
 
 
 def stacks(*logical_ids: str, name: str = "stack") -> Iterator[Stack]:
-    """Yield every stack in which these resources may differ: all other optional parameters do not concern them.
+    """Yield a stack for every combination of parameters that changes these resources.
 
-    Every parameter that is given has its longest value.
+    All other parameters have their longest values.
     """
     nodes = [template()["Resources"][logical_id] for logical_id in logical_ids]
     concerned = sorted({parameter for node in nodes for parameter in _decided_by(node)})
@@ -185,7 +185,7 @@ def _decided_by(node: object) -> set[str]:
 
 
 def _compared(parameter: str) -> list[str]:
-    """Return the values that conditions compare a parameter with: of each condition the first, which makes it hold."""
+    """Return the values with which conditions compare a parameter, of each condition the first."""
     pattern = rf'\[{{"Ref": "{parameter}"}}, "([^"]*)"\]'
     found = [re.search(pattern, json.dumps(condition)) for condition in template()["Conditions"].values()]
     return [comparison[1] for comparison in found if comparison]
