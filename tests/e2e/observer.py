@@ -1,9 +1,8 @@
-"""The words of the end-to-end tests: rooms, the ends of messages, and the stack's output."""
+"""The vocabulary of the end-to-end tests: rooms, the ends of messages, and the stack's output."""
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -37,7 +36,7 @@ class Letter:
 
 
 class Observer:
-    """A sandbox and all of its output: a queue delivers each message once, so this keeps them for later questions."""
+    """A sandbox and all of its output. Queues deliver a message only once, so the observer keeps it."""
 
     def __init__(self, box: Sandbox) -> None:
         self.box = box
@@ -53,11 +52,11 @@ class Observer:
         return [line for line in self.box.log_lines() if line.get("message_id") == message_id]
 
     def receives(self, message_id: str) -> int:
-        """Count how often the stop function has served a message so far."""
+        """Return how often the stop function has received a message so far."""
         return max((line["receive_count"] for line in self.lines(message_id)), default=0)
 
     def ends(self, message_ids: Collection[str]) -> dict[str, list[str]]:
-        """Wait until messages are done with, and return the outcomes of each one's last receive, sorted."""
+        """Wait for the end of messages, and return the outcomes of each one's last receive, sorted."""
         try:
             return wait_for(lambda: self._ends(message_ids), f"the end of {len(message_ids)} messages", seconds=90)
         except TimeoutError as error:
@@ -82,12 +81,12 @@ class Observer:
         return {} if any("retried" in outcomes for outcomes in ends.values()) else ends
 
     def end_of(self, body: str) -> list[str]:
-        """Send a message, wait until it is done with, and return its outcomes."""
+        """Send a message, wait for its end, and return its outcomes."""
         (message_id,) = self.box.send([body])
         return self.ends([message_id])[message_id]
 
     def retried(self, message_id: str) -> dict[str, Any]:
-        """Wait until a message has failed and is to be tried again, and return the log line that says why."""
+        """Wait until a message has failed and will be tried again, and return the log line with the reason."""
 
         def line_of_retry() -> dict[str, Any]:
             lines = [line for line in self.lines(message_id) if line.get("outcome") == "retried"]
@@ -96,7 +95,7 @@ class Observer:
         return wait_for(line_of_retry, "a message to be retried")
 
     def letters(self) -> dict[str, Letter]:
-        """Return the dead letters so far, by the id of the original message. All of them keep their contract."""
+        """Return the dead letters so far, by the id of the original message, and check them against their contract."""
         for taken in self.box.dead_letters():
             if taken["MessageAttributes"]:
                 assert_kept(taken["MessageAttributes"], "dead-letter-attributes")
@@ -110,7 +109,7 @@ class Observer:
         return self._letters[message_id]
 
     def outcome_events(self) -> list[dict[str, Any]]:
-        """Return the events of the outcome bus so far. All of them keep their contract."""
+        """Return the events of the outcome bus so far, and check them against their contracts."""
         for event in self.box.outcome_events():
             assert_kept(event, CONTRACTS_OF_EVENTS[event["detail-type"]])
             self._outcome_events.append(event)
@@ -133,30 +132,30 @@ class Observer:
         )
 
     def everything_written(self) -> str:
-        """Return all readable output: logs, records, dead letters, outcome events."""
+        """Return all output as text: logs, records, dead letters and outcome events."""
         written = [self.box.aws.log.read_text(errors="replace"), self.all_logs()]
         written += [str(self.box.records()), str(self.letters()), str(self.outcome_events())]
         return "\n".join(written)
 
     @contextlib.contextmanager
     def without_permission(self, role_logical_id: str, sid: str) -> Iterator[None]:
-        """Take a statement out of a role's policy, and put it back."""
+        """Remove a statement from a role's policy, and put it back at the end."""
         iam = self.box.client("iam")
         role = self.resource(role_logical_id)
         (policy,) = iam.list_role_policies(RoleName=role)["PolicyNames"]
         document = iam.get_role_policy(RoleName=role, PolicyName=policy)["PolicyDocument"]
-        poorer = copy.deepcopy(document)
-        poorer["Statement"] = [statement for statement in document["Statement"] if statement["Sid"] != sid]
-        if len(poorer["Statement"]) == len(document["Statement"]):
+        others = [statement for statement in document["Statement"] if statement["Sid"] != sid]
+        if len(others) == len(document["Statement"]):
             raise ValueError(f"{role_logical_id} has no statement {sid}")
-        iam.put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=json.dumps(poorer))
+        reduced = json.dumps({**document, "Statement": others})
+        iam.put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=reduced)
         try:
             yield
         finally:
             iam.put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=json.dumps(document))
 
     def renew_function(self, logical_id: str, **variables: str) -> None:
-        """Give a function new environments, which remember nothing; `variables` are added to their settings."""
+        """Make a function start in new environments, which have empty caches, with `variables` added to its own."""
         client, name = self.box.client("lambda"), self.resource(logical_id)
         current = client.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
         environment = {"Variables": {**current, "RENEWED": uuid4().hex, **variables}}
@@ -166,7 +165,7 @@ class Observer:
 
 @contextlib.contextmanager
 def failing(box: Sandbox, fault: Fault, task: TaskKey | None = None) -> Iterator[None]:
-    """Let the RTC API fail, for a task or for all that it is asked."""
+    """Make the RTC API fail, for one task or for every request."""
     box.rtc.fail(fault, task=task)
     try:
         yield
@@ -176,7 +175,7 @@ def failing(box: Sandbox, fault: Fault, task: TaskKey | None = None) -> Iterator
 
 @contextlib.contextmanager
 def key_refused(box: Sandbox) -> Iterator[None]:
-    """Let the RTC API know no key."""
+    """Make the RTC API refuse every key."""
     known_keys, box.rtc.secrets = box.rtc.secrets, {}
     try:
         yield
@@ -185,7 +184,7 @@ def key_refused(box: Sandbox) -> Iterator[None]:
 
 
 class Role:
-    """One of the stack's roles, as its function uses it."""
+    """A role of the stack, assumed as its function assumes it."""
 
     def __init__(self, observer: Observer, logical_id: str) -> None:
         self._aws = observer.box.aws
@@ -209,7 +208,7 @@ class Room:
         self._box = observer.box
 
     def start(self, *task_ids: str, at_ms: int | None = None) -> None:
-        """Let tasks run at the RTC API."""
+        """Start tasks at the RTC API."""
         for task_id in task_ids:
             self._box.rtc.start_task(APP_ID, self.id, task_id, start_time_ms=at_ms)
 
@@ -221,16 +220,16 @@ class Room:
         return json.dumps({"EventType": event_type, "AppId": APP_ID, "RoomId": self.id, **values})
 
     def end_of(self, event_type: str, **values: object) -> list[str]:
-        """Send a message about the room, wait until it is done with, and return its outcomes."""
+        """Send a message about the room, wait for its end, and return its outcomes."""
         return self._observer.end_of(self.event(event_type, **values))
 
     def requests(self, action: str | None = "StopSegment") -> list[ApiRequest]:
-        """Return the requests about the room that the RTC API got; None is of every action."""
+        """Return the RTC API's requests about the room, of one action, or of all if it is None."""
         return self._box.rtc.requests_for(APP_ID, self.id, action=action)
 
     @property
     def stopped(self) -> list[str]:
-        """The tasks of the room that the RTC API was asked to stop, one for each request, sorted."""
+        """The task ids in the requests to stop tasks of the room, sorted."""
         return sorted(request.task[2] for request in self.requests())
 
     @property
@@ -240,7 +239,7 @@ class Room:
         return {task_id: item for (of_room, task_id), item in self._box.records().items() if of_room == room}
 
     def outcomes(self, count: int) -> list[str]:
-        """Wait until this many outcomes of the room are logged, for any message, and return them, sorted."""
+        """Wait until `count` outcomes of the room are logged, and return them, sorted."""
 
         def logged() -> list[str]:
             lines = [line for line in self._box.log_lines() if line.get("room_id") == self.id and "outcome" in line]
@@ -249,7 +248,7 @@ class Room:
         return wait_for(logged, f"{count} outcomes")
 
     def outcome_events(self, count: int) -> list[dict[str, Any]]:
-        """Wait until this many outcome events of the room have arrived, and return them."""
+        """Wait until `count` outcome events of the room have arrived, and return them."""
 
         def come() -> list[dict[str, Any]]:
             events = [event for event in self._observer.outcome_events() if event["detail"].get("RoomId") == self.id]

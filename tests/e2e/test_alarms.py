@@ -1,9 +1,9 @@
-"""Every deployed alarm starts with its fault, not before, and notifies its topic.
+"""Every deployed alarm rings in its trouble, not before, and notifies its topic.
 
-Embedded AWS evaluates alarms, percentiles too, whenever data are put. But it adds up all periods of an alarm and all
-resources of a metric: so `Alarm.rings` reads the same data as CloudWatch does, period by period, of the alarm's own
-dimensions. It makes no metrics of the functions' log lines, and hardly any of AWS's own. The tests put them: what the
-function really logged, as CloudWatch would, or what AWS publishes of a resource that is in trouble.
+Embedded AWS evaluates an alarm whenever data are put, but it adds up all periods of the alarm and all resources of the
+metric. So `Alarm.rings` reads the data as CloudWatch does: period by period, with the alarm's own dimensions. Embedded
+AWS turns no log line of a function into a metric, and publishes hardly any of AWS's own metrics. The tests put both:
+the values that a function really logged, and those that AWS publishes about a resource in trouble.
 """
 
 from __future__ import annotations
@@ -24,18 +24,17 @@ from sandbox.metrics import Metric, Values, metrics_in
 from sandbox.stack import EVENT_BUS, ROOT, STACK_NAME, Sandbox, make_queue, sandbox, wait_for
 from tests.e2e.deployed_alarm import Alarm
 from tests.e2e.observer import APP_ID, Observer, Room, failing, key_refused, now_ms, rfc3339
+from tests.environments import taken
 
-# By day tests/unit/test_operations.py holds that each alarm watches what is emitted, and integration tests when it is.
+# In `make test`, tests/unit/test_operations.py checks that each alarm watches a metric that the code emits.
 pytestmark = pytest.mark.long
 
 TOPIC_ARN = f"arn:aws:sns:{REGION}:000000000000:on-call"
 RESOURCES: Mapping[str, Any] = cfn_yaml.load(str(ROOT / "template.yaml"))["Resources"]
 ALARMS = [name for name, resource in RESOURCES.items() if resource["Type"] == "AWS::CloudWatch::Alarm"]
-
-
-# They start without data, which no fault below causes: each has its own test.
+# They ring if data are missing. Each has its own test.
 OF_MISSING_DATA = {"HeartbeatAlarm", "NoSweepAlarm"}
-# Embedded AWS adds up a metric's data whatever they are of: those that leave more of it come later.
+# Embedded AWS adds up the data of all alarms on a metric, so those that put more data come later.
 OF_DATA = sorted(
     (name for name in ALARMS if name not in OF_MISSING_DATA),
     key=lambda name: RESOURCES[name]["Properties"]["Threshold"],
@@ -48,19 +47,18 @@ class OnCall:
     def __init__(self, box: Sandbox) -> None:
         self._sqs = box.client("sqs")
         self._url, arn = make_queue(box.aws, "on-call", sender="sns.amazonaws.com")
-        self._told: list[dict[str, Any]] = []
+        self._notifications: list[dict[str, Any]] = []
         sns = box.client("sns")
         assert sns.create_topic(Name=TOPIC_ARN.rpartition(":")[2])["TopicArn"] == TOPIC_ARN
         sns.subscribe(TopicArn=TOPIC_ARN, Protocol="sqs", Endpoint=arn)
 
-    def told_of(self, alarm: Alarm) -> list[tuple[str, str]]:
+    def notified_of(self, alarm: Alarm) -> list[tuple[str, str]]:
         """Return an alarm's new states and their reasons, as the topic received them."""
-        while messages := self._sqs.receive_message(QueueUrl=self._url, MaxNumberOfMessages=10).get("Messages"):
-            for message in messages:
-                self._told.append(json.loads(json.loads(message["Body"])["Message"]))
-                self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=message["ReceiptHandle"])
+        self._notifications += [json.loads(json.loads(one["Body"])["Message"]) for one in taken(self._sqs, self._url)]
         return [
-            (said["NewStateValue"], said["NewStateReason"]) for said in self._told if said["AlarmName"] == alarm.name
+            (one["NewStateValue"], one["NewStateReason"])
+            for one in self._notifications
+            if one["AlarmName"] == alarm.name
         ]
 
 
@@ -83,15 +81,15 @@ class Stack:
         room_end = callback("RoomDestroy", {"RoomId": self.room().id}, rfc3339(now_ms()), app_id=APP_ID)
         return self.box.call_back(room_end | forged)
 
-    def fails(self, room: Room) -> None:
-        """Let a stop fail."""
-        (message_id,) = self.box.send([room.event("RoomEnded", TaskId="audio")])
+    def fail_to_stop(self) -> None:
+        """Send a stop event, and wait until its first try has failed."""
+        (message_id,) = self.box.send([self.room().event("RoomEnded", TaskId="audio")])
         self.observer.retried(message_id)
 
     def logged(
         self, alarm: Alarm, log_group: str, trouble: Callable[[], object], count: int = 1
     ) -> tuple[Metric, Values]:
-        """Cause a fault; return this many values of the alarm's metric that a function has logged since."""
+        """Cause a trouble, and return `count` values of the alarm's metric that a function logged in it."""
         before = len(self._logged(alarm, log_group))
         trouble()
         new = wait_for(
@@ -118,7 +116,7 @@ TROUBLES: dict[str, Trouble] = {}
 
 
 def rings(logical_id: str) -> Callable[[Trouble], Trouble]:
-    """Say which alarm must ring for a fault."""
+    """Register the trouble in which an alarm must ring."""
 
     def keep(trouble: Trouble) -> Trouble:
         TROUBLES[logical_id] = trouble
@@ -128,7 +126,7 @@ def rings(logical_id: str) -> Callable[[Trouble], Trouble]:
 
 
 def rings_at_once(logical_id: str, log_group: str = "StopSegmentLogGroup") -> Callable[[Cause], Cause]:
-    """Say which alarm rings after one period with a function's log of this fault."""
+    """Register a trouble whose logged values make an alarm ring within one period."""
 
     def keep(cause: Cause) -> Cause:
         @rings(logical_id)
@@ -150,7 +148,7 @@ def event_that_is_given_up(stack: Stack) -> None:
 def late_stops(stack: Stack, alarm: Alarm) -> None:
     def stop(event_time_ms: int) -> Callable[[], object]:
         room = stack.room()
-        room.start("audio", at_ms=event_time_ms - 1)  # so that a late event, too, stops it
+        room.start("audio", at_ms=event_time_ms - 1)  # before the event, or a late event would not stop it
         return lambda: room.end_of("RoomEnded", TaskId="audio", EventTime=rfc3339(event_time_ms))
 
     metric, (quick,) = stack.logged(alarm, "StopSegmentLogGroup", stop(now_ms()))
@@ -164,18 +162,18 @@ def late_stops(stack: Stack, alarm: Alarm) -> None:
 @rings_at_once("CredentialsRefusedAlarm")
 def refused_key(stack: Stack) -> None:
     with key_refused(stack.box):
-        stack.fails(stack.room())
+        stack.fail_to_stop()
 
 
 @rings_at_once("SetupRefusedAlarm")
 def account_in_arrears(stack: Stack) -> None:
     with failing(stack.box, Fault("error", status=403, code="OperationDenied.ServiceOverdue")):
-        stack.fails(stack.room())
+        stack.fail_to_stop()
 
 
 @rings("OrphansAlarm")
-def tasks_of_which_nobody_tells(stack: Stack, alarm: Alarm) -> None:
-    """The sweeper's RoomGone events: tests/e2e/test_sweeping.py shows how it finds these rooms."""
+def tasks_without_a_stop_event(stack: Stack, alarm: Alarm) -> None:
+    """Send the sweeper's RoomGone events: tests/e2e/test_sweeping.py shows how it finds these rooms."""
 
     def stop_orphan() -> None:
         room = stack.room()
@@ -187,7 +185,7 @@ def tasks_of_which_nobody_tells(stack: Stack, alarm: Alarm) -> None:
 
 
 @rings_at_once("SweepRefusedAlarm", "SweepRoomsLogGroup")
-def key_that_may_not_ask_whether_rooms_exist(stack: Stack) -> None:
+def refused_key_of_the_sweeper(stack: Stack) -> None:
     assert stack.room().end_of("SegmentStarted", TaskId="audio") == ["known"]
     with key_refused(stack.box):
         stack.box.sweep([])
@@ -200,12 +198,12 @@ def rooms_that_the_api_rejects(stack: Stack, alarm: Alarm) -> None:
     with failing(stack.box, FOREIGN_APP):
         metric, (rejected,) = stack.logged(alarm, "SweepRoomsLogGroup", lambda: stack.box.sweep([]))
     assert rejected >= 1
-    # The mean of an hour counts: that of 20 rooms and of the 9 of the test before is past the threshold.
+    # Embedded AWS takes the mean of both periods.
     alarm.put_until_it_rings(metric, [9], [20 * rejected])
 
 
 @rings_at_once("FailuresNotToldAlarm")
-def dead_letter_of_which_nobody_is_told(stack: Stack) -> None:
+def failure_that_is_not_reported(stack: Stack) -> None:
     with stack.observer.without_permission("StopSegmentRole", "TellOfFailures"):
         assert stack.room().end_of("RoomEnded", TaskId="not an id") == ["invalid_message"]
 
@@ -220,14 +218,14 @@ def forged_callbacks(stack: Stack, alarm: Alarm) -> None:
 
 
 @rings_at_once("CallbackNotQueuedAlarm", "ReceiveCallbackLogGroup")
-def callback_that_the_queue_does_not_take(stack: Stack) -> None:
+def callback_that_the_queue_refuses(stack: Stack) -> None:
     with stack.observer.without_permission("ReceiveCallbackRole", "QueueCallbacks"):
         assert stack.call_back() == 503
 
 
 @rings("OutcomesRefusedAlarm")
 def outcome_bus_that_refuses_events(stack: Stack, alarm: Alarm) -> None:
-    """Embedded AWS delivers nothing again that the function reports as failed; AWS does, if not every minute."""
+    """Embedded AWS does not redeliver what the function reports as failed. AWS does, but not every minute."""
     body = stack.room().event("RoomEnded", TaskId="audio")
     with stack.observer.without_permission("PublishOutcomeRole", "Publish"):
         metric, values = stack.logged(alarm, "PublishOutcomeLogGroup", lambda: stack.box.send([body]))
@@ -236,11 +234,11 @@ def outcome_bus_that_refuses_events(stack: Stack, alarm: Alarm) -> None:
 
 @rings_at_once("WorkflowsUnansweredAlarm")
 def workflow_that_is_not_answered(stack: Stack) -> None:
-    """The stack has no WorkflowArn, so that no token may be answered."""
+    """The stack has no WorkflowArn, so it may not answer any token."""
     stack.room().end_of("RoomEnded", TaskId="audio", TaskToken="t")
 
 
-# AWS's own metrics, of which embedded AWS publishes hardly any: the watched resource, and the values period by period.
+# AWS's own metrics: the watched resource, and the values period by period.
 MOST_CALLBACKS_A_MINUTE = 60 * RESOURCES["CallbackStage"]["Properties"]["DefaultRouteSettings"]["ThrottlingRateLimit"]
 OF_AWS: Mapping[str, tuple[str, list[Values]]] = {
     "DeadLettersAlarm": ("DeadLetterQueue", [[0], [1]]),
@@ -273,7 +271,7 @@ TROUBLES |= {logical_id: of_aws(*of) for logical_id, of in OF_AWS.items()}
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    """Deploy a stack with every option, among them alarms that notify a topic."""
+    """Deploy a stack with every alarm. They notify a topic."""
     with sandbox({"AlarmTopicArn": TOPIC_ARN, "HeartbeatAppId": APP_ID}, app_ids={APP_ID}) as box:
         yield Stack(box)
 
@@ -298,27 +296,6 @@ def test_undelivered_events_and_unpublished_outcomes_go_to_the_queues_that_alarm
     assert [arn.rpartition(":")[2] for arn in arns] == [queue.rpartition("/")[2] for queue in queues]
 
 
-@pytest.mark.parametrize("logical_id", ALARMS)
-def test_operator_who_has_an_alarm_ring_is_told_when_it_begins_and_when_it_ends(stack: Stack, logical_id: str) -> None:
-    alarm = stack.alarm(logical_id)
-    alarm.set_state("ALARM")
-    alarm.set_state("OK")
-    states = ["ALARM", "OK"] if "OKActions" in RESOURCES[logical_id]["Properties"] else ["ALARM"]
-    told = wait_for(
-        lambda: told if len(told := stack.on_call.told_of(alarm)) >= len(states) else [], f"news of {alarm.name}"
-    )
-    assert [state for state, _ in told[-len(states) :]] == states
-
-
-@pytest.mark.parametrize("logical_id", OF_DATA)
-def test_alarm_is_quiet_just_below_its_threshold(stack: Stack, logical_id: str) -> None:
-    alarm = stack.alarm(logical_id)
-    alarm.set_state("INSUFFICIENT_DATA")
-    alarm.put(alarm.metric, [alarm.threshold - 1])
-    assert alarm.state[0] == "OK"
-    assert not alarm.rings
-
-
 @pytest.mark.parametrize("logical_id", OF_DATA)
 def test_alarm_rings_in_its_trouble_and_not_before(stack: Stack, logical_id: str) -> None:
     alarm = stack.alarm(logical_id)
@@ -328,10 +305,10 @@ def test_alarm_rings_in_its_trouble_and_not_before(stack: Stack, logical_id: str
     assert alarm.rings
     state, reason = alarm.state
     assert (state, reason.partition(":")[0]) == ("ALARM", "Threshold Crossed")
-    wait_for(lambda: (state, reason) in stack.on_call.told_of(alarm), f"news of {alarm.name}", seconds=20)
+    wait_for(lambda: (state, reason) in stack.on_call.notified_of(alarm), f"news of {alarm.name}", seconds=20)
 
 
-def test_sweep_alarm_rings_when_none_runs_and_when_the_api_answers_none(stack: Stack) -> None:
+def test_sweep_alarm_rings_if_no_sweep_runs_or_the_api_answers_no_question(stack: Stack) -> None:
     alarm = stack.alarm("NoSweepAlarm")
     assert alarm.period_seconds * alarm.description["EvaluationPeriods"] == 2 * 60 * 60
     assert stack.room().end_of("SegmentStarted", TaskId="audio") == ["known"]
@@ -350,7 +327,7 @@ def test_sweep_alarm_rings_when_none_runs_and_when_the_api_answers_none(stack: S
     assert not alarm.rings_after(last)
 
 
-def test_heartbeat_alarm_rings_when_none_has_come_through_for_fifteen_minutes(stack: Stack) -> None:
+def test_heartbeat_alarm_rings_after_15_minutes_without_a_heartbeat(stack: Stack) -> None:
     alarm = stack.alarm("HeartbeatAlarm")
     assert alarm.period_seconds * alarm.description["EvaluationPeriods"] == 15 * 60
     beat = json.dumps({"EventType": "Heartbeat", "AppId": APP_ID, "RoomId": "any", "TaskId": "any"})
@@ -359,7 +336,7 @@ def test_heartbeat_alarm_rings_when_none_has_come_through_for_fifteen_minutes(st
     alarm.put(metric, values, period=last - 4)
     assert not alarm.rings_after(last - 2)
     assert alarm.rings_after(last - 1)
-    # A failed one does not count: the key is refused, and nothing is counted.
+    # A heartbeat that fails is not counted.
     with key_refused(stack.box):
         (message_id,) = stack.box.send([beat])
         stack.observer.retried(message_id)
