@@ -1,9 +1,8 @@
-"""Function environments as Lambda makes them."""
+"""Function environments as Lambda creates them."""
 
 import importlib
 import json
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from uuid import uuid4
 import pytest
 
 from sandbox.embedded_aws import EmbeddedAws
+from segments.times import now_ms
 from tests.segment_table import create_segment_table
 
 # The stop function's settings in template.yaml with default parameters.
@@ -37,7 +37,7 @@ STOP_SETTINGS = {
     "MODE": "stop",
 }
 
-# Variables that a newcomer's shell may hold: they name another AWS, which does not answer.
+# Variables of a developer's shell, which name another AWS that does not answer.
 OF_A_SHELL = {
     "HTTPS_PROXY": "http://127.0.0.1:9",
     "http_proxy": "http://127.0.0.1:9",
@@ -50,13 +50,14 @@ OF_A_SHELL = {
 }
 
 
-# The content of the secret of the RTC key.
+# The content of the secret of the RTC key, and the keys that the RTC API accepts.
 RTC_KEY = {"AccessKeyId": "AKLT-one", "SecretAccessKey": "s3cr3t-one"}
+ACCEPTED = {RTC_KEY["AccessKeyId"]: RTC_KEY["SecretAccessKey"]}
 
 
 @contextmanager
 def hooked(client: Any, event: str, hook: Callable[..., object]) -> Iterator[None]:
-    """Let a hook see, or change, what a client of boto3 sends or receives."""
+    """Let a hook see or change the requests or answers of a boto3 client."""
     client.meta.events.register(event, hook)
     try:
         yield
@@ -91,14 +92,14 @@ class Context:
     aws_request_id: str = "invocation-1"
 
     def get_remaining_time_in_millis(self) -> int:
-        """Return it as a constant: the tests' clocks stand still, too."""
+        """Return a constant, since the tests' clocks stand still, too."""
         return self.remaining_ms
 
 
 def import_handler(package: str, also: tuple[str, ...], variables: Mapping[str, str]) -> ModuleType:
     """Import a function's handler as if for the first time, with these environment variables.
 
-    `also` names the other modules that read them when they are imported; the rest may be shared with other tests.
+    `also` names the other modules that read the variables when they are imported; tests share all others.
     """
     with pytest.MonkeyPatch.context() as patch:
         for name, value in variables.items():
@@ -108,15 +109,15 @@ def import_handler(package: str, also: tuple[str, ...], variables: Mapping[str, 
         return importlib.import_module(f"{package}.handler")
 
 
-def stop_variables(aws: EmbeddedAws, rtc_url: str, secret: str) -> dict[str, str]:
-    """Create the stop function's resources, and return the environment variables of the built artifact."""
+def stop_variables(aws: EmbeddedAws, rtc_url: str) -> dict[str, str]:
+    """Create the stop function's resources, and return its environment variables."""
     mark = uuid4().hex
     queues = {
         variable: aws.client("sqs").create_queue(QueueName=f"{variable.lower()}-{mark}")["QueueUrl"]
         for variable in ("EVENT_QUEUE_URL", "DEAD_LETTER_QUEUE_URL")
     }
     create_segment_table(aws.client("dynamodb"), f"segments-{mark}")
-    made = aws.client("secretsmanager").create_secret(Name=f"rtc-{mark}", SecretString=secret)
+    made = aws.client("secretsmanager").create_secret(Name=f"rtc-{mark}", SecretString=json.dumps(RTC_KEY))
     places = {
         "SEGMENT_TABLE_NAME": f"segments-{mark}",
         "RTC_ENDPOINT": rtc_url,
@@ -125,19 +126,16 @@ def stop_variables(aws: EmbeddedAws, rtc_url: str, secret: str) -> dict[str, str
     return STOP_SETTINGS | aws.environment | queues | places
 
 
-def sqs_batch(*bodies: Mapping[str, object]) -> dict[str, Any]:
-    """Return messages as Lambda gets them from SQS for the first time."""
-    sent = {"ApproximateReceiveCount": "1", "SentTimestamp": str(time.time_ns() // 1_000_000)}
+def sqs_record(body: str, *, receive_count: int = 1, seconds_ago: int = 0) -> dict[str, Any]:
+    """Return a message, sent some seconds ago, as Lambda receives it from SQS."""
     return {
-        "Records": [
-            {
-                "messageId": str(uuid4()),
-                "receiptHandle": "handle",
-                "body": json.dumps(body),
-                "attributes": sent,
-                "messageAttributes": {},
-                "eventSource": "aws:sqs",
-            }
-            for body in bodies
-        ]
+        "messageId": str(uuid4()),
+        "receiptHandle": "handle",
+        "body": body,
+        "attributes": {
+            "ApproximateReceiveCount": str(receive_count),
+            "SentTimestamp": str(now_ms() - 1000 * seconds_ago),
+        },
+        "messageAttributes": {},
+        "eventSource": "aws:sqs",
     }

@@ -13,7 +13,7 @@ from sandbox.callbacks import callback
 from sandbox.embedded_aws import EmbeddedAws
 from sandbox.environments import Environment, environment
 from sandbox.rtc_double import RtcDouble
-from tests.environments import RTC_KEY, sqs_batch, stop_variables
+from tests.environments import ACCEPTED, sqs_record, stop_variables
 from tests.thawing import Death, Middlebox
 
 APP_ID = "661e"
@@ -111,7 +111,7 @@ class Stopper:
         """Let a task run and end its room, and return whether it was stopped."""
         self.rtc.start_task(APP_ID, room, "audio")
         event = {"EventType": "RoomEnded", "AppId": APP_ID, "RoomId": room, "TaskId": "audio"}
-        answer = self.environment.invoke(sqs_batch(event))
+        answer = self.environment.invoke({"Records": [sqs_record(json.dumps(event))]})
         return answer == {"batchItemFailures": []} and not self.rtc.is_running(APP_ID, room, "audio")
 
     def forget(self, death: Death) -> None:
@@ -123,18 +123,18 @@ class Stopper:
 
 
 @contextlib.contextmanager
-def stopping(aws: EmbeddedAws, secret: str) -> Iterator[Stopper]:
-    with RtcDouble(secrets={RTC_KEY["AccessKeyId"]: RTC_KEY["SecretAccessKey"]}) as rtc:
+def stopping(aws: EmbeddedAws) -> Iterator[Stopper]:
+    with RtcDouble(secrets=ACCEPTED) as rtc:
         ways = (Middlebox(aws.endpoint), Middlebox(rtc.url))
         with ways[0].running() as aws_url, ways[1].running() as rtc_url:
-            variables = stop_variables(aws, rtc_url, secret) | {"AWS_ENDPOINT_URL": aws_url}
+            variables = stop_variables(aws, rtc_url) | {"AWS_ENDPOINT_URL": aws_url}
             with environment("StopSegmentFunction", variables) as made:
                 yield Stopper(made, ways, rtc)
 
 
 @DEATHS
 def test_a_task_is_stopped_though_every_connection_is_dead(aws: EmbeddedAws, death: Death) -> None:
-    with stopping(aws, json.dumps(RTC_KEY)) as stopper:
+    with stopping(aws) as stopper:
         assert stopper.stop("room-1")
         stopper.forget(death)
         assert stopper.stop("room-2")
