@@ -1,4 +1,4 @@
-"""Stop events through a stack: from the event queue to the RTC API, the table and the outcome consumers."""
+"""Stop events through a stack: from the event queue to the RTC API, the table and the outcome bus."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from tests.e2e.observer import APP_ID, Observer, Room, now_ms, rfc3339
 MAX_RECEIVES = int(PARAMETERS["MaxReceiveCount"])
 
 
-def test_a_stop_is_one_request_a_record_and_an_outcome_event(room: Room) -> None:
+def test_a_stop_makes_one_request_one_record_and_one_outcome_event(room: Room) -> None:
     room.start("audio")
     event_time = now_ms() - 2_000
     values = {"TaskId": "audio", "BusinessId": "biz-1", "EventId": "evt-1", "EventTime": rfc3339(event_time)}
@@ -53,18 +53,18 @@ def test_a_stop_is_one_request_a_record_and_an_outcome_event(room: Room) -> None
     }
 
 
-def test_every_task_of_a_room_has_an_event_and_starts_and_sightings_have_none(room: Room) -> None:
+def test_each_stopped_task_has_an_outcome_event_but_starts_and_sightings_have_none(room: Room) -> None:
     room.start("audio", "screen")
     assert room.end_of("SegmentStarted", TaskId="audio", BusinessId="biz-1") == ["known"]
     assert room.end_of("SegmentRealTimeData", TaskId="screen") == ["known"]
     assert room.end_of("RoomEnded") == ["stopped", "stopped"]
     assert room.end_of("SegmentStarted", TaskId="late", EventTime=rfc3339(now_ms() - 60_000)) == ["already_stopped"]
 
-    # The stream is in order: with the last stop's event, all that came before it has come.
+    # The table's stream is in order, so no event can arrive after the event of the last stop.
     wait_for(lambda: any(e["detail"]["TaskId"] == "late" for e in room.outcome_events(3)), "the last stop's event")
 
-    told = [(event["detail"]["TaskId"], event["detail"]["Outcome"]) for event in room.outcome_events(3)]
-    assert sorted(told) == [("audio", "stopped"), ("late", "already_stopped"), ("screen", "stopped")]
+    reported = [(event["detail"]["TaskId"], event["detail"]["Outcome"]) for event in room.outcome_events(3)]
+    assert sorted(reported) == [("audio", "stopped"), ("late", "already_stopped"), ("screen", "stopped")]
 
 
 def test_late_event_never_stops_a_restarted_task(room: Room) -> None:
@@ -79,7 +79,7 @@ def test_late_event_never_stops_a_restarted_task(room: Room) -> None:
 
 @dataclass(frozen=True)
 class Trouble:
-    """A batch in which all goes wrong that can, between three good messages; by name, with the message ids."""
+    """A batch of three good messages and one for each way to fail, by name."""
 
     rooms: dict[str, Room]
     bodies: dict[str, str]
@@ -129,7 +129,7 @@ def trouble(observer: Observer) -> Iterator[Trouble]:
 
 
 @pytest.mark.parametrize(("name", "kind", "code"), [(name, *reason) for name, reason in BAD.items()])
-def test_what_can_never_work_becomes_a_dead_letter_after_one_receive(
+def test_message_that_can_never_work_becomes_a_dead_letter_after_one_receive(
     observer: Observer, trouble: Trouble, name: str, kind: str, code: str
 ) -> None:
     message_id = trouble.message_ids[name]
@@ -152,23 +152,16 @@ def test_what_can_never_work_becomes_a_dead_letter_after_one_receive(
     assert trouble.rooms[name].is_running("audio")
 
 
-def test_dead_letter_of_a_rejected_stop_has_the_api_s_request_id_and_the_event_s_time(
-    observer: Observer, trouble: Trouble
-) -> None:
-    attributes = observer.letter(trouble.message_ids["rejected"]).attributes
-    (request,) = observer.box.rtc.requests_for("no-such-app", trouble.rooms["rejected"].id, action=None)
-    assert attributes["RequestId"] == request.request_id
-    assert attributes["EventTime"] == str(EVENT_TIME_MS)
-
-
-def test_a_dead_letter_is_told_on_the_outcome_bus(observer: Observer, trouble: Trouble) -> None:
+def test_rejected_stop_is_reported_with_its_time_and_the_api_s_request_id(observer: Observer, trouble: Trouble) -> None:
     message_id, room = trouble.message_ids["rejected"], trouble.rooms["rejected"]
-    letter = observer.letter(message_id)
+    attributes = observer.letter(message_id).attributes
+    (request,) = observer.box.rtc.requests_for("no-such-app", room.id, action=None)
+    assert (attributes["RequestId"], attributes["EventTime"]) == (request.request_id, str(EVENT_TIME_MS))
 
-    def told() -> list[dict[str, Any]]:
+    def reported() -> list[dict[str, Any]]:
         return [one for one in observer.outcome_events() if one["detail"].get("SourceMessageId") == message_id]
 
-    (event,) = wait_for(told, "the event of a dead letter")
+    (event,) = wait_for(reported, "the event of a dead letter")
     assert event["detail-type"] == "SegmentStopFailed"
     names = ("ErrorKind", "ErrorCode", "ErrorMessage", "RequestId", "SourceMessageId")
     assert event["detail"] == {
@@ -177,35 +170,37 @@ def test_a_dead_letter_is_told_on_the_outcome_bus(observer: Observer, trouble: T
         "TaskIds": ["audio"],
         "EventType": "RoomEnded",
         "EventTime": rfc3339(EVENT_TIME_MS),
-        "FailedAt": rfc3339(int(letter.attributes["FailedAt"])),
-        **{name: letter.attributes[name] for name in names},
+        "FailedAt": rfc3339(int(attributes["FailedAt"])),
+        **{name: attributes[name] for name in names},
     }
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_neighbours_of_bad_messages_are_served_at_once(observer: Observer, trouble: Trouble, name: str) -> None:
+def test_good_messages_in_a_bad_batch_are_served_at_once(observer: Observer, trouble: Trouble, name: str) -> None:
     assert trouble.ends[name] == ["stopped"]
     assert observer.receives(trouble.message_ids[name]) == 1
     assert trouble.rooms[name].stopped == ["audio"]
 
 
-def test_stop_that_the_api_does_not_answer_is_tried_until_a_copy_takes_over(trouble: Trouble) -> None:
+def test_stop_without_an_answer_is_retried_until_a_copy_replaces_its_message(trouble: Trouble) -> None:
     room = trouble.rooms["down"]
     assert trouble.ends["down"] == ["requeued"]
-    # The first try calls, the later ones ask first.
+    # Only the first try calls StopSegment. The later ones ask first.
     assert room.stopped == ["audio"]
     assert len(room.requests("GetSegmentTask")) >= MAX_RECEIVES - 1
     assert "audio" not in room.records
 
 
-def test_failed_task_is_retried_and_the_stopped_one_is_not_called_again(observer: Observer, trouble: Trouble) -> None:
+def test_retry_of_a_message_repeats_the_failed_task_and_not_the_stopped_one(
+    observer: Observer, trouble: Trouble
+) -> None:
     assert trouble.ends["half"] == ["duplicate", "stopped"]
     assert observer.receives(trouble.message_ids["half"]) == 2
     assert trouble.rooms["half"].stopped == ["audio", "screen", "screen"]
     assert trouble.message_ids["half"] not in observer.letters()
 
 
-def test_once_the_api_is_back_the_copy_stops_the_task_and_nothing_is_left_on_the_event_queue(
+def test_after_an_outage_the_copy_stops_the_task_and_the_event_queue_is_empty(
     observer: Observer, trouble: Trouble
 ) -> None:
     assert "retried" not in {outcome for outcomes in trouble.ends.values() for outcome in outcomes}
@@ -215,27 +210,21 @@ def test_once_the_api_is_back_the_copy_stops_the_task_and_nothing_is_left_on_the
     assert not [letter for letter in observer.letters().values() if letter.body == trouble.bodies["down"]]
 
 
-@pytest.fixture
-def rotated_key(box: Sandbox) -> Iterator[str]:
-    """Replace the key at the RTC API and in the secret; at the end the API takes the old one too."""
+def test_rotated_key_is_picked_up_without_failing_a_message(box: Sandbox, observer: Observer, room: Room) -> None:
     new_id, new_secret = "AKLTrotated", "rotated-secret-key"
     box.rtc.secrets = {new_id: new_secret}
     box.client("secretsmanager").put_secret_value(
         SecretId=box.outputs["RtcCredentialsSecretArn"],
         SecretString=json.dumps({"AccessKeyId": new_id, "SecretAccessKey": new_secret}),
     )
-    yield new_secret
-    # Function environments may hold either key.
-    box.rtc.secrets = {new_id: new_secret, ACCESS_KEY_ID: SECRET_ACCESS_KEY}
-
-
-def test_rotated_key_is_picked_up_without_failing_a_message(observer: Observer, room: Room, rotated_key: str) -> None:
     room.start("audio")
-    (message_id,) = observer.box.send([room.event("RoomEnded", TaskId="audio")])
+    (message_id,) = box.send([room.event("RoomEnded", TaskId="audio")])
     assert observer.ends([message_id]) == {message_id: ["stopped"]}
     assert observer.receives(message_id) == 1
     assert not room.is_running("audio")
-    assert rotated_key not in observer.everything_written()
+    assert new_secret not in observer.everything_written()
+    # Other function environments may still hold the old key.
+    box.rtc.secrets = {new_id: new_secret, ACCESS_KEY_ID: SECRET_ACCESS_KEY}
 
 
 def test_no_key_and_no_signature_is_written_anywhere(observer: Observer, trouble: Trouble) -> None:

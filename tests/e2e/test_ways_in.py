@@ -28,7 +28,7 @@ def put_event(observer: Observer, event_type: str, detail: Mapping[str, object])
     assert answer["FailedEntryCount"] == 0
 
 
-def test_event_on_the_bus_reaches_the_queue_by_the_stack_s_rule(observer: Observer, room: Room) -> None:
+def test_rule_of_the_stack_sends_events_of_the_bus_to_the_queue(observer: Observer, room: Room) -> None:
     room.start("audio")
     ids = {"AppId": APP_ID, "RoomId": room.id}
 
@@ -41,7 +41,7 @@ def test_event_on_the_bus_reaches_the_queue_by_the_stack_s_rule(observer: Observ
     assert not room.is_running("audio")
 
 
-def test_message_to_the_topic_reaches_the_queue_by_the_stack_s_subscription(observer: Observer, room: Room) -> None:
+def test_subscription_of_the_stack_sends_messages_of_the_topic_to_the_queue(observer: Observer, room: Room) -> None:
     room.start("audio")
     sns = observer.box.client("sns")
     topic_arn = sns.create_topic(Name=SOURCE_TOPIC)["TopicArn"]
@@ -54,19 +54,19 @@ def test_message_to_the_topic_reaches_the_queue_by_the_stack_s_subscription(obse
     assert not room.is_running("audio")
 
 
-def test_another_topic_is_not_let_in(observer: Observer, room: Room) -> None:
+def test_another_topic_may_not_send_to_the_queue(observer: Observer, room: Room) -> None:
     room.start("audio")
     sns = observer.box.client("sns")
-    topic_arn = sns.create_topic(Name="somebody-else")["TopicArn"]
+    topic_arn = sns.create_topic(Name="another")["TopicArn"]
     sns.subscribe(TopicArn=topic_arn, Protocol="sqs", Endpoint=observer.box.outputs["EventQueueArn"])
     sns.publish(TopicArn=topic_arn, Message=room.event("RoomEnded", TaskId="audio", EventId="forged"))
-    # A message that the topic had delivered would be served before later messages, or beside them.
+    # A message from the topic would be served before the next message, or together with it.
     assert room.end_of("SegmentStarted", TaskId="other") == ["known"]
     assert room.is_running("audio")
     assert room.outcomes(1) == ["known"]
 
 
-def test_event_of_another_type_on_the_bus_stays_there(observer: Observer, room: Room) -> None:
+def test_event_of_another_type_on_the_bus_does_not_reach_the_queue(observer: Observer, room: Room) -> None:
     room.start("audio")
     ids = {"AppId": APP_ID, "RoomId": room.id, "TaskId": "audio"}
     put_event(observer, "RoomOpened", ids)
@@ -75,7 +75,7 @@ def test_event_of_another_type_on_the_bus_stays_there(observer: Observer, room: 
     assert not [letter for letter in observer.letters().values() if room.id in letter.body]
 
 
-def test_a_sender_with_the_documented_policy_and_sample_stops_a_task_and_can_do_nothing_else(
+def test_sender_with_the_documented_policy_and_sample_can_stop_a_task_and_nothing_else(
     box: Sandbox, room: Room
 ) -> None:
     page = (ROOT / "docs" / "events.md").read_text()
@@ -108,31 +108,19 @@ def test_a_sender_with_the_documented_policy_and_sample_stops_a_task_and_can_do_
         sender.send_message(QueueUrl=box.outputs["DeadLetterQueueUrl"], MessageBody="{}")
 
 
-def sighting_of(room: Room, task_id: str) -> dict[str, str]:
-    data = {"AppId": APP_ID, "BusinessId": "biz-1", "RoomId": room.id, "TaskId": task_id}
-    return callback("SegmentRealTimeData", data, rfc3339(now_ms()), app_id=APP_ID)
-
-
-def end_of(room: Room) -> dict[str, str]:
-    return callback("RoomDestroy", {"RoomId": room.id}, rfc3339(now_ms()), app_id=APP_ID)
-
-
-def answer_to(box: Sandbox, body: str | bytes) -> tuple[int, str]:
-    """Send a request to the callback URL; return the status and the result that the answer names."""
-    status, text = post(box.aws, box.outputs["CallbackUrl"], body)
-    return status, json.loads(text)["result"]
-
-
 def test_signed_callbacks_are_queued_and_stop_the_room_s_tasks(box: Sandbox, room: Room) -> None:
+    def call_back(event_type: str, data: dict[str, str]) -> tuple[int, str]:
+        body = json.dumps(callback(event_type, data, rfc3339(now_ms()), app_id=APP_ID))
+        status, text = post(box.aws, box.outputs["CallbackUrl"], body)
+        return status, json.loads(text)["result"]
+
     room.start("audio")
-    assert answer_to(box, json.dumps(sighting_of(room, "audio"))) == (200, "queued")
+    ids = {"AppId": APP_ID, "BusinessId": "biz-1", "RoomId": room.id, "TaskId": "audio"}
+    assert call_back("SegmentRealTimeData", ids) == (200, "queued")
     assert room.outcomes(1) == ["known"]
-    end = callback("RoomDestroy", {"RoomId": room.id}, rfc3339(now_ms()), app_id=APP_ID)
-    assert answer_to(box, json.dumps(end)) == (200, "queued")
+    assert call_back("RoomDestroy", {"RoomId": room.id}) == (200, "queued")
     assert room.outcomes(2) == ["known", "stopped"]
-    assert [request.body for request in room.requests()] == [
-        {"AppId": APP_ID, "BusinessId": "biz-1", "RoomId": room.id, "TaskId": "audio"}
-    ]
+    assert [request.body for request in room.requests()] == [ids]
 
 
 @pytest.mark.parametrize(
@@ -148,7 +136,7 @@ def test_signed_callbacks_are_queued_and_stop_the_room_s_tasks(box: Sandbox, roo
         ("POST", "favicon.ico", "{}", 404),
     ],
 )
-def test_whatever_else_comes_to_the_url_is_answered(
+def test_other_requests_to_the_callback_url_have_their_status(
     box: Sandbox, method: str, path: str, body: str | bytes, status: int
 ) -> None:
     assert post(box.aws, box.outputs["CallbackUrl"] + path, body, method=method)[0] == status
