@@ -1,14 +1,15 @@
-"""The output of `sam build`: each function must run with its own artifact alone, on any architecture."""
+"""The output of `sam build`: each function runs with only its own artifact, on any architecture."""
 
 import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from sandbox.environments import BUILD, HANDLERS, environment, lambda_variables, python_of_lambda
+from sandbox.environments import BUILD, HANDLERS, lambda_variables, python_of_lambda
 from sandbox.stack import ROOT
 from tests.environments import STOP_SETTINGS
 
@@ -50,34 +51,23 @@ def files(function: str) -> list[Path]:
     return [path for path in (BUILD / function).rglob("*") if path.is_file()]
 
 
-@every_function
-def test_every_function_of_the_stack_is_looked_at(function: str) -> None:
+def test_every_function_of_the_stack_is_looked_at() -> None:
     assert {path.name for path in BUILD.iterdir() if path.is_dir()} == HANDLERS.keys() == SETTINGS.keys()
-    assert files(function)
-
-
-@every_function
-def test_handler_imports_with_nothing_else_on_the_path(function: str) -> None:
-    with environment(function, SETTINGS[function]):
-        pass
 
 
 @every_function
 def test_artifact_holds_only_its_own_function_s_code(function: str) -> None:
-    own = {package_of(other) for other in HANDLERS} & {path.name for path in (BUILD / function).iterdir()}
-    assert own == {package_of(function)}
+    packages = {name: handler.partition(".")[0] for name, handler in HANDLERS.items()}
+    held = {path.name for path in (BUILD / function).iterdir()}
+    assert held & set(packages.values()) == {packages[function]}
 
 
-def test_what_one_function_needs_of_packages_is_what_all_are_checked_for() -> None:
+def test_a_function_s_requirements_are_among_those_that_the_audit_checks() -> None:
     every, *others = (
         set((ROOT / "functions" / name).read_text().replace(" \\\n", "").splitlines())
         for name in ("requirements.txt", "requirements-aws.txt", "requirements-callback.txt")
     )
     assert all({line for line in some if "==" in line} < every for some in others)
-
-
-def package_of(function: str) -> str:
-    return HANDLERS[function].partition(".")[0]
 
 
 @every_function
@@ -95,8 +85,10 @@ def test_every_package_in_the_artifact_is_of_a_pure_python_wheel(function: str) 
 
 
 @every_function
-def test_artifact_names_nothing_of_the_machine_that_built_it(function: str) -> None:
-    assert [path for path in files(function) if str(ROOT).encode() in path.read_bytes()] == []
+def test_artifact_is_small_and_does_not_name_the_folder_in_which_it_was_built(function: str) -> None:
+    contents = {path: path.read_bytes() for path in files(function)}
+    assert [path for path, content in contents.items() if str(ROOT).encode() in content] == []
+    assert sum(map(len, contents.values())) <= MOST_BYTES
 
 
 @every_function
@@ -108,27 +100,21 @@ def test_artifact_describes_only_the_services_that_its_function_calls(function: 
         assert {"aws", "aws-cn"} <= known
 
 
-@every_function
-def test_artifact_is_small(function: str) -> None:
-    assert sum(path.stat().st_size for path in files(function)) <= MOST_BYTES
-
-
 def make_bytecode(artifact: Path, *settings: str) -> str:
     folder = str(ROOT / "functions")
     command = ["make", "--no-print-directory", "-C", folder, "bytecode", f"ARTIFACTS_DIR={artifact}", *settings]
     return subprocess.check_output(command, env=os.environ | {"PYTHONHASHSEED": "1"}, text=True)
 
 
-@pytest.fixture(scope="module")
-def python() -> str:
-    return python_of_lambda() or pytest.skip("the functions' own version of Python is not here")
+def start(function: str) -> dict[str, list[str]]:
+    """Import a function's handler with nothing else on the path than its artifact and the standard library.
 
-
-def start(function: str, python: str) -> dict[str, list[str]]:
-    """Import a function's handler from its artifact; return its imported modules, and those that had to be compiled."""
+    Returns the artifact's modules that were imported, and those that had to be compiled.
+    """
     artifact = BUILD / function
+    handler = HANDLERS[function].rpartition(".")[0]
     done = subprocess.run(
-        [python, "-I", "-S", "-B", "-c", COMPILED, HANDLERS[function].rpartition(".")[0], artifact],
+        [python_of_lambda() or sys.executable, "-I", "-S", "-B", "-c", COMPILED, handler, artifact],
         env=lambda_variables(function, artifact) | SETTINGS[function],
         capture_output=True,
         text=True,
@@ -140,20 +126,25 @@ def start(function: str, python: str) -> dict[str, list[str]]:
 
 
 @every_function
-def test_lambda_compiles_no_module_of_the_artifact(function: str, python: str) -> None:
-    started = start(function, python)
-    assert len(started["imported"]) > 50
-    assert started["compiled"] == []
-
-
-@every_function
-def test_artifact_holds_no_package_that_its_function_does_not_import(function: str, python: str) -> None:
+def test_artifact_holds_no_package_that_its_function_does_not_import(function: str) -> None:
     packages = {path.name.removesuffix(".py") for path in (BUILD / function).iterdir() if path.suffix in ("", ".py")}
-    assert packages - {"__pycache__"} - set(start(function, python)["imported"]) == set()
+    assert packages - {"__pycache__"} - set(start(function)["imported"]) == set()
 
 
-@pytest.mark.usefixtures("python")
-def test_bytecode_is_the_same_wherever_and_whenever_it_is_made(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def _with_python_of_lambda() -> None:
+    if not python_of_lambda():
+        pytest.skip("the Python version of the functions is not installed")
+
+
+@pytest.mark.usefixtures("_with_python_of_lambda")
+@every_function
+def test_lambda_compiles_no_module_of_the_artifact(function: str) -> None:
+    assert start(function)["compiled"] == []
+
+
+@pytest.mark.usefixtures("_with_python_of_lambda")
+def test_bytecode_is_the_same_at_any_place_and_time(tmp_path: Path) -> None:
     artifact, copy = BUILD / "ReceiveCallbackFunction", tmp_path / "elsewhere"
     shutil.copytree(artifact, copy, ignore=shutil.ignore_patterns("__pycache__"))
     make_bytecode(copy)
@@ -164,7 +155,7 @@ def test_bytecode_is_the_same_wherever_and_whenever_it_is_made(tmp_path: Path) -
     assert again == built
 
 
-def test_build_without_lambda_s_python_says_what_that_costs(tmp_path: Path) -> None:
+def test_build_without_lambda_s_python_reports_the_cost(tmp_path: Path) -> None:
     (tmp_path / "module.py").touch()
     said = make_bytecode(tmp_path, "RUNTIME=3.99")
     assert said.startswith("No bytecode")
