@@ -1,4 +1,4 @@
-"""The runbook's commands and the queries of docs/queries.md, on a stack with the troubles that they look for."""
+"""The queries of docs/queries.md and the commands of the runbook find the troubles of a stack."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Query:
 
 
 def queries() -> list[Query]:
-    """Read the queries of the queries page, and those in the runbook's commands."""
+    """Return the queries of the queries page and of the runbook's commands."""
     own = re.findall(r"^### (.+?)\n(.*?)^```insights\n(.*?)^```", QUERIES_PAGE, re.MULTILINE | re.DOTALL)
     of_commands = re.findall(r"^insights (\w+) \d+ '([^']+)'", PAGE, re.MULTILINE)
     assert len(own) == QUERIES_PAGE.count("```insights\n")
@@ -46,7 +46,7 @@ def queries() -> list[Query]:
 
 
 def log_of(observer: Observer, log_group: str) -> list[Row]:
-    """Read a log as Logs Insights does: the fields of JSON lines, and the fields of every line."""
+    """Return the lines of a log, with the fields that Logs Insights finds in them."""
     pages = (
         observer.box.client("logs")
         .get_paginator("filter_log_events")
@@ -79,7 +79,7 @@ def _json_fields(line: str) -> Row:
 
 @dataclass(frozen=True)
 class Trouble:
-    """The room that was stopped at the second try, and the message that asked for it."""
+    """A room that was stopped at the second try, the message of its end, and the logs of every function."""
 
     room: Room
     message_id: str
@@ -88,7 +88,7 @@ class Trouble:
 
 @pytest.fixture(scope="module")
 def trouble(box: Sandbox, observer: Observer) -> Trouble:
-    """Let every kind of thing happen that the page has a query for."""
+    """Cause everything that the pages have a query for."""
 
     def room(name: str) -> Room:
         return Room(observer, f"{name}-{now_ms()}")
@@ -108,8 +108,10 @@ def trouble(box: Sandbox, observer: Observer) -> Trouble:
     }
     message_ids = box.send(list(ends))
     end = callback("RoomDestroy", {"RoomId": room("called").id}, rfc3339(now_ms()), app_id=APP_ID)
+    with observer.without_permission("ReceiveCallbackRole", "QueueCallbacks"):
+        assert box.call_back(end) == 503
     assert [box.call_back(end), box.call_back(end | {"Signature": "forged"}), box.call_back({})] == [200, 401, 400]
-    box.invoke("StopSegmentFunction", {})  # this invocation fails: every event of SQS has Records
+    box.invoke("StopSegmentFunction", {})  # this invocation fails, because every event of SQS has Records
     assert observer.ends(message_ids) == dict(zip(message_ids, ends.values(), strict=True))
     day_before = rfc3339(now_ms() - 86_400_000)
     with observer.without_permission("StopSegmentRole", "TellOfFailures"):
@@ -126,10 +128,10 @@ def trouble(box: Sandbox, observer: Observer) -> Trouble:
             lambda: (
                 {"reason", "reasons"} <= {name for line in log_of(observer, "PublishOutcomeLogGroup") for name in line}
             ),
-            "what is neither published nor answered",
+            "an event that is not published and a workflow that is not answered",
         )
     wait_for(
-        lambda: any("Traceback" in line["@message"] for line in log_of(observer, "StopSegmentLogGroup")), "a fault"
+        lambda: any("Traceback" in line["@message"] for line in log_of(observer, "StopSegmentLogGroup")), "a traceback"
     )
     observer.renew_function("StopSegmentFunction", MODE="observe")
     assert observed.end_of("RoomEnded", TaskId="audio") == ["would_stop"]
@@ -143,7 +145,7 @@ def trouble(box: Sandbox, observer: Observer) -> Trouble:
 
 @pytest.mark.long
 @pytest.mark.parametrize("query", queries(), ids=lambda query: query.title)
-def test_every_query_finds_what_it_looks_for(trouble: Trouble, query: Query) -> None:
+def test_every_query_finds_lines_with_values(trouble: Trouble, query: Query) -> None:
     text = query.text.replace(f'"{ROOM_OF_THE_PAGE}"', f'"{trouble.room.id}"')
     rows = insights(text.replace(MESSAGE_OF_THE_PAGE, trouble.message_id), trouble.logs[query.log_group])
     assert rows
@@ -151,10 +153,10 @@ def test_every_query_finds_what_it_looks_for(trouble: Trouble, query: Query) -> 
 
 
 @pytest.mark.long
-def test_the_query_about_a_room_tells_how_its_stop_failed_and_was_done(trouble: Trouble) -> None:
+def test_history_of_a_room_shows_how_its_stop_failed_and_succeeded(trouble: Trouble) -> None:
     (query,) = [query for query in queries() if query.title == "History of a room"]
     rows = insights(query.text.replace(ROOM_OF_THE_PAGE, trouble.room.id), trouble.logs[query.log_group])
-    # The task's line, then its message's.
+    # A failed try logs a line for the task, then one for its message.
     assert [row["message"] for row in rows] == ["task failed", "retried", "stopped"]
     assert [row.get("error_code") for row in rows] == ["InternalError", "InternalError", None]
     assert [row["receive_count"] for row in rows] == [1, 1, 2]
@@ -167,8 +169,8 @@ def test_the_query_about_a_room_tells_how_its_stop_failed_and_was_done(trouble: 
 )
 def test_every_field_of_the_page_is_in_a_log_line(trouble: Trouble, field: str) -> None:
     known = {name for lines in trouble.logs.values() for line in lines for name in line}
-    # Embedded AWS gives no trace id, and no message here has so many tasks as those of tests/unit/test_log_bounds.py.
-    elsewhere = {"reasons", "error", "xray_trace_id", "tasks", "task_ids"}
+    # Embedded AWS has no trace ids. tests/unit/test_log_bounds.py has messages with many tasks.
+    elsewhere = {"xray_trace_id", "tasks", "task_ids"}
     assert {name for name in re.findall(r"`(\w+)`", field) if name not in known} <= elsewhere
 
 
@@ -177,7 +179,7 @@ def shell_blocks(text: str) -> list[str]:
     return found
 
 
-def looked_at_first() -> list[Any]:
+def look_first_commands() -> list[Any]:
     sections = re.findall(r"^### (.+?)\n(.*?)(?=^##)", PAGE.partition("## Alarms")[2], re.MULTILINE | re.DOTALL)
     commands = [(heading, shell_blocks(text.partition("**Look first:**")[2])) for heading, text in sections]
     return [pytest.param(blocks[0], id=heading) for heading, blocks in commands if blocks]
@@ -197,15 +199,15 @@ def run_in_shell(box: Sandbox, command: str) -> subprocess.CompletedProcess[str]
 
 @pytest.mark.long
 @pytest.mark.usefixtures("trouble")
-@pytest.mark.parametrize("command", looked_at_first())
-def test_what_to_look_at_first_can_be_looked_at(box: Sandbox, command: str) -> None:
+@pytest.mark.parametrize("command", look_first_commands())
+def test_look_first_command_of_each_alarm_runs(box: Sandbox, command: str) -> None:
     done = run_in_shell(box, command)
-    # `status` says by 1 that something is wrong, as here something is.
+    # `status` exits with 1 if something is wrong, as it is here.
     assert done.returncode in ((0, 1) if "stopper status" in command else (0,)), done.stderr
     assert "None" not in done.stderr
 
 
-def test_alarm_can_be_heard(box: Sandbox, observer: Observer) -> None:
+def test_drill_of_the_runbook_sets_an_alarm(box: Sandbox, observer: Observer) -> None:
     (command,) = [block for block in shell_blocks(PAGE) if "set-alarm-state" in block]
     done = run_in_shell(box, command)
     assert done.returncode == 0, done.stderr
@@ -214,7 +216,7 @@ def test_alarm_can_be_heard(box: Sandbox, observer: Observer) -> None:
     assert (alarm["StateValue"], alarm["StateReason"]) == ("ALARM", "a drill")
 
 
-def test_undelivered_events_are_sent_to_the_event_queue_and_stop_their_tasks(
+def test_script_of_the_runbook_sends_undelivered_events_to_the_event_queue(
     box: Sandbox, observer: Observer, room: Room
 ) -> None:
     room.start("audio")
@@ -234,12 +236,12 @@ def test_undelivered_events_are_sent_to_the_event_queue_and_stop_their_tasks(
     assert "Messages" not in box.client("sqs").receive_message(QueueUrl=queue)
 
 
-def test_a_query_that_is_not_understood_is_refused_and_another_is_answered() -> None:
+def test_insights_refuses_what_it_does_not_understand_and_answers_another_query() -> None:
     lines = [{"@timestamp": time_ms, "wait": n, "kind": "a"} for n, time_ms in enumerate((1_000, 2_000, 301_000))]
     for text in ("filter wait ~ 1", "sort wait sideways", "dedup wait", "stats median(wait)", "filter other = 1"):
         with pytest.raises((sqlite3.OperationalError, KeyError)):
             insights(text, lines)
     query = (
-        'filter kind in ["a", "b"] and wait >= 0 | stats count(*) as n, max(wait) as most by bin(5m) as t | sort t desc'
+        'filter kind in ["a", "b"] and wait >= 0 | stats count_distinct(kind) as n, max(wait) as most by bin(5m) as t'
     )
-    assert insights(query, lines) == [{"n": 1, "most": 2, "t": 300_000}, {"n": 2, "most": 1, "t": 0}]
+    assert insights(query, lines) == [{"n": 1, "most": 1, "t": 0}, {"n": 1, "most": 2, "t": 300_000}]
