@@ -1,4 +1,4 @@
-"""The stop function's log has a bound, in lines and in bytes."""
+"""The stop function writes a bounded log about a message, in lines and in bytes."""
 
 import io
 import json
@@ -17,14 +17,14 @@ from stop_segment.logs import log_served
 from stop_segment.stopper import Done, Served
 
 LONG_ID = "i" * 128
-MESSAGES, TASKS = 10, 101  # of a batch; that a message can name, with TaskId beside TaskIds
+MOST_TASKS = 101  # that a message can name, with TaskId beside TaskIds
 MOST_LINES_A_MESSAGE = 100 + len(Outcome) + 4  # a line each, and one for each outcome or error of the others
 MOST_BYTES_A_LINE = 5_000
 
 
 @dataclass
-class Said:
-    """The log and the counts."""
+class Log:
+    """The log and the metrics."""
 
     stream: io.StringIO = field(default_factory=io.StringIO)
     counted: Counter[str] = field(default_factory=Counter)
@@ -35,15 +35,15 @@ class Said:
 
 
 @pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> Said:
-    said = Said()
-    monkeypatch.setattr(logger.registered_handler, "stream", said.stream)
+def log(monkeypatch: pytest.MonkeyPatch) -> Log:
+    log = Log()
+    monkeypatch.setattr(logger.registered_handler, "stream", log.stream)
 
     def count(name: str, _: object, value: float) -> None:
-        said.counted[name] += int(value)
+        log.counted[name] += int(value)
 
     monkeypatch.setattr(metrics, "add_metric", count)
-    return said
+    return log
 
 
 def arrival(event_type: EventType = EventType.ROOM_ENDED) -> Arrival:
@@ -60,34 +60,26 @@ def failed(tasks: int, error: StopError) -> list[tuple[str, StopError]]:
 
 
 @pytest.mark.parametrize("error", [NoTimeLeft("NoTimeLeft", "no turn"), CircuitOpen("CircuitOpen", "no call")])
-def test_tasks_that_had_no_turn_are_one_line(said: Said, error: StopError) -> None:
+def test_tasks_without_a_request_share_one_line(log: Log, error: StopError) -> None:
     log_served(arrival(), Served(done(2), failed(98, error)))
-    assert [line["message"] for line in said.lines] == ["stopped", "stopped", "tasks failed"]
-    line = said.lines[-1]
+    assert [line["message"] for line in log.lines] == ["stopped", "stopped", "tasks failed"]
+    line = log.lines[-1]
     assert (line["tasks"], line["error_code"], len(line["task_ids"])) == (98, error.code, 10)
 
 
-def test_a_task_whose_request_failed_has_a_line_with_its_request(said: Said) -> None:
+def test_a_failed_request_has_a_line_with_its_request_id(log: Log) -> None:
     log_served(arrival(), Served([], failed(3, Rejected("Code", "no", "20261122REQUEST"))))
-    assert [line["request_id"] for line in said.lines] == ["20261122REQUEST"] * 3
+    assert [line["request_id"] for line in log.lines] == ["20261122REQUEST"] * 3
 
 
-@pytest.mark.parametrize("tasks", [TASKS, 10_000])
-def test_a_room_with_many_tasks_has_a_bound_of_lines_and_counts_them_all(said: Said, tasks: int) -> None:
+@pytest.mark.parametrize(("good", "bad"), [(1, MOST_TASKS), (MOST_TASKS, 1), (0, 10_000), (10_000, 10_000)])
+def test_the_log_about_a_large_room_is_bounded_and_counts_every_task(log: Log, good: int, bad: int) -> None:
     served = Served(
-        done(tasks, Outcome.STOPPED) + done(tasks, Outcome.DUPLICATE),
-        failed(tasks, Retryable("Code", "\u4e2d" * 1_000, LONG_ID)) + failed(tasks, NoTimeLeft("NoTimeLeft", "no")),
+        done(good, Outcome.STOPPED) + done(good, Outcome.DUPLICATE),
+        failed(bad, Retryable(LONG_ID, "\u4e2d" * 1_000, LONG_ID)) + failed(bad, NoTimeLeft("NoTimeLeft", "no")),
     )
     log_served(arrival(EventType.ROOM_GONE), served)
-    assert len(said.lines) <= MOST_LINES_A_MESSAGE
-    assert said.counted == {"Stopped": tasks, "Orphans": tasks, "Duplicate": tasks}
-    assert sum(line.get("tasks", 1) for line in said.lines) == 4 * tasks
-
-
-def test_a_batch_of_the_largest_messages_writes_a_bounded_log(said: Said) -> None:
-    longest = Retryable(LONG_ID, "\u4e2d" * 1_000, LONG_ID)
-    for _ in range(MESSAGES):
-        log_served(arrival(), Served(done(1), failed(TASKS - 1, longest)))
-    lines = said.stream.getvalue().splitlines()
-    assert len(lines) <= MESSAGES * MOST_LINES_A_MESSAGE
-    assert max(len(line.encode()) for line in lines) <= MOST_BYTES_A_LINE
+    assert len(log.lines) <= MOST_LINES_A_MESSAGE
+    assert max(len(line.encode()) for line in log.stream.getvalue().splitlines()) <= MOST_BYTES_A_LINE
+    assert log.counted == Counter({"Stopped": good, "Orphans": good, "Duplicate": good})
+    assert sum(line.get("tasks", 1) for line in log.lines) == 2 * (good + bad)
