@@ -1,4 +1,4 @@
-"""The promises of contracts/, to check real input and output against."""
+"""The schemas of contracts/, to check real input and output with."""
 
 import json
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ def closed(contract: Any) -> Any:
 
 
 def assert_kept(value: object, name: str) -> None:
-    """Hold something that came out of the stack against its contract, and those of earlier versions."""
+    """Check an output of the stack against today's contract, and those of earlier versions."""
     assert breaks(value, closed(schema(name))) == []
     for version in EARLIER_VERSIONS:
         if name in sums(version):
@@ -54,7 +54,7 @@ def assert_kept(value: object, name: str) -> None:
 
 
 def variants(value: Any, contract: dict[str, Any]) -> list[Any]:
-    """Vary a sample as its contract allows: without optional fields, and with every value of an enumeration."""
+    """Vary a sample as its contract allows: without each optional field, and with every value of an enumeration."""
     changed = [value, *_changed(value, contract, contract)]
     return [variant for variant in changed if not breaks(variant, contract)]
 

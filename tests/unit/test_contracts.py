@@ -1,4 +1,4 @@
-"""The schemas of contracts/, and that no change breaks their senders and readers."""
+"""The schemas of contracts/. No change of them breaks senders or readers of an earlier version."""
 
 import hashlib
 import json
@@ -32,21 +32,12 @@ def earlier(names: list[str]) -> list[tuple[str, str]]:
 NARROWED = {
     (refused["version"], refused["what"]): refused for refused in json.loads((CONTRACTS / "narrowed.json").read_text())
 }
-
-
-def messages_of_earlier_versions() -> dict[tuple[str, str], dict[str, Any]]:
-    """Return the messages that an earlier version accepted, each with its meaning."""
-    return {
-        (version, message["what"]): message
-        for version in EARLIER_VERSIONS
-        for message in json.loads((CONTRACTS / "earlier" / version / "messages.json").read_text())
-    }
-
-
-def kept_messages() -> list[Any]:
-    """List those that are still taken."""
-    messages = messages_of_earlier_versions()
-    return [pytest.param(messages[key], id=": ".join(key)) for key in messages if key not in NARROWED]
+MESSAGES = {
+    (version, message["what"]): message
+    for version in EARLIER_VERSIONS
+    for message in json.loads((CONTRACTS / "earlier" / version / "messages.json").read_text())
+}
+KEPT = [pytest.param(message, id=": ".join(key)) for key, message in MESSAGES.items() if key not in NARROWED]
 
 
 def meaning(event: Event | None) -> dict[str, Any] | None:
@@ -72,53 +63,53 @@ def test_a_schema_names_its_draft_and_itself(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_sample_shows_all_that_its_contract_names(name: str) -> None:
+def test_a_sample_has_every_field_of_its_contract(name: str) -> None:
     assert breaks(sample(name), closed(schema(name))) == []
     assert set(schema(name)["properties"]) == set(sample(name))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_sample_without_something_required_breaks_its_contract(name: str) -> None:
+def test_a_sample_without_a_required_field_breaks_its_contract(name: str) -> None:
     for field in schema(name)["required"]:
         assert breaks({key: value for key, value in sample(name).items() if key != field}, schema(name)), field
 
 
-def test_every_released_version_is_kept() -> None:
+def test_every_released_version_has_its_earlier_contracts() -> None:
     released = re.findall(r"^## \[([0-9.]+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert set(EARLIER_VERSIONS) == set(released)
 
 
 @pytest.mark.parametrize("version", EARLIER_VERSIONS)
-def test_a_contract_that_has_changed_is_kept_as_it_was(version: str) -> None:
+def test_the_contracts_of_an_earlier_version_are_unchanged(version: str) -> None:
     for name, digest in sums(version).items():
         assert hashlib.sha256(path_of(name, version).read_bytes()).hexdigest() == digest, name
 
 
-@pytest.mark.parametrize("message", kept_messages())
-def test_what_a_message_meant_to_an_earlier_version_it_means_today(message: dict[str, Any]) -> None:
+@pytest.mark.parametrize("message", KEPT)
+def test_a_message_to_an_earlier_version_keeps_its_meaning(message: dict[str, Any]) -> None:
     means = meaning(parse_event(message["body"], SENT_MS, message.get("redriven")))
-    # A message without a time means its arrival, until a later version finds a better time in its envelope.
+    # A message without a time has that of its arrival, until a later version finds a better one in its envelope.
     if means and message["means"]["time_ms"] == SENT_MS:
         means["time_ms"] = max(means["time_ms"], SENT_MS)
     assert means == message["means"]
 
 
 @pytest.mark.parametrize("refused", NARROWED.values(), ids=lambda refused: refused["what"])
-def test_what_is_taken_no_longer_is_named_with_its_error(refused: dict[str, Any]) -> None:
-    message = messages_of_earlier_versions()[refused["version"], refused["what"]]
+def test_a_message_that_is_no_longer_accepted_has_its_documented_error(refused: dict[str, Any]) -> None:
+    message = MESSAGES[refused["version"], refused["what"]]
     with pytest.raises(InvalidMessage) as raised:
         parse_event(message["body"], SENT_MS, message.get("redriven"))
     assert str(raised.value) == refused["error"]
 
 
 @pytest.mark.parametrize(("version", "name"), earlier(["event"]))
-def test_whatever_a_sender_was_allowed_it_is_still_allowed(version: str, name: str) -> None:
+def test_every_event_of_an_earlier_contract_is_still_accepted(version: str, name: str) -> None:
     for event in variants(sample(name), schema(name, version)):
         assert breaks(event, schema(name)) == [], event
         assert parse_event(json.dumps(event), SENT_MS), event
 
 
 @pytest.mark.parametrize(("version", "name"), earlier(OUT))
-def test_whatever_may_come_out_a_reader_of_an_earlier_version_can_read(version: str, name: str) -> None:
+def test_readers_of_an_earlier_contract_can_read_every_output(version: str, name: str) -> None:
     for value in variants(sample(name), schema(name)):
         assert breaks(value, schema(name, version)) == [], value

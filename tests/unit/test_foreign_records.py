@@ -1,6 +1,6 @@
-"""No record in the table makes a function raise, even one that another program wrote.
+"""No record in the table makes a function raise, even if another program wrote it.
 
-It stops at an event at a time, and at items whose keys are an index's own: DynamoDB refuses any other.
+Events are served one at a time. The keys of the indexes always have their own type: DynamoDB refuses others.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ ATTRIBUTES = {
     **dict.fromkeys(
         [
             *("stop_event_time", "stopped_at", "started_at", "gone_at", "expires_at", "outcome", "request_id"),
-            *("event_type", "event_id", "business_id", "somebody_s_own"),
+            *("event_type", "event_id", "business_id", "unknown"),
         ],
         ANY,
     ),
@@ -64,7 +64,7 @@ def keyed(item: Item, task_id: str, room: str = "661e#room-1") -> Item:
 
 
 def serve(world: World, event: Event) -> None:
-    with contextlib.suppress(StopError):  # an end as documented: the message is tried again
+    with contextlib.suppress(StopError):  # a documented end: the message is tried again
         world.served(event)
 
 
@@ -72,7 +72,7 @@ def serve(world: World, event: Event) -> None:
 @given(ITEM, ITEM, ITEM, SWEEP, ROOM_KEYS, st.booleans(), st.lists(st.sampled_from(EVENTS), min_size=1, max_size=4))
 @example({"open_since": {"N": "1.5"}, "watch": {"S": "1"}}, {}, {}, {}, "661e#room-1", False, EVENTS)
 @example({}, {"stop_event_time": {"N": str(T)}, "event_type": {"S": "Nonsense"}}, {}, {}, "#", True, EVENTS)
-def test_whatever_the_table_holds_no_function_raises(
+def test_no_record_in_the_table_makes_a_function_raise(
     task: Item, room: Item, look: Item, sweep: Item, foreign_room: str, is_there: bool, events: list[Event]
 ) -> None:
     world = World(max_task_ms=HOUR_MS)
