@@ -1,4 +1,4 @@
-"""Every answer of the API ends in exactly one class, which docs/operations.md has in both languages."""
+"""Every answer of the API has exactly one class. The table in docs/operations.md has the same, in both languages."""
 
 import itertools
 import json
@@ -35,7 +35,7 @@ texts = (bodies | anything).map(json.dumps) | st.text()
 @given(status=statuses, text=texts)
 @example(status=200, text="[" * 100_000)
 @example(status=403, text="")
-def test_any_answer_is_one_partys_trouble_and_its_error_is_of_that_class(status: int, text: str) -> None:
+def test_every_answer_becomes_one_error_of_the_class_that_its_cause_has(status: int, text: str) -> None:
     answer = Answer.read(status, text)
     error = answer.failure()
     assert type(error) is BECOMES[answer.row.whose]
@@ -46,7 +46,7 @@ def test_any_answer_is_one_partys_trouble_and_its_error_is_of_that_class(status:
 
 
 @given(status=statuses, code=codes, number=st.none() | numbers | anything)
-def test_the_code_decides_whatever_status_and_number_say(status: int, code: str, number: object) -> None:
+def test_a_known_code_decides_over_the_status_and_the_number(status: int, code: str, number: object) -> None:
     error = {"Code": code, "CodeN": number}
     answer = Answer(status, {"ResponseMetadata": {"RequestId": "r-1", "Error": error}})
     found = row_of(answer.error_code)
@@ -55,20 +55,20 @@ def test_the_code_decides_whatever_status_and_number_say(status: int, code: str,
 
 
 @given(status=statuses, text=st.text() | anything.map(json.dumps))
-def test_what_is_not_the_apis_own_never_gives_a_message_up(status: int, text: str) -> None:
+def test_no_answer_from_another_server_gives_up_a_message(status: int, text: str) -> None:
     error = Answer.read(status, text).failure()
     assert isinstance(error, Retryable)
     assert not isinstance(error, CredentialsRefused | SetupRefused)
 
 
 @given(number=numbers, code=st.text().filter(lambda code: not row_of(code)))
-def test_a_number_counts_where_no_page_names_the_code(number: object, code: str) -> None:
+def test_the_number_decides_if_the_code_is_unknown(number: object, code: str) -> None:
     answer = Answer(400, {"ResponseMetadata": {"RequestId": "r-1", "Error": {"Code": code, "CodeN": number}}})
     assert answer.row.whose in {row.whose for row in CODES if str(number) in row.numbers.split()}
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_no_row_hides_a_later_one(pattern: str) -> None:
+def test_no_row_of_codes_hides_a_later_row(pattern: str) -> None:
     found = row_of(pattern)
     assert found
     assert pattern in found.codes.split()
@@ -78,7 +78,7 @@ def test_no_number_has_two_rows() -> None:
     assert len(NUMBERS) == len(set(NUMBERS))
 
 
-def test_only_what_no_later_try_can_change_is_given_up() -> None:
+def test_only_errors_in_the_application_or_the_message_are_given_up() -> None:
     assert {whose for whose, error in BECOMES.items() if issubclass(error, Rejected)} == {Whose.APP, Whose.MESSAGE}
     assert BECOMES.keys() == set(Whose)
 
@@ -91,7 +91,7 @@ def test_only_what_no_later_try_can_change_is_given_up() -> None:
         *[(row, "RtcEndpoint") for row in CODES if row.whose is Whose.DEPLOYMENT],
     ],
 )
-def test_the_sentence_names_who_or_what_is_to_be_put_right(row: Row, word: str) -> None:
+def test_the_error_message_names_what_must_be_fixed(row: Row, word: str) -> None:
     code = row.codes.split()[0]
     answer = Answer(403, {"ResponseMetadata": {"Error": {"Code": code, "Message": "So says the server."}}})
     message = answer.failure().message
@@ -100,7 +100,7 @@ def test_the_sentence_names_who_or_what_is_to_be_put_right(row: Row, word: str) 
 
 
 @pytest.mark.parametrize("page", ["operations.md", "operations.zh-CN.md"])
-def test_the_page_on_call_has_the_same_table(page: str) -> None:
+def test_the_runbook_has_the_same_table(page: str) -> None:
     documented: dict[str, set[str]] = {}
     for line in (DOCS / page).read_text().splitlines():
         cells = [set(re.findall(r"`([^`]+)`", cell)) for cell in line.split("|")]

@@ -29,7 +29,7 @@ ANSWER_SECONDS = 0.25
 
 @dataclass
 class Caller:
-    """Calls on a virtual clock, and an API with configured answers: a kind of error, or OK."""
+    """Calls on a virtual clock, and an API with configured answers: a class of error, or OK."""
 
     per_second: int = 10_000
     answers: list[type[StopError] | str] = field(default_factory=list)
@@ -66,7 +66,7 @@ class Caller:
         try:
             return function(*arguments)
         finally:
-            await asyncio.sleep(ANSWER_SECONDS)  # the answer is there, but it is only heard of now
+            await asyncio.sleep(ANSWER_SECONDS)  # the answer is noticed only after this time
 
     async def call(self, patience: float = FOREVER) -> str | type[BaseException]:
         """Make a call; return the answer, or the exception."""
@@ -82,7 +82,7 @@ class Caller:
 
 
 @on_virtual_time
-async def test_a_call_gives_what_the_api_gives() -> None:
+async def test_a_call_returns_the_answer_of_the_api() -> None:
     caller = Caller()
     assert await caller.call() == OK
     assert caller.arguments == [("task", 1)]
@@ -106,7 +106,7 @@ async def test_a_call_gives_what_the_api_gives() -> None:
     ],
 )
 @on_virtual_time
-async def test_each_cause_that_is_worth_another_attempt_at_once_has_one(
+async def test_a_lost_connection_and_a_renewed_key_are_each_tried_again_once(
     answers: list[type[StopError] | str], attempts: int, end: object
 ) -> None:
     caller = Caller(answers=list(answers))
@@ -123,7 +123,7 @@ async def test_an_attempt_that_would_begin_too_late_is_not_made() -> None:
 
 class TestMeasuring:
     @on_virtual_time
-    async def test_an_attempt_has_its_wait_and_its_latency_in_milliseconds(self) -> None:
+    async def test_an_attempt_is_measured_with_its_wait_and_its_latency_in_milliseconds(self) -> None:
         caller = Caller(per_second=1)
         await caller.call_often(2)
         assert caller.measured == [
@@ -155,7 +155,9 @@ class TestMeasuring:
 class TestSlowingDown:
     @pytest.mark.parametrize(("answer", "slower"), [(OK, 1.0), (Retryable, 1.0), (TooManyRequests, 2.0)])
     @on_virtual_time
-    async def test_a_refusal_for_the_rate_halves_the_rate(self, answer: type[StopError] | str, slower: float) -> None:
+    async def test_an_answer_of_too_many_requests_halves_the_rate(
+        self, answer: type[StopError] | str, slower: float
+    ) -> None:
         caller = Caller(per_second=30, answers=[answer] * 10)
         for _ in range(2):
             async with caller.turns.invocation():
@@ -166,7 +168,7 @@ class TestSlowingDown:
 
 class TestSilence:
     @on_virtual_time
-    async def test_calls_that_wait_for_their_turn_while_the_api_falls_silent_are_not_made(self) -> None:
+    async def test_calls_are_not_made_if_the_api_becomes_silent_while_they_wait(self) -> None:
         caller = Caller(per_second=1, silent=True)
         ends = await caller.call_often(2 * MOST_SILENCES)
         assert ends == [NoAnswer] * MOST_SILENCES + [CircuitOpen] * MOST_SILENCES
@@ -175,11 +177,11 @@ class TestSilence:
         await asyncio.sleep(OPEN_SECONDS)
         began = now()
         assert await caller.call_often(2) == [NoAnswer, CircuitOpen]
-        assert now() - began == ANSWER_SECONDS  # while one tries again, the other one does not wait for a turn
+        assert now() - began == ANSWER_SECONDS  # while one call tries the API, the other fails at once
 
     @pytest.mark.parametrize("answer", [OK, Rejected, Retryable, TooManyRequests, ConnectionLost, CredentialsRefused])
     @on_virtual_time
-    async def test_any_answer_ends_a_row_of_silences(self, answer: type[StopError] | str) -> None:
+    async def test_any_answer_ends_a_series_of_silences(self, answer: type[StopError] | str) -> None:
         silences: list[type[StopError] | str] = [NoAnswer] * (MOST_SILENCES - 1)
         caller = Caller(answers=[*silences, answer, *silences])
         for _ in range(2 * MOST_SILENCES - 1):
@@ -187,7 +189,7 @@ class TestSilence:
         assert await caller.call() == OK
 
     @on_virtual_time
-    async def test_a_call_that_came_to_no_request_says_nothing_of_the_api(self) -> None:
+    async def test_a_call_without_a_request_does_not_change_the_circuit(self) -> None:
         caller = Caller(silent=True)
         await caller.call_often(MOST_SILENCES - 1)
         caller.has_key = False
@@ -198,7 +200,7 @@ class TestSilence:
         assert [await caller.call(), await caller.call()] == [NoAnswer, CircuitOpen]
 
     @on_virtual_time
-    async def test_a_call_that_is_cut_short_says_nothing_of_the_api(self) -> None:
+    async def test_a_cancelled_call_does_not_change_the_circuit(self) -> None:
         caller = Caller(silent=True)
         await caller.call_often(MOST_SILENCES - 1)
         with pytest.raises(TimeoutError):
@@ -206,7 +208,7 @@ class TestSilence:
         assert [await caller.call(), await caller.call()] == [NoAnswer, CircuitOpen]
 
     @on_virtual_time
-    async def test_a_call_without_time_left_is_no_silence(self) -> None:
+    async def test_a_call_without_time_left_does_not_open_the_circuit(self) -> None:
         caller = Caller()
         for _ in range(MOST_SILENCES):
             assert await caller.call(patience=-1) is NoTimeLeft

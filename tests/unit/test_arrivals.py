@@ -8,8 +8,6 @@ from segments.events import Event
 from stop_segment.arrivals import Arrival, arrive, waves
 
 SENT_MS = 1_795_327_930_000
-STOP_TYPES = ("RoomEnded", "RoomDestroy", "ModerationViolation")
-TASK_TYPES = ("SegmentStarted", "SegmentRealTimeData")
 
 
 def arrival(
@@ -47,7 +45,7 @@ def names(wave: list[Arrival]) -> list[str]:
 
 
 class TestWaves:
-    def test_what_makes_tasks_known_goes_first_and_of_the_stops_the_newest(self) -> None:
+    def test_starts_and_slices_go_first_and_then_the_newest_stop(self) -> None:
         notes, stops = waves(
             [
                 arrival(event("RoomEnded"), "old end", SENT_MS - 2),
@@ -78,14 +76,14 @@ class TestTime:
             ("1" * 16, SENT_MS),
         ],
     )
-    def test_a_redriven_letter_that_is_still_invalid_keeps_its_first_time(
+    def test_a_redriven_message_that_is_still_invalid_keeps_its_first_time(
         self, invalid: object, event_time: str | None, time_ms: int
     ) -> None:
         one = arrival(invalid, event_time=event_time)
         assert isinstance(one.content, InvalidMessage)
         assert one.time_ms == time_ms
 
-    def test_a_callback_that_does_not_concern_us_has_the_time_when_it_was_sent(self) -> None:
+    def test_an_ignored_callback_has_the_time_at_which_it_was_sent(self) -> None:
         one = arrival({"EventType": "UserJoinRoom", "EventData": "{}"})
         assert one.content is None
         assert one.time_ms == SENT_MS
@@ -99,13 +97,9 @@ class TestTime:
             {"dataType": "Number", "stringValue": "1795327920"},
         ],
     )
-    def test_an_attribute_that_holds_no_time_makes_one_message_invalid_and_not_its_batch(
-        self, attribute: dict[str, Any]
-    ) -> None:
-        for one in (
-            arrival(event("RoomEnded"), event_time=attribute),
-            arrival(event("RoomEnded"), first_sent_at=attribute),
-        ):
+    def test_a_time_attribute_without_a_time_makes_the_message_invalid(self, attribute: dict[str, Any]) -> None:
+        end = event("RoomEnded")
+        for one in (arrival(end, event_time=attribute), arrival(end, first_sent_at=attribute)):
             assert isinstance(one.content, InvalidMessage)
             assert (one.time_ms, one.first_sent_ms) == (SENT_MS, SENT_MS)
 
@@ -114,8 +108,8 @@ class TestTime:
         assert (one.time_ms, one.first_sent_ms) == (SENT_MS, SENT_MS - 5)
 
 
-# As AWS was recorded: attributes of a message that a topic delivers lie inside its envelope, and a FIFO topic signs
-# nothing (localstack, tests/aws/services/sns/test_sns.snapshot.json).
+# As recorded on AWS: the attributes of a topic's message are inside its envelope, and a FIFO topic does not sign
+# (localstack, tests/aws/services/sns/test_sns.snapshot.json).
 SNS = {
     "Type": "Notification",
     "MessageId": "00000000-0000-4000-8000-000000000002",
@@ -128,13 +122,13 @@ SNS = {
 }
 
 
-def test_what_a_topic_says_of_attributes_is_not_the_message_s() -> None:
+def test_attributes_inside_an_sns_notification_are_ignored() -> None:
     one = arrival(SNS)
     assert isinstance(one.content, Event)
     assert (one.time_ms, one.content.is_second_try) == (SENT_MS - 500, False)
 
 
-def test_a_log_line_names_the_message_and_what_it_says() -> None:
+def test_log_fields_name_the_message_and_its_event() -> None:
     fields = arrival(event("RoomEnded", EventId="evt-1"), receive_count=3).log_fields
     assert fields == {
         "message_id": "m-1",
@@ -148,5 +142,5 @@ def test_a_log_line_names_the_message_and_what_it_says() -> None:
 
 
 @pytest.mark.parametrize("content", ["s3cr3t", {"EventType": "s3cr3t"}, {"EventType": "Other", "EventData": "s3cr3t"}])
-def test_a_log_line_about_what_is_no_event_holds_nothing_of_it(content: object) -> None:
+def test_log_fields_hold_nothing_of_the_body_of_an_unreadable_message(content: object) -> None:
     assert arrival(content).log_fields == {"message_id": "m-1", "receive_count": 1}

@@ -1,4 +1,4 @@
-"""A workflow that waits with a task token learns how its message ended. The explorer walks the histories."""
+"""A workflow that waits with a task token is notified when its message ends. tests/explorer tries the histories."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def output_of(answer: str) -> dict[str, Any]:
 
 
 class TestWords:
-    def test_an_output_says_what_became_of_each_task(self) -> None:
+    def test_an_output_has_the_outcome_of_each_task(self) -> None:
         done = [Done("audio", Outcome.STOPPED, "R-1"), Done("screen", Outcome.DUPLICATE)]
         assert output_of(served_well("m-1", EVENT, done)) == {
             "EventType": "RoomEnded",
@@ -58,14 +58,14 @@ class TestWords:
             ],
         }
 
-    def test_an_outcome_of_the_room_stands_beside_no_tasks(self) -> None:
+    def test_an_outcome_of_the_room_comes_without_tasks(self) -> None:
         bare = replace(EVENT, event_id=None, business_id=None, task_ids=())
         output = output_of(served_well("m-1", bare, [Done(None, Outcome.NO_OPEN_TASKS)]))
         assert (output["Outcome"], output["Tasks"]) == ("no_open_tasks", [])
         assert not output.keys() & {"EventId", "BusinessId"}
 
     @pytest.mark.parametrize("count", [0, 1, 800, 10_000])
-    def test_an_output_is_no_longer_than_step_functions_takes(self, count: int) -> None:
+    def test_an_output_is_not_longer_than_step_functions_allows(self, count: int) -> None:
         done = [Done(f"{number:0128}", Outcome.ALREADY_STOPPED, "2" * 40) for number in range(count)]
         output = output_of(served_well("m-1", EVENT, done))
         assert len(json.dumps(output)) <= MOST_OUTPUT_BYTES < 262_144
@@ -74,7 +74,7 @@ class TestWords:
         assert len(output["Tasks"]) >= min(count, 500)
 
     # SendTaskFailure, Step Functions API Reference: error at most 256 characters, cause at most 32,768.
-    def test_an_error_is_no_longer_than_step_functions_takes(self) -> None:
+    def test_an_error_is_not_longer_than_step_functions_allows(self) -> None:
         said = {"ErrorKind": "rejected", "ErrorCode": "N" * 300, "ErrorMessage": "x" * 40_000, "SourceMessageId": "m-1"}
         told = json.loads(failed_before(Arrival("m-2", "h", "{}", T, attributes=said, content=EVENT)))
         assert len(told["Error"]) == MOST_ERROR_CHARACTERS == 256
@@ -82,7 +82,7 @@ class TestWords:
         assert told["Cause"].startswith("rejected: xxx")
         assert (told["TaskToken"], told["SourceMessageId"]) == (TOKEN, "m-1")
 
-    def test_an_error_is_the_letter_s(self) -> None:
+    def test_an_error_is_that_of_the_dead_letter(self) -> None:
         failure = Failure(Arrival("m-1", "h", "{}", T, content=EVENT), Rejected("NoApp", "no such app"))
         told = json.loads(failed(failure, "rejected"))
         assert (told["Error"], told["Cause"]) == ("NoApp", "rejected: no such app")
@@ -111,21 +111,15 @@ class TestReading:
             parse_event(body, T)
         assert task_token(body) is None
 
-    def test_envelopes_hold_it_too_but_no_callback_does(self) -> None:
+    def test_a_token_in_an_envelope_is_read_but_not_in_a_callback(self) -> None:
         detail = {"AppId": "661e", "RoomId": "room-1", "TaskToken": TOKEN}
         bus = {"detail-type": "RoomEnded", "detail": detail}
         topic = {"Type": "Notification", "Message": json.dumps(bus)}
-        for envelope in (bus, topic):
-            event = parse_event(json.dumps(envelope), T)
-            assert event is not None
-            assert event.task_token == TOKEN
         callback = {"EventType": "RoomDestroy", "EventData": json.dumps(detail), "AppId": "661e", "TaskToken": TOKEN}
-        event = parse_event(json.dumps(callback), T)
-        assert event is not None
-        assert event.task_token is None
+        assert [task_token(json.dumps(envelope)) for envelope in (bus, topic, callback)] == [TOKEN, TOKEN, None]
 
     @pytest.mark.parametrize("body", ["", "[]", "null", "{}", '{"TaskToken": null}'])
-    def test_a_message_without_one_has_none(self, body: str) -> None:
+    def test_a_message_without_a_token_has_none(self, body: str) -> None:
         assert task_token(body) is None
 
 
@@ -136,7 +130,7 @@ def module() -> Iterator[ModuleType]:
 
 
 def live(module: ModuleType, world: Waiting, *failing: tuple[int, How], **settings: object) -> Waited:
-    """Deliver a message and its copies until none is left, the first deliveries with these calls that fail."""
+    """Deliver a message and its copies until none is left; these calls of the first deliveries fail."""
     waited, ways = Waited(world, module, settings), iter(failing)
     while waited.waiting:
         waited.deliver(waited.waiting[0], next(ways, None))
@@ -144,12 +138,12 @@ def live(module: ModuleType, world: Waiting, *failing: tuple[int, How], **settin
 
 
 @pytest.mark.parametrize(("end", "letters"), [("stops", 0), ("rejects", 1)])
-def test_without_a_workflow_arn_a_token_is_left_alone(module: ModuleType, end: str, letters: int) -> None:
+def test_without_a_workflow_arn_no_token_is_answered(module: ModuleType, end: str, letters: int) -> None:
     waited = live(module, Waiting("", [end]), answer_queue_url="")
     assert (len(waited.answers), len(waited.letters)) == (0, letters)
 
 
-def test_a_message_without_a_token_costs_no_call_more(module: ModuleType) -> None:
+def test_a_message_without_a_token_needs_no_call(module: ModuleType) -> None:
     assert live(module, Waiting("", ["stops"], json.dumps(json.loads(BODY) | {"TaskToken": None}))).calls == 0
 
 
@@ -166,6 +160,6 @@ def test_no_log_line_holds_a_token(module: ModuleType, ends: list[str], url: str
     assert TOKEN[:16] not in log.getvalue()
 
 
-def test_a_mark_without_a_token_does_not_keep_a_message_from_being_served() -> None:
+def test_a_message_with_the_mark_but_without_a_token_is_processed() -> None:
     body = json.dumps(json.loads(BODY) | {"TaskToken": None})
     assert not arrive(Copy(body, T, (("GivenUp", "true"),)).record).is_given_up
