@@ -1,13 +1,12 @@
-"""`stopper status`: well for a working stack, and wrong with the right word for each broken part."""
+"""`stopper status` and `stopper callback test`: a working stack is well, and a broken part is wrong with its reason."""
 
-import contextlib
 import json
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from sandbox.callbacks import local
+from sandbox.callbacks import SECRET_KEY, local
 from sandbox.faults import LACK_POLICY, SERVICE_UNAVAILABLE
 from sandbox.metrics import metrics_in
 from sandbox.stack import Sandbox, sandbox, wait_for
@@ -20,18 +19,18 @@ HEARTBEAT_ROOM = f"{APP_ID}#rtc-segment-stopper"
 
 @pytest.fixture(scope="module")
 def box() -> Iterator[Sandbox]:
-    """Deploy a stack to break its parts, one after the other."""
+    """Deploy a stack whose parts the tests break one after the other."""
     with sandbox({"HeartbeatAppId": APP_ID}, app_ids={APP_ID}) as running:
         yield running
 
 
 def status(box: Sandbox) -> dict[str, tuple[str, str]]:
-    """Return the verdict and word of every check; the exit code and the last word must agree with them."""
+    """Return the verdict and the word of every check, after a comparison with the exit code and the overall verdict."""
     done = run_tool(box, "status", "--output", "json")
     assert done.stdout, done.stderr
-    told = json.loads(done.stdout)
-    checks = {name: (one["verdict"], one["word"]) for name, one in told["checks"].items()}
-    assert told["well"] == (not wrong(checks))
+    report = json.loads(done.stdout)
+    checks = {name: (one["verdict"], one["word"]) for name, one in report["checks"].items()}
+    assert report["well"] == (not wrong(checks))
     assert done.returncode == (1 if wrong(checks) else 0)
     return checks
 
@@ -40,7 +39,7 @@ def wrong(checks: dict[str, tuple[str, str]]) -> list[str]:
     return [name for name, (verdict, _) in checks.items() if verdict == "wrong"]
 
 
-def test_a_stack_that_works_is_well_and_what_is_not_published_is_unknown(box: Sandbox) -> None:
+def test_working_stack_is_well_and_unpublished_metrics_are_unknown(box: Sandbox) -> None:
     checks = status(box)
     assert wrong(checks) == []
     assert checks["mapping"] == ("well", "enabled")
@@ -49,50 +48,12 @@ def test_a_stack_that_works_is_well_and_what_is_not_published_is_unknown(box: Sa
     assert checks["callbacks"][0] == "unknown"
     assert "MaxReceiveCount=3" in checks["parameters"][1]
     assert "RtcQpsLimit" not in checks["parameters"][1]
-    told = run_tool(box, "status").stdout
-    assert re.search(r"^mapping +well +enabled *$", told, re.MULTILINE)
-    assert "Nothing is wrong. Not known: " in told
+    printed = run_tool(box, "status").stdout
+    assert re.search(r"^mapping +well +enabled *$", printed, re.MULTILINE)
+    assert "Nothing is wrong. Not known: " in printed
 
 
-@contextlib.contextmanager
-def secret_of(box: Sandbox, secret_id: str, content: str) -> Iterator[None]:
-    client = box.client("secretsmanager")
-    before = client.get_secret_value(SecretId=secret_id)["SecretString"]
-    client.put_secret_value(SecretId=secret_id, SecretString=content)
-    try:
-        yield
-    finally:
-        client.put_secret_value(SecretId=secret_id, SecretString=before)
-
-
-def wait_until_stopped(box: Sandbox, rooms: Collection[Room]) -> None:
-    """Wait until a task of each room is stopped, by the message or by a later copy: chance says how soon it comes."""
-
-    def going_on() -> set[str]:
-        stopped = {line.get("room_id") for line in box.log_lines() if line.get("outcome") == "stopped"}
-        return {room.id for room in rooms} - stopped
-
-    wait_for(lambda: not going_on(), "the stops")
-
-
-@pytest.mark.long
-def test_empty_secrets_turn_it_red(box: Sandbox, observer: Observer, room: Room) -> None:
-    room.start("audio")
-    with secret_of(box, box.outputs["RtcCredentialsSecretArn"], '{"AccessKeyId": "", "SecretAccessKey": ""}'):
-        observer.renew_function("StopSegmentFunction")
-        (message_id,) = box.send([room.event("RoomEnded", TaskId="audio")])
-        assert observer.retried(message_id)["error_code"] == "SecretInvalid"
-        checks = status(box)
-    assert wrong(checks) == ["RTC key"]
-    assert checks["RTC key"][1].startswith("SecretInvalid ")
-    observer.renew_function("StopSegmentFunction")  # its environments read a secret without a key once a minute
-    wait_until_stopped(box, [room])
-    assert status(box)["RTC key"][0] == "well"
-    with secret_of(box, "sandbox-callback", " "):
-        assert status(box)["callbacks"] == ("wrong", "the callback secret is empty")
-
-
-def test_a_key_without_its_policy_loses_nothing_and_turns_it_red_until_the_policy_is_back(
+def test_key_without_its_policy_is_wrong_until_it_has_the_policy_and_loses_no_stop(
     box: Sandbox, observer: Observer, new_room: Callable[[], Room]
 ) -> None:
     rooms = [new_room() for _ in range(5)]
@@ -105,13 +66,17 @@ def test_a_key_without_its_policy_loses_nothing_and_turns_it_red_until_the_polic
         checks = status(box)
     assert wrong(checks) == ["RTC key"]
     assert re.match(r"the API refused it .* ago: LackPolicy, the user of the key in the secret", checks["RTC key"][1])
-    wait_until_stopped(box, rooms)
+
+    def stopped() -> set[object]:
+        return {line.get("room_id") for line in box.log_lines() if line.get("outcome") == "stopped"}
+
+    wait_for(lambda: {room.id for room in rooms} <= stopped(), "the stops")  # of the messages or of their copies
     assert [room.id for room in rooms if room.is_running("audio")] == []
     assert box.dead_letters() == []
     assert wrong(status(box)) == []
 
 
-def test_an_alarm_that_rings_turns_it_red(box: Sandbox, observer: Observer) -> None:
+def test_ringing_alarm_is_wrong(box: Sandbox, observer: Observer) -> None:
     alarm = Alarm(box, observer.resource("OrphansAlarm"))
     alarm.set_state("ALARM")
     checks = status(box)
@@ -127,12 +92,12 @@ class TestCallbacks:
         done = run_tool(box, "callback", "test", *arguments, CALLBACK_URL=url)
         return done.returncode, done.stdout + done.stderr
 
-    def test_a_signed_one_comes_out_of_the_queue_and_a_forged_one_is_refused(self, box: Sandbox) -> None:
+    def test_signed_callback_is_served_and_a_forged_one_is_refused(self, box: Sandbox) -> None:
         began_ms = now_ms()
-        code, told = self.run(box)
+        code, printed = self.run(box)
         assert code == 0
 
-        # `status` believes the last callback, which must not be the test's own forgery.
+        # `status` judges by the last callback, which must not be the forged one.
         def counted() -> list[str]:
             lines = box.log_lines("ReceiveCallbackLogGroup", since_ms=began_ms)
             names = [metric.name for line in lines for metric, _ in metrics_in(line)]
@@ -144,15 +109,18 @@ class TestCallbacks:
             r"signed +accepted and queued after [\d.]+ s\n"
             r"forged +refused with 401, as required\n"
             r"queue +the signed one was served; the forged one never reached it\n",
-            told,
+            printed,
             re.MULTILINE,
         )
         letters = box.dead_letters()
         assert [letter for letter in letters if "callback-test" in letter["Body"]] == []
 
-    def test_an_empty_secret_is_told(self, box: Sandbox) -> None:
-        with secret_of(box, "sandbox-callback", " "):
-            assert self.run(box) == (1, "Error: there is no callback key: the file or the secret is empty\n")
+    def test_empty_callback_secret_is_reported(self, box: Sandbox) -> None:
+        secrets = box.client("secretsmanager")
+        secrets.put_secret_value(SecretId="sandbox-callback", SecretString=" ")
+        assert status(box)["callbacks"] == ("wrong", "the callback secret is empty")
+        assert self.run(box) == (1, "Error: there is no callback key: the file or the secret is empty\n")
+        secrets.put_secret_value(SecretId="sandbox-callback", SecretString=SECRET_KEY)
 
 
 class TestHeartbeat:
@@ -164,7 +132,7 @@ class TestHeartbeat:
         assert target["Arn"] == box.outputs["EventQueueArn"]
         return lambda: box.send([target["Input"]])[0]
 
-    def test_it_goes_all_the_way_and_leaves_one_record_and_no_other_trace(
+    def test_heartbeat_reaches_the_api_and_leaves_one_record_and_nothing_else(
         self, box: Sandbox, observer: Observer, beat: Callable[[], str]
     ) -> None:
         first = beat()
@@ -174,12 +142,12 @@ class TestHeartbeat:
         assert [key for key in box.records() if key[0] == HEARTBEAT_ROOM] == [(HEARTBEAT_ROOM, "heartbeat")]
         assert len(box.rtc.requests_for(APP_ID, "rtc-segment-stopper", "heartbeat")) == 2
         assert status(box)["heartbeat"][0] == "well"
-        # A stop is published after it, so a heartbeat would have been published by then.
+        # An event of the heartbeat would arrive before that of a later stop.
         assert observer.end_of(Room(observer, "room-after").event("RoomEnded", TaskId="audio")) == ["already_stopped"]
-        told = wait_for(lambda: [one["detail"].get("RoomId") for one in observer.outcome_events()], "the stop's event")
-        assert "rtc-segment-stopper" not in told
+        rooms = wait_for(lambda: [one["detail"].get("RoomId") for one in observer.outcome_events()], "the stop's event")
+        assert "rtc-segment-stopper" not in rooms
 
-    def test_what_breaks_it_is_told_by_its_name(
+    def test_failed_heartbeat_is_wrong_with_its_error_code(
         self, box: Sandbox, observer: Observer, beat: Callable[[], str]
     ) -> None:
         with failing(box, SERVICE_UNAVAILABLE):
