@@ -1,4 +1,4 @@
-"""The outcome function as Lambda calls it, with a bus of an embedded AWS and a queue behind it."""
+"""The publishing function as Lambda calls it, with an embedded AWS. tests/e2e/ receives its events from a bus."""
 
 import io
 import json
@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 
 from sandbox.embedded_aws import EmbeddedAws
-from tests.environments import Context, hooked, import_handler, taken
+from tests.environments import Context, hooked, import_handler
 
 NAMESPACE = "OutcomeTests"
 SERVICE = "outcome-function-tests"
@@ -22,69 +21,41 @@ STOPPED_AT = 1_795_327_921_456
 
 @dataclass
 class Function:
-    """A function environment, the queue behind its bus, and the size of each of its PutEvents calls."""
+    """A function environment, and the entries of each of its PutEvents calls."""
 
     module: ModuleType
-    sqs: Any
-    queue: str
-    calls: list[int] = field(default_factory=list)
+    calls: list[list[dict[str, str]]] = field(default_factory=list)
 
     def invoke(self, *changes: dict[str, Any]) -> list[str]:
-        """Publish a batch; return the sequence numbers that the stream is to deliver again."""
+        """Publish a batch; return the sequence numbers that the stream must deliver again."""
         answer = self.module.handler({"Records": list(changes)}, Context())
         return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
 
-    def events(self) -> list[dict[str, Any]]:
-        """Receive the events of the bus from the queue."""
-        return [json.loads(message["Body"]) for message in taken(self.sqs, self.queue)]
-
-    def tasks(self) -> list[str]:
-        return sorted(event["detail"]["TaskId"] for event in self.events())
+    def sizes(self) -> list[int]:
+        return [len(entries) for entries in self.calls]
 
     def note_call(self, params: dict[str, Any], **_: object) -> None:
-        """Note a call that EventBridge would take: the embedded AWS knows no limit in bytes."""
+        """Note a call that EventBridge would take: the embedded AWS has no limit in bytes."""
         entries = json.loads(params["body"])["Entries"]
         # EventBridge's guide, "Calculating PutEvents event entry size": 14 is the Time.
         sizes = [14 + sum(len(entry[key].encode()) for key in ("Source", "DetailType", "Detail")) for entry in entries]
         assert sum(sizes) <= 262_144
-        self.calls.append(len(entries))
+        self.calls.append(entries)
 
 
 @pytest.fixture(scope="module")
 def environment(aws: EmbeddedAws) -> Iterator[Function]:
-    """Create a bus with a queue as its target, and a function environment that starts as Lambda would start it."""
-    bus = f"outcomes-{uuid4().hex}"
-    sqs, events = aws.client("sqs"), aws.client("events")
-    queue = sqs.create_queue(QueueName=bus)["QueueUrl"]
-    queue_arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    events.create_event_bus(Name=bus)
-    pattern = {"source": ["rtc-segment-stopper"], "detail-type": ["SegmentStopped"]}
-    rule = events.put_rule(Name=bus, EventBusName=bus, EventPattern=json.dumps(pattern))["RuleArn"]
-    events.put_targets(Rule=bus, EventBusName=bus, Targets=[{"Id": "queue", "Arn": queue_arn}])
-    policy = {
-        "Version": "2012-10-17",
-        "Statement": [
-            {
-                "Effect": "Allow",
-                "Principal": {"Service": "events.amazonaws.com"},
-                "Action": "sqs:SendMessage",
-                "Resource": queue_arn,
-                "Condition": {"ArnEquals": {"aws:SourceArn": rule}},
-            }
-        ],
-    }
-    sqs.set_queue_attributes(QueueUrl=queue, Attributes={"Policy": json.dumps(policy)})
+    """Create a function environment that starts as Lambda would start it."""
     variables = {
-        "OUTCOME_EVENT_BUS_NAME": bus,
+        "OUTCOME_EVENT_BUS_NAME": "outcomes",
         "POWERTOOLS_SERVICE_NAME": SERVICE,
         "POWERTOOLS_METRICS_NAMESPACE": NAMESPACE,
     }
     module = import_handler("publish_outcome", (), aws.environment | variables)
-    made = Function(module, sqs, queue)
+    made = Function(module)
     module._events.meta.events.register("before-call.events.PutEvents", made.note_call)
     yield made
-    for client in (sqs, events, module._events):
-        client.close()
+    module._events.close()
 
 
 @pytest.fixture
@@ -116,34 +87,33 @@ def stopped(task_id: str, **more: str | int) -> dict[str, str | int]:
     return values | task(task_id, event_type="RoomEnded", request_id="20261122REQUEST") | more
 
 
-def change(
-    number: int, old: dict[str, str | int] | None, new: dict[str, str | int] | None, user: str | None = None
-) -> dict[str, Any]:
-    """Return a change as Lambda gets it from the table's stream."""
+def change(number: int, old: dict[str, str | int] | None, new: dict[str, str | int] | None) -> dict[str, Any]:
+    """Return a change as Lambda receives it from the table's stream."""
     images = {name: image(item) for name, item in (("OldImage", old), ("NewImage", new)) if item is not None}
-    whole: dict[str, Any] = {
+    return {
         "eventID": f"event-{number}",
         "eventName": "REMOVE" if new is None else "MODIFY" if old else "INSERT",
         "eventSource": "aws:dynamodb",
         "dynamodb": {"SequenceNumber": str(number), "StreamViewType": "NEW_AND_OLD_IMAGES"} | images,
     }
-    return whole | ({"userIdentity": {"type": "Service", "principalId": user}} if user else {})
 
 
-def stops(count: int, first: int = 1) -> list[dict[str, Any]]:
-    return [change(number, None, stopped(f"t{number:03}")) for number in range(first, first + count)]
+def stops(count: int) -> list[dict[str, Any]]:
+    return [change(number, None, stopped(f"t{number:03}")) for number in range(1, count + 1)]
 
 
 def metrics(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_a_stop_arrives_on_the_bus_and_is_counted(function: Function, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stop_is_published_and_counted(function: Function, capsys: pytest.CaptureFixture[str]) -> None:
     stop = change(1, task("audio"), stopped("audio", business_id="biz-1", event_id="evt-1"))
     assert function.invoke(stop, change(9, None, task("started", started_at=1))) == []
-    (event,) = function.events()
-    assert (event["source"], event["detail-type"]) == ("rtc-segment-stopper", "SegmentStopped")
-    assert (event["detail"]["TaskId"], event["detail"]["StoppedAt"]) == ("audio", "2026-11-22T06:12:01.456Z")
+    ((event,),) = function.calls
+    assert (event["EventBusName"], event["Source"]) == ("outcomes", "rtc-segment-stopper")
+    assert event["DetailType"] == "SegmentStopped"
+    detail = json.loads(event["Detail"])
+    assert (detail["TaskId"], detail["StoppedAt"]) == ("audio", "2026-11-22T06:12:01.456Z")
     (line,) = metrics(capsys.readouterr().out)
     (directive,) = line["_aws"]["CloudWatchMetrics"]
     assert (directive["Namespace"], directive["Dimensions"]) == (NAMESPACE, [["service"]])
@@ -155,33 +125,33 @@ def test_a_stop_arrives_on_the_bus_and_is_counted(function: Function, capsys: py
     "batch",
     [
         [change(1, None, task("started", started_at=1))],
-        [change(1, stopped("expired"), None, user="dynamodb.amazonaws.com")],
+        [change(1, stopped("expired"), None)],
         [{"eventSource": "aws:dynamodb", "eventName": "MODIFY", "dynamodb": {"SequenceNumber": "1"}}],
         [{"eventSource": "aws:dynamodb", "eventName": "MODIFY"}],
     ],
 )
-def test_a_batch_without_a_stop_is_no_call(function: Function, batch: list[dict[str, Any]]) -> None:
+def test_a_batch_without_a_stop_makes_no_call(function: Function, batch: list[dict[str, Any]]) -> None:
     assert function.invoke(*batch) == []
     assert function.calls == []
 
 
 def notice(number: int, letters: int = 0) -> dict[str, Any]:
-    """Return a notice as Lambda gets it from the queue of failed stops, with so many characters of 3 bytes in it."""
+    """Return a notice as Lambda receives it from the queue of failed stops, with this number of 3-byte letters."""
     detail = {"FailedAt": "2026-11-22T06:12:01.456Z", "ErrorMessage": "\u4e2d" * letters, "Number": number}
     body = json.dumps(detail, ensure_ascii=False)
     return {"messageId": f"message-{number}", "body": body, "eventSource": "aws:sqs"}
 
 
-def test_large_notices_go_in_calls_that_eventbridge_takes(function: Function) -> None:
+def test_no_call_is_larger_than_eventbridge_accepts(function: Function) -> None:
     batch = [notice(number, letters) for number, letters in enumerate([40_000, 40_000, 40_000, 5, 87_300, 5])]
     assert function.invoke(*batch) == []
-    assert function.calls == [2, 2, 1, 1]
+    assert function.sizes() == [2, 2, 1, 1]
 
 
 class TestPassingOver:
-    """A record that can never become an event delays nothing: it is logged, counted and passed over."""
+    """A record that can never become an event is logged, counted and passed over, and delays no other."""
 
-    def test_a_record_that_no_function_wrote_fails_only_itself(
+    def test_a_record_that_no_function_wrote_is_passed_over(
         self, function: Function, log: io.StringIO, capsys: pytest.CaptureFixture[str]
     ) -> None:
         batch = [
@@ -200,7 +170,7 @@ class TestPassingOver:
         ]
         batch[2]["dynamodb"]["NewImage"]["stopped_at"] = {"N": "1.5"}
         assert function.invoke(*batch) == []
-        assert function.tasks() == ["first", "last"]
+        assert [json.loads(event["Detail"])["TaskId"] for event in function.calls[0]] == ["first", "last"]
         line = json.loads(log.getvalue())
         assert (line["level"], line["message"], line["count"]) == ("ERROR", "outcome events passed over", 6)
         assert line["records"] == ["event-2", "event-3", "event-4", "event-5", "message-7", "message-8"]
@@ -215,7 +185,7 @@ class TestPassingOver:
         (line,) = metrics(capsys.readouterr().out)
         assert (line["OutcomesPublished"], line["OutcomesPassedOver"]) == ([2], [6])
 
-    def test_a_log_line_names_ten_of_many(self, function: Function, log: io.StringIO) -> None:
+    def test_a_log_line_names_at_most_ten_records(self, function: Function, log: io.StringIO) -> None:
         assert function.invoke(*[change(number, None, stopped("old", stopped_at=0)) for number in range(100)]) == []
         assert len(log.getvalue().splitlines()) == 1
         line = json.loads(log.getvalue())
@@ -223,8 +193,8 @@ class TestPassingOver:
 
 
 class TestFailure:
-    def test_only_the_entries_that_were_not_taken_are_delivered_again(self, function: Function) -> None:
-        # The embedded AWS takes all entries of a call or none; EventBridge may take some.
+    def test_only_the_rejected_entries_are_delivered_again(self, function: Function) -> None:
+        # The embedded AWS accepts all entries of a call or none; EventBridge may accept some.
         def refuse_some(parsed: dict[str, Any], **_: object) -> None:
             parsed["FailedEntryCount"] = 2
             parsed["Entries"][1] = {"ErrorCode": "ThrottlingException", "ErrorMessage": "later"}
@@ -233,10 +203,11 @@ class TestFailure:
 
         with hooked(function.module._events, "after-call.events.PutEvents", refuse_some):
             assert function.invoke(*stops(6)) == ["2", "4", "5", "6"]
-        function.events()
 
-    def test_a_call_that_fails_hinders_no_other(self, function: Function, capsys: pytest.CaptureFixture[str]) -> None:
-        # As EventBridge answers a call that is too large; the embedded AWS knows no such limit.
+    def test_a_failed_call_does_not_keep_the_others_from_being_made(
+        self, function: Function, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        # EventBridge answers a call that is too large like this; the embedded AWS has no such limit.
         def refuse(request: Any, **_: object) -> AWSResponse | None:
             if b"t011" not in request.body:
                 return None
@@ -244,12 +215,11 @@ class TestFailure:
 
         with hooked(function.module._events, "before-send.events.PutEvents", refuse):
             assert function.invoke(*stops(25)) == [str(number) for number in range(11, 21)]
-        assert function.calls == [10, 10, 5]
-        assert function.tasks() == [f"t{number:03}" for number in (*range(1, 11), *range(21, 26))]
+        assert function.sizes() == [10, 10, 5]
         (line,) = metrics(capsys.readouterr().out)
         assert (line["OutcomesPublished"], line["OutcomesNotPublished"]) == ([15], [10])
 
-    def test_while_eventbridge_is_away_every_stop_is_delivered_again(
+    def test_every_stop_is_delivered_again_while_eventbridge_does_not_answer(
         self, function: Function, aws_away: EmbeddedAws, monkeypatch: pytest.MonkeyPatch, log: io.StringIO
     ) -> None:
         monkeypatch.setattr(function.module, "_events", aws_away.client("events"))
@@ -262,10 +232,10 @@ def answer(number: int, token: str, **told: object) -> dict[str, Any]:
     return {"messageId": str(number), "eventSource": "aws:sqs", "body": body}
 
 
-def test_each_answer_to_a_workflow_is_sent_and_only_what_may_work_later_is_delivered_again(
+def test_each_answer_to_a_workflow_is_sent_and_only_one_that_may_succeed_later_is_delivered_again(
     function: Function, aws: EmbeddedAws, monkeypatch: pytest.MonkeyPatch, log: io.StringIO, capsys: Any
 ) -> None:
-    """The workflow examples' test lets workflows wait; embedded AWS has other words for one that waits no longer."""
+    """Embedded AWS has other error codes for a workflow that waits no longer, so AWS's answers are given here."""
     asked: dict[str, Any] = {}
     # Step Functions API Reference, SendTaskSuccess.
     codes = {"token-2": "TaskTimedOut", "token-3": "InvalidToken", "token-4": "AccessDeniedException"}
@@ -296,7 +266,7 @@ def test_each_answer_to_a_workflow_is_sent_and_only_what_may_work_later_is_deliv
 
 
 def response(url: str, code: str) -> AWSResponse:
-    """Answer as AWS does; without a code it is a success."""
+    """Create an answer of AWS, which is a success if there is no error code."""
     body = json.dumps({"__type": code, "message": "no"} if code else {}).encode()
     raw = io.BytesIO(body)
     raw.stream = lambda *_, **__: iter([body])  # type: ignore[attr-defined]
