@@ -1,5 +1,6 @@
 """Fixtures that several integration tests share."""
 
+import io
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +10,12 @@ import pytest
 
 from segments.credentials import Credentials
 from tests.environments import RTC_KEY, hooked
+
+
+@pytest.fixture
+def log() -> io.StringIO:
+    """Hold the log lines that a function writes in this test."""
+    return io.StringIO()
 
 
 class Secret:

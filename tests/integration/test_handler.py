@@ -116,11 +116,6 @@ def environment(aws: EmbeddedAws, double: RtcDouble) -> Iterator[Function]:
 
 
 @pytest.fixture
-def log() -> io.StringIO:
-    return io.StringIO()
-
-
-@pytest.fixture
 def function(environment: Function, log: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> Iterator[Function]:
     """Let the environment write its log to this test."""
     monkeypatch.setattr(environment.module.logger.registered_handler, "stream", log)

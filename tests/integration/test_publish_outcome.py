@@ -59,11 +59,6 @@ def environment(aws: EmbeddedAws) -> Iterator[Function]:
 
 
 @pytest.fixture
-def log() -> io.StringIO:
-    return io.StringIO()
-
-
-@pytest.fixture
 def function(environment: Function, log: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> Function:
     """Let the environment write its log to this test."""
     monkeypatch.setattr(environment.module.logger.registered_handler, "stream", log)
