@@ -36,7 +36,7 @@ def breaks(value: object, contract: dict[str, Any]) -> list[str]:
 
 
 def closed(contract: Any) -> Any:
-    """Forbid fields that the contract does not name: readers must accept them, but we must not send them."""
+    """Forbid unknown fields: readers must accept them, but the stack must not send them."""
     if isinstance(contract, list):
         return [closed(part) for part in contract]
     if not isinstance(contract, dict):

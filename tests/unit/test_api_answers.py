@@ -35,7 +35,7 @@ texts = (bodies | anything).map(json.dumps) | st.text()
 @given(status=statuses, text=texts)
 @example(status=200, text="[" * 100_000)
 @example(status=403, text="")
-def test_every_answer_becomes_one_error_of_the_class_that_its_cause_has(status: int, text: str) -> None:
+def test_every_answer_has_one_cause_and_the_error_class_of_that_cause(status: int, text: str) -> None:
     answer = Answer.read(status, text)
     error = answer.failure()
     assert type(error) is BECOMES[answer.row.whose]

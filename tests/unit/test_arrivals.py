@@ -18,7 +18,7 @@ def arrival(
     receive_count: int = 1,
     first_sent_at: Any = None,
 ) -> Arrival:
-    """Let a message arrive; `event_time` and `first_sent_at` are attributes, an object or its stringValue."""
+    """Return a message as it arrives. Its attributes EventTime and FirstSentAt are an object, or its stringValue."""
     given = {"EventTime": event_time, "FirstSentAt": first_sent_at}
     attributes = {
         name: value if isinstance(value, dict) else {"stringValue": value, "dataType": "Number"}
@@ -108,16 +108,11 @@ class TestTime:
         assert (one.time_ms, one.first_sent_ms) == (SENT_MS, SENT_MS - 5)
 
 
-# As recorded on AWS: the attributes of a topic's message are inside its envelope, and a FIFO topic does not sign
-# (localstack, tests/aws/services/sns/test_sns.snapshot.json).
+# As recorded on AWS (localstack, tests/aws/services/sns/test_sns.snapshot.json).
 SNS = {
     "Type": "Notification",
-    "MessageId": "00000000-0000-4000-8000-000000000002",
-    "TopicArn": "arn:aws:sns:us-east-1:123456789012:rooms.fifo",
     "Message": json.dumps(event("RoomEnded")),
     "Timestamp": "2026-11-22T06:12:09.500Z",
-    "UnsubscribeURL": "https://sns.us-east-1.amazonaws.com/?Action=Unsubscribe",
-    "SequenceNumber": "10000000000000004000",
     "MessageAttributes": {"EventTime": {"Type": "Number", "Value": "111"}, "b": {"Type": "Binary", "Value": "AgME"}},
 }
 

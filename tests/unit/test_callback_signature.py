@@ -28,7 +28,7 @@ TEXT = st.text(max_size=12) | st.text("aé\uffff😀", max_size=4)
 
 
 def expected(strings: list[str]) -> str:
-    """Take the smallest string, byte by byte, until no string is left; join them; hash."""
+    """Compute the signature without the product's code: take the smallest string by bytes until none is left."""
     rest = [string.encode() for string in strings]
     joined = b""
     while rest:

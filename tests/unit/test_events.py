@@ -11,7 +11,7 @@ EVENT_TIME = "2026-11-22T06:12:00.123Z"
 EVENT_MS = 1_795_327_920_123
 SENT_MS = EVENT_MS + 2_000
 
-MARK = "s3cr3t"  # in every bad value that can hold it: no error may repeat it
+MARK = "s3cr3t"  # a part of the bad values, which no error may repeat
 LONG_ID = "i" * 128
 STOP_TYPES = ["RoomEnded", "RoomDestroy", "ModerationViolation"]
 TASK_TYPES = ["SegmentStarted", "SegmentRealTimeData"]
@@ -86,7 +86,7 @@ def test_a_stop_event_names_one_task_or_several_or_the_room(
 
 
 @pytest.mark.parametrize("event_type", TASK_TYPES)
-def test_an_event_of_a_task_is_about_no_other_and_stops_nothing(event_type: str) -> None:
+def test_a_start_or_a_slice_concerns_only_its_task_and_stops_nothing(event_type: str) -> None:
     event = parse(content(EventType=event_type, TaskId="audio", TaskIds=["video", "screen"]))
     assert event.task_ids == ("audio",)
     assert not event.is_stop

@@ -89,7 +89,7 @@ def random_value(dice: random.Random, depth: int = 3) -> Any:
 
 
 def with_other_values(dice: random.Random, valid: dict[str, Any]) -> dict[str, Any]:
-    """Set, drop, swap or rename some keys, at any level that is an object."""
+    """Set, remove, copy or rename some keys, also those of inner objects."""
     changed = dict(valid)
     for _ in range(dice.randint(1, 3)):
         key = dice.choice([*changed, *KEYS])

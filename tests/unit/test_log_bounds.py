@@ -17,8 +17,10 @@ from stop_segment.logs import log_served
 from stop_segment.stopper import Done, Served
 
 LONG_ID = "i" * 128
-MOST_TASKS = 101  # that a message can name, with TaskId beside TaskIds
-MOST_LINES_A_MESSAGE = 100 + len(Outcome) + 4  # a line each, and one for each outcome or error of the others
+MOST_TASKS = 101  # of a message, with TaskId beside TaskIds
+MOST_LINES_A_MESSAGE = (
+    100 + len(Outcome) + 4
+)  # 100 tasks with a line each, and a line for each outcome or error of the others
 MOST_BYTES_A_LINE = 5_000
 
 

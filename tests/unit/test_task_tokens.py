@@ -42,7 +42,7 @@ def output_of(answer: str) -> dict[str, Any]:
     return output
 
 
-class TestWords:
+class TestAnswers:
     def test_an_output_has_the_outcome_of_each_task(self) -> None:
         done = [Done("audio", Outcome.STOPPED, "R-1"), Done("screen", Outcome.DUPLICATE)]
         assert output_of(served_well("m-1", EVENT, done)) == {
@@ -88,7 +88,7 @@ class TestWords:
         assert (told["Error"], told["Cause"]) == ("NoApp", "rejected: no such app")
 
 
-def test_the_page_shows_an_event_and_an_output() -> None:
+def test_the_examples_of_the_workflow_page_are_valid() -> None:
     page = (Path(__file__).parents[2] / "docs" / "workflows.md").read_text()
     event, output = (json.loads(text) for text in re.findall(r"^```json\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
     assert parse_event(json.dumps({"EventType": "RoomEnded"} | event), T) is not None

@@ -84,7 +84,7 @@ def test_a_time_is_read_with_its_offset_and_cut_to_milliseconds(text: str, unix_
 
 
 @pytest.mark.parametrize("text", [*NO_SUCH_TIMES, *OTHER_FORMS])
-def test_a_text_of_another_form_or_without_such_a_time_is_refused(text: str) -> None:
+def test_a_text_that_is_not_an_existing_time_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=NO_TIME):
         read_ms(text)
 
