@@ -147,7 +147,7 @@ class TestStopSegment:
         assert api.stop_segment(odd, "b@z").outcome is Outcome.STOPPED
 
     def test_a_temporary_key_is_sent_with_its_token(self, secret: Secret) -> None:
-        secret.put(RTC_KEY | {"SessionToken": "t0ken"})
+        secret.put(RTC_KEY | {"SessionToken": "t0ken", "Note": "unknown names are ignored"})
         with RtcDouble(secrets=ACCEPTED, session_tokens={"AKLT-one": "t0ken"}) as double:
             double.start_task("app", "math-101", "audio")
             assert connect(double.url, secret).stop_segment(TASK, None).outcome is Outcome.STOPPED
