@@ -1,3 +1,5 @@
+"""The queues of the stop function, in an embedded AWS and in moto."""
+
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -15,18 +17,17 @@ from tests.environments import hooked
 from tests.second_opinion import moto_client
 
 NOW_MS = 1_795_327_930_000
-CALLS = [f"provide-client-params.sqs.{name}Batch" for name in ("SendMessage", "ChangeMessageVisibility")]
 EVENT_MS = 1_795_327_920_123
 REJECTED = Rejected("InvalidParameter.NotExistAppId", "the API answered HTTP 400: no such app", "20261122REQUEST")
 
 
 class Sqs:
-    """The queues and the requests to SQS about them."""
+    """The queues, and the requests that send or postpone their messages."""
 
     def __init__(self, client: Any) -> None:
         self.client = client
         self.event_queue, self.dead_letter_queue, self.failed_stop_queue = (
-            self.client.create_queue(QueueName=f"{name}-{uuid4().hex}")["QueueUrl"]
+            client.create_queue(QueueName=f"{name}-{uuid4().hex}")["QueueUrl"]
             for name in ("events", "letters", "failed-stops")
         )
         self.asked: list[dict[str, Any]] = []
@@ -38,9 +39,9 @@ class Sqs:
         return Queues(self.client, self.event_queue, self.dead_letter_queue, self.failed_stop_queue)
 
     def receive(self, queue: str, count: int) -> list[dict[str, Any]]:
-        """Receive this many messages; they stay invisible."""
+        """Receive this number of messages, which stay invisible."""
         messages: list[dict[str, Any]] = []
-        for _ in range(count + 1):  # each answer has one message at least, and the last shows that there are no more
+        for _ in range(count + 1):  # each answer has at least one message, and the last one is empty
             messages += self.client.receive_message(
                 QueueUrl=queue,
                 MaxNumberOfMessages=10,
@@ -68,11 +69,9 @@ def client(request: pytest.FixtureRequest, aws: EmbeddedAws) -> Iterator[Any]:
 @pytest.fixture
 def sqs(client: Any) -> Iterator[Sqs]:
     made = Sqs(client)
-    for call in CALLS:
-        client.meta.events.register(call, made.note)
-    yield made
-    for call in CALLS:
-        client.meta.events.unregister(call, made.note)
+    sent, postponed = (f"provide-client-params.sqs.{name}Batch" for name in ("SendMessage", "ChangeMessageVisibility"))
+    with hooked(client, sent, made.note), hooked(client, postponed, made.note):
+        yield made
 
 
 def failure(
@@ -89,7 +88,7 @@ def attributes(letter: dict[str, Any]) -> dict[str, tuple[str, str]]:
     return {name: (value["DataType"], value["StringValue"]) for name, value in letter["MessageAttributes"].items()}
 
 
-def test_a_notice_is_all_that_workflows_are_told(sqs: Sqs) -> None:
+def test_a_notice_is_the_whole_message_to_the_publishing_function(sqs: Sqs) -> None:
     letters = [(failure("m-1"), "rejected"), (failure("m-2", error=InvalidMessage("NotJson", "no")), "invalid_message")]
     assert sqs.queues().send_notices(letters, NOW_MS) == {"m-1", "m-2"}
     told = sqs.receive(sqs.failed_stop_queue, 2)
@@ -99,18 +98,12 @@ def test_a_notice_is_all_that_workflows_are_told(sqs: Sqs) -> None:
 
 
 class TestDeadLetters:
-    @pytest.mark.parametrize(
-        "body",
-        [
-            '  {"RoomId":\t"房间 ☎ 😀",\r\n "a": "\\ud800"}  ',
-            "x" * 500_000,
-        ],
-    )
-    def test_a_letter_is_the_message_unchanged(self, sqs: Sqs, body: str) -> None:
+    @pytest.mark.parametrize("body", ['  {"RoomId":\t"房间 ☎ 😀",\r\n "a": "\\ud800"}  ', "x" * 500_000])
+    def test_a_dead_letter_has_the_body_of_its_message_unchanged(self, sqs: Sqs, body: str) -> None:
         assert sqs.queues().send_dead_letters([(failure(body=body), "rejected")], NOW_MS) == {"m-1"}
         assert [letter["Body"] for letter in sqs.letters(1)] == [body]
 
-    def test_a_letter_tells_what_went_wrong(self, sqs: Sqs) -> None:
+    def test_a_dead_letter_has_the_error_in_its_attributes(self, sqs: Sqs) -> None:
         sqs.queues().send_dead_letters([(failure(receive_count=3), "rejected")], NOW_MS)
         (letter,) = sqs.letters(1)
         assert attributes(letter) == {
@@ -124,27 +117,27 @@ class TestDeadLetters:
             "EventTime": ("Number", str(EVENT_MS)),
         }
 
-    def test_an_error_without_a_request_id_has_no_such_attribute(self, sqs: Sqs) -> None:
+    def test_a_dead_letter_without_a_request_id_has_no_such_attribute(self, sqs: Sqs) -> None:
         error = InvalidMessage("NotJson", "the body is not JSON", "")
         assert sqs.queues().send_dead_letters([(failure(error=error), "invalid_message")], NOW_MS) == {"m-1"}
         (letter,) = sqs.letters(1)
         assert "RequestId" not in letter["MessageAttributes"]
 
-    def test_letters_of_more_than_a_mebibyte_go_in_several_calls(self, sqs: Sqs) -> None:
+    def test_dead_letters_of_more_than_one_mib_take_several_calls(self, sqs: Sqs) -> None:
         # Each of these characters takes 2 bytes: bytes count, not characters.
         letters = [(failure(f"m-{number}", body="é" * 200_000), "rejected") for number in range(5)]
         assert len(sqs.queues().send_dead_letters(letters, NOW_MS)) == 5
         assert [len(asked["Entries"]) for asked in sqs.asked] == [2, 2, 1]
         assert len(sqs.letters(5)) == 5
 
-    def test_the_attributes_count_towards_the_mebibyte(self, sqs: Sqs) -> None:
+    def test_the_attributes_count_towards_the_limit_of_a_call(self, sqs: Sqs) -> None:
         error = Rejected("InvalidParameter.X", "e" * 500, "r" * 40)
         letters = [(failure(f"m-{number}", body="x" * 104_700, error=error), "rejected") for number in range(10)]
         assert len(sqs.queues().send_dead_letters(letters, NOW_MS)) == 10
         assert [len(asked["Entries"]) for asked in sqs.asked] == [9, 1]
 
-    def test_an_answer_that_names_no_letter_taken_is_none_sent(self, sqs: Sqs) -> None:
-        """SQS leaves an empty list out, the embedded AWS does not."""
+    def test_an_answer_without_a_list_of_accepted_messages_means_none(self, sqs: Sqs) -> None:
+        """SQS leaves out an empty list, the embedded AWS does not."""
 
         def leave_out(parsed: dict[str, Any], **_: object) -> None:
             del parsed["Successful"]
@@ -152,7 +145,7 @@ class TestDeadLetters:
         with hooked(sqs.client, "after-call.sqs.SendMessageBatch", leave_out):
             assert sqs.queues().send_dead_letters([(failure(), "rejected")], NOW_MS) == set()
 
-    def test_without_the_queue_or_sqs_no_letter_counts_as_sent(self, sqs: Sqs, aws_away: EmbeddedAws) -> None:
+    def test_without_the_queue_or_sqs_no_dead_letter_counts_as_sent(self, sqs: Sqs, aws_away: EmbeddedAws) -> None:
         for client, queue in ((sqs.client, sqs.dead_letter_queue + "-gone"), (aws_away.client("sqs"), "letters")):
             queues = Queues(client, sqs.event_queue, queue, sqs.failed_stop_queue)
             assert queues.send_dead_letters([(failure(), "rejected")], NOW_MS) == set()
@@ -174,7 +167,7 @@ class TestPostpone:
         )
         return int(answer["Attributes"]["ApproximateNumberOfMessagesNotVisible"])
 
-    def test_a_message_is_seen_again_after_its_back_off(self, sqs: Sqs) -> None:
+    def test_a_message_is_received_again_after_its_back_off(self, sqs: Sqs) -> None:
         failures = self.received(sqs, 2, Retryable("Timeout", "too late"))
         jitters = iter([0.0, 1.0])
         sqs.queues().postpone(failures, lambda: next(jitters))
@@ -190,7 +183,7 @@ class TestPostpone:
             (Rejected("X", "its letter could not be sent"), 2, 10),
         ],
     )
-    def test_the_back_off_grows_with_each_attempt_that_was_made(
+    def test_the_back_off_grows_with_each_attempt(
         self, sqs: Sqs, error: StopError, receive_count: int, seconds: int
     ) -> None:
         failures = self.received(sqs, 1, error, receive_count)
@@ -198,13 +191,13 @@ class TestPostpone:
         assert [entry["VisibilityTimeout"] for entry in sqs.asked[0]["Entries"]] == [seconds]
         assert self.in_flight(sqs) == 1
 
-    def test_a_message_that_cannot_be_postponed_hinders_no_other(self, sqs: Sqs) -> None:
-        lost = failure("lost", error=Retryable("Timeout", "too late"), receipt_handle="of nobody")
+    def test_a_message_that_cannot_be_postponed_does_not_affect_the_others(self, sqs: Sqs) -> None:
+        lost = failure("lost", error=Retryable("Timeout", "too late"), receipt_handle="unknown")
         good = self.received(sqs, 1, Retryable("Timeout", "too late"))
         sqs.queues().postpone([lost, *good], lambda: 0.0)
         assert len(sqs.receive(sqs.event_queue, 1)) == 1
 
-    def test_a_call_that_fails_hinders_no_later_one(self, sqs: Sqs) -> None:
+    def test_a_failed_call_does_not_keep_later_ones_from_being_made(self, sqs: Sqs) -> None:
         failures = self.received(sqs, 12, Retryable("Timeout", "too late"))
         connections = iter([False, True])
 
@@ -218,6 +211,6 @@ class TestPostpone:
             one.arrival.body for one in failures[10:]
         }
 
-    def test_without_the_queue_its_own_visibility_time_out_applies(self, sqs: Sqs) -> None:
+    def test_a_missing_queue_raises_no_error_since_its_visibility_time_out_applies(self, sqs: Sqs) -> None:
         queues = Queues(sqs.client, sqs.event_queue + "-gone", sqs.dead_letter_queue, sqs.failed_stop_queue)
         queues.postpone([failure(error=Retryable("Timeout", "too late"))], lambda: 1.0)
