@@ -1,4 +1,4 @@
-"""Connections that break while a function environment is frozen, unnoticed until they are used."""
+"""Connections that break while a function environment is frozen, and fail at their next use."""
 
 import asyncio
 import contextlib
@@ -14,12 +14,12 @@ _RESET_AT_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time
 
 
 class Middlebox:
-    """A TCP proxy on the loopback, which forgets connections as a NAT gateway or a load balancer does.
+    """A TCP proxy on the loopback that forgets connections, as a NAT gateway or a load balancer does.
 
     Parameters
     ----------
     target
-        The URL of the server behind it.
+        The URL of the server behind the proxy.
     """
 
     def __init__(self, target: str) -> None:
@@ -30,13 +30,13 @@ class Middlebox:
         self.deaths = 0
 
     def forget(self, death: Death) -> None:
-        """Forget all connections: data on one is answered by a reset, by its end, or by nothing."""
+        """Forget all connections: the next data on one gets a reset, the end of the connection, or no answer."""
         self._death = death
         self._remembered.clear()
 
     @contextlib.contextmanager
     def running(self) -> Iterator[str]:
-        """Serve, and yield the URL by which the server is reached through here."""
+        """Run the proxy, and yield the URL of the server as reached through it."""
         listener = socket.create_server(("127.0.0.1", 0))
         loop, stop = asyncio.new_event_loop(), asyncio.Event()
 

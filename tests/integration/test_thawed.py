@@ -25,7 +25,7 @@ DEATHS = pytest.mark.parametrize("death", ["reset", "closed"])
 
 @dataclass
 class Receiver:
-    """An environment of the callback function, and the way from it to AWS."""
+    """An environment of the callback function, and the proxy between it and AWS."""
 
     environment: Environment
     way: Middlebox
@@ -41,9 +41,6 @@ class Receiver:
         status: int = answer["statusCode"]
         return status
 
-    def fill_in(self, key: str) -> None:
-        self.aws.client("secretsmanager").put_secret_value(SecretId=self.secret, SecretString=key)
-
     def queued(self) -> int:
         names = ["ApproximateNumberOfMessages"]
         answer = self.aws.client("sqs").get_queue_attributes(QueueUrl=self.queue, AttributeNames=names)
@@ -54,10 +51,10 @@ class Receiver:
 
 
 @contextlib.contextmanager
-def receiving(aws: EmbeddedAws, key: str) -> Iterator[Receiver]:
+def receiving(aws: EmbeddedAws) -> Iterator[Receiver]:
     mark = uuid4().hex
     queue = aws.client("sqs").create_queue(QueueName=f"events-{mark}")["QueueUrl"]
-    secret = aws.client("secretsmanager").create_secret(Name=f"callback-{mark}", SecretString=key)["ARN"]
+    secret = aws.client("secretsmanager").create_secret(Name=f"callback-{mark}", SecretString=KEY)["ARN"]
     way = Middlebox(aws.endpoint)
     with way.running() as url:
         variables = aws.environment | {
@@ -71,8 +68,8 @@ def receiving(aws: EmbeddedAws, key: str) -> Iterator[Receiver]:
 
 
 @DEATHS
-def test_a_callback_is_queued_though_the_connection_to_the_queue_is_dead(aws: EmbeddedAws, death: Death) -> None:
-    with receiving(aws, KEY) as receiver:
+def test_a_callback_is_queued_though_the_connection_to_the_queue_has_broken(aws: EmbeddedAws, death: Death) -> None:
+    with receiving(aws) as receiver:
         for number in range(3):
             receiver.way.forget(death)
             assert receiver.status() == 200
@@ -81,17 +78,17 @@ def test_a_callback_is_queued_though_the_connection_to_the_queue_is_dead(aws: Em
         assert receiver.count("CallbackNotQueued") == 0
 
 
-def test_a_new_key_is_read_though_the_connection_to_the_secret_is_dead(aws: EmbeddedAws) -> None:
-    with receiving(aws, KEY) as receiver:
+def test_a_new_key_is_read_though_the_connection_to_the_secret_has_broken(aws: EmbeddedAws) -> None:
+    with receiving(aws) as receiver:
         assert receiver.status() == 200
-        receiver.fill_in(NEXT_KEY)
+        aws.client("secretsmanager").put_secret_value(SecretId=receiver.secret, SecretString=NEXT_KEY)
         receiver.way.forget("reset")
         assert receiver.status(NEXT_KEY, frozen_seconds=A_MINUTE) == 200
         assert receiver.way.deaths == 1
 
 
-def test_a_callback_that_aws_does_not_answer_in_time_is_not_sent_twice(aws: EmbeddedAws) -> None:
-    with receiving(aws, KEY) as receiver:
+def test_a_request_without_an_answer_in_time_is_not_repeated(aws: EmbeddedAws) -> None:
+    with receiving(aws) as receiver:
         assert receiver.status() == 200
         receiver.way.forget("silent")
         assert receiver.status() == 503
@@ -99,46 +96,20 @@ def test_a_callback_that_aws_does_not_answer_in_time_is_not_sent_twice(aws: Embe
         assert receiver.count("CallbackNotQueued") == 1
 
 
-@dataclass
-class Stopper:
-    """An environment of the stop function, the ways from it to AWS and to the RTC API, and that API."""
-
-    environment: Environment
-    ways: tuple[Middlebox, Middlebox]
-    rtc: RtcDouble
-
-    def stop(self, room: str) -> bool:
-        """Let a task run and end its room, and return whether it was stopped."""
-        self.rtc.start_task(APP_ID, room, "audio")
-        event = {"EventType": "RoomEnded", "AppId": APP_ID, "RoomId": room, "TaskId": "audio"}
-        answer = self.environment.invoke({"Records": [sqs_record(json.dumps(event))]})
-        return answer == {"batchItemFailures": []} and not self.rtc.is_running(APP_ID, room, "audio")
-
-    def forget(self, death: Death) -> None:
-        for way in self.ways:
-            way.forget(death)
-
-    def deaths(self) -> list[int]:
-        return [way.deaths for way in self.ways]
-
-
-@contextlib.contextmanager
-def stopping(aws: EmbeddedAws) -> Iterator[Stopper]:
-    with RtcDouble(secrets=ACCEPTED) as rtc:
-        ways = (Middlebox(aws.endpoint), Middlebox(rtc.url))
-        with ways[0].running() as aws_url, ways[1].running() as rtc_url:
-            variables = stop_variables(aws, rtc_url) | {"AWS_ENDPOINT_URL": aws_url}
-            with environment("StopSegmentFunction", variables) as made:
-                yield Stopper(made, ways, rtc)
-
-
 @DEATHS
-def test_a_task_is_stopped_though_every_connection_is_dead(aws: EmbeddedAws, death: Death) -> None:
-    with stopping(aws) as stopper:
-        assert stopper.stop("room-1")
-        stopper.forget(death)
-        assert stopper.stop("room-2")
-        deaths_at_aws, deaths_at_rtc = stopper.deaths()
-        assert deaths_at_aws >= 1
-        assert deaths_at_rtc == 1
-        assert len(stopper.rtc.requests) == 2
+def test_a_task_is_stopped_though_every_connection_has_broken(aws: EmbeddedAws, death: Death) -> None:
+    with RtcDouble(secrets=ACCEPTED) as rtc, contextlib.ExitStack() as stack:
+        to_aws, to_rtc = Middlebox(aws.endpoint), Middlebox(rtc.url)
+        aws_url, rtc_url = (stack.enter_context(way.running()) for way in (to_aws, to_rtc))
+        variables = stop_variables(aws, rtc_url) | {"AWS_ENDPOINT_URL": aws_url}
+        stopper = stack.enter_context(environment("StopSegmentFunction", variables))
+        for room in ("room-1", "room-2"):
+            to_aws.forget(death)
+            to_rtc.forget(death)
+            rtc.start_task(APP_ID, room, "audio")
+            event = {"EventType": "RoomEnded", "AppId": APP_ID, "RoomId": room, "TaskId": "audio"}
+            assert stopper.invoke({"Records": [sqs_record(json.dumps(event))]}) == {"batchItemFailures": []}
+            assert not rtc.is_running(APP_ID, room, "audio")
+        assert to_aws.deaths >= 1
+        assert to_rtc.deaths == 1
+        assert len(rtc.requests) == 2
