@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import certifi
@@ -16,6 +15,7 @@ import urllib3
 from receive_callback.signature import sign
 from segments.events import Room, Task
 from segments.ledger import ROOM_ITEM
+from segments.times import to_rfc3339
 from tools.rooms import read_fields
 
 if TYPE_CHECKING:
@@ -67,11 +67,10 @@ class Answer:
 
 def make_callback(now_ms: int, name: str, key: str) -> dict[str, str]:
     """Create the callback that ends the test room, signed with a key."""
-    moment = datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     callback = {
         "EventType": "RoomDestroy",
         "EventData": json.dumps({"RoomId": TEST_ROOM.room_id}),
-        "EventTime": moment,
+        "EventTime": to_rfc3339(now_ms),
         "EventId": f"callback-test-{name}-{now_ms}",
         "AppId": TEST_ROOM.app_id,
         "Version": "2020-12-01",
