@@ -41,21 +41,21 @@ class Alarm:
 
     @property
     def state(self) -> tuple[str, str]:
-        """The state that embedded AWS has put it into, and the reason."""
+        """The state that embedded AWS has given it, and the reason."""
         description = self._describe()
         return description["StateValue"], description["StateReason"]
 
     @property
     def rings(self) -> bool:
-        """Whether it has been in ALARM: enough of the periods in a row were past its threshold."""
+        """Whether it has been in ALARM: enough consecutive periods were past its threshold."""
         periods: int = self.description["EvaluationPeriods"]
         needed = self.description.get("DatapointsToAlarm", periods)
         breaching = self.breaching_periods()
-        # A period without data is not breaching: test_operations.py holds every alarm but the heartbeat's to that.
+        # tests/unit/test_operations.py checks that missing data do not breach, or `rings_after` applies.
         return any(sum(last - n in breaching for n in range(periods)) >= needed for last in breaching)
 
     def rings_after(self, period: int) -> bool:
-        """Whether it is in ALARM at the end of a numbered period, if a period without data is breaching."""
+        """Return whether an alarm that missing data breach is in ALARM at the end of a numbered period."""
         assert self.description["TreatMissingData"] == "breaching"
         periods: int = self.description["EvaluationPeriods"]
         return not {period - n for n in range(periods)} & (self._periods() - self.breaching_periods())
@@ -85,14 +85,14 @@ class Alarm:
 
     def set_state(self, state: str) -> None:
         """Set the alarm's state, as an operator does to test its actions."""
-        self._cloudwatch.set_alarm_state(AlarmName=self.name, StateValue=state, StateReason="a test wants it so")
+        self._cloudwatch.set_alarm_state(AlarmName=self.name, StateValue=state, StateReason="set by a test")
 
     def put(self, metric: Metric, values: Values, *, period: int | None = None) -> None:
-        """Put data as AWS would, now or in a numbered period; embedded AWS evaluates every alarm thereupon."""
+        """Put data as AWS would, now or in a numbered period. Embedded AWS then evaluates every alarm."""
         self._put(metric, values, time.time() if period is None else period * self.period_seconds)
 
     def put_until_it_rings(self, metric: Metric, *periods: Values) -> None:
-        """Put the data of several periods, the newest last; until that one the alarm must not ring."""
+        """Put the data of several periods, the newest last, and check that the alarm does not ring before the last."""
         now = time.time()
         for periods_ago, values in zip(reversed(range(len(periods))), periods, strict=True):
             assert not self.rings, f"{self.name} rings {periods_ago + 1} periods too early"

@@ -81,7 +81,7 @@ def test_ringing_alarm_is_wrong(box: Sandbox, observer: Observer) -> None:
     alarm.set_state("ALARM")
     checks = status(box)
     alarm.set_state("OK")
-    assert checks["alarms"] == ("wrong", "OrphansAlarm: a test wants it so")
+    assert checks["alarms"] == ("wrong", "OrphansAlarm: set by a test")
     assert wrong(checks) == ["alarms"]
 
 
