@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-import tests.examples  # noqa: F401 - it registers the profiles
+import tests.examples  # noqa: F401 - registers the profiles
 from sandbox.embedded_aws import EmbeddedAws, embedded_aws, shielded
 
 settings.load_profile("quick")  # unless --hypothesis-profile says otherwise
@@ -22,14 +22,14 @@ def _shielded() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def aws() -> Iterator[EmbeddedAws]:
-    """Run one AWS for this test process; tests create resources with unique names."""
+    """Run one AWS per test process. Tests create resources with unique names in it."""
     with embedded_aws() as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def aws_away(aws: EmbeddedAws) -> EmbeddedAws:
-    """Name the endpoint of an AWS that does not exist."""
+    """Return an AWS whose endpoint does not answer."""
     return replace(aws, endpoint="https://127.0.0.1:1")
 
 

@@ -1,4 +1,4 @@
-"""The shared part of the end-to-end tests: one sandbox per test process, and one room per test."""
+"""Fixtures of the end-to-end tests: one sandbox per test process, and new rooms for each test."""
 
 from collections.abc import Callable, Iterator
 from uuid import uuid4
@@ -12,7 +12,7 @@ from tests.e2e.observer import APP_ID, Observer, Room
 
 @pytest.fixture(scope="session")
 def box() -> Iterator[Sandbox]:
-    """Deploy a stack that logs all that it can and may answer workflows, once for each test process."""
+    """Deploy a stack with debug logs that may answer workflows, once per test process."""
     workflows = f"arn:aws:states:{REGION}:000000000000:stateMachine:rtc-close-*"
     with sandbox({"LogLevel": "DEBUG", "WorkflowArn": workflows}, app_ids={APP_ID}) as running:
         yield running
@@ -25,7 +25,7 @@ def observer(box: Sandbox) -> Observer:
 
 @pytest.fixture
 def new_room(observer: Observer) -> Callable[[], Room]:
-    """Create rooms that no other test knows."""
+    """Return a function that creates rooms with new ids."""
     return lambda: Room(observer, f"room-{uuid4().hex}")
 
 

@@ -14,7 +14,7 @@ from tools.__main__ import main
 
 
 def environment(box: Sandbox, changes: Mapping[str, str | None] | None = None) -> dict[str, str]:
-    """Return the variables that point a program at the sandbox; a change to None leaves one out."""
+    """Return the environment variables that point a program at the sandbox. A change to None removes a variable."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     settings: dict[str, str | None] = {**inherited, **box.aws.environment, **(changes or {})}
     return {name: value for name, value in settings.items() if value is not None}
@@ -27,7 +27,7 @@ def command(*arguments: str, stack_name: str = STACK_NAME) -> list[str]:
 def run_tool(
     box: Sandbox, *arguments: str, stack_name: str = STACK_NAME, **changes: str | None
 ) -> CompletedProcess[str]:
-    """Run it in this process, which takes a tenth of the time of a separate process."""
+    """Run a command in this process, which takes a tenth of the time of a separate process."""
     wanted = environment(box, changes)
     done = CliRunner(mix_stderr=False).invoke(
         main,

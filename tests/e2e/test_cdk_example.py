@@ -1,4 +1,4 @@
-"""examples/cdk synthesizes the template of a release."""
+"""examples/cdk synthesizes the resources of a release's template."""
 
 import json
 import os
@@ -23,13 +23,13 @@ def installed(tmp_path: Path) -> Path:
     command = [str(shutil.which("npm")), "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
     done = subprocess.run(command, cwd=app, capture_output=True, text=True, check=False)
     if done.returncode and "E404" not in done.stderr and "EINTEGRITY" not in done.stderr:
-        pytest.skip(f"aws-cdk-lib cannot be had from the registry: {done.stderr.strip().splitlines()[0]}")
+        pytest.skip(f"the registry does not deliver aws-cdk-lib: {done.stderr.strip().splitlines()[0]}")
     assert done.returncode == 0, done.stderr
     return app
 
 
 def resources(template: dict[str, Any]) -> Any:
-    """Return the resources in the one way in which both may write them."""
+    """Return the resources with DependsOn in one form, as a sorted list."""
     for resource in template["Resources"].values():
         depends = resource.pop("DependsOn", [])
         resource["DependsOn"] = sorted([depends] if isinstance(depends, str) else depends)

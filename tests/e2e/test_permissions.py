@@ -23,7 +23,7 @@ UPDATE = {
 
 
 class Try(NamedTuple):
-    """A request, and the roles that may make it; {Name} in a value stands for the physical id of a resource."""
+    """A request, and the roles that may make it. {Name} in an argument stands for the physical id of a resource."""
 
     method: str
     allowed: tuple[str, ...]
@@ -80,8 +80,8 @@ TRIES = {
     "find the watched rooms": Try("dynamodb query", (SWEEP,), index("WatchedTasks", "watch")),
     "put an event on the outcome bus": Try("events put_events", (PUBLISH,), put_event(OUTCOME_BUS)),
     "put an event on another bus": Try("events put_events", (), put_event("default")),
-    "answer a workflow": Try("stepfunctions send_task_success", (PUBLISH,), {"taskToken": "nobody's", "output": "{}"}),
-    "fail a workflow": Try("stepfunctions send_task_failure", (PUBLISH,), {"taskToken": "nobody's", "error": "e"}),
+    "answer a workflow": Try("stepfunctions send_task_success", (PUBLISH,), {"taskToken": "unknown", "output": "{}"}),
+    "fail a workflow": Try("stepfunctions send_task_failure", (PUBLISH,), {"taskToken": "unknown", "error": "e"}),
     "start a workflow": Try(
         "stepfunctions start_execution",
         (),
@@ -99,7 +99,7 @@ TRIES = {
 
 @pytest.fixture(scope="module")
 def roles(box: Sandbox, observer: Observer) -> dict[str, Role]:
-    """Return the roles, and create the resources that none of them may touch."""
+    """Return the roles, and create resources that none of them may use."""
     box.client("secretsmanager").create_secret(Name="another", SecretString="{}")
     create_segment_table(box.client("dynamodb"), "another")
     key = box.client("kms").create_key()["KeyMetadata"]["KeyId"]
@@ -108,7 +108,7 @@ def roles(box: Sandbox, observer: Observer) -> dict[str, Role]:
 
 
 def with_ids(observer: Observer, value: Any) -> Any:
-    """Put physical ids in the place of logical ones."""
+    """Replace {Name} at any depth by the physical id of that resource."""
     if isinstance(value, dict):
         return {with_ids(observer, key): with_ids(observer, one) for key, one in value.items()}
     if isinstance(value, list):
@@ -117,18 +117,18 @@ def with_ids(observer: Observer, value: Any) -> Any:
     return observer.resource(value.strip("{}")) if is_named else value
 
 
-@pytest.mark.parametrize("what", TRIES)
-def test_only_these_roles_may(observer: Observer, roles: dict[str, Role], what: str) -> None:
-    service, _, method = TRIES[what].method.partition(" ")
-    arguments = with_ids(observer, TRIES[what].arguments)
-    answers = {name: answer(getattr(role.client(service), method), arguments) for name, role in roles.items()}
-    # Nobody waits with the token of a workflow.
+@pytest.mark.parametrize("name", TRIES)
+def test_request_is_allowed_to_the_listed_roles_only(observer: Observer, roles: dict[str, Role], name: str) -> None:
+    service, _, method = TRIES[name].method.partition(" ")
+    arguments = with_ids(observer, TRIES[name].arguments)
+    answers = {role: answer(getattr(assumed.client(service), method), arguments) for role, assumed in roles.items()}
+    # No workflow waits for the token of the request.
     assert set(answers.values()) <= {"", "TaskDoesNotExist", "AccessDenied", "AccessDeniedException"}
-    assert {name for name, code in answers.items() if "AccessDenied" not in code} == set(TRIES[what].allowed)
+    assert {role for role, code in answers.items() if "AccessDenied" not in code} == set(TRIES[name].allowed)
 
 
 def answer(call: Callable[..., object], arguments: Mapping[str, Any]) -> str:
-    """Make a request; return the error's code, or nothing."""
+    """Make a request, and return the error's code, or nothing."""
     try:
         call(**arguments)
     except ClientError as error:

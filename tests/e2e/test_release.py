@@ -1,4 +1,4 @@
-"""The output of `make release` is deployed over the release before it, and stops tasks."""
+"""A release upgrades a stack of the last release, and stops tasks."""
 
 import base64
 import hashlib
@@ -23,22 +23,22 @@ from tests.e2e.operator import run_tool
 
 pytestmark = pytest.mark.long
 
-# The template of the last release, as `make release` wrote it. Until there is one, today's takes its place.
+# The template of the last release, as `make release` wrote it. Before the first release, today's template serves.
 LAST_RELEASE = Path(__file__).with_name("last_release.yaml")
 CHANGED = {"StaleAfterSeconds": "45"}
-HOLD_SOMETHING = ("SegmentTable", "EventQueue", "DeadLetterQueue", "RtcCredentialsSecret", "UndeliveredEventQueue")
+WITH_CONTENT = ("SegmentTable", "EventQueue", "DeadLetterQueue", "RtcCredentialsSecret", "UndeliveredEventQueue")
 
 
 @dataclass(frozen=True)
 class Upgrade:
-    """A stack of the last release that became one of this release.
+    """A stack that was upgraded from the last release to this one.
 
     Parameters
     ----------
     box
-        As it is now.
+        The stack after the upgrade.
     waiting
-        The message that waited on the event queue meanwhile.
+        The id of a message that waited on the event queue during the upgrade.
     """
 
     before: Sandbox
@@ -81,14 +81,14 @@ def described(box: Sandbox) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def over_functions_of(dist: Path, template: str) -> str:
-    """Let a release's template name the zip files of another one."""
+    """Replace the zip files in a release's template by those of another release."""
     names = {path.stem.partition("-")[0]: path.name for path in dist.glob("*.zip")}
     return re.sub(r"CodeUri: (\w+)-\w+\.zip", lambda found: f"CodeUri: {names[found[1]]}", template)
 
 
 @pytest.fixture(scope="module")
 def upgrade(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upgrade]:
-    """Deploy the last release over today's functions, pause it with something in it, and deploy this release."""
+    """Deploy the last release with today's functions, pause it with a waiting event, and deploy this release."""
     last = tmp_path_factory.mktemp("last") / "dist"
     shutil.copytree(dist, last)
     if LAST_RELEASE.exists():
@@ -122,7 +122,7 @@ def test_released_artifact_stops_a_room(dist: Path, upgrade: Upgrade) -> None:
 
 
 def test_plain_template_has_the_resources_that_sam_deploys(dist: Path, upgrade: Upgrade) -> None:
-    """So that it works as this stack does; tests/e2e/test_deploying.py deploys it."""
+    """Compare them, because only tests/e2e/test_deploying.py deploys the plain template."""
     cloudformation = upgrade.box.client("cloudformation")
     deployed = cloudformation.get_template(StackName=STACK_NAME, TemplateStage="Processed")["TemplateBody"]
     text = (dist / "cloudformation.json").read_text()
@@ -143,10 +143,10 @@ def without_code(template: Mapping[str, Any]) -> dict[str, Any]:
     return {part: template[part] for part in ("Conditions", "Outputs")} | {"Resources": resources}
 
 
-def test_an_upgrade_keeps_what_the_stack_holds_and_what_was_not_changed(upgrade: Upgrade) -> None:
+def test_upgrade_keeps_resources_with_content_and_unchanged_parameters(upgrade: Upgrade) -> None:
     ids, parameters = described(upgrade.box)
-    assert {name: ids[name] for name in HOLD_SOMETHING} == {name: upgrade.ids_before[name] for name in HOLD_SOMETHING}
-    # A parameter that is new has its default, one that is gone is in neither.
+    assert {name: ids[name] for name in WITH_CONTENT} == {name: upgrade.ids_before[name] for name in WITH_CONTENT}
+    # Parameters that only one of the releases has are not compared.
     kept = upgrade.parameters_before.keys() & parameters.keys()
     assert {name: parameters[name] for name in kept} == {
         name: upgrade.parameters_before[name] for name in kept
@@ -157,7 +157,7 @@ def test_an_upgrade_keeps_what_the_stack_holds_and_what_was_not_changed(upgrade:
     }
 
 
-def test_a_room_s_end_that_waited_stops_the_task_that_was_known_before(upgrade: Upgrade) -> None:
+def test_event_that_waited_during_the_upgrade_stops_a_task_that_was_known_before_it(upgrade: Upgrade) -> None:
     room = upgrade.room("open")
     assert Observer(upgrade.box).ends([upgrade.waiting]) == {upgrade.waiting: ["stopped"]}
     assert room.stopped == ["audio"]
@@ -171,7 +171,7 @@ def test_every_file_of_a_release_has_its_checksum(dist: Path) -> None:
     assert {path.name for path in CONTRACTS.glob("*.schema.json")} <= files.keys()
 
 
-def test_the_same_build_is_released_in_the_same_bytes_whenever_it_was_made(dist: Path, tmp_path: Path) -> None:
+def test_time_of_a_build_does_not_change_the_bytes_of_its_release(dist: Path, tmp_path: Path) -> None:
     os.utime(BUILT_TEMPLATE.parent / "PublishOutcomeFunction" / "publish_outcome" / "handler.py", (0, 1_000_000_000))
     assert release(tmp_path).returncode == 0
     assert checksums(tmp_path) == checksums(dist)
@@ -187,7 +187,7 @@ def test_a_release_holds_every_file_of_the_build(dist: Path) -> None:
             }
 
 
-def test_the_bill_of_materials_names_every_package_that_is_deployed(dist: Path) -> None:
+def test_bill_of_materials_names_every_deployed_package(dist: Path) -> None:
     bill = json.loads((dist / "sbom.cdx.json").read_text())
     locked = re.findall(r"^([\w.-]+==[\w.]+)", (ROOT / "functions" / "requirements.txt").read_text(), re.MULTILINE)
     assert sorted(f"{one['name']}=={one['version']}" for one in bill["components"]) == sorted(locked)

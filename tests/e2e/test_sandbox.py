@@ -1,4 +1,4 @@
-"""`make sandbox` for a newcomer: its commands can be pasted, even into a shell that is set up for another AWS."""
+"""The commands that `make sandbox` prints work when pasted, even into a shell that is set up for another AWS."""
 
 import json
 import os
@@ -24,7 +24,7 @@ WRONG_APP = json.dumps({"EventType": "RoomEnded", "AppId": "unknown", "RoomId": 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
-    """Start the sandbox, and return its output until it waits."""
+    """Start the sandbox, and return its process and its output until it waits."""
     folder = tmp_path_factory.mktemp("a folder") / "sandbox"
     with subprocess.Popen(
         [sys.executable, "-c", START.format(str(folder))],
@@ -46,7 +46,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subproce
 
 def paste(commands: list[str]) -> str:
     done = subprocess.run(
-        ["bash", "-c", "".join(commands)],  # noqa: S607 (the reader's)
+        ["bash", "-c", "".join(commands)],  # noqa: S607 - the shell of the reader
         cwd=ROOT,
         env=os.environ | OF_A_SHELL,
         capture_output=True,
@@ -58,20 +58,20 @@ def paste(commands: list[str]) -> str:
     return done.stdout
 
 
-def test_what_is_printed_works_when_it_is_pasted(running: tuple[subprocess.Popen[str], list[str]]) -> None:
+def test_printed_commands_work_when_pasted(running: tuple[subprocess.Popen[str], list[str]]) -> None:
     _, printed = running
     (sourced,) = [line for line in printed if line.startswith("  . ")]
     folder = Path(shlex.split(sourced)[1]).parent
     shown = "".join(printed).replace(str(folder), ".sandbox")
     assert max(map(len, shown.splitlines())) <= 80
     commands = [line.removeprefix("  ") for line in printed if line.startswith("  ")]
-    told = paste(commands)
-    assert told.count("task audio: stopped") == 2
-    assert '"action": "StopSegment"' in told
-    assert '{"result":"queued"}' in told.replace(" ", "")
-    assert "invalid_message" in told
-    assert "1 of 1 letter purged." in told
-    assert "SegmentStopped" in told
+    pasted = paste(commands)
+    assert pasted.count("task audio: stopped") == 2
+    assert '"action": "StopSegment"' in pasted
+    assert '{"result":"queued"}' in pasted.replace(" ", "")
+    assert "invalid_message" in pasted
+    assert "1 of 1 letter purged." in pasted
+    assert "SegmentStopped" in pasted
 
     wrong = f"""{commands[0]}
         aws sqs send-message --queue-url "$(output EventQueueUrl)" --message-body '{WRONG_APP}'
@@ -79,7 +79,9 @@ def test_what_is_printed_works_when_it_is_pasted(running: tuple[subprocess.Popen
     assert "rejected" in paste([wrong])
 
 
-def test_other_sdks_find_it_too(running: tuple[subprocess.Popen[str], list[str]]) -> None:
+def test_printed_settings_are_enough_for_the_sdks_of_other_languages(
+    running: tuple[subprocess.Popen[str], list[str]],
+) -> None:
     _, printed = running
     (sourced,) = [line for line in printed if line.startswith("  . ")]
     region, certificate = paste([sourced, 'echo "$AWS_REGION"; echo "$NODE_EXTRA_CA_CERTS"']).splitlines()
@@ -87,7 +89,7 @@ def test_other_sdks_find_it_too(running: tuple[subprocess.Popen[str], list[str]]
     assert Path(certificate).exists()
 
 
-def test_ctrl_c_ends_it_with_a_sentence(running: tuple[subprocess.Popen[str], list[str]]) -> None:
+def test_ctrl_c_ends_the_sandbox_with_a_message(running: tuple[subprocess.Popen[str], list[str]]) -> None:
     process, _ = running
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)

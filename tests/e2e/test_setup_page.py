@@ -1,6 +1,6 @@
-"""docs/setup.md, word for word: its commands, in a shell that is pointed at the sandbox, print what the page shows.
+"""The commands of docs/setup.md, run word for word against the sandbox, print the output that the page shows.
 
-Its Chinese twin has the same commands and shows the same.
+Its Chinese twin has the same commands with the same output.
 """
 
 import re
@@ -19,7 +19,7 @@ PAGE, CHINESE_PAGE = ((ROOT / "docs" / name).read_text() for name in ("setup.md"
 
 
 def steps(page: str) -> list[tuple[str, str]]:
-    """Return the commands that a page shows with their output, each with the output."""
+    """Return the commands of a page that have output, each with its output."""
     line = r"(?!```).*\n"
     return re.findall(rf"^```sh\n((?:{line})*)```\n\n```text\n((?:{line})*)```$", page, re.MULTILINE)
 
@@ -36,7 +36,7 @@ def box() -> Iterator[Sandbox]:
         yield running
 
 
-def test_from_nothing_to_the_first_stopped_room_paused_and_resumed(box: Sandbox, tmp_path: Path) -> None:
+def test_commands_of_the_setup_page_print_the_output_that_it_shows(box: Sandbox, tmp_path: Path) -> None:
     (tmp_path / "env").write_text(settings(box))
     commands = steps(PAGE)
     assert commands == steps(CHINESE_PAGE)
