@@ -1,1 +1,1 @@
-"""All files of a release, from the output of `sam build`. It imports nothing of the project."""
+"""Builds the files of a release from the output of `sam build`, without importing the project."""

@@ -1,4 +1,7 @@
-"""`make release`: the same bytes from the same commit, wherever it is built with the runtime's Python at hand."""
+"""`make release`: the files of a release, with the same bytes for the same commit on every machine.
+
+Only a machine without the runtime's Python makes other files, because it cannot compile the functions' bytecode.
+"""
 
 from __future__ import annotations
 
@@ -20,18 +23,20 @@ from release.plain import functions, plain, read
 
 ROOT = Path(__file__).parents[1]
 BUILT = ROOT / ".aws-sam" / "build"
-# A zip file knows no earlier time. The files' own times are those of the build.
+# The earliest time of a zip file, in place of the files' own times, which are those of the build.
 _NO_TIME = (1980, 1, 1, 0, 0, 0)
 _READABLE_FILE = 0o100644 << 16
 
 
 class NotReady(click.ClickException):
-    """The repository is not ready for a release of that name."""
+    """The repository is not ready for this release."""
 
 
 @click.command()
-@click.option("--to", "folder", type=click.Path(path_type=Path), default=ROOT / "dist", help="An empty or new folder.")
-@click.option("--tag", help="Such as v1.2.3. Refuse, unless all is ready for a release of that name.")
+@click.option(
+    "--to", "folder", type=click.Path(path_type=Path), default=ROOT / "dist", help="Folder of the files. It is emptied."
+)
+@click.option("--tag", help="Tag of the release, such as v1.2.3. Fails if the repository is not ready for it.")
 def main(folder: Path, tag: str | None) -> None:
     """Create the functions' zip files, the templates that name them, a bill of materials, notes and checksums."""
     version = _version()
@@ -68,7 +73,7 @@ def _check(tag: str, version: str) -> None:
     _notes(version)
     kept = ROOT / "contracts" / "earlier" / version / "SHA256SUMS"
     if not kept.exists() or kept.read_text() != _sums(sorted(ROOT.glob("contracts/*.schema.json"))):
-        raise NotReady(f"{kept.relative_to(ROOT)} does not have the checksums of today's schemas")
+        raise NotReady(f"{kept.relative_to(ROOT)} does not have the checksums of the schemas in contracts/")
     if not list(BUILT.rglob("*.pyc")):
         raise NotReady("the functions were built without the runtime's Python, so they hold no bytecode")
 
@@ -82,7 +87,7 @@ def _notes(version: str) -> str:
 
 
 def _zip(source: Path, folder: Path) -> Path:
-    """Pack a function. The name depends on the content, so new code never has the name of deployed code."""
+    """Pack a function into a zip file that is named after its content, so new code never has the name of old code."""
     target = folder / f"{source.name}.zip"
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for path in sorted(path for path in source.rglob("*") if path.is_file()):

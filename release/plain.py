@@ -1,4 +1,4 @@
-"""The template as plain CloudFormation: transformed by SAM's own translator, its code in a bucket of yours."""
+"""The template as plain CloudFormation: transformed by SAM's own translator, with its code in your bucket."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _NoManagedPolicies:
 
 
 def read(path: Path) -> Template:
-    """Parse a template, and copy the parts that a YAML anchor repeats: the translator changes its input."""
+    """Parse a template. Parts that a YAML anchor repeats become copies, because the translator changes its input."""
     template: Template = json.loads(json.dumps(yaml_parse(path.read_text())))
     return template
 
@@ -50,11 +50,11 @@ def functions(template: Template) -> list[str]:
 
 
 def transformed(template: Template) -> Template:
-    """Transform a template as CloudFormation does when it is deployed. The code is on S3, at no real place."""
+    """Transform a template as CloudFormation does when it deploys it, with a placeholder for the code on S3."""
     source = json.loads(json.dumps(template))
     for name in functions(source):
         source["Resources"][name]["Properties"]["CodeUri"] = "s3://bucket/code"
-    # The translator asks for a region, and writes nothing of it into this template.
+    # The translator needs a region, which has no effect on this template.
     with patch.dict(os.environ, AWS_DEFAULT_REGION="us-east-1"):
         result: Template = transform(source, {}, _NoManagedPolicies())
     return result

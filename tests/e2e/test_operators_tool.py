@@ -1,4 +1,4 @@
-"""The operator's command line, against the deployed stack."""
+"""The operators' command `stopper`, against a deployed stack."""
 
 import json
 import os
@@ -34,14 +34,14 @@ KINDS: dict[str, StopError] = {
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Sandbox]:
-    """Deploy a stack with an unshared dead-letter queue, which gives messages up at once."""
+    """Deploy a dedicated stack, because tests empty its dead-letter queue. It retries no message for long."""
     with sandbox({"GiveUpAfterMinutes": "0"}) as running:
         yield running
 
 
 @pytest.fixture(autouse=True)
 def _empty_queue(stack: Sandbox) -> Iterator[None]:
-    """Let each test begin without letters."""
+    """Remove all letters before a test, and all faults of the API after it."""
     stack.dead_letters()
     yield
     stack.rtc.heal()
@@ -75,7 +75,7 @@ def write_letters(
 
 
 def letter_counts(stack: Sandbox) -> tuple[int, int]:
-    """Count the letters that wait, and those that a reader holds."""
+    """Return how many letters wait, and how many a reader holds."""
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     attributes = (
         stack.aws.client("sqs")
