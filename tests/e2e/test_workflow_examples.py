@@ -175,7 +175,7 @@ class TestOnFailure:
         note = examples.note(f"Room {room.id} of nobody")
         assert note["Subject"] == "Slicing may go on"
         assert "InvalidParameter.NotExistAppId" in note["Message"]
-        assert examples.note("A room that cannot be read")["Subject"] == "A sender breaks the message contract"
+        assert examples.note("An unknown room")["Subject"] == "A sender breaks the message contract"
 
     def test_execution_fails_if_it_cannot_send_its_notification(
         self, box: Sandbox, examples: Examples, room: Room
