@@ -1,4 +1,4 @@
-"""A second AWS double beside the embedded one: a result on both is less likely to be a mistake of one."""
+"""moto, a second double of AWS: a result on both is less likely to be a fault of one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The segment table's keys and indexes, as template.yaml has them: nothing else says them again."""
+"""The segment table's keys and indexes, read from template.yaml, so that no test repeats them."""
 
 from __future__ import annotations
 

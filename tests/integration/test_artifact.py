@@ -51,7 +51,7 @@ def files(function: str) -> list[Path]:
     return [path for path in (BUILD / function).rglob("*") if path.is_file()]
 
 
-def test_every_function_of_the_stack_is_looked_at() -> None:
+def test_every_function_of_the_stack_is_checked() -> None:
     assert {path.name for path in BUILD.iterdir() if path.is_dir()} == HANDLERS.keys() == SETTINGS.keys()
 
 

@@ -35,7 +35,7 @@ def refusal(credentials: Credentials) -> CredentialsRefused:
     return raised.value
 
 
-def test_a_key_shows_itself_in_no_text() -> None:
+def test_a_key_never_shows_in_a_text() -> None:
     key = Key("AKLT-one", "s3cr3t-one", "t0ken")
     assert repr(key) == str(key) == f"{key}" == "Key()"
 

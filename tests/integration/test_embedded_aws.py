@@ -1,4 +1,4 @@
-"""The address of the embedded AWS: the same each time, if that is wanted and possible."""
+"""The port and the certificate of the embedded AWS, and the shell's settings that it must not use."""
 
 import os
 import socket
@@ -10,7 +10,7 @@ from sandbox.embedded_aws import EmbeddedAws, _certificate, free_port, shielded
 from tests.environments import OF_A_SHELL
 
 
-def test_a_port_is_the_one_that_is_wanted_unless_somebody_listens_there() -> None:
+def test_the_wanted_port_is_used_unless_another_process_listens_on_it() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         taken = listener.getsockname()[1]
         assert free_port(taken) != taken
@@ -24,7 +24,7 @@ def test_a_kept_certificate_is_used_again(tmp_path: Path) -> None:
     assert [path.read_bytes() for path in _certificate(tmp_path)] != first
 
 
-def test_the_caller_s_aws_and_proxies_are_kept_out_and_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_aws_settings_and_proxies_of_the_shell_are_hidden_and_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in OF_A_SHELL.items():
         monkeypatch.setenv(name, value)
     before = dict(os.environ)

@@ -1,4 +1,4 @@
-"""The environments in which other tests and the benchmarks run the built artifact, which behave as Lambda's do."""
+"""The function environments in which other tests and the benchmarks run the built artifact, as Lambda would."""
 
 import contextlib
 import subprocess
@@ -47,7 +47,7 @@ def small(artifact: Path, **variables: str) -> Iterator[Environment]:
         yield made
 
 
-def test_nothing_but_the_artifact_and_the_standard_library_is_there(artifact: Path) -> None:
+def test_only_the_artifact_and_the_standard_library_can_be_imported(artifact: Path) -> None:
     with small(artifact, PYTHONPATH=str(environments.BUILD.parent.parent)) as made:
         assert made.invoke("import") == {"json": True, "boto3": False, "sandbox": False}
 
@@ -55,7 +55,7 @@ def test_nothing_but_the_artifact_and_the_standard_library_is_there(artifact: Pa
 def test_an_environment_runs_only_while_it_is_invoked(artifact: Path) -> None:
     with small(artifact) as made:
         pid = made.invoke({})["pid"]
-        # A thread of the function would go on without this.
+        # Otherwise a thread of the function would go on.
         wait_for(lambda: state(pid) == "T", "the process to be stopped", seconds=5)
         assert made.invoke({})["pid"] == pid
 
@@ -73,13 +73,13 @@ def test_time_passes_while_an_environment_is_frozen(artifact: Path) -> None:
 
 
 @pytest.mark.parametrize("end", ["exit", "hang"])
-def test_an_environment_that_has_ended_says_what_it_printed(artifact: Path, end: str) -> None:
+def test_the_error_of_an_ended_environment_has_its_output(artifact: Path, end: str) -> None:
     with small(artifact) as made:
         for event in (end, "again"):
             with pytest.raises(FunctionError, match="the environment has ended:\nprinted"):
                 made.invoke(event, remaining_ms=500)
 
 
-def test_the_python_is_the_template_s_and_the_build_s() -> None:
+def test_the_python_version_is_that_of_the_template_and_the_build() -> None:
     assert f"Runtime: python{environments.PYTHON}\n" in (ROOT / "template.yaml").read_text()
     assert f"RUNTIME := {environments.PYTHON}\n" in (ROOT / "functions" / "Makefile").read_text()

@@ -27,7 +27,7 @@ APP_ID = "661e"
 MAX_RECEIVE_COUNT = 6
 CALL_SECONDS = 2 + 5  # the connect and the read time-out
 SQS_CALL_SECONDS = 2 * (1 + 3) + 1  # two attempts to connect and read, and the longest wait between them
-SETTLING_SECONDS = 2 * SQS_CALL_SECONDS + 1  # letters beside copies, then notices beside back-offs
+SETTLING_SECONDS = 2 * SQS_CALL_SECONDS + 1  # letters and copies at once, then notices and back-offs
 RECORD_SECONDS = 2
 NOT_JSON = "nothing that says p4yload"
 NAMESPACE = "StopperTests"
@@ -172,7 +172,7 @@ def kept_of(records: Sequence[dict[str, Any]], *numbers: int) -> list[str]:
 def test_every_random_message_has_exactly_one_end(function: Function, output: Callable[[], Output]) -> None:
     dice = random.Random(7)
     for _ in range(4):
-        # A wide character in a body is sent as one; a lone surrogate cannot come out of SQS.
+        # SQS delivers no lone surrogates, no NUL characters and no empty bodies.
         bodies = [dice.choice(MAKERS)(dice).encode(errors="replace").decode() for _ in range(10)]
         records = [sqs_record(body.replace("\x00", " ") or " ") for body in bodies]
         records[0]["messageAttributes"] = {"EventTime": {"binaryValue": "MTEwMA==", "dataType": "Binary"}}
@@ -187,7 +187,7 @@ def test_every_random_message_has_exactly_one_end(function: Function, output: Ca
         assert function.letters() == {}
 
 
-def test_a_message_whose_letter_cannot_be_sent_is_kept(function: Function, output: Callable[[], Output]) -> None:
+def test_a_message_whose_dead_letter_cannot_be_sent_is_kept(function: Function, output: Callable[[], Output]) -> None:
     # The queue refuses a letter of more than one MiB; SQS would not have delivered such a message.
     records = [sqs_record("x" * 1_048_577), sqs_record(NOT_JSON)]
     assert function.invoke(*records) == kept_of(records, 0)
@@ -282,7 +282,7 @@ class TestTimeLeft:
         codes = [line.get("error_code") for line in output().logs]
         assert codes == ([None] if is_made else ["NoTimeLeft"] * 2)  # of the task, of the message
 
-    def test_a_message_that_is_not_served_in_time_keeps_no_other_from_its_end(
+    def test_a_message_that_is_not_served_in_time_does_not_delay_the_ends_of_others(
         self, function: Function, new_room: Callable[[], Room], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A message is served until settling begins: dead letters have their time even if the table does not answer."""
@@ -417,7 +417,7 @@ def test_a_message_with_many_tasks_does_not_delay_the_others_of_its_batch(
     ids = [one.id for one in rooms]
     order = [request.task[1] for request in function.double.requests if request.task[1] in ids]
     assert len(order) == 103
-    # First come, first served would be 100 to 102. Threads mix up requests that leave at nearly the same time.
+    # Not first come, first served: the small ones would be last. Threads mix up requests of nearly the same time.
     assert max(order.index(one.id) for one in small) < 40
     assert min(order[:50].count(one.id) for one in (huge, vast)) > 12
 

@@ -196,7 +196,7 @@ class TestStops:
         assert (task in watched(table, task.room)) is is_watched
 
     @pytest.mark.parametrize("opened_ms", [T - 1, T, T + 1])
-    def test_what_was_opened_while_the_api_was_asked_is_closed_only_if_the_event_is_not_older(
+    def test_a_task_that_was_opened_during_the_call_is_closed_only_if_the_event_is_not_older(
         self, table: SegmentTable, task: Task, opened_ms: int
     ) -> None:
         table.note_start(task, T - 2)

@@ -1,4 +1,4 @@
-"""A bus or a topic that a stack only names is looked up, because AWS does not report its absence."""
+"""The look-up of a bus or a topic that a stack only names, since AWS does not report that one is missing."""
 
 import json
 from typing import Any
@@ -20,10 +20,10 @@ def bus(aws: EmbeddedAws) -> str:
     return name
 
 
-def test_a_bus_that_does_not_exist_takes_events_and_only_asking_for_it_tells(aws: EmbeddedAws, bus: str) -> None:
+def test_a_missing_bus_accepts_events_and_only_a_look_up_reports_it(aws: EmbeddedAws, bus: str) -> None:
     events = aws.client("events")
     entry = {"Source": "rtc-segment-stopper", "DetailType": "SegmentStopped", "Detail": "{}"}
-    # As AWS was recorded to answer (localstack/localstack, test_put_events_nonexistent_event_bus).
+    # AWS answered the same in a recording (localstack/localstack, test_put_events_nonexistent_event_bus).
     answer = events.put_events(Entries=[{**entry, "EventBusName": "gone"}])
     assert (answer["FailedEntryCount"], "EventId" in answer["Entries"][0]) == (0, True)
     assert _outcome_bus(events, bus) == Named()
@@ -31,8 +31,8 @@ def test_a_bus_that_does_not_exist_takes_events_and_only_asking_for_it_tells(aws
     assert _outcome_bus(events, "gone") == Named(trouble)
 
 
-def test_the_stacks_own_rule_cannot_be_made_on_a_bus_that_does_not_exist(aws: EmbeddedAws, bus: str) -> None:
-    """So CloudFormation cannot deploy the stack. Embedded AWS refuses PutRule, but makes the resource all the same."""
+def test_the_stack_s_rule_cannot_be_created_on_a_missing_bus(aws: EmbeddedAws, bus: str) -> None:
+    """CloudFormation then cannot deploy the stack. Embedded AWS refuses PutRule, but creates the resource."""
     source: Any = SOURCE
     rule = source["Resources"]["OutcomeBusRule"]
     assert (rule["Type"], rule["Condition"]) == ("AWS::Events::Rule", "PublishesOutcomes")
@@ -46,7 +46,7 @@ def test_the_stacks_own_rule_cannot_be_made_on_a_bus_that_does_not_exist(aws: Em
         events.put_rule(EventBusName="gone", **wanted)
 
 
-def test_a_topic_without_a_confirmed_subscription_notifies_nobody(aws: EmbeddedAws) -> None:
+def test_a_missing_topic_or_one_without_a_confirmed_subscription_is_reported(aws: EmbeddedAws) -> None:
     sns = aws.client("sns")
     arn = sns.create_topic(Name=f"alarms-{uuid4().hex}")["TopicArn"]
     assert (

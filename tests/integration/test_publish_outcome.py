@@ -193,7 +193,7 @@ class TestFailure:
         def refuse_some(parsed: dict[str, Any], **_: object) -> None:
             parsed["FailedEntryCount"] = 2
             parsed["Entries"][1] = {"ErrorCode": "ThrottlingException", "ErrorMessage": "later"}
-            parsed["Entries"][3] = {"ErrorMessage": "who knows"}
+            parsed["Entries"][3] = {"ErrorMessage": "unknown"}
             del parsed["Entries"][4:]
 
         with hooked(function.module._events, "after-call.events.PutEvents", refuse_some):
@@ -230,7 +230,7 @@ def answer(number: int, token: str, **told: object) -> dict[str, Any]:
 def test_each_answer_to_a_workflow_is_sent_and_only_one_that_may_succeed_later_is_delivered_again(
     function: Function, aws: EmbeddedAws, monkeypatch: pytest.MonkeyPatch, log: io.StringIO, capsys: Any
 ) -> None:
-    """Embedded AWS has other error codes for a workflow that waits no longer, so AWS's answers are given here."""
+    """The test answers with AWS's error codes: the embedded AWS has others for a workflow that no longer waits."""
     asked: dict[str, Any] = {}
     # Step Functions API Reference, SendTaskSuccess.
     codes = {"token-2": "TaskTimedOut", "token-3": "InvalidToken", "token-4": "AccessDeniedException"}

@@ -1,4 +1,4 @@
-"""The tools' reading of rooms and of the sweeper, from a table that the functions' module has written."""
+"""The tools read rooms and the sweeper's item from a table that the functions' own module has written."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -39,7 +39,7 @@ def stop(table: SegmentTable, task: Task, time_ms: int) -> None:
     table.note_stop(task, known, event, Outcome.STOPPED, "request", time_ms)
 
 
-def test_a_room_with_a_long_past_shows_its_open_task_though_its_name_comes_last(
+def test_a_room_with_many_past_tasks_shows_its_open_task_even_if_its_name_comes_last(
     client: Any, table: SegmentTable
 ) -> None:
     for number in range(20):
@@ -81,7 +81,7 @@ def test_the_largest_items_that_ids_allow_cost_one_write_unit(client: Any, table
     assert max(sizes.values()) == sizes[task.task_id] < 900 < WRITE_UNIT_BYTES
 
 
-def test_the_rooms_that_are_watched_are_counted_and_the_sweeper_s_own_item_is_read(
+def test_watched_rooms_are_counted_and_the_sweeper_s_item_is_read(
     client: Any, table: SegmentTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rooms = [Room("661e", f"room-{number}") for number in range(3)]

@@ -97,7 +97,7 @@ def answering(status: int, body: Callable[[str], bytes]) -> Iterator[Answers]:
         do_GET = do_POST  # noqa: N815 - http.server calls it so
 
         def log_message(self, *_: object) -> None:
-            """Keep quiet."""
+            """Write no log."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
@@ -343,7 +343,7 @@ class TestAnswers:
             pytest.param(b"[" * 100_000, id="deep"),
             pytest.param(answer("OK"), id="almost ok"),
             pytest.param(answer(["ok"]), id="ok in a list"),
-            pytest.param(answer("ok", Error="all is lost"), id="an error that is a string"),
+            pytest.param(answer("ok", Error="not an object"), id="an error that is a string"),
         ],
     )
     def test_an_odd_answer_is_no_success(self, secret: Secret, call: Call, body: bytes) -> None:
@@ -446,7 +446,7 @@ class TestSecrecy:
             pytest.param(200, lambda signed: signed.encode() + b"\xff", id="not UTF-8"),
         ],
     )
-    def test_errors_show_none(
+    def test_errors_show_no_key_and_no_signature(
         self,
         secret: Secret,
         caplog: pytest.LogCaptureFixture,

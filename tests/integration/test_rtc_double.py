@@ -1,4 +1,4 @@
-"""The double of the RTC API, as far as no test of the client shows it: the official SDK calls it over a socket."""
+"""The double of the RTC API, called by the official SDK over a socket. The tests of the client show the rest."""
 
 import contextlib
 import json
@@ -183,7 +183,9 @@ class TestControl:
             ("fail", {"kind": "drop", "task": ["app", "room"]}, "task must be [AppId, RoomId, TaskId]"),
         ],
     )
-    def test_bad_input_gets_a_sentence(self, double: RtcDouble, command: str, body: object, sentence: str) -> None:
+    def test_a_bad_command_is_answered_with_a_sentence(
+        self, double: RtcDouble, command: str, body: object, sentence: str
+    ) -> None:
         status, answer = control(double, "POST", command, body)
         assert status == 400
         assert answer["error"].startswith(sentence)

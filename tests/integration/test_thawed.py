@@ -1,4 +1,4 @@
-"""The built functions in environments that lost their kept-alive connections while frozen."""
+"""The built functions after a freeze during which their kept-alive connections broke."""
 
 import contextlib
 import json
