@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure, print the tables, draw the charts, keep a summary in results.json."""
+"""`python -m benchmarks`: measure, print the tables, draw the charts, and keep a summary in results.json."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess  # nosec B404 # asks git for the commit
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,12 +20,13 @@ from benchmarks.charts import draw_drain
 from benchmarks.deployments import BOTH, Deployment, build_peer, product
 from benchmarks.environments import environments
 from benchmarks.report import print_report
+from sandbox.program import run
 from sandbox.stack import ROOT
 
 RESULTS = Path(__file__).with_name("results.json")
 CHART = ROOT / "docs" / "bench-drain.svg"
 ANSWER_AFTER_SECONDS = 0.2
-# The peer is slower, so it gets fewer messages if a rate is measured; shares and rates are compared, not sums.
+# The peer is slower, so it gets fewer messages where a rate is measured: only rates and shares are compared.
 STOPS = {"product": 5_000, "peer": 400}
 EVENTS = {"product": 5_000, "peer": 500}
 START_UPS = 7
@@ -37,14 +39,14 @@ Load = Callable[[Deployment], Any]
 console = Console(width=max(100, Console().width))
 
 LOADS: dict[str, Load] = {
-    # First, because the leftovers of later loads slow the embedded AWS down.
+    # First, because the messages and records of later loads slow the embedded AWS down.
     "drain": lambda deployment: load.drain(deployment, STOPS[deployment.name]),
     "spending": load.spending,
     "duplicates": lambda deployment: load.duplicates(deployment, EVENTS[deployment.name]),
     "storm": lambda deployment: load.storm(deployment, rooms=50, events_a_room=100),
     "latency": lambda deployment: load.latency(deployment, messages_per_second=50, seconds=4),
 }
-# Loads that the peer cannot carry.
+# Loads that are too heavy for the peer.
 OUR_LOADS: dict[str, Load] = {
     "room_ends": lambda deployment: rooms.room_ends(deployment, ENDS, PERMANENT_TASKS),
     "sessions": rooms.sessions,
@@ -52,7 +54,7 @@ OUR_LOADS: dict[str, Load] = {
     "sweep": sweeps.sweeps,
     "sweep_rejected": sweeps.sweep_rejected,
 }
-# The functions without SQS. One after the other: beside another a start takes longer, and not each by as much.
+# The functions without SQS, one after the other: simultaneous starts slow each other down, by different amounts.
 ALONE: dict[str, Callable[[], Any]] = {
     "environments": environments,
     "slices": functions.slices,
@@ -66,6 +68,10 @@ NAMES = (*LOADS, *OUR_LOADS, *ALONE)
 @click.argument("measurements", nargs=-1, type=click.Choice(NAMES))
 def main(measurements: tuple[str, ...]) -> None:
     """Measure the product beside its peer: everything, or the MEASUREMENTS that are named."""
+    sys.exit(run(lambda: _measure_all(measurements)))
+
+
+def _measure_all(measurements: Sequence[str]) -> int:
     wanted = [name for name in NAMES if name in (measurements or NAMES)]
     machine, results = _machine(), dict[str, Any]()
     if not OUR_LOADS.keys() >= set(wanted):
@@ -77,6 +83,7 @@ def main(measurements: tuple[str, ...]) -> None:
         draw_drain(results["drain"], CHART)
     console.print("\n{cpu}, {cores} cores, Python {python}, {system}".format(**machine))
     print_report(results, console)
+    return 0
 
 
 def _measure(names: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -105,7 +112,7 @@ def _loads(names: Sequence[str]) -> dict[str, Any]:
 
 
 def _keep(found: dict[str, Any]) -> None:
-    """Keep what is worth keeping beside earlier results, a line each: without the windows, which only a chart needs."""
+    """Add new results to those in results.json, one per line, without the windows that only a chart needs."""
     results = {**json.loads(RESULTS.read_text()), **_short(found)}
     results["commits"] |= dict.fromkeys(found.keys() - {"machine"}, _commit())
     lines = (f"{json.dumps(name)}: {json.dumps(result)}" for name, result in results.items())

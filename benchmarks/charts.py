@@ -27,7 +27,7 @@ _STYLE = Style(
 
 
 def draw_drain(results: dict[str, Any], path: Path) -> None:
-    """Draw the API's requests in every sliding second over the share of a queue that is drained, and the limit."""
+    """Draw the API requests in each sliding second, by the share of the queue that is processed, and the limit."""
     chart = pygal.XY(
         style=_STYLE,
         js=(),
@@ -44,16 +44,16 @@ def draw_drain(results: dict[str, Any], path: Path) -> None:
         value_formatter=lambda value: f"{value:.0f}",
         disable_xml_declaration=True,
     )
-    # The two had queues of unlike lengths: over the time, the one with fewer stops would seem to be done first.
+    # The queues have different lengths: on an axis of time, the shorter one would seem to be the faster one.
     for name, label in (("product", "this product"), ("peer", "the peer")):
         chart.add(f"{label}, {results[name]['stops']:,} stops", _over_share_done(results[name]["windows"]))
     chart.add("the API's limit", [(0, LIMIT), (100, LIMIT)], stroke_style={"width": 2, "dasharray": "8, 5"})
-    chart.uuid = path.stem  # else it is another at each drawing
-    # pygal writes its settings into the picture as a script: a picture in a page runs none.
+    chart.uuid = path.stem  # otherwise random in each drawing
+    # pygal writes its settings into the picture as a script, which a picture in a page does not run.
     path.write_text(re.sub(r"<script.*?</script>", "", chart.render(is_unicode=True), flags=re.DOTALL) + "\n")
 
 
 def _over_share_done(windows: list[int]) -> list[tuple[float, int]]:
-    """Return how many requests came in the second before each moment, over the share that was done then, in %."""
+    """Return points: the share of the queue that was processed, in percent, and the requests in the second before."""
     done = list(itertools.accumulate(windows))
     return [(100 * so_far / done[-1], count) for so_far, count in zip(done, windows, strict=True)]

@@ -20,7 +20,7 @@ _PRICES = {
     "DynamoDB reads on demand, $0.125 a million": ("read_units", 0.125 / _MILLION),
     "CloudWatch Logs, $0.50 a GB": ("log_bytes", 0.50 / 10**9),
 }
-# What Lambda itself logs of an invocation, as CloudWatch Logs charges it: 26 bytes more for each line.
+# Lambda's own log lines for an invocation. CloudWatch Logs charges 26 bytes more for each line.
 _REPORT = (
     "START RequestId: 01234567-0123-0123-0123-0123456789ab Version: $LATEST",
     "END RequestId: 01234567-0123-0123-0123-0123456789ab",
@@ -31,7 +31,7 @@ _REPORT_BYTES = sum(len(line) + 1 + 26 for line in _REPORT)
 
 
 def per_million(spent: Mapping[str, Any]) -> dict[str, float]:
-    """Price a million messages by what `load.spending` gives for one kind of them.
+    """Price a million messages of one kind, from a result of `load.spending`.
 
     A sender of single messages pays one SQS request for each. A batch costs two more, to receive and to delete.
     """
@@ -46,7 +46,7 @@ def per_million_slices(spent: Mapping[str, float]) -> dict[str, float]:
 
 
 def per_million_room_hours(alive: Mapping[str, float]) -> dict[str, float]:
-    """Price an hour of a million rooms that live, from a sweep of some of them."""
+    """Price an hour of a million existing rooms, from a sweep of some of them."""
     return _price(alive, _MILLION * LOOKS_AN_HOUR / alive["rooms"])
 
 

@@ -24,8 +24,8 @@ from tools.event_queue import Depth, read_depth
 CONCURRENCY = 5
 PEER = Path(__file__).parent / "peer"
 PEER_BUILD = ROOT / ".aws-sam" / "peer"
-# The peer publishes no outcome events, so the product does not either. Nor does it ask about what has waited long: a
-# full queue is to show the pace of the stops, and `late` that of the questions.
+# The peer publishes no outcome events, so the product publishes none here. No event counts as late: `drain` measures
+# the rate of StopSegment, and `late` the rate of GetSegmentTask.
 STALE_AFTER_SECONDS = 600
 _PARAMETERS = {
     "StaleAfterSeconds": str(STALE_AFTER_SECONDS),
@@ -37,7 +37,7 @@ _PARAMETERS = {
 _RECORD_SIZE = {"CLOUDTRAIL_MAX_EVENTS": "100000"}
 _WARM_UP_MESSAGES = 10 * CONCURRENCY  # a full batch for each
 _QUIET_SECONDS = 8.0
-_POLL_SECONDS = 1.0  # the RTC API double runs in this process: looking often would hold it up
+_POLL_SECONDS = 1.0  # the RTC API double runs in this process: frequent polling would slow it down
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Deployment(Sandbox):
 
     @contextlib.contextmanager
     def held_back(self) -> Iterator[None]:
-        """Keep the queue from the function until the end of the block."""
+        """Deliver no message to the function until the end of the block."""
         client = self.client("lambda")
         (mapping,) = client.list_event_source_mappings(FunctionName=self.function_name)["EventSourceMappings"]
         client.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)
@@ -74,7 +74,7 @@ class Deployment(Sandbox):
 
     @contextlib.contextmanager
     def recorded(self) -> Iterator[None]:
-        """Let the embedded AWS record every call that it serves, which takes a part of its time."""
+        """Let the embedded AWS record every call that it serves, which slows it down."""
         self._record(on=True)
         yield
         self._record(on=False)
@@ -94,7 +94,7 @@ class Deployment(Sandbox):
     def settle(self, seconds: float, quiet_seconds: float = _QUIET_SECONDS) -> bool:
         """Wait until the queue is empty.
 
-        Give up after `seconds`, or when for `quiet_seconds` nothing has changed and only put-off messages are left.
+        Gives up after `seconds`, or when nothing has changed for `quiet_seconds` and only delayed messages are left.
         """
         deadline = time.monotonic() + seconds
         last: tuple[int, int, int] | None = None
@@ -112,7 +112,7 @@ class Deployment(Sandbox):
         return False
 
     def warm_up(self) -> None:
-        """Start every function environment that there will be, and reset the count."""
+        """Start all function environments, and reset the count of requests."""
         tasks = [("661e", f"warm-{number}", "audio") for number in range(_WARM_UP_MESSAGES)]
         with self.held_back():
             self.send([message(*task) for task in tasks])
@@ -129,7 +129,7 @@ def message(
     event_id: str = "",
     event_time: str = "",
 ) -> str:
-    """Create an event's message body; without `event_time` the sending time counts, without a task it names no task."""
+    """Create the body of a stop event. Without `task_id` it names no task, without `event_time` it has no time."""
     ids = {"AppId": app_id, "RoomId": room_id, **({"TaskId": task_id} if task_id else {})}
     time_of_event = {"EventTime": event_time} if event_time else {}
     return json.dumps({"EventType": event_type, "EventId": event_id or f"evt-{room_id}", **time_of_event, **ids})
@@ -165,7 +165,7 @@ def _ready(deployment: Deployment) -> Deployment:
     (mapping,) = client.list_event_source_mappings(FunctionName=deployment.function_name)["EventSourceMappings"]
     same = (configuration["MemorySize"], mapping["ScalingConfig"]["MaximumConcurrency"])
     if same != (512, CONCURRENCY):
-        raise RuntimeError(f"{deployment.name} has memory and concurrency {same}: not comparable")
+        raise RuntimeError(f"{deployment.name} has memory and concurrency {same}, the product has other values")
     deployment.warm_up()
     return deployment
 

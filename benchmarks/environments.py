@@ -1,4 +1,4 @@
-"""Any number of environments: the built stop function in slots, with several environments that take turns in each."""
+"""The request limit with many environments: in each slot, several environments of the stop function take turns."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from benchmarks.deployments import CONCURRENCY, Deployment, product
 from benchmarks.probe import batch
 from sandbox.environments import Environment, environment
 
-# The slowest first: an environment that knows a faster API would be careful with a slower one.
+# The slowest API first: an environment that knows a faster API sends requests to a slower one at a lower rate.
 _BATCHES_A_SLOT = {2.0: 4, 0.2: 100, 0.05: 18, 0.02: 18}
 _numbers = itertools.count(step=10)
 
 
 def environments() -> list[dict[str, Any]]:
-    """Serve full batches in each slot, one after the other; return the fullest second and the rate for each pace."""
+    """Serve full batches in each slot, one after the other; return the rate, and the requests in the busiest second."""
     with product(min(_BATCHES_A_SLOT)) as deployment:
         return [run for environments_a_slot in (1, 3) for run in _paces(deployment, environments_a_slot)]
 
@@ -51,7 +51,7 @@ def _serve(deployment: Deployment, slots: Sequence[Sequence[Environment]], batch
             if answer["batchItemFailures"]:
                 raise RuntimeError(f"{len(answer['batchItemFailures'])} messages of a batch failed")
 
-    time.sleep(1.1)  # so that no request of an earlier load is within a second
+    time.sleep(1.1)  # so that no second contains requests of two loads
     deployment.rtc.forget()
     with ThreadPoolExecutor(len(slots)) as threads:
         list(threads.map(serve, slots))

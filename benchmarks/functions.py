@@ -23,7 +23,7 @@ MARKS = (1_000, 10_000, 100_000)
 ROOMS, USERS, SLICE_SECONDS, SECONDS, ENVIRONMENTS = 1_000, 10, 20, 120, 4
 _SECRET = json.dumps({"AccessKeyId": "AKLTprobe", "SecretAccessKey": "probe"})
 _QUEUE = "https://sqs.us-east-1.amazonaws.com/000000000000/queue"
-_ARN = "arn"  # names nothing
+_ARN = "arn"  # exists nowhere
 # Lambda sets one for each invocation, and every log line has it.
 _TRACE = {"_X_AMZN_TRACE_ID": "Root=1-00000001-000000000000000000000001;Parent=0000000000000001;Sampled=1"}
 
@@ -56,7 +56,7 @@ STOP_SEGMENT = Function(
         "RTC_CREDENTIALS_SECRET_ARN": _ARN,
         "RTC_CONNECT_TIMEOUT_SECONDS": "2",
         "RTC_READ_TIMEOUT_SECONDS": "5",
-        "RTC_QPS_LIMIT": "1000000",  # the stub answers at once: without this the limit would be measured
+        "RTC_QPS_LIMIT": "1000000",  # the stub answers at once: a lower limit would delay the requests
         "MAX_CONCURRENCY": "2",
         "MAX_RECEIVE_COUNT": "6",
         "DUPLICATE_WINDOW_SECONDS": "5",
@@ -83,9 +83,9 @@ def _receive_callback() -> Function:
 
 
 def start_up(repeats: int) -> dict[str, Any]:
-    """Time every function's start-up, in turns, and give each one's median.
+    """Time the start-up of every function in turn, and return the medians.
 
-    Each artifact is as it is built and as Lambda has it: with its bytecode or without, and not to be written.
+    Each artifact is read-only, as on Lambda, and measured with its bytecode and without.
     """
     functions = {"stop_segment": STOP_SEGMENT, "receive_callback": _receive_callback(), "peer": PEER}
     runs: dict[str, list[dict[str, float]]] = defaultdict(list)
@@ -93,7 +93,7 @@ def start_up(repeats: int) -> dict[str, Any]:
         for name, function in functions.items():
             runs[name].append(_probe(function, do="start-up"))
     version = subprocess.check_output([_python(), "-V"], text=True)  # noqa: S603 # nosec B603 # our own command
-    # The first run is not counted: it fills the file cache.
+    # The first run only fills the file cache.
     medians = {
         name: {key: statistics.median(run[key] for run in taken[1:]) for key in taken[0]}
         for name, taken in runs.items()
@@ -102,12 +102,12 @@ def start_up(repeats: int) -> dict[str, Any]:
 
 
 def _python() -> str:
-    """Return the Python version of Lambda, if this machine has it: no other reads the artifacts' bytecode."""
+    """Return a Python of Lambda's version if this machine has one: no other version reads the artifacts' bytecode."""
     return python_of_lambda() or sys.executable
 
 
 def slices() -> dict[str, Any]:
-    """Let rooms report their slices for some minutes, time-lapsed; return the callback function's spending."""
+    """Report the slices of rooms for some minutes, in time lapse; return the cost in the callback function."""
     callbacks = list(_callbacks())
     spent = _probe(_receive_callback(), do="slices", callbacks=callbacks, environments=ENVIRONMENTS)
     return {"slices": len(callbacks), "spent": spent}

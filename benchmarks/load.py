@@ -37,7 +37,7 @@ def drain(deployment: Deployment, stops: int, *, closely: bool = False) -> Found
 
 
 def spending(deployment: Deployment) -> Found:
-    """Count what is charged, far below the limit: for stops, for stops sent one by one, and for duplicates."""
+    """Count what AWS charges for stops, for stops sent one by one, and for duplicates, far below the request limit."""
     tasks = running_tasks(deployment, COUNTED_STOPS)
     event_time = datetime.now(UTC).isoformat(timespec="milliseconds")
     bodies = [message(*task, event_time=event_time) for task in tasks]
@@ -62,7 +62,7 @@ def duplicates(deployment: Deployment, events: int) -> Found:
 
 
 def storm(deployment: Deployment, rooms: int, events_a_room: int) -> Found:
-    """Release a storm of moderation: many events for the one task of each room, the rooms side by side."""
+    """Release many moderation events for the only task of each room, with the events of the rooms interleaved."""
     tasks = running_tasks(deployment, rooms)
     numbered = itertools.product(range(events_a_room), tasks)
     bodies = [message(*task, "ModerationViolation", f"evt-{task[1]}-{number}") for number, task in numbered]
@@ -70,7 +70,7 @@ def storm(deployment: Deployment, rooms: int, events_a_room: int) -> Found:
 
 
 def late(deployment: Deployment, stops: int) -> Found:
-    """Release a full queue of late stops: each asks about its task before it stops it."""
+    """Release a full queue of late stop events: each needs a GetSegmentTask before its StopSegment."""
     time_ms = round(1000 * time.time()) - _LATE_MS
     tasks = running_tasks(deployment, stops, start_time_ms=time_ms - _LATE_MS)
     event_time = datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")
@@ -84,7 +84,7 @@ def late(deployment: Deployment, stops: int) -> Found:
 
 
 def latency(deployment: Deployment, messages_per_second: int, seconds: float) -> Found:
-    """Send messages at a steady rate, and see how long each takes from there to the API."""
+    """Send messages at a steady rate, and measure the time from each message to its request."""
     tasks = running_tasks(deployment, round(messages_per_second * seconds))
     sent = send_steadily(deployment, tasks, messages_per_second)
     deployment.settle(60)
@@ -135,10 +135,10 @@ def _let_loose(
     seconds: float = _SECONDS,
     closely: bool = True,
 ) -> Found:
-    """Return the end of the load, and its cost."""
+    """Release the queue; return the result of the load, and its cost."""
     with deployment.held_back():
         deployment.send(bodies)
-        time.sleep(1.1)  # so that no request of an earlier load is within a second
+        time.sleep(1.1)  # so that no second contains requests of two loads
     with measured(deployment, closely=closely) as spent:
         emptied = deployment.settle(seconds)
     requests = deployment.rtc.requests

@@ -21,15 +21,15 @@ Spent = dict[str, float]
 
 @contextmanager
 def measured(deployment: Deployment, *, closely: bool) -> Iterator[Spent]:
-    """Measure what the deployment spends during the block, and fill it in at its end.
+    """Measure the cost of a deployment during the block. The result is complete at the end of the block.
 
     Parameters
     ----------
     closely
-        Whether the table's calls and the log are counted too, which takes some of the embedded AWS's time.
+        Whether to count the calls of the table and the log, too, which slows the embedded AWS down.
     """
     spent: Spent = {}
-    # The RTC API double runs in this process: a collection would let requests wait, and count them as arrived later.
+    # The RTC API double runs in this process: garbage collection would delay requests, and count them as later.
     gc.collect()
     gc.disable()
     began = time.time()
@@ -48,7 +48,7 @@ def measured(deployment: Deployment, *, closely: bool) -> Iterator[Spent]:
 
 
 def function_seconds(deployment: Deployment, since: float) -> tuple[float, int]:
-    """Sum the billed durations in the function's REPORT lines, and count these."""
+    """Sum the billed durations in the function's REPORT lines; return the sum and the number of lines."""
     found = [_BILLED.search(message) for message in _log(deployment, since, '"REPORT RequestId"')]
     milliseconds = [int(match[1]) for match in found if match]
     return sum(milliseconds) / 1000, len(milliseconds)
@@ -64,7 +64,7 @@ def _log(deployment: Deployment, since: float, pattern: str) -> list[str]:
 
 
 def windows(times: Sequence[float]) -> list[int]:
-    """Count the arrivals in the second before each tenth of a second, from the first to a second after the last."""
+    """Count, every tenth of a second, the arrivals of the last second, until a second after the last arrival."""
     ordered = sorted(times)
     steps = range(int((ordered[-1] - ordered[0] + 1) / _STEP_SECONDS) + 2)
     ends = [ordered[0] + step * _STEP_SECONDS for step in steps]

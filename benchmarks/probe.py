@@ -1,9 +1,9 @@
 """One function alone, in a fresh interpreter, from its built artifact only: its start-up, or its time per message.
 
 Run as a file by `functions`, with ``python -I -S`` so that nothing but the artifact and the standard library is there.
-Standard input has the job, as JSON; standard output gets the result. The network is stubbed where HTTP begins, the
-same way for every function, so that all code of theirs and of their libraries runs: the RTC API answers ``ok`` at once,
-and the table takes every write.
+Standard input holds the job as JSON, standard output gets the result. The stub of the network replaces only HTTP, so
+that all code of the function and its libraries runs: the RTC API answers ``ok`` at once, and the table accepts every
+write.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _context() -> Any:
 
 def stub_network(secret: str) -> None:
     """Answer every HTTP request in this process at once."""
-    # Here, because a function's start-up is timed: each of them needs these, if its artifact has them.
+    # Imported here, because start-up is timed, and not every artifact has these modules.
     import urllib3
 
     answers: dict[str, dict[str, Any]] = {
@@ -99,13 +99,13 @@ def _record(number: int, sent_ms: str) -> dict[str, Any]:
 
 
 class Watch:
-    """Milliseconds since it was made or last read: the clock's, and the processors' for this process."""
+    """A stopwatch, in ms: the elapsed time, and the processor time of this process."""
 
     def __init__(self) -> None:
         self._began = self._now()
 
     def read(self, name: str) -> dict[str, float]:
-        """Give both, by name, and begin again."""
+        """Return both times by name, and reset them."""
         before, self._began = self._began, self._now()
         clock, processor = (1000 * (now - then) for now, then in zip(self._began, before, strict=True))
         return {f"{name}_ms": clock, f"{name}_processor_ms": processor}
@@ -115,7 +115,7 @@ class Watch:
 
 
 def start_up(order: dict[str, Any]) -> dict[str, float]:
-    """Time a function's import, with its clients, and its first call."""
+    """Time the import of a function, its clients included, and its first call."""
     watch = Watch()
     stub_network(order["secret"])
     function = _function(order["handler"])
@@ -140,7 +140,7 @@ def messages(order: dict[str, Any]) -> list[dict[str, float]]:
             done += _MESSAGES_A_BATCH
             if answer["batchItemFailures"]:
                 raise RuntimeError(f"{len(answer['batchItemFailures'])} messages of ten failed")
-        # The fastest tenth ends here: other work of the machine hardly shows in it.
+        # The fastest tenth: other work of the machine hardly affects it.
         fast = {name: statistics.quantiles((taken[name] for taken in batches), n=10)[0] for name in batches[0]}
         marks.append(
             {
@@ -168,7 +168,7 @@ class _Log:
 
 
 def slices(order: dict[str, Any]) -> dict[str, Any]:
-    """Send slices, time-lapsed, to several environments of the callback function; return the spending of each end."""
+    """Send slices, in time lapse, to several environments of the callback function; return the cost by outcome."""
     log = _Log()
     sys.stdout = log
     lapse = _time_lapse()
@@ -190,7 +190,7 @@ def slices(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def _time_lapse() -> Any:
-    """Let the clocks run this many seconds ahead."""
+    """Move the clocks forward by this many seconds."""
     ahead = [0.0]
     monotonic, time_ns = time.monotonic, time.time_ns
     time.monotonic = lambda: monotonic() + ahead[0]
@@ -203,7 +203,7 @@ def _time_lapse() -> Any:
 
 
 def _peak_memory_kb() -> float:
-    # Linux's getrusage would report the peak of the process that started this one, if that is higher.
+    # On Linux, getrusage would report the peak of the parent process, if that is higher.
     with contextlib.suppress(OSError), open("/proc/self/status") as status:  # noqa: PTH123 - as below
         return next(float(line.split()[1]) for line in status if line.startswith("VmHWM"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

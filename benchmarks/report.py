@@ -12,7 +12,7 @@ from benchmarks.costs import LOOKS_AN_HOUR, per_million, per_million_room_hours,
 
 Results = dict[str, Any]
 Row = tuple[str, str, str]
-"""A label, a figure's name in the results, and what is asked of it."""
+"""A label, a figure's name in the results, and its target."""
 
 _UNITS = {"write units": "write_units", "read units": "read_units"}
 _SPENT = {
@@ -32,10 +32,10 @@ _PER_EVENT: tuple[Row, ...] = (
     _LOST,
     _LEFT,
 )
-# Of the loads that both carry: the title, and the rows.
+# For the loads of both implementations: the title, and the rows.
 _BOTH: dict[str, tuple[str, Sequence[Row]]] = {
     "drain": (
-        "Draining a full queue of distinct stops, the API answering after 200 ms",
+        "A full queue of distinct stops, if the API answers after 200 ms",
         (
             ("stops", "stops", ""),
             ("stops a second", "stops_per_second", ">= 140, 5 x"),
@@ -46,7 +46,7 @@ _BOTH: dict[str, tuple[str, Sequence[Row]]] = {
         ),
     ),
     "duplicates": (
-        "Events of which 80 % are duplicates, per 1,000 events (asked: 200 requests and writes)",
+        "Events of which 80 % are duplicates, per 1,000 events (target: 200 requests and writes)",
         _PER_EVENT,
     ),
     "storm": ("A storm: 100 moderation events for each of 50 rooms, per 1,000 events", _PER_EVENT),
@@ -69,7 +69,7 @@ def print_report(results: Results, console: Console) -> None:
 
 
 def number(value: float) -> str:
-    """Write a figure with three digits, or all of its whole ones."""
+    """Write a figure with three significant digits, or as a whole number if it has more."""
     return f"{value:,.0f}" if value == int(value) or value >= 100 else f"{value:.3g}"
 
 
@@ -83,7 +83,7 @@ def _table(title: str, heads: Sequence[str], rows: Iterable[Iterable[str | float
 
 
 def _runs(title: str, columns: Mapping[str, str], runs: Iterable[Results], *names: str) -> Table:
-    """Write a line for each run: its names, and a column for each figure."""
+    """Write a row for each run: its names, and a column for each figure."""
     keys = (*names, *columns.values())
     return _table(title, ("",) * len(names) + (*columns,), ([run[key] for key in keys] for run in runs))
 
@@ -94,8 +94,8 @@ def _side_by_side(load: Results, title: str, rows: Sequence[Row]) -> Iterator[Ta
     def ratio(name: str) -> str:
         return f"{ours[name] / theirs[name]:.2f}" if theirs[name] else ""
 
-    cells = ((label, ours[name], theirs[name], ratio(name), asked) for label, name, asked in rows)
-    yield _table(title, ("", "product", "peer", "product : peer", "asked"), cells)
+    cells = ((label, ours[name], theirs[name], ratio(name), target) for label, name, target in rows)
+    yield _table(title, ("", "product", "peer", "product : peer", "target"), cells)
 
 
 def _costs(title: str, prices: Mapping[str, Mapping[str, float]]) -> Table:
@@ -108,9 +108,9 @@ def _costs(title: str, prices: Mapping[str, Mapping[str, float]]) -> Table:
 def _spending(load: Results) -> Iterator[Table]:
     names = ("product", "peer")
     runs = [{"kind": kind, "name": name, **load[name][kind]} for kind in load["product"] for name in names]
-    yield _runs("Spent for 1,000 messages, far below the limit", _SPENT, runs, "kind", "name")
+    yield _runs("Cost of 1,000 messages, far below the limit", _SPENT, runs, "kind", "name")
     prices = {kind: per_million(spent) for kind, spent in load["product"].items()}
-    yield _costs("Cost of a million messages on AWS (asked: stops <= 2.50)", prices)
+    yield _costs("Cost of a million messages on AWS (target: stops <= 2.50)", prices)
 
 
 def _environments(load: list[Results]) -> Iterator[Table]:
@@ -122,7 +122,7 @@ def _environments(load: list[Results]) -> Iterator[Table]:
         "most in any second": "busiest_second",
         "a second": "requests_per_second",
     }
-    yield _runs("Slots whose environments take turns, full batches (asked: <= 150 in any second)", columns, load)
+    yield _runs("Slots whose environments take turns, full batches (target: <= 150 in any second)", columns, load)
 
 
 def _in_process(load: Results) -> Iterator[Table]:
@@ -133,7 +133,7 @@ def _in_process(load: Results) -> Iterator[Table]:
         "MB": "memory_mb",
     }
     runs = ({"name": name, **run} for name in load for run in load[name])
-    yield _runs("Handler alone, no network (asked: flat within 20 %)", columns, runs, "name")
+    yield _runs("Handler alone, no network (target: flat within 20 %)", columns, runs, "name")
 
 
 def _start_up(load: Results) -> Iterator[Table]:
@@ -154,20 +154,20 @@ def _start_up(load: Results) -> Iterator[Table]:
 
 def _slices(load: Results) -> Iterator[Table]:
     spent = load["spent"]
-    prices = {"news": per_million_slices(spent["queued"]), "no news": per_million_slices(spent["known"])}
+    prices = {"new": per_million_slices(spent["queued"]), "nothing new": per_million_slices(spent["known"])}
     news = f"{spent['queued']['invocations']:,} of {load['slices']:,}"
-    yield _costs(f"A million slices in the callback function ({news} were news)", prices)
+    yield _costs(f"A million slices in the callback function ({news} said something new)", prices)
 
 
 def _room_ends(load: Results) -> Iterator[Table]:
     found = load["product"]
     columns = {"requests to the API": "api_requests", "to the table": "table_requests"} | _UNITS
     ends = {"the end": "end"} | columns
-    yield _runs("Ends of one room, each with a new TaskId (asked: flat)", ends, found["ends"])
+    yield _runs("Ends of one room, each with a new TaskId (target: flat)", ends, found["ends"])
     permanent = found["permanent"]
     title = (
         f"A permanent room after {permanent['tasks']:,} tasks that were stopped by name; its own item has "
-        f"{permanent['room_item_bytes']:,} bytes (asked: < 1,024)"
+        f"{permanent['room_item_bytes']:,} bytes (target: < 1,024)"
     )
     names = ("a start", "its stop by name", "the room's end")
     yield _runs(title, columns, ({"name": name, **permanent[name]} for name in names), "name")
@@ -175,7 +175,7 @@ def _room_ends(load: Results) -> Iterator[Table]:
 
 def _sessions(load: Results) -> Iterator[Table]:
     columns = _UNITS | {f"of three sweeps, {name}": f"swept_{key}" for name, key in _UNITS.items()}
-    title = "A room's session that ends twice (asked: told at most 8 write units, however many slices)"
+    title = "A session whose end is reported twice (target: at most 8 write units if it is reported)"
     yield _runs(title, columns, load["product"], "session")
 
 
@@ -183,12 +183,12 @@ def _late(load: Results) -> Iterator[Table]:
     columns = {
         "stops": "stops",
         "seconds": "drained_seconds",
-        "most questions in any second": "busiest_second",
+        "most GetSegmentTask in any second": "busiest_second",
         "stops a second": "stops_per_second",
         _LOST[0]: "lost",
     }
     runs = ({**run, "stops_per_second": run["stops"] / run["drained_seconds"]} for run in load["product"])
-    yield _runs("Draining a full queue of late stops (asked: <= 40 questions in any second, 0 lost)", columns, runs)
+    yield _runs("A full queue of late stops (target: <= 40 GetSegmentTask in any second, 0 lost)", columns, runs)
 
 
 def _sweep(load: Results) -> Iterator[Table]:
@@ -197,21 +197,21 @@ def _sweep(load: Results) -> Iterator[Table]:
         ("rooms", "rooms", ""),
         ("sweeps", "sweeps", ""),
         ("the longest, seconds", "longest_seconds", "<= 290"),
-        ("questions", "questions", ""),
-        ("most questions in any second", "busiest_second", "<= 30"),
+        ("requests", "questions", ""),
+        ("most requests in any second", "busiest_second", "<= 30"),
         ("write units, the indexes' included", "write_units", "all alive: <= 100"),
         ("read units", "read_units", "all alive: <= 200"),
     )
     yield _table(
         "Sweeping rooms whose tasks may be running",
-        ("", *mixes, "asked"),
-        ((label, *(mix[key] for mix in mixes.values()), asked) for label, key, asked in rows),
+        ("", *mixes, "target"),
+        ((label, *(mix[key] for mix in mixes.values()), target) for label, key, target in rows),
     )
     prices = {
         f"a million room hours, checked {LOOKS_AN_HOUR} times each": per_million_room_hours(mixes["all alive"]),
-        "standing still, a month": standing_still(mixes["nothing watched"]),
+        "without watched rooms, a month": standing_still(mixes["nothing watched"]),
     }
-    yield _costs("Cost of the sweeper on AWS (asked: a million room hours <= 5)", prices)
+    yield _costs("Cost of the sweeper on AWS (target: a million room hours <= 5)", prices)
 
 
 def _sweep_rejected(load: Results) -> Iterator[Table]:
@@ -219,14 +219,14 @@ def _sweep_rejected(load: Results) -> Iterator[Table]:
     rows = (
         ("rounds", "sweeps", ""),
         ("the longest, seconds", "longest_seconds", ""),
-        ("questions about each of the others, at least", "asked_at_least", "one each round"),
+        ("requests for each of the others, at least", "asked_at_least", "one each round"),
         ("longest time between two of them, seconds", "longest_gap_seconds", "a round and a sweep's start"),
-        ("most questions in any second", "busiest_second", "<= 30"),
+        ("most requests in any second", "busiest_second", "<= 30"),
     )
     yield _table(
         f"{run['rejected']:,} rooms of a deleted app before {run['healthy']} others",
-        ("", "", "asked"),
-        ((label, run[key], asked) for label, key, asked in rows),
+        ("", "", "target"),
+        ((label, run[key], target) for label, key, target in rows),
     )
 
 

@@ -1,4 +1,4 @@
-"""Rooms over their lives: the cost of an end after a long past, and of a session, reported or not."""
+"""The cost of a room's end after many sessions, and of a session, with and without callbacks."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ Spending = dict[str, float]
 
 
 def room_ends(deployment: Deployment, marks: Sequence[int], permanent: int) -> dict[str, Any]:
-    """Count the cost of one room's ends, each with a new TaskId, and of stops by name in a permanent room.
+    """Count the cost of a room's ends, each with a new TaskId, and of stops by name in a permanent room.
 
-    The functions' own module has written the rooms' past into the table.
+    The past sessions of the rooms are written with the functions' own module.
     """
     deployment.rtc.forget()
     return {
@@ -90,7 +90,7 @@ class _Past:
         self._began_ms = round(1000 * time.time()) - _DAY_MS
 
     def leave(self, length: int, *, room_ends: bool) -> None:
-        """Give the room this many past sessions, stopped by its ends or by name."""
+        """Write this many past sessions of the room, stopped by its ends or by name."""
         with ThreadPoolExecutor(8) as threads:
             list(threads.map(self._session, range(self.length + 1, length + 1)))
         if room_ends and length > self.length:
@@ -107,14 +107,14 @@ class _Past:
         return events.Event(events.EventType.ROOM_ENDED, self._room, time_ms)
 
     def room_item_bytes(self) -> int:
-        """Measure the room's own item, as JSON, which is longer than the item in the table."""
+        """Return the size of the room's own item as JSON, which is larger than the item in the table."""
         key = {"room": {"S": f"{APP_ID}#{self.room_id}"}, "task_id": {"S": ledger.ROOM_ITEM}}
         item = self._client.get_item(TableName=self._table_name, Key=key, ConsistentRead=True)["Item"]
         return len(str(item))
 
 
 def sessions(deployment: Deployment) -> list[dict[str, Any]]:
-    """Count the cost of a session that ends twice, by the way it is known; each figure is a session's share."""
+    """Count the cost of a session whose end is reported twice, for each way to report it; figures are per session."""
     with unscheduled(deployment):
         return [
             {"session": name, **_sessions(deployment, number, *how)}
@@ -148,7 +148,7 @@ def _sessions(deployment: Deployment, kind: int, told: bool, slices: int) -> dic
         for event_type in ("RoomDestroy", "RoomEnded"):
             send(event_type, named=False)
     if running(deployment, tasks):
-        raise RuntimeError(f"{running(deployment, tasks)} sessions go on")
+        raise RuntimeError(f"{running(deployment, tasks)} tasks still run")
     for app_id, room_id, _ in tasks:
         deployment.rtc.close_room(app_id, room_id)
     swept = [_sweep_after_a_minute(deployment, tasks) for _ in range(_SWEEPS)]
@@ -167,7 +167,7 @@ def _sweep_after_a_minute(deployment: Deployment, tasks: Sequence[Task]) -> Spen
 
 @contextmanager
 def _counted(deployment: Deployment) -> Iterator[Spending]:
-    """Count the requests to the API, and what the table is asked for and charges; filled in when the block ends."""
+    """Count requests to the API and the table, and table units. The result is complete at the end of the block."""
     before = len(deployment.rtc.requests)
     with counted(deployment) as spent:
         yield spent

@@ -1,4 +1,4 @@
-"""The sweeper: the cost of checking thousands of rooms that live or are rejected."""
+"""The cost of sweeping thousands of rooms that exist, or that the API rejects."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ REJECTED, HEALTHY = 2_000, 200
 _ROUNDS = 3
 _IDLE_SWEEPS = 20
 _SWEEP_SECONDS = 300.0  # the function's own time-out
-_POLL_SECONDS = 0.5  # looking more often would hold up the RTC API double, which runs in this process
+_POLL_SECONDS = 0.5  # the RTC API double runs in this process: frequent polling would slow it down
 _QUESTION = "GetRoomOnlineUsers"
 
 
 def sweeps(deployment: Deployment) -> dict[str, Spent]:
-    """Sweep without watched rooms, and with living rooms only."""
+    """Sweep without watched rooms, and with existing rooms only."""
     with unscheduled(deployment):
         idle = _sweep(deployment, [], sweeps=_IDLE_SWEEPS)
         return {"nothing watched": idle, "all alive": _sweep(deployment, _watched(deployment, ROOMS))}
 
 
 def sweep_rejected(deployment: Deployment) -> dict[str, Any]:
-    """Sweep rounds in which the rooms of a deleted app come before the others, and see when those are asked about."""
-    # The index goes by names, so all rooms of this app are asked about before the first of the others.
+    """Sweep with the rooms of a deleted app before all others, and return when the others are checked."""
+    # The index is sorted by name, so all rooms of this app are checked before the others.
     rejected = [("0-deleted", f"room-{number}", "audio") for number in range(REJECTED)]
     deployment.send([message(*task, "SegmentStarted") for task in rejected])
     settle(deployment)
@@ -53,7 +53,7 @@ def sweep_rejected(deployment: Deployment) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def unscheduled(deployment: Deployment) -> Iterator[None]:
-    """Keep the schedule from sweeping, too."""
+    """Disable the sweeper's schedule during the block."""
     client, rule = deployment.client("events"), deployment.resource("SweepSchedule").rpartition("/")[2]
     client.disable_rule(Name=rule)
     yield
@@ -93,18 +93,18 @@ def _sweep(deployment: Deployment, tasks: Sequence[Task], *, sweeps: int = 1) ->
 
 
 def let_rooms_wait(deployment: Deployment, tasks: Sequence[Task]) -> None:
-    """Let so much time pass that a room that was found gone may be found gone again."""
+    """Wait until a room that was found gone may be found gone again."""
     deployment.let_a_minute_pass((app_id, room_id) for app_id, room_id, _ in tasks)
 
 
 def _sweeper(deployment: Deployment) -> Deployment:
-    """Return the deployment as seen from the sweeper: its log and its time are those that are measured."""
+    """Return the deployment with the sweeper as the measured function."""
     sweeper = {"StopSegmentFunctionName": deployment.resource("SweepRoomsFunction")}
     return replace(deployment, outputs={**deployment.outputs, **sweeper})
 
 
 def sweep_once(deployment: Deployment) -> None:
-    """Sweep as the schedule does, and let the events that come of it be served."""
+    """Sweep as the schedule does, and wait until its events are served."""
     began, sweeper = time.time(), _sweeper(deployment)
     sweeper.client("lambda").invoke(FunctionName=sweeper.function_name, InvocationType="Event", Payload=b"{}")
     while not function_seconds(sweeper, began)[1]:

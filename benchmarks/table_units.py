@@ -1,4 +1,4 @@
-"""The table's charges: write and read units as DynamoDB counts them, from all calls that the embedded AWS has seen."""
+"""Write and read units as DynamoDB counts them, from the calls that the embedded AWS has recorded."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ Item = Mapping[str, Mapping[str, str]]
 
 @dataclass(frozen=True)
 class Index:
-    """An index of the table: its keys, and the attributes that it holds; None: all."""
+    """An index of the table: its keys, and the attributes that it holds (None: all)."""
 
     keys: frozenset[str]
     projected: frozenset[str] | None
 
     def entry(self, item: Item) -> Item | None:
-        """Return the index's part of an item; None if the item is not in it."""
+        """Return the attributes of an item that the index holds; None if the item is not in the index."""
         if not item.keys() >= self.keys:
             return None
         return {name: value for name, value in item.items() if self.projected is None or name in self.projected}
 
     def writes(self, before: Item, after: Item) -> int:
-        """Count the index writes of a change: an entry comes, goes or changes; a new key is both."""
+        """Count the index writes of a change: one to add, remove or change an entry, two to change its key."""
         old, new = self.entry(before), self.entry(after)
         if old == new:
             return 0
@@ -50,11 +50,11 @@ class Index:
 
 @contextmanager
 def counted(deployment: Deployment) -> Iterator[dict[str, float]]:
-    """Count what a deployment's table is asked for and charges during the block, and fill it in at its end.
+    """Count the requests and units of a table during the block. The result is complete at the end of the block.
 
-    A write costs a unit, also if its condition fails, and what it changes in each index on top, as the table's stream
-    shows it. Every item is at most 1 KB, which is checked. A read is charged by the size of its result. To learn that
-    size for a query, it is made once more at the end.
+    A write costs a unit, even if its condition fails, and more for each change of an index, which the table's stream
+    shows. Every item is at most 1 KB, which is checked. The size of its result decides the cost of a read: for a query,
+    that size is measured by repeating the query at the end.
     """
     spent: dict[str, float] = {}
     table = deployment.client("dynamodb").describe_table(TableName=deployment.table_name)["Table"]
@@ -140,7 +140,7 @@ def _a_read(request: Mapping[str, Any]) -> float:
 
 
 def size_of(item: Item) -> int:
-    """Count an item's bytes as DynamoDB does: names and values, two digits a byte."""
+    """Count an item's bytes as DynamoDB does: names and values, with two digits in a byte."""
     return sum(
         len(name) + (len(value["N"]) // 2 + 2 if "N" in value else sum(len(text.encode()) for text in value.values()))
         for name, value in item.items()
@@ -148,7 +148,7 @@ def size_of(item: Item) -> int:
 
 
 def _recorded(deployment: Deployment, since: float) -> Iterator[dict[str, Any]]:
-    """Read the calls to DynamoDB since then, newest first. The embedded AWS gives 50 at a time and knows no pages."""
+    """Read the calls to DynamoDB since then, newest first. The embedded AWS returns 50 at a time, without pages."""
     seen: set[str] = set()
     until = math.inf
     while True:

@@ -1,4 +1,4 @@
-"""Stops segment tasks, as the Powertools documentation teaches: a batch processor and an idempotent function."""
+"""Stops segment tasks with the batch processor and the idempotency utility, as in the Powertools documentation."""
 
 from __future__ import annotations
 
