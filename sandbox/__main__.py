@@ -1,4 +1,4 @@
-"""A sandbox to play in: stays up until interrupted."""
+"""`make sandbox`: the stack on this machine, until it is interrupted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sandbox.shell import instructions, settings
 from sandbox.stack import APP_ID, ROOT, number_the_concurrency, sandbox
 
 FOLDER = ROOT / ".sandbox"
-# The same each time, so that a shell that was pointed here stays right when the sandbox starts again.
+# The same ports each time, so that the settings of a shell stay valid when the sandbox starts again.
 _AWS_PORT, _RTC_PORT = 24566, 24567
 
 
@@ -27,7 +27,7 @@ def main(folder: Path = FOLDER) -> NoReturn:
     Parameters
     ----------
     folder
-        Folder for the files that stay the same each time: the certificate, and the file that points a shell here.
+        Folder for the certificate and the file that a shell sources. Both outlive the sandbox.
     """
     console = Console(highlight=False, soft_wrap=True, emoji=False)
     start_aws = functools.partial(embedded_aws, port=free_port(_AWS_PORT), certificate_folder=folder)
@@ -42,7 +42,7 @@ def main(folder: Path = FOLDER) -> NoReturn:
         numbered = number_the_concurrency(box.aws)
         while True:
             time.sleep(2)
-            numbered = number_the_concurrency(box.aws, numbered)  # after a change of MaxConcurrency
+            numbered = number_the_concurrency(box.aws, numbered)  # `stopper set` may have changed MaxConcurrency
 
 
 if __name__ == "__main__":

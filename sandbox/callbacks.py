@@ -1,6 +1,6 @@
 """The RTC server's callbacks: signed as it signs them, sent to an HTTP API of the embedded AWS.
 
-`python -m sandbox.callbacks EVENT_TYPE EVENT_DATA` prints one, of this moment.
+`python -m sandbox.callbacks EVENT_TYPE EVENT_DATA` prints one with the present time.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def callback(
     key
         The callback secret key to sign with.
     nonce
-        How the platform spells that key: Nonce, or Noce on BytePlus.
+        The name of the nonce's field: Nonce, or Noce on BytePlus.
     """
     number = next(_numbers)
     values = {

@@ -20,7 +20,7 @@ from sandbox.tables import FOR_PEOPLE, colored, known, new_table
 from segments.events import Room
 from tools.rooms import Item, read_room
 
-EARLIER_MS = 1_795_327_000_000  # before the times in the samples, which are of 2026-11-22
+EARLIER_MS = 1_795_327_000_000  # before the samples' times, which are on 2026-11-22
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Scene:
     Parameters
     ----------
     running
-        The tasks that run when it is sent, as (room, task).
+        The running tasks when it is sent, as (room, task).
     end
         The outcomes of its tasks, or the ErrorKind of its dead letter.
     requests
@@ -95,9 +95,9 @@ def main(picture: Console | None = None, short: Console | None = None) -> int:
     Parameters
     ----------
     picture
-        A console that is given the tables too, and nothing that is different at each run.
+        A console that also gets the tables, but nothing that differs between runs.
     short
-        A console that is given the rows of `IN_SHORT`.
+        A console that gets the rows of `IN_SHORT`.
     """
     console = Console(highlight=False)
     with progress(console) as tell, sandbox(app_ids={APP_ID}, tell=tell) as box:

@@ -55,7 +55,7 @@ class EmbeddedAws:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that point the AWS CLI, SAM CLI and boto3 here, as the account's root."""
+        """The environment variables with which AWS CLI, SAM CLI and boto3 use it, as the account's root."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_CA_BUNDLE": str(self.ca_bundle),
@@ -80,7 +80,7 @@ class EmbeddedAws:
 
 @contextlib.contextmanager
 def shielded() -> Iterator[None]:
-    """Keep this process and those that it starts from the caller's proxies and AWS settings, files of them too."""
+    """Hide the caller's proxies, AWS settings and AWS files from this process and its children."""
     ours = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
     theirs = {
         name: value for name, value in os.environ.items() if name.startswith("AWS_") or name.lower().endswith("_proxy")
@@ -100,19 +100,19 @@ def shielded() -> Iterator[None]:
 def embedded_aws(*, port: int = 0, certificate_folder: Path | None = None) -> Iterator[EmbeddedAws]:
     """Start ministack, wait until it answers, and stop it with all its functions at the end.
 
-    The caller is shielded meanwhile: see `shielded`.
+    Until then, `shielded` hides the caller's AWS settings.
 
     Parameters
     ----------
     port
         Its port, by default any free one.
     certificate_folder
-        Folder that keeps its certificate for the next start; by default each start has a new one.
+        Folder that keeps its certificate for the next start; by default each start creates one.
 
     Raises
     ------
     RuntimeError
-        It ended, or did not answer within START_DEADLINE_SECONDS; the message has its last lines.
+        It ended, or did not answer within START_DEADLINE_SECONDS; the message holds the end of its log.
     """
     with shielded(), _ministack(port or free_port(), certificate_folder) as aws:
         yield aws
@@ -125,7 +125,7 @@ def _ministack(port: int, certificate_folder: Path | None) -> Iterator[EmbeddedA
         certificate, key = _certificate(certificate_folder or home)
         aws = EmbeddedAws(f"https://{_HOST}:{port}", certificate, home / "ministack.log")
         with aws.log.open("wb") as log:
-            # A dedicated process group: a Ctrl-C meant for the caller must let it stop the functions in order.
+            # A process group of its own: Ctrl-C reaches only the caller, which then stops the functions in order.
             process = subprocess.Popen(  # nosec B603 # our own command, no shell
                 [sys.executable, "-m", "ministack"],
                 env=_process_environment(home, port, certificate, key),
@@ -150,7 +150,7 @@ def _process_environment(home: Path, port: int, certificate: Path, key: Path) ->
         "AUTH": "true",
         "USE_SSL": "1",
         "BIND_HOST": _HOST,
-        "IOT_MTLS_ENABLED": "false",  # it would take a fixed port
+        "IOT_MTLS_ENABLED": "false",  # needs a fixed port
         "GATEWAY_PORT": str(port),
         "MINISTACK_REGION": REGION,
         "MINISTACK_SSL_CERT": str(certificate),
@@ -174,7 +174,7 @@ def _wait_until_it_answers(aws: EmbeddedAws, process: subprocess.Popen[bytes]) -
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
-    # It waits for clients that keep their connections, which nothing here needs.
+    # It waits for clients that keep connections open, which is of no use here.
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=1)
     with contextlib.suppress(ProcessLookupError):
@@ -185,7 +185,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 def free_port(wanted: int = 0) -> int:
     """Return the wanted port if it is free, else another free port."""
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: a past connection is no listener
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # ignores closed connections, as servers do
         try:
             probe.bind((_HOST, wanted))
         except OSError:

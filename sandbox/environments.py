@@ -1,4 +1,4 @@
-"""Lambda as it is: the built artifact, in as many function environments as asked, each frozen between invocations."""
+"""Function environments as on Lambda: each runs the built artifact, and is frozen between invocations."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HANDLERS = {
     "PublishOutcomeFunction": "publish_outcome.handler.handler",
     "SweepRoomsFunction": "sweep_rooms.handler.handler",
 }
-_MADE_UP = "example"  # embedded AWS takes any secret key
+_MADE_UP = "example"  # embedded AWS accepts any secret key
 _RUNTIME = Path(__file__).with_name("runtime.py")
 
 
@@ -42,7 +42,7 @@ class Environment:
     Parameters
     ----------
     process
-        It runs `runtime`.
+        The process that runs `runtime`.
     log
         Its output.
     """
@@ -53,14 +53,14 @@ class Environment:
         self._lock = threading.Lock()
 
     def invoke(self, event: object, *, remaining_ms: int = 60_000, frozen_seconds: float = 0.0) -> Any:
-        """Thaw the environment, let the function answer an event, and freeze it again.
+        """Thaw the environment, invoke the function with an event, and freeze the environment again.
 
         Parameters
         ----------
         remaining_ms
             The function's time-out.
         frozen_seconds
-            How long it is to believe, by its monotonic clock, that it was frozen before; the time of day stays.
+            How far its monotonic clock moves forward before, as after a long freeze; the time of day stays.
 
         Raises
         ------
@@ -82,7 +82,7 @@ class Environment:
         return answer["answer"]
 
     def start(self, artifact: Path, handler: str) -> None:
-        """Let it import the function, as Lambda does before the first event comes."""
+        """Import the function, as Lambda does before the first event."""
         self._exchange({"artifact": str(artifact), "handler": handler}, seconds=60)
 
     def _exchange(self, line: Mapping[str, object], seconds: float) -> dict[str, Any]:
@@ -122,19 +122,19 @@ def environment(
     function
         The function's logical id in template.yaml.
     variables
-        The environment variables that the template gives it, and where AWS is: `EmbeddedAws.environment`.
+        The function's environment variables from the template, and `EmbeddedAws.environment`.
     artifact, handler
-        Of another function than those of this build.
+        Those of a function that is not in this build.
 
     Raises
     ------
     FunctionError
-        It does not import.
+        The function cannot be imported.
     """
     artifact = artifact or BUILD / function
     with tempfile.TemporaryDirectory(prefix="segment-stopper-") as home, (Path(home) / "log").open("wb") as log:
         process = subprocess.Popen(  # noqa: S603 # nosec B603 # our own command, no shell
-            # -u: each line is written at once. -B: on Lambda the artifact cannot be written.
+            # -u writes each line at once. -B writes no bytecode: on Lambda the artifact is read-only.
             [python_of_lambda() or _own_python(), "-I", "-S", "-u", "-B", str(_RUNTIME)],
             env=lambda_variables(function, artifact) | dict(variables) | {"HOME": home},
             stdin=subprocess.PIPE,
@@ -152,7 +152,7 @@ def environment(
 
 
 def lambda_variables(function: str, artifact: Path) -> dict[str, str]:
-    """Return the environment variables that Lambda sets by itself, and those that the template gives every function."""
+    """Return the environment variables that Lambda sets, and those that the template sets for every function."""
     return {
         "PATH": os.environ["PATH"],
         "TZ": ":UTC",

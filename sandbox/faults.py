@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sandbox.rtc_tasks import TaskKey
 
-METADATA = b"<metadata>"  # stands for the ResponseMetadata of the request at hand
+METADATA = b"<metadata>"  # replaced by the request's ResponseMetadata
 
 RAW_BODIES = {
     "html": b"<html><body><h1>502 Bad Gateway</h1></body></html>",
@@ -53,21 +53,21 @@ DOCUMENTED: dict[str, tuple[int, int | None]] = {
 
 @dataclass(frozen=True)
 class Fault:
-    """A way to fail. Only `delay` and `drop_after` do what was asked before they trouble the client.
+    """A way to fail. Only with `delay` and `drop_after` is the request carried out.
 
     Parameters
     ----------
     kind
-        `error`: a JSON error, with `status` 200 too. `delay`: the proper answer, late. `drop`: the connection
-        is closed without an answer, `drop_after`: the same once the task was stopped. The others are raw bodies:
-        `html` is a gateway's error page, with `half_body` the connection closes in the middle.
+        `error`: a JSON error, whatever the `status`. `delay`: a late answer. `drop`: the connection closes without an
+        answer. `drop_after`: the same, after the task was stopped. The others are raw bodies: `html` is a gateway's
+        error page, and `half_body` closes the connection in the middle of the body.
     status
         HTTP status of `error` (by default the documented one of its code, or 500), `html` (502) and the other raw
         bodies (200).
     code, code_n, message
-        `ResponseMetadata.Error` of `error`; the number, too, is by default the documented one.
+        `ResponseMetadata.Error` of `error`; by default with the documented number.
     delay_seconds
-        How long the answer, or the end of the connection, is held back; with every kind.
+        The delay of the answer, or of the end of the connection, for every kind.
     """
 
     kind: str
@@ -113,16 +113,16 @@ class _Planned:
 
 
 class FaultPlan:
-    """The faults to come.
+    """The planned faults.
 
-    A task's own fault goes before a general one, a counted one before one that lasts, an earlier before a later.
+    Faults of a task precede general ones, counted ones precede lasting ones, and earlier ones precede later ones.
     """
 
     def __init__(self) -> None:
         self._planned: list[_Planned] = []
 
     def add(self, fault: Fault, next_requests: int | None, task: TaskKey | None) -> None:
-        """Plan a fault; one that lasts (`next_requests` None) replaces the one that lasted for the same task."""
+        """Plan a fault; a lasting one (`next_requests` None) replaces the earlier lasting one of the same task."""
         planned = _Planned(fault, math.inf if next_requests is None else next_requests, task)
         if next_requests is None:
             self._planned = [p for p in self._planned if (p.requests_left, p.task) != (math.inf, task)]
@@ -130,7 +130,7 @@ class FaultPlan:
         self._planned.sort(key=lambda p: (p.task is None, p.requests_left == math.inf))
 
     def take(self, task: tuple[object, object, object]) -> Fault | None:
-        """Return the fault of a request that names this task, and count it; None when nothing is to go wrong."""
+        """Return the fault for a request that names this task, and count it; None if there is none."""
         for planned in self._planned:
             if planned.task in (None, task):
                 planned.requests_left -= 1

@@ -11,7 +11,7 @@ _MOST_EVENTS = 10_000
 
 
 class LogReader:
-    """A log group. Only what is new is asked for: the embedded AWS gives at most the 10,000 oldest lines.
+    """A log group. Each reading asks only for new lines: the embedded AWS returns at most the 10,000 oldest lines.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ class LogReader:
     def __init__(self, client: Any, group: str) -> None:
         self._client = client
         self._group = group
-        # There each invocation has its own log stream.
+        # In the embedded AWS, each invocation has its own log stream.
         self._invocations: dict[str, list[tuple[int, dict[str, Any]]]] = {}
         self._newest_ms = 0
 
@@ -33,7 +33,7 @@ class LogReader:
         return [line for lines in self._invocations.values() for logged_ms, line in lines if logged_ms >= since_ms]
 
     def _read_on(self) -> bool:
-        """Read the new lines that fit into one answer, and return whether these are all."""
+        """Read the new lines that fit into one answer, and return whether there are no others."""
         asked_ms = max(0, self._newest_ms - _OVERLAP_MS)
         events = self._client.filter_log_events(logGroupName=self._group, startTime=asked_ms)["events"]
         found: dict[str, list[tuple[int, dict[str, Any]]]] = {}

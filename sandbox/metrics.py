@@ -1,6 +1,6 @@
-"""Metrics as CloudWatch reads them from what the functions log, and its statistics of them.
+"""Metrics as CloudWatch reads them from the functions' logs, and their statistics.
 
-The embedded AWS publishes neither these nor its own metrics.
+The embedded AWS publishes neither these metrics nor those of AWS services.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ class Metric:
 
     @classmethod
     def of_queue(cls, name: str, queue: str) -> Metric:
-        """Name the metric that AWS publishes of a queue, given by its URL or ARN."""
+        """Return the identity of a metric that AWS publishes for a queue, given its URL or ARN."""
         return cls("AWS/SQS", name, frozenset({("QueueName", queue.replace("/", ":").rpartition(":")[2])}))
 
     @classmethod
     def of_function(cls, name: str, function: str) -> Metric:
-        """Name the metric that AWS publishes of a function."""
+        """Return the identity of a metric that AWS publishes for a function."""
         return cls("AWS/Lambda", name, frozenset({("FunctionName", function)}))
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Name it as an API request does."""
+        """Return its identity as the arguments of an API request."""
         dimensions = [{"Name": name, "Value": value} for name, value in sorted(self.dimensions)]
         return {"MetricName": self.name, "Dimensions": dimensions}
 
 
 def metrics_in(line: Mapping[str, Any]) -> Iterator[tuple[Metric, Values]]:
-    """Read a log line as CloudWatch reads the embedded metric format; a line that is not in it has no metrics."""
+    """Read a log line in the embedded metric format, as CloudWatch does; other lines have no metrics."""
     for directive in line.get("_aws", {}).get("CloudWatchMetrics", []):
         for names in directive["Dimensions"]:
             dimensions = frozenset((name, line[name]) for name in names)

@@ -11,9 +11,9 @@ from rich.console import Console
 from sandbox import demo
 from sandbox.stack import ROOT
 
-COLUMNS = 100  # as many as a page shows in a readable size
+COLUMNS = 100  # columns: a page shows this many in a readable size
 
-# Like rich's own, but it asks no server for a font.
+# Like rich's own theme, but without a font from a server.
 _SVG = """\
 <svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
 <style>
@@ -50,7 +50,7 @@ def main() -> int:
 
 def _export(picture: Console) -> str:
     svg = picture.export_svg(title="make demo", code_format=_SVG, unique_id="demo")
-    # Any font fills its cells, in width and in height: else the tables' lines would have gaps.
+    # Every font is stretched to its cells: otherwise the lines of the tables would have gaps.
     wide = svg.replace(" textLength=", ' lengthAdjust="spacingAndGlyphs" textLength=')
     return re.sub(r' clip-path="url\(#demo-line-\d+\)"', "", wide)
 

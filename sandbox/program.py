@@ -20,7 +20,7 @@ def run(program: Callable[[], int], *, interrupted: int = INTERRUPTED) -> int:
     Parameters
     ----------
     interrupted
-        The exit code if it was interrupted: 0 for a program that ends in no other way.
+        The exit code after an interruption: 0 for a program that does not end by itself.
     """
     console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -43,7 +43,7 @@ def progress(console: Console) -> Iterator[Callable[[str], None]]:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    # From now on everything is being stopped: a second Ctrl-C must not leave half of it running.
+    # Everything is stopped from now on: a second Ctrl-C must not leave part of it running.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""The unsigned way into the RTC API double, for people with curl: see the commands below."""
+"""Commands for the RTC API double, without signatures, for people with curl."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Controlled(Protocol):
 
 
 class Control:
-    """The commands, each a method and a name."""
+    """The commands, each with an HTTP method and a name."""
 
     def __init__(self, double: Controlled) -> None:
         self._double = double
@@ -109,11 +109,11 @@ class Control:
 
 
 def _answer(content: object, *, status: int = 200) -> web.Response:
-    return web.json_response(text=json.dumps(content) + "\n", status=status)  # a whole line, for a terminal
+    return web.json_response(text=json.dumps(content) + "\n", status=status)  # with a line end, for a terminal
 
 
 def _read_fields(body: bytes, types: _Types) -> dict[str, Any]:
-    """Read a JSON object of known fields; those that are null are left out."""
+    """Read a JSON object with known fields; fields that are null are left out."""
     fields = json_object(body)
     if fields is None:
         raise ValueError("The body must be a JSON object")

@@ -1,7 +1,7 @@
-"""A double of the RTC OpenAPI: a real HTTP server on the loopback that knows the actions that the functions call.
+"""A double of the RTC OpenAPI: an HTTP server on the loopback interface, with the actions that the functions call.
 
-It behaves as the StopSegment page and the public error table (document 70426) say: it verifies signatures,
-limits the request rate, keeps tasks, and fails on demand.
+It follows the StopSegment page and the public error table (document 70426): it verifies signatures, limits the rate of
+requests, keeps tasks, and fails on demand.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ class RtcDouble:
     platform
         `volcengine`, `volcengine-ap-singapore` or `byteplus`: the signing region and the API versions.
     app_ids
-        The AppIds that exist; None when all do.
+        The AppIds that exist; None: all of them.
     answer_after_seconds
-        How long every answer takes; the attribute may be changed at any time.
+        The delay of every answer; the attribute may be changed at any time.
     session_tokens
-        AccessKeyId to the session token that must come with it.
+        AccessKeyId to the session token that a request must carry.
     port
         Its port, by default any free one.
     """
@@ -78,7 +78,7 @@ class RtcDouble:
     def __enter__(self) -> Self:
         listener = socket.create_server(("127.0.0.1", self._port))
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        # The loop is made by its own thread: Ctrl-C interrupts the main one, and would leave half a loop.
+        # The thread creates the loop: Ctrl-C interrupts the main thread, and would leave a loop half created.
         serving = threading.Event()
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._serve(listener, serving)), name="rtc-double", daemon=True
@@ -93,7 +93,7 @@ class RtcDouble:
 
     @property
     def requests(self) -> list[ApiRequest]:
-        """A copy of all requests so far, the refused ones too, in the order in which their answers were decided."""
+        """A copy of all requests so far, including refused ones, in the order of the decisions about them."""
         with self._lock:
             return list(self._requests)
 
@@ -104,7 +104,7 @@ class RtcDouble:
         task_id: str | None = None,
         action: str | None = "StopSegment",
     ) -> list[ApiRequest]:
-        """Return the requests that name these ids; None matches every one."""
+        """Return the requests that name these ids; None matches every id."""
         wanted = (action, app_id, room_id, task_id)
         return [
             request
@@ -113,12 +113,12 @@ class RtcDouble:
         ]
 
     def busiest_second(self, action: str | None = None) -> int:
-        """Return the most requests that arrived within any second, of one action or of all."""
+        """Return the highest number of requests in any second, of one action or of all."""
         times = sorted(request.received_at for request in self.requests if action in (None, request.action))
         return max((count - bisect_right(times, last - 1) for count, last in enumerate(times, 1)), default=0)
 
     def start_task(self, app_id: str, room_id: str, task_id: str, *, start_time_ms: int | None = None) -> None:
-        """Let a task run since `start_time_ms` (Unix ms, default now), in a room that exists from now on.
+        """Start a task at `start_time_ms` (Unix ms, default now), in a room that exists from now on.
 
         It is a new session if the id was used before.
         """
@@ -127,16 +127,16 @@ class RtcDouble:
             self._tasks[app_id, room_id, task_id] = Task(_now_ms() if start_time_ms is None else start_time_ms)
 
     def close_room(self, app_id: str, room_id: str) -> None:
-        """Let a room cease to exist. Its tasks go on, as they do until their streams have long been unpublished."""
+        """Remove a room. Its tasks keep running, as they do until MaxIdleTime after their last stream."""
         with self._lock:
             self._rooms.discard((app_id, room_id))
 
     def end_task(self, app_id: str, room_id: str, task_id: str) -> None:
-        """Let a running task end by itself, as when its streams were unpublished."""
+        """End a running task, as the service does after its streams were unpublished."""
         self._end((app_id, room_id, task_id), "IdleTimeOut")
 
     def task(self, app_id: str, room_id: str, task_id: str) -> Task | None:
-        """Return the last session of a task; None when it never ran."""
+        """Return the last session of a task; None if it never ran."""
         with self._lock:
             return self._tasks.get((app_id, room_id, task_id))
 
@@ -146,14 +146,14 @@ class RtcDouble:
         return task is not None and task.status is TaskStatus.RUNNING
 
     def fail(self, fault: Fault, *, next_requests: int | None = None, task: TaskKey | None = None) -> None:
-        """Answer with a fault, once signature and rate are in order.
+        """Answer requests with a fault, if their signature and rate are accepted.
 
         Parameters
         ----------
         next_requests
-            For how many requests; None until healed or replaced by another lasting fault.
+            The number of requests; None: until `heal`, or another lasting fault.
         task
-            Only for requests, of either action, that name this (AppId, RoomId, TaskId).
+            Only for requests that name this (AppId, RoomId, TaskId).
         """
         with self._lock:
             self._faults.add(fault, next_requests, task)
@@ -164,7 +164,7 @@ class RtcDouble:
             self._faults = FaultPlan()
 
     def forget(self) -> None:
-        """Drop the recorded requests, the tasks, the rooms and the faults, and start counting the rate again."""
+        """Forget the recorded requests, the tasks, the rooms and the faults, and reset the request rate."""
         with self._lock:
             self._requests: list[ApiRequest] = []
             self._tasks: dict[TaskKey, Task] = {}
@@ -190,7 +190,7 @@ class RtcDouble:
         return await _send(answer, http_request)
 
     def _decide(self, request: ApiRequest, signed: SignedRequest) -> tuple[_Answer, float]:
-        """Answer and record a request; the second value is for how many seconds to hold the answer back."""
+        """Decide about a request and record it; return the answer, and its delay in seconds."""
         with self._lock:
             refusal = self._gateway.refuse(request, signed, self.secrets)
             fault = None if refusal else self._faults.take(request.task)
@@ -199,7 +199,7 @@ class RtcDouble:
         return answer, fault.delay_seconds if fault else 0.0
 
     def _perform(self, request: ApiRequest) -> object:
-        """Do what the service does behind the gateway; return the Result, or a Refusal."""
+        """Carry out an accepted request; return its Result, or a Refusal."""
         required = ROOM_IDS if request.action == "GetRoomOnlineUsers" else REQUIRED_IDS
         if refusal := refuse_parameters(request.parameters, self._app_ids, required):
             return refusal

@@ -1,4 +1,4 @@
-"""The gateway before the RTC API double: it refuses unknown actions, wrong signatures and too many requests."""
+"""The gateway of the RTC API double: it refuses unknown actions, wrong signatures and excess requests."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _PLATFORMS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class ApiRequest:
-    """A request as it reached the double, and what the double decided.
+    """A request to the double, and the decision about it.
 
-    `received_at` is in Unix seconds. `body` is None when there is no JSON object. `code` is empty for a success, the
-    error's `Code`, or the kind of the fault when that has none. `http_status` is 0 when the connection was dropped
-    without an answer.
+    `received_at` is in Unix seconds. `body` is None if it is not a JSON object. `code` is the error's `Code`, or the
+    kind of a fault without one; it is empty for a success. `http_status` is 0 if the connection was closed without an
+    answer.
     """
 
     received_at: float
@@ -46,17 +46,17 @@ class ApiRequest:
 
     @property
     def parameters(self) -> dict[str, Any] | None:
-        """The ids and whatever else was sent; None when they should be in the body but it has no JSON object."""
+        """The ids and other parameters of the request; None if they belong in the body, and it is not a JSON object."""
         return self.query if self.method == "GET" else self.body
 
     @property
     def task(self) -> tuple[Any, Any, Any]:
-        """The (AppId, RoomId, TaskId) that the request names, None for each one it leaves out."""
+        """The (AppId, RoomId, TaskId) of the request, with None for each missing one."""
         return task_key(self.parameters or {})
 
 
 async def read(request: web.Request) -> tuple[ApiRequest, SignedRequest]:
-    """Split an HTTP request into the request to the double, not yet decided, and the signed part."""
+    """Split an HTTP request into the request to the double, without a decision, and its signed part."""
     received_at = time.time()
     body = await request.read()
     headers = {name.lower(): value for name, value in request.headers.items()}
@@ -76,7 +76,7 @@ async def read(request: web.Request) -> tuple[ApiRequest, SignedRequest]:
 
 
 class Gateway:
-    """The checks that every request has to pass; `arrivals` holds the times of the latest signed ones, by action."""
+    """The checks for every request; `arrivals` holds the times of the latest signed requests, by action."""
 
     def __init__(self, platform: str, session_tokens: Mapping[str, str]) -> None:
         self.region, stop_segment_versions = _PLATFORMS[platform]
@@ -89,7 +89,7 @@ class Gateway:
         }
 
     def refuse(self, request: ApiRequest, signed: SignedRequest, secrets: Mapping[str, str]) -> Refusal | None:
-        """Check action, method, signature and rate; return None when all are in order."""
+        """Check action, method, signature and rate; return None if all are accepted."""
         action, version = request.action, request.version
         if signed.path != "/" or version not in self._versions.get(action, ()):
             message = f"There is no action {action!r} of version {version!r}."

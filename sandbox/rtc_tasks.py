@@ -27,7 +27,7 @@ _ILLEGAL_ID_CODES = {
 
 
 class TaskStatus(IntEnum):
-    """`Status` of GetSegmentTask, as far as the double's tasks get."""
+    """The values of `Status` in GetSegmentTask that the double's tasks reach."""
 
     RUNNING = 2
     ENDED = 3
@@ -56,7 +56,7 @@ class Task:
 
 
 def json_object(body: bytes) -> dict[str, Any] | None:
-    """Read a JSON object; None when the body is anything else."""
+    """Read a JSON object; None if the body is anything else."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
@@ -65,17 +65,17 @@ def json_object(body: bytes) -> dict[str, Any] | None:
 
 
 def task_key(parameters: Mapping[str, Any]) -> tuple[Any, Any, Any]:
-    """Return the AppId, RoomId and TaskId, legal or not; None for each that is missing."""
+    """Return the AppId, RoomId and TaskId, valid or not; None for each missing one."""
     return parameters.get("AppId"), parameters.get("RoomId"), parameters.get("TaskId")
 
 
 def is_id(value: object) -> bool:
-    """Return whether a value may be an id of any kind."""
+    """Return whether a value is valid as an id."""
     return isinstance(value, str) and re.fullmatch(ID_PATTERN, value) is not None
 
 
 def illegal_id(parameters: Mapping[str, Any], required: Collection[str] = REQUIRED_IDS) -> str | None:
-    """Return the name of the first id that is not as the API wants it; None when all are."""
+    """Return the name of the first invalid id; None if all are valid."""
     needed = [name for name in _ILLEGAL_ID_CODES if name in required or name in parameters]
     return next((name for name in needed if not is_id(parameters.get(name))), None)
 
@@ -83,7 +83,7 @@ def illegal_id(parameters: Mapping[str, Any], required: Collection[str] = REQUIR
 def refuse_parameters(
     parameters: Mapping[str, Any] | None, app_ids: Collection[str] | None, required: Collection[str] = REQUIRED_IDS
 ) -> Refusal | None:
-    """Check the parameters of an action that needs these ids; return None when they are in order."""
+    """Check the parameters of an action that needs these ids; return None if they are valid."""
     if parameters is None:
         return Refusal("InvalidParameter.Unmarshal", "The body is not a JSON object.", http_status=400)
     if name := illegal_id(parameters, required):

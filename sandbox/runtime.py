@@ -1,8 +1,8 @@
-"""Lambda's runtime in one process: the built artifact by itself on the path, events in, answers out.
+"""Lambda's runtime in one process: it imports the built artifact, reads events and writes answers.
 
-`environments` runs it as a file, with ``python -I -S``, so that nothing but the artifact and the standard library is
-there. The first line of standard input names the module to import, each further line is an invocation, and each line of
-standard output answers one. The function's own output goes to standard error.
+`environments` runs it as a file, with ``python -I -S``, so that it finds only the artifact and the standard
+library. The first line of standard input names the module to import, and each further line is an invocation. Each line
+of standard output is an answer. The function's own output goes to standard error.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _answer(function: Any, invocation: dict[str, Any]) -> dict[str, Any]:
 
 def _serve(answers: TextIO) -> None:
     order = json.loads(sys.stdin.readline())
-    time.monotonic = _tell_time  # before the function, or one of its imports, keeps a reference to it
+    time.monotonic = _tell_time  # before the function or a library keeps a reference to it
     sys.path.insert(0, order["artifact"])
     module, _, name = order["handler"].rpartition(".")
     function = getattr(importlib.import_module(module), name)

@@ -1,4 +1,4 @@
-"""The instructions for a running sandbox: a file that points a shell at it, and commands to paste."""
+"""Instructions for a running sandbox: a file that a shell sources, and commands to paste."""
 
 from __future__ import annotations
 
@@ -91,9 +91,9 @@ Ctrl-C here stops everything.
 
 
 def settings(box: Sandbox) -> str:
-    """Write the file that a shell sources. It works in any POSIX shell, whatever was set before."""
+    """Write the file that a shell sources. It works in every POSIX shell, whatever variables are set."""
     variables = box.aws.environment | {
-        "AWS_REGION": box.aws.environment["AWS_DEFAULT_REGION"],  # the SDKs of Node and Java read no other
+        "AWS_REGION": box.aws.environment["AWS_DEFAULT_REGION"],  # for the SDKs for Node.js and Java
         "NODE_EXTRA_CA_CERTS": str(box.aws.ca_bundle),
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
@@ -109,7 +109,7 @@ def settings(box: Sandbox) -> str:
 
 
 def instructions(box: Sandbox, settings_file: Path) -> str:
-    """Describe what runs where, with commands to paste: the indented lines."""
+    """Describe the sandbox, with commands to paste: the indented lines."""
     return _INSTRUCTIONS.format(
         log=_from_here(box.aws.log),
         app_id=APP_ID,

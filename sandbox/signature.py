@@ -1,9 +1,9 @@
-"""Checks that a request carries a valid Volcengine V4 signature (HMAC-SHA256), as the API gateway does.
+"""Checks whether a request has a valid Volcengine V4 signature (HMAC-SHA256), as the API gateway does.
 
 The client signs a *canonical request* (method, path, sorted query, some headers, hash of the body) with a key
-derived from its secret, the day, the region and the service. Verifying is deriving the same signature again.
-It is no stricter than the gateway: of the headers only X-Date has to be signed, since the official Node clients sign
-fewer than the Python SDK does. Codes, numbers and statuses are those of the gateway's pages (6396/70462).
+derived from its secret, the day, the region and the service. To verify it, the signature is derived again. The check is
+not stricter than the gateway: only the header X-Date must be signed, since the official Node clients sign fewer headers
+than the Python SDK does. Codes, numbers and statuses are those of the gateway's pages (6396/70462).
 """
 
 from __future__ import annotations
@@ -75,14 +75,14 @@ def verify(
     secrets
         AccessKeyId to SecretAccessKey of every key that is accepted.
     region, service
-        The credential scope that the endpoint belongs to.
+        The credential scope of the endpoint.
     session_tokens
-        AccessKeyId to the session token that the key is only valid with (temporary credentials).
+        AccessKeyId to the session token that a request with this key must carry (temporary credentials).
 
     Returns
     -------
     Refusal or None
-        Why the gateway refuses the request; None when the signature is valid.
+        The gateway's refusal; None if the signature is valid.
     """
     header = request.headers.get("authorization")
     if header is None:
@@ -108,13 +108,13 @@ def verify(
 
 
 def parse_authorization(header: str) -> Authorization | None:
-    """Take an `Authorization` header apart; None when it is malformed or of another scheme."""
+    """Parse an `Authorization` header; None if it is malformed, or of another scheme."""
     match = _AUTHORIZATION.fullmatch(header.strip())
     return Authorization(*match.groups()) if match else None
 
 
 def signature_of(request: SignedRequest, authorization: Authorization, secret: str) -> str:
-    """Derive the signature, lower-case hex, that the holder of `secret` gives to this request."""
+    """Derive the signature of a request with a secret, in lower-case hex."""
     scope = [authorization.day, authorization.region, authorization.service, "request"]
     key = secret.encode()
     for part in scope:
@@ -166,7 +166,7 @@ def _content_hash(request: SignedRequest) -> str:
 
 
 def _canonical_value(name: str, value: str) -> str:
-    # Clients sign the host without a default port but may send it with one.
+    # Clients sign the host without a default port, but may send it with the port.
     return re.sub(r":(80|443)$", "", value.strip()) if name == "host" else value.strip()
 
 
@@ -179,7 +179,7 @@ def _quote(text: str) -> str:
 
 
 def _encode(text: str) -> bytes:
-    # Servers hand over header bytes that are not UTF-8 as surrogates.
+    # HTTP servers represent header bytes that are not UTF-8 as surrogates.
     return text.encode("utf-8", "surrogateescape")
 
 

@@ -1,4 +1,4 @@
-"""The real template, deployed by the real SAM CLI on an embedded AWS, with the RTC API double behind it."""
+"""The real template, deployed by the real SAM CLI on an embedded AWS. It calls the RTC API double."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ ROOT = Path(__file__).parent.parent
 BUILT_TEMPLATE = ROOT / ".aws-sam" / "build" / "template.yaml"
 APP_ID = "661e"  # of the samples
 STACK_NAME = "rtc-segment-stopper-sandbox"
-SWEEPS = ("", "")  # under which the sweeper's own item lies, as if it were a room's
+SWEEPS = ("", "")  # the key of the sweeper's own item
 ACCESS_KEY_ID = "AKLTsandbox"
 SECRET_ACCESS_KEY = "sandbox-secret-key"  # noqa: S105 # nosec B105 # the double's own
 EVENT_BUS = "rooms"
 SOURCE_TOPIC = "rooms"
 OUTCOME_BUS = "outcomes"
-# Few receives, so that a message becomes a dead letter within seconds. Few functions: each is a process here.
+# Few receives, so that a message becomes a dead letter within seconds. Few environments: each is a process.
 PARAMETERS = {
     "MaxConcurrency": "4",
     "MaxReceiveCount": "3",
@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 
 class DeployError(Exception):
-    """SAM CLI failed. The message has its last lines."""
+    """SAM CLI failed. The message holds the end of its output."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Sandbox:
     outputs
         The stack's outputs, as template.yaml names them.
     outcome_queue_url
-        A queue that gets every event of the outcome bus.
+        A queue that receives every event of the outcome bus.
     """
 
     aws: EmbeddedAws
@@ -64,7 +64,7 @@ class Sandbox:
     outcome_queue_url: str
 
     def client(self, service: str) -> Any:
-        """Return a boto3 client of `service` as the account's root; it is made once."""
+        """Return the boto3 client of `service` as the account's root."""
         return _client(self.aws, service)
 
     def call_back(self, callback: Mapping[str, Any]) -> int:
@@ -73,7 +73,7 @@ class Sandbox:
         return status
 
     def send(self, bodies: Sequence[str]) -> list[str]:
-        """Send messages to the event queue in as few calls as can be, and return their message ids."""
+        """Send messages to the event queue in as few calls as possible, and return their message ids."""
         message_ids: list[str] = []
         for start in range(0, len(bodies), 10):
             entries = [
@@ -90,7 +90,7 @@ class Sandbox:
         return read_depth(self.client("sqs"), self.outputs["EventQueueUrl"]).total
 
     def dead_letters(self) -> list[dict[str, Any]]:
-        """Receive and delete all dead letters: as SQS returns them, with their Attributes by name as strings."""
+        """Receive and delete all dead letters, as SQS returns them, with their attributes as strings."""
         return self._take_all(self.outputs["DeadLetterQueueUrl"])
 
     def outcome_events(self) -> list[dict[str, Any]]:
@@ -111,7 +111,7 @@ class Sandbox:
         return taken
 
     def records(self) -> dict[tuple[str, str], dict[str, Any]]:
-        """Read the segment table: its items' attributes as plain values, by room and task_id."""
+        """Read the segment table: items with plain values, by room and task_id."""
         pages = (
             self.client("dynamodb")
             .get_paginator("scan")
@@ -129,9 +129,9 @@ class Sandbox:
         return _physical_id(self.aws, logical_id)
 
     def invoke(self, logical_id: str, event: object) -> Any:
-        """Invoke a function and return its answer; that of one that failed has errorType and errorMessage.
+        """Invoke a function and return its answer; if it failed, this has errorType and errorMessage.
 
-        Embedded AWS loses a function's process now and then, above all while it starts: then it is invoked again.
+        The embedded AWS sometimes loses the process of a function, mostly at its start: then it is invoked again.
         """
 
         def answer() -> list[Any]:
@@ -145,15 +145,15 @@ class Sandbox:
         return wait_for(answer, f"an answer of {logical_id}")[0]
 
     def sweep(self, room_ids: Iterable[str]) -> Any:
-        """Let a minute pass in these rooms, as the table knows them, and sweep once; return the sweeper's answer."""
+        """Make the records of these rooms a minute older, and sweep once; return the sweeper's answer."""
         self.let_a_minute_pass((APP_ID, room_id) for room_id in room_ids)
         return self.invoke("SweepRoomsFunction", {})
 
     def let_a_minute_pass(self, rooms: Iterable[tuple[str, str]]) -> None:
-        """Put the records of rooms back by a minute, (AppId, RoomId), and of the sweeps.
+        """Make the records of rooms (AppId, RoomId) and of the sweeps a minute older.
 
-        Each room once, however often it is given: one that grows older than the sweeps is never found gone twice. The
-        lease of a sweep that crashed runs out, as it has before the schedule's next sweep.
+        Each room only once, even if it is given twice: a room older than the sweeps is never found gone twice. The
+        lease of a crashed sweep expires, as it does before the schedule's next sweep.
         """
         self.client("dynamodb").update_item(
             TableName=self.outputs["SegmentTableName"],
@@ -181,7 +181,7 @@ class Sandbox:
                 )
 
     def log_lines(self, log_group: str = "StopSegmentLogGroup", *, since_ms: int = 0) -> list[dict[str, Any]]:
-        """Read a function's log so far, as JSON lines.
+        """Read the JSON lines of a function's log so far.
 
         Parameters
         ----------
@@ -198,7 +198,7 @@ def _plain(attribute: Mapping[str, Any]) -> Any:
 
 @functools.cache
 def _log_reader(aws: EmbeddedAws, log_group: str) -> LogReader:
-    # A log is read again and again while a test waits for a line: its name is asked for once.
+    # Tests read a log many times while they wait for a line, so its name is looked up once.
     return LogReader(_client(aws, "logs"), _physical_id(aws, log_group))
 
 
@@ -228,9 +228,9 @@ def sandbox(
     Parameters
     ----------
     parameters
-        Values for the template's parameters, beside PARAMETERS.
+        Values for the template's parameters, in addition to PARAMETERS.
     key_policy
-        Makes a KMS key with this policy, and the stack encrypts with it: KmsKeyArn.
+        The policy of a KMS key that is created and passed as KmsKeyArn.
     template
         A template whose functions are built.
     tell
@@ -238,12 +238,12 @@ def sandbox(
     start_aws
         Starts the AWS, and stops it at the end.
     double
-        More for RtcDouble.
+        Further arguments of RtcDouble.
 
     Raises
     ------
     DeployError
-        The template was not built, or does not deploy.
+        The template is not built, or its deployment fails.
     """
     tell("Starting an AWS (ministack) and an RTC API on this machine ...")
     with RtcDouble(secrets={ACCESS_KEY_ID: SECRET_ACCESS_KEY}, **double) as rtc, start_aws() as aws:
@@ -278,7 +278,7 @@ def _listen_to_outcomes(aws: EmbeddedAws) -> str:
 
 
 def make_queue(aws: EmbeddedAws, name: str, *, sender: str) -> tuple[str, str]:
-    """Create a queue to which a service of AWS may send; return its URL and its ARN."""
+    """Create a queue that an AWS service may send to; return its URL and its ARN."""
     sqs = aws.client("sqs")
     url: str = sqs.create_queue(QueueName=name)["QueueUrl"]
     arn: str = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
@@ -296,7 +296,7 @@ def deploy(
         raise DeployError("the stack is not built: run `make build`")
     command = [
         *(str(Path(sys.executable).with_name("sam")), "deploy"),
-        # SAM CLI looks for its settings beside the template.
+        # SAM CLI looks for its settings next to the template.
         *("--config-file", str(ROOT / "samconfig.toml"), "--config-env", "sandbox"),
         *("--template-file", str(template), "--stack-name", stack_name),
         *("--parameter-overrides", *(f"{name}={value}" for name, value in parameters.items())),
@@ -311,9 +311,9 @@ def deploy(
 
 
 def number_the_concurrency(aws: EmbeddedAws, numbered: Mapping[str, int] | None = None) -> dict[str, int]:
-    """Set the event source mappings' concurrency again if it differs from `numbered`; return all.
+    """Set the concurrency of the event source mappings again, unless it is `numbered`; return it for all.
 
-    ministack keeps a Number parameter as a string, on which its poller stops.
+    ministack keeps a Number parameter as a string, and its poller fails with it.
     """
     client, found = aws.client("lambda"), {}
     for mapping in client.list_event_source_mappings()["EventSourceMappings"]:
@@ -331,7 +331,7 @@ def wait_for(condition: Callable[[], T], what: str, *, seconds: float = 60) -> T
     Raises
     ------
     TimeoutError
-        It did not become true in time; the message names the condition.
+        It was not true in time; the message names the condition.
     """
     deadline = time.monotonic() + seconds
     while not (value := condition()):

@@ -1,4 +1,4 @@
-"""The demo's tables, in 80 columns: the width of a pipe and of a default terminal."""
+"""The demo's tables, in 80 columns, the width of a default terminal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def new_table(title: str, *columns: str) -> Table:
 
 
 def colored(ends: Iterable[str], separator: str = "\n") -> Text:
-    """Write outcomes and ErrorKinds in their colors."""
+    """Return outcomes and ErrorKinds in their colors."""
     return Text(separator).join(Text(end, _STYLES.get(end, LEFT_ALONE)) for end in ends)
 
 
