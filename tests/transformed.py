@@ -23,7 +23,7 @@ Properties = dict[str, Any]
 
 
 class Place(NamedTuple):
-    """The place of a deployed stack."""
+    """A region, its partition, and the domain of its endpoints."""
 
     region: str
     partition: str
@@ -31,7 +31,7 @@ class Place(NamedTuple):
 
 
 def place(region: str) -> Place:
-    """Return the partition of a region."""
+    """Return a region with its partition and domain."""
     if region.startswith("cn-"):
         return Place(region, "aws-cn", "amazonaws.com.cn")
     if region.startswith("eusc-"):

@@ -1,4 +1,4 @@
-"""A deployed alarm."""
+"""Deployed alarms and their data."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ class Alarm:
         periods: int = self.description["EvaluationPeriods"]
         needed = self.description.get("DatapointsToAlarm", periods)
         breaching = self.breaching_periods()
-        # tests/unit/test_operations.py checks that missing data do not breach, or `rings_after` applies.
+        # A period without data does not breach: tests/unit/test_operations.py checks TreatMissingData.
         return any(sum(last - n in breaching for n in range(periods)) >= needed for last in breaching)
 
     def rings_after(self, period: int) -> bool:
-        """Return whether an alarm that missing data breach is in ALARM at the end of a numbered period."""
+        """Return whether it is in ALARM at the end of a numbered period. Periods without data must be breaching."""
         assert self.description["TreatMissingData"] == "breaching"
         periods: int = self.description["EvaluationPeriods"]
         return not {period - n for n in range(periods)} & (self._periods() - self.breaching_periods())

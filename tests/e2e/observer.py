@@ -60,10 +60,10 @@ class Observer:
         try:
             return wait_for(lambda: self._ends(message_ids), f"the end of {len(message_ids)} messages", seconds=90)
         except TimeoutError as error:
-            raise TimeoutError(f"{error}; {self._what_is_missing(message_ids)}") from None
+            raise TimeoutError(f"{error}; {self._progress(message_ids)}") from None
 
-    def _what_is_missing(self, message_ids: Collection[str]) -> str:
-        """Describe why messages may not have ended."""
+    def _progress(self, message_ids: Collection[str]) -> str:
+        """Describe how many messages have not ended, and what may be the reason."""
         logged = {line["message_id"]: line for line in self.box.log_lines() if line.get("message_id") in message_ids}
         missing = [message_id for message_id in message_ids if logged.get(message_id, {}).get("outcome") is None]
         troubles = [line for line in self.box.aws.log.read_text(errors="replace").splitlines() if "WARNING" in line]

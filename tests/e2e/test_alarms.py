@@ -32,7 +32,7 @@ pytestmark = pytest.mark.long
 TOPIC_ARN = f"arn:aws:sns:{REGION}:000000000000:on-call"
 RESOURCES: Mapping[str, Any] = cfn_yaml.load(str(ROOT / "template.yaml"))["Resources"]
 ALARMS = [name for name, resource in RESOURCES.items() if resource["Type"] == "AWS::CloudWatch::Alarm"]
-# They ring if data are missing. Each has its own test.
+# They ring if data are missing. Each has a dedicated test.
 OF_MISSING_DATA = {"HeartbeatAlarm", "NoSweepAlarm"}
 # Embedded AWS adds up the data of all alarms on a metric, so those that put more data come later.
 OF_DATA = sorted(
@@ -63,7 +63,7 @@ class OnCall:
 
 
 class Stack:
-    """A deployed stack in which faults are caused."""
+    """A deployed stack in which the tests cause troubles."""
 
     def __init__(self, box: Sandbox) -> None:
         self.box = box
@@ -276,13 +276,13 @@ def stack() -> Iterator[Stack]:
         yield Stack(box)
 
 
-def test_every_alarm_is_deployed_and_has_its_trouble(stack: Stack) -> None:
+def test_every_alarm_is_deployed_and_has_a_trouble(stack: Stack) -> None:
     alarms = stack.box.client("cloudwatch").describe_alarms(AlarmNamePrefix=STACK_NAME)["MetricAlarms"]
     assert {alarm["AlarmName"] for alarm in alarms} == {stack.observer.resource(name) for name in ALARMS}
     assert TROUBLES.keys() == set(OF_DATA)
 
 
-def test_undelivered_events_and_unpublished_outcomes_go_to_the_queues_that_alarms_watch(stack: Stack) -> None:
+def test_alarms_watch_the_queues_of_undelivered_events_and_of_unpublished_outcomes(stack: Stack) -> None:
     events = stack.box.client("events")
     (rule,) = events.list_rules(EventBusName=EVENT_BUS)["Rules"]
     (target,) = events.list_targets_by_rule(Rule=rule["Name"], EventBusName=EVENT_BUS)["Targets"]

@@ -1,4 +1,4 @@
-"""A release is deployed by the workflow and the roles of deploy/, with IAM enforced."""
+"""The workflow deploys a release with the roles of deploy/, while IAM is enforced."""
 
 import base64
 import contextlib
@@ -34,7 +34,7 @@ class Account:
     Parameters
     ----------
     dist
-        A release.
+        The folder of a release.
     roles
         The outputs of deploy/roles.yaml.
     """
@@ -62,7 +62,7 @@ class Account:
         }
 
     def let_the_pipeline_read_logs(self) -> None:
-        """Allow it under the names that embedded AWS gives to log groups. AWS names them after the stack."""
+        """Grant it for the log groups of embedded AWS, which are not named after the stack as they are on AWS."""
         statement = {
             "Effect": "Allow",
             "Action": "logs:FilterLogEvents",
@@ -205,7 +205,7 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
         yield made
 
 
-def test_first_run_of_the_workflow_is_green_and_waits_for_the_key(account: Account, tmp_path: Path) -> None:
+def test_first_run_of_the_workflow_succeeds_without_an_rtc_key(account: Account, tmp_path: Path) -> None:
     runner = Runner(account, tmp_path)
     failed, printed = runner.run(**{"vars.PARAMETERS": "LogLevel=DEBUG SweepMinutes=7"})
     assert not failed, printed
@@ -224,7 +224,7 @@ def test_first_run_of_the_workflow_is_green_and_waits_for_the_key(account: Accou
     account.delete()
 
 
-def test_workflow_says_why_the_deployment_failed(account: Account, tmp_path: Path) -> None:
+def test_workflow_prints_why_the_deployment_failed(account: Account, tmp_path: Path) -> None:
     elsewhere = {"LocationConstraint": "eu-west-1"}
     account.aws.client("s3").create_bucket(Bucket="elsewhere", CreateBucketConfiguration=elsewhere)
     failed, printed = Runner(account, tmp_path).run(**{"vars.PARAMETERS": "CodeBucket=elsewhere"})
@@ -242,7 +242,7 @@ def test_workflow_refuses_a_changed_file(account: Account, tmp_path: Path) -> No
     assert "cloudformation.json: FAILED" in printed
 
 
-def test_a_job_of_another_branch_may_not_assume_the_pipeline_s_role(account: Account) -> None:
+def test_job_of_a_branch_may_not_assume_the_pipeline_s_role(account: Account) -> None:
     with pytest.raises(ClientError, match="Not authorized to perform sts:AssumeRoleWithWebIdentity"):
         account.become_pipeline(f"repo:{REPOSITORY}:ref:refs/heads/main")
 

@@ -100,7 +100,7 @@ def trouble(box: Sandbox, observer: Observer) -> Trouble:
     box.rtc.fail(INTERNAL_ERROR, next_requests=1, task=(APP_ID, retried.id, "audio"))
     ends = {
         retried.event("RoomEnded", TaskId="audio"): ["stopped"],
-        room("nobody").event("RoomEnded"): ["no_open_tasks"],
+        room("unknown").event("RoomEnded"): ["no_open_tasks"],
         room("bad").event("RoomEnd"): ["invalid_message"],
         restarted.event("SegmentStarted", TaskId="audio"): ["known"],
         room("unswept").event("SegmentStarted", TaskId="audio"): ["known"],

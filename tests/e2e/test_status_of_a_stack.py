@@ -25,7 +25,7 @@ def box() -> Iterator[Sandbox]:
 
 
 def status(box: Sandbox) -> dict[str, tuple[str, str]]:
-    """Return the verdict and the word of every check, after a comparison with the exit code and the overall verdict."""
+    """Return the verdict and the word of every check. The exit code and the overall verdict must agree with them."""
     done = run_tool(box, "status", "--output", "json")
     assert done.stdout, done.stderr
     report = json.loads(done.stdout)
@@ -126,7 +126,7 @@ class TestCallbacks:
 class TestHeartbeat:
     @pytest.fixture
     def beat(self, box: Sandbox, observer: Observer) -> Callable[[], str]:
-        """Send the deployed schedule's message; return its id."""
+        """Return a function that sends the message of the deployed schedule and returns its id."""
         events = box.client("events")
         (target,) = events.list_targets_by_rule(Rule=observer.resource("HeartbeatSchedule"))["Targets"]
         assert target["Arn"] == box.outputs["EventQueueArn"]

@@ -28,7 +28,7 @@ def put_event(observer: Observer, event_type: str, detail: Mapping[str, object])
     assert answer["FailedEntryCount"] == 0
 
 
-def test_rule_of_the_stack_sends_events_of_the_bus_to_the_queue(observer: Observer, room: Room) -> None:
+def test_events_on_the_bus_reach_the_event_queue(observer: Observer, room: Room) -> None:
     room.start("audio")
     ids = {"AppId": APP_ID, "RoomId": room.id}
 
@@ -41,7 +41,7 @@ def test_rule_of_the_stack_sends_events_of_the_bus_to_the_queue(observer: Observ
     assert not room.is_running("audio")
 
 
-def test_subscription_of_the_stack_sends_messages_of_the_topic_to_the_queue(observer: Observer, room: Room) -> None:
+def test_messages_to_the_topic_reach_the_event_queue(observer: Observer, room: Room) -> None:
     room.start("audio")
     sns = observer.box.client("sns")
     topic_arn = sns.create_topic(Name=SOURCE_TOPIC)["TopicArn"]
@@ -54,7 +54,7 @@ def test_subscription_of_the_stack_sends_messages_of_the_topic_to_the_queue(obse
     assert not room.is_running("audio")
 
 
-def test_another_topic_may_not_send_to_the_queue(observer: Observer, room: Room) -> None:
+def test_another_topic_may_not_send_to_the_event_queue(observer: Observer, room: Room) -> None:
     room.start("audio")
     sns = observer.box.client("sns")
     topic_arn = sns.create_topic(Name="another")["TopicArn"]
@@ -66,7 +66,7 @@ def test_another_topic_may_not_send_to_the_queue(observer: Observer, room: Room)
     assert room.outcomes(1) == ["known"]
 
 
-def test_event_of_another_type_on_the_bus_does_not_reach_the_queue(observer: Observer, room: Room) -> None:
+def test_event_of_another_type_on_the_bus_does_not_reach_the_event_queue(observer: Observer, room: Room) -> None:
     room.start("audio")
     ids = {"AppId": APP_ID, "RoomId": room.id, "TaskId": "audio"}
     put_event(observer, "RoomOpened", ids)
@@ -136,7 +136,7 @@ def test_signed_callbacks_are_queued_and_stop_the_room_s_tasks(box: Sandbox, roo
         ("POST", "favicon.ico", "{}", 404),
     ],
 )
-def test_other_requests_to_the_callback_url_have_their_status(
+def test_callback_url_answers_other_requests_with_their_status(
     box: Sandbox, method: str, path: str, body: str | bytes, status: int
 ) -> None:
     assert post(box.aws, box.outputs["CallbackUrl"] + path, body, method=method)[0] == status

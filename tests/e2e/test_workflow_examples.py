@@ -123,7 +123,7 @@ class TestCloseRoom:
     def test_rejected_stop_fails_with_its_error_code_and_sends_a_notification(
         self, examples: Examples, observer: Observer, room: Room
     ) -> None:
-        status, failed = examples.run("close-room", room_end(room, AppId="nobody", TaskId="audio"))
+        status, failed = examples.run("close-room", room_end(room, AppId="no-such-app", TaskId="audio"))
         assert (status, failed["Error"]) == ("FAILED", "InvalidParameter.NotExistAppId")
         assert failed["Cause"].startswith("rejected: task audio: ")
         assert examples.note(f"in room {room.id}")["Subject"] == "A room could not be closed"
@@ -162,7 +162,7 @@ class TestPollRecord:
 
     @pytest.mark.long
     def test_workflow_fails_after_its_last_reading_without_a_record(self, examples: Examples, room: Room) -> None:
-        status, failed = examples.run("poll-record", room_end(room, AppId="nobody", TaskId="audio"))
+        status, failed = examples.run("poll-record", room_end(room, AppId="no-such-app", TaskId="audio"))
         assert (status, failed["Error"]) == ("FAILED", "NotRecorded")
         assert failed["Cause"] == "No stop was recorded after 8 readings"
 
@@ -171,8 +171,8 @@ class TestOnFailure:
     def test_failed_stop_starts_the_workflow_which_sends_a_notification(
         self, box: Sandbox, examples: Examples, room: Room
     ) -> None:
-        box.send([json.dumps(room_end(room, EventType="RoomEnded", AppId="nobody", TaskId="audio")), room.id])
-        note = examples.note(f"Room {room.id} of nobody")
+        box.send([json.dumps(room_end(room, EventType="RoomEnded", AppId="no-such-app", TaskId="audio")), room.id])
+        note = examples.note(f"Room {room.id} of no-such-app")
         assert note["Subject"] == "Slicing may go on"
         assert "InvalidParameter.NotExistAppId" in note["Message"]
         assert examples.note("An unknown room")["Subject"] == "A sender breaks the message contract"
@@ -181,7 +181,7 @@ class TestOnFailure:
         self, box: Sandbox, examples: Examples, room: Room
     ) -> None:
         box.client("sns").delete_topic(TopicArn=examples.topic)
-        box.send([json.dumps(room_end(room, EventType="RoomEnded", AppId="nobody", TaskId="audio"))])
+        box.send([json.dumps(room_end(room, EventType="RoomEnded", AppId="no-such-app", TaskId="audio"))])
         states = box.client("stepfunctions")
         failed = wait_for(
             lambda: states.list_executions(stateMachineArn=examples.arns["on-failure"], statusFilter="FAILED")[
