@@ -17,15 +17,15 @@ from tests.explorer.worlds import World
 
 
 @click.command(epilog="Example: python -m tests.explorer --world 'two tasks' --preemptions 3 --faults 0 --most 100000")
-@click.option("--preemptions", default=2, show_default=True, help="How often an invocation is held up in a history.")
-@click.option("--faults", default=1, show_default=True, help="How much goes wrong in a history.")
-@click.option("--world", "names", multiple=True, type=click.Choice([world.name for world in ALL]), help="Only this.")
-@click.option("--processes", default=os.cpu_count(), show_default="one a processor", help="How many walk at once.")
-@click.option("--most", default=3_000, show_default=True, help="How many histories of a world and a budget, at most.")
+@click.option("--preemptions", default=2, show_default=True, help="Maximum number of preemptions in a history.")
+@click.option("--faults", default=1, show_default=True, help="Maximum number of faults in a history.")
+@click.option("--world", "names", multiple=True, type=click.Choice([world.name for world in ALL]), help="Only these.")
+@click.option("--processes", default=os.cpu_count(), show_default="one per processor", help="Number of parallel walks.")
+@click.option("--most", default=3_000, show_default=True, help="Maximum number of histories of each world and budget.")
 def main(preemptions: int, faults: int, names: tuple[str, ...], processes: int, most: int) -> None:
     """Walk the histories of small worlds, from those with the fewest preemptions and faults to those with the most.
 
-    Of the histories that break a promise in the same way the shortest is printed. Then it exits with 1.
+    If histories break a promise, prints the shortest one of each kind and exits with 1.
     """
     began = time.monotonic()
     worlds = [world for world in ALL if not names or world.name in names]
@@ -43,7 +43,7 @@ def main(preemptions: int, faults: int, names: tuple[str, ...], processes: int, 
             histories += walk.histories
             cut += walk.histories >= most
             is_broken |= bool(walk.violations)
-            _tell(world, budget, walk, is_cut=walk.histories >= most)
+            _print(world, budget, walk, is_cut=walk.histories >= most)
     click.echo(
         f"{histories:,} histories in {time.monotonic() - began:.0f} s; {cut} of {len(walks)} walks were cut short"
     )
@@ -62,11 +62,11 @@ def _walk(world: World | Waiting, budget: Budget, most: int) -> Walk:
     return walk
 
 
-def _tell(world: World | Waiting, budget: Budget, walk: Walk, *, is_cut: bool) -> None:
+def _print(world: World | Waiting, budget: Budget, walk: Walk, *, is_cut: bool) -> None:
     spent = f"{budget.preemptions} preemptions, {budget.faults} faults"
     click.echo(f"{world.name}, {spent}: {walk.histories:,} histories{', cut short' if is_cut else ''}")
-    for what, times in sorted(walk.allowed.items()):
-        click.echo(f"  {times:,} times as the pages say: {what}")
+    for case, times in sorted(walk.allowed.items()):
+        click.echo(f"  {times:,} times a documented exception: {case}")
     for violation in walk.violations.values():
         click.echo(violation)
 

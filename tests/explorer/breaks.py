@@ -1,4 +1,4 @@
-"""Rules, orders and conditions that the code could lack: without each of them the explorer must find a history."""
+"""Breaks: each one removes a rule, an order of steps or a condition from the code, and the explorer must find it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.unit.rtc_model import WatchedTable
 
 @dataclass(frozen=True)
 class Break:
-    """A part to leave out, the world and the budget that show its absence, and the broken promise."""
+    """A part to remove, the world and the budget that show its absence, and the promise that breaks."""
 
     name: str
     patched: Callable[[], AbstractContextManager[Any]]
@@ -36,7 +36,7 @@ class Break:
 
 
 def without_condition(method: str, attribute: str) -> Callable[[], AbstractContextManager[Any]]:
-    """Let a write of the table ask nothing about an attribute."""
+    """Remove the conditions on an attribute from a write of the table."""
     real_method, real_update = getattr(SegmentTable, method), SegmentTable._update
 
     def broken(self: SegmentTable, *arguments: Any, **options: Any) -> Any:
@@ -60,7 +60,7 @@ def no_rule_2() -> AbstractContextManager[Any]:
     return patch.object(stop_rules, "decide", decide)
 
 
-async def record_first(self: Batch, task: Task, event: Event, record: Record) -> Done:
+async def record_before_the_call(self: Batch, task: Task, event: Event, record: Record) -> Done:
     await self._in_thread(self._table.note_stop, task, record, event, Outcome.STOPPED, None, self._now_ms())
     return await _decide_and_stop(self, task, event, record)
 
@@ -70,11 +70,11 @@ _see = Batch._see
 _end_room = Batch._end_room
 
 
-async def see_as_if_for_the_first_time(self: Batch, event: Event) -> Served:
+async def treat_a_retried_sighting_as_new(self: Batch, event: Event) -> Served:
     return await _see(self, replace(event, is_second_try=False))
 
 
-async def read_tasks_before_the_end_is_written(self: Batch, event: Event) -> Served:
+async def read_open_tasks_before_the_end_is_written(self: Batch, event: Event) -> Served:
     open_tasks = await self._in_thread(self._table.open_tasks, event.room)
     await self._in_thread(self._table.note_room_end, event, self._now_ms())
     return await self._stop_all(event, open_tasks) if open_tasks else Served([Done(None, Outcome.NO_OPEN_TASKS)])
@@ -92,7 +92,7 @@ def read_room_before(note: str) -> Any:
 
 
 def without_values(method: str, attribute: str) -> Callable[[], AbstractContextManager[Any]]:
-    """Let a write of the table leave out an attribute."""
+    """Remove an attribute from a write of the table."""
     real_method, real_change = getattr(SegmentTable, method), SegmentTable._change
 
     def broken(self: SegmentTable, *arguments: Any, **options: Any) -> Any:
@@ -106,8 +106,8 @@ def without_values(method: str, attribute: str) -> Callable[[], AbstractContextM
     return lambda: patch.object(SegmentTable, method, broken)
 
 
-def as_if_known(broken: Callable[[Record, Event], Record]) -> Callable[[], AbstractContextManager[Any]]:
-    """Let an answer be written as if the record were another one."""
+def with_record(broken: Callable[[Record, Event], Record]) -> Callable[[], AbstractContextManager[Any]]:
+    """Replace the record that an answer is written for."""
     real = SegmentTable._answered
 
     def answered(self: SegmentTable, known: Record, event: Event, *rest: Any) -> dict[str, Any]:
@@ -116,34 +116,34 @@ def as_if_known(broken: Callable[[Record, Event], Record]) -> Callable[[], Abstr
     return lambda: patch.object(SegmentTable, "_answered", answered)
 
 
-async def end_that_is_no_news(self: Batch, event: Event) -> Served:
+async def skip_the_open_tasks_of_an_answered_end(self: Batch, event: Event) -> Served:
     room = await self._reads.read(room_item(event.room)) or Record()
     return Served([Done(None, Outcome.DUPLICATE)]) if room.covers(event.time_ms) else await _end_room(self, event)
 
 
-async def see_and_not_look_if_it_is_open(self: Batch, event: Event) -> Served:
+async def skip_the_room_of_an_open_task(self: Batch, event: Event) -> Served:
     (task,) = event.tasks
     record = await self._reads.read(task) or Record()
     return Served([Done(task.task_id, Outcome.KNOWN)]) if record.is_open else await _see(self, event)
 
 
-def open_tasks_of_the_global_index(self: WatchedTable, room: Room) -> dict[Task, Record]:
+def open_tasks_from_the_global_index(self: WatchedTable, room: Room) -> dict[Task, Record]:
     self.begin_reading()
     watched = dict(self.watched_rooms()).get(room, {})
     return self._watched({task: record for task, record in watched.items() if record.is_open})
 
 
-def gone_is_gone_whatever_was_answered_since(*arguments: Any, **options: Any) -> Check:
+def ignore_later_answers_about_the_room(*arguments: Any, **options: Any) -> Check:
     return decide_check(*arguments, **{**options, "last_round_began_at_ms": 0})
 
 
-def gone_once_is_enough(tasks: Any, gone_at_ms: int | None, asked_at_ms: int, *, exists: bool, **options: Any) -> Check:
+def stop_after_one_look(tasks: Any, gone_at_ms: int | None, asked_at_ms: int, *, exists: bool, **options: Any) -> Check:
     check = decide_check(tasks, gone_at_ms, asked_at_ms, exists=exists, **options)
     return check if exists else replace(check, to_stop=tuple(tasks), stop_time_ms=asked_at_ms)
 
 
-def gone_since_it_is_told(*arguments: Any, **options: Any) -> Check:
-    # The event's time is never after its sending.
+def use_the_time_of_sending(*arguments: Any, **options: Any) -> Check:
+    # An event's time is at most the time of its sending.
     check = decide_check(*arguments, **options)
     return replace(check, stop_time_ms=check.stop_time_ms + 10**9)
 
@@ -154,35 +154,35 @@ def in_batch(name: str, broken: Any) -> Callable[[], AbstractContextManager[Any]
 
 BREAKS = [
     Break(
-        "rule 1: an answered event is answered again",
+        "rule 1: an answered event is not a duplicate",
         lambda: patch.object(stop_rules, "_is_answered", lambda *_: False),
         "two ends of a task",
         FREE,
         "a second request",
     ),
     Break(
-        "rule 2: a known start does not count",
+        "rule 2: a known later start does not supersede an event",
         no_rule_2,
         "a session whose start is reported",
         FREE,
         "wrong stop: the table",
     ),
     Break(
-        "rule 3: nothing counts as late",
+        "rule 3: no event is late",
         lambda: patch.object(stopper, "is_late", lambda *_: False),
         "an end that is late",
         FREE,
         "wrong stop: the event was late",
     ),
     Break(
-        "rule 3: a second try does not count as late",
+        "rule 3: a retried event is not late",
         lambda: patch.object(stopper, "is_late", lambda event, now_ms, ms: now_ms - event.time_ms > ms),
         "a session whose start is not reported",
         FAULT,
         "wrong stop: the event was late",
     ),
     Break(
-        "rule 3: whatever the API says, stop",
+        "rule 3: the API's answer is ignored",
         lambda: patch.object(stopper, "decide_from_api", lambda *_: Verdict.STOP),
         "an end that is late",
         FREE,
@@ -190,56 +190,56 @@ BREAKS = [
     ),
     Break(
         "the record is written before the call",
-        in_batch("_decide_and_stop", record_first),
+        in_batch("_decide_and_stop", record_before_the_call),
         "a start and a room's end",
         FAULT,
         "lost",
     ),
     Break(
-        "a room's end reads before it writes",
-        in_batch("_end_room", read_tasks_before_the_end_is_written),
+        "a room's end reads the open tasks before it is written",
+        in_batch("_end_room", read_open_tasks_before_the_end_is_written),
         "a start and a room's end",
         PREEMPTION,
         "lost",
     ),
     Break(
-        "a start reads before it writes",
+        "a start reads the room before it is written",
         in_batch("_start", read_room_before("note_start")),
         "a start and a room's end",
         PREEMPTION,
         "lost",
     ),
     Break(
-        "a sighting reads before it writes",
+        "a sighting reads the room before it is written",
         in_batch("_see", read_room_before("note_sighting")),
         "a slice and a room's end",
         PREEMPTION,
         "lost",
     ),
     Break(
-        "a sighting whose stop failed is taken for one that says nothing new",
-        in_batch("_see", see_as_if_for_the_first_time),
+        "a retried sighting is treated as new",
+        in_batch("_see", treat_a_retried_sighting_as_new),
         "two sessions and their slices, the last one late",
         FAULT,
         "lost",
     ),
     Break(
-        "a room's end that is no news looks for no tasks",
-        in_batch("_end_room", end_that_is_no_news),
+        "an answered room end does not read the open tasks",
+        in_batch("_end_room", skip_the_open_tasks_of_an_answered_end),
         "a start and a room's end",
         FAULT,
         "lost",
     ),
     Break(
-        "a slice of an open task does not look at its room",
-        in_batch("_see", see_and_not_look_if_it_is_open),
+        "a slice of an open task does not read its room",
+        in_batch("_see", skip_the_room_of_an_open_task),
         "a slice and a room's end",
         FAULT,
         "lost",
     ),
     Break(
         "a room's open tasks are read from the global index",
-        lambda: patch.object(WatchedTable, "open_tasks", open_tasks_of_the_global_index),
+        lambda: patch.object(WatchedTable, "open_tasks", open_tasks_from_the_global_index),
         "a start and a room's end",
         PREEMPTION,
         "lost",
@@ -252,68 +252,68 @@ BREAKS = [
         "wrong stop: the table",
     ),
     Break(
-        "a start opens what was stopped later",
+        "a start opens a task that was stopped later",
         without_condition("note_start", "stop_event_time"),
         "an end before its start",
         FREE,
         "though its stop was answered",
     ),
     Break(
-        "a sighting opens what was stopped later",
+        "a sighting opens a task that was stopped later",
         without_condition("note_sighting", "stop_event_time"),
         "slices around a room's end",
         PREEMPTION,
         "though its stop was answered",
     ),
     Break(
-        "a sighting opens what has started later",
+        "a sighting opens a task that started later",
         without_condition("note_sighting", "started_at"),
         "a slice and the start of the next session",
         PREEMPTION,
         "since before its newest start",
     ),
     Break(
-        "a task that is opened again keeps its end",
+        "a task that is opened again keeps `expires_at`",
         without_values("note_start", "expires_at"),
         "a session whose start is reported",
         FREE,
         "expires",
     ),
-    Break("nobody watches the task", without_values("note_start", "watch"), "an end that is lost", FREE, "an orphan"),
+    Break("a start does not set `watch`", without_values("note_start", "watch"), "a lost end", FREE, "an orphan"),
     Break(
-        "a slice that opens a task does not have it watched",
+        "a slice does not set `watch`",
         without_values("note_sighting", "watch"),
-        "an end that is lost, of a task of which slices tell",
+        "a lost end of a task that only slices report",
         FREE,
         "an orphan",
     ),
     Break(
-        "a sighting leaves since when the task is open",
+        "a sighting does not set `open_since`",
         without_values("note_sighting", "open_since"),
         "a slice and a room's end",
         FREE,
         "lost",
     ),
     Break(
-        "an answer closes what was opened after its event",
-        as_if_known(lambda known, event: replace(known, open_since_ms=event.time_ms) if known.is_open else known),
+        "an answer closes a task that was opened after the event",
+        with_record(lambda known, event: replace(known, open_since_ms=event.time_ms) if known.is_open else known),
         "a session whose start is reported",
         PREEMPTION,
         "is not open",
     ),
     Break(
-        "an answer closes for good what only slices report",
-        as_if_known(lambda known, _: replace(known, watch=None)),
-        "an end that is lost, of a session whose only slice is remembered",
+        "an answer removes `watch` from a task that only slices report",
+        with_record(lambda known, _: replace(known, watch=None)),
+        "a lost end of a session whose only slice is remembered",
         FREE,
         "an orphan",
     ),
     Break(
-        "a room was gone whatever was answered since",
-        lambda: patch.object(sweeper, "decide_check", gone_is_gone_whatever_was_answered_since),
-        "a room that is away, is there, and is away",
+        "an older answer that the room is gone counts despite a newer one",
+        lambda: patch.object(sweeper, "decide_check", ignore_later_answers_about_the_room),
+        "a room that is empty, occupied, and empty again",
         FAULT,
-        "wrong stop: the room was away",
+        "wrong stop: the room was empty",
     ),
     Break(
         "an answer overwrites a newer one",
@@ -332,40 +332,40 @@ BREAKS = [
     Break(
         "a room's end overwrites a newer one",
         without_condition("note_room_end", "stop_event_time"),
-        "two rooms' ends before the start",
+        "two ends of a room, the first one before the start",
         PREEMPTION,
         "not the newest",
     ),
     Break(
-        "a room that is gone once is gone",
-        lambda: patch.object(sweeper, "decide_check", gone_once_is_enough),
-        "a room that is away for a moment",
+        "one answer that a room is gone is enough",
+        lambda: patch.object(sweeper, "decide_check", stop_after_one_look),
+        "a room that is empty for a moment",
         FREE,
-        "wrong stop: the room was away",
+        "wrong stop: the room was empty",
     ),
     Break(
-        "a room is gone since the sweeper says so",
-        lambda: patch.object(sweeper, "decide_check", gone_since_it_is_told),
+        "a RoomGone event has the time of its sending",
+        lambda: patch.object(sweeper, "decide_check", use_the_time_of_sending),
         "a room that comes back while it is swept",
         PREEMPTION,
         "wrong stop",
     ),
     Break(
-        "a workflow is not answered about its success",
+        "a workflow does not receive its success",
         lambda: patch.object(Queues, "send_answers", lambda _, answers: {one.message_id for one, _ in answers}),
         "a workflow waits: the task is stopped",
         FREE,
-        "never hears",
+        "receives no answer",
     ),
     Break(
-        "a lost answer about a dead letter is not asked for",
+        "a lost answer about a dead letter is not sent again",
         lambda: patch.object(Queues, "send_given_up", lambda *_: set()),
         "a workflow waits: the API rejects",
         FAULT,
-        "never hears",
+        "receives no answer",
     ),
     Break(
-        "a message with a dead letter is served again for its answer",
+        "a message that has a dead letter is served again",
         lambda: patch.object(Arrival, "is_given_up", False),
         "a workflow waits: the API is down until its message is given up",
         FAULT,

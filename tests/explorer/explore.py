@@ -1,4 +1,4 @@
-"""The real code, in every history of a world."""
+"""Runs the real code in every history of a world."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ALL: tuple[World | Waiting, ...] = (*WORLDS, *WAITING)
 
 
 def explore(world: World | Waiting, budget: Budget, until: Callable[[Walk], bool] = lambda _: False) -> Walk:
-    """Walk every history of a world that the budget allows, or until something is found."""
+    """Walk every history of a world that the budget allows, or until `until` says that it is enough."""
     if isinstance(world, Waiting):
         with function_environment() as module:
             return walk(lambda: Waited(world, module), budget, until)

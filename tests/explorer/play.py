@@ -1,6 +1,6 @@
-"""The next events of a small world: steps, failures, deliveries, and the clock.
+"""A world in play: its actors, and the choices of what happens next.
 
-Everything between two calls is the real thing: the stopper, its rules, the table's conditions, the reading of messages.
+Everything between two calls is the real code: the stopper, its rules, the table's conditions, the parser of messages.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from tests.unit.rtc_model import Message, Request, RtcService, Session, WatchedT
 
 LONGEST_INVOCATION_SECONDS = 240
 QUESTIONS = ("get_segment_task", "room_exists")
-LOOKS_ROUND = "_next_page"
-READS_OF_THE_GLOBAL_INDEX = (LOOKS_ROUND, "open_tasks_of_the_global_index")
+READ_OF_A_PAGE = "_next_page"
+READS_OF_THE_GLOBAL_INDEX = (READ_OF_A_PAGE, "open_tasks_from_the_global_index")
 READS = ("read", "open_tasks", *READS_OF_THE_GLOBAL_INDEX, *QUESTIONS)
 
 
 class How(Enum):
-    """The course of a step."""
+    """The ways in which a call ends."""
 
     WELL = auto()
     ANSWERED_LATER = auto()
@@ -41,29 +41,29 @@ class How(Enum):
 
 
 class Step:
-    """A call that a step waits for."""
+    """A call of an actor, which the scheduler lets happen or fail."""
 
     def __init__(self, function: Callable[..., Any], arguments: tuple[object, ...], loop: Loop) -> None:
-        # A request comes as its turn, which is to be spent on it.
+        # A request arrives as `Turn.spend` with the request as its first argument.
         self.name = getattr(arguments[0] if callable(arguments[0]) else function, "__name__", "")
         self.go: asyncio.Future[How] = loop.create_future()
         self.answer: asyncio.Future[None] = loop.create_future()
-        self.told = [text for argument in arguments if (text := told(argument))]
+        self.described = [text for argument in arguments if (text := described(argument))]
         self.result: object = None
         self._function = function
         self._arguments = arguments
 
     def __str__(self) -> str:
-        return " ".join([self.name, *self.told])
+        return " ".join([self.name, *self.described])
 
     @property
     def is_done(self) -> bool:
-        """Whether only its answer is missing."""
+        """Whether the call was made, so that only its answer is missing."""
         return self.go.done()
 
     @property
     def state(self) -> Hashable:
-        # Callables and iterators print their place in memory, which says nothing.
+        # The repr of a callable or an iterator is an address in memory, which differs in every play.
         data = [repr(one) for one in self._arguments if not callable(one) and not isinstance(one, Iterator)]
         return tuple(data), self.name, self.is_done, repr(self.result)
 
@@ -75,12 +75,12 @@ class Step:
         if how is How.ANSWERED_LATER:
             await self.answer
         if how is How.ANSWER_LOST:
-            raise Retryable("Lost", "its answer was lost")
+            raise Retryable("Lost", "the call's answer was lost")
         return self.result
 
 
 @dataclass
-class Parcel:
+class QueuedMessage:
     """A message on the queue."""
 
     name: str
@@ -92,7 +92,7 @@ class Parcel:
     is_done: bool = False
 
     def arrive(self) -> Event:
-        """Read the message as it was received last."""
+        """Parse the message as it was received last."""
         return _read(self.body, self.sent_ms, self.received)
 
 
@@ -107,7 +107,7 @@ def _read(body: str, sent_ms: int, received: int) -> Event:
 
 @dataclass(frozen=True)
 class Report:
-    """The end of a message, and the knowledge at the begin of its invocation."""
+    """An outcome of a message, and the state when its invocation began."""
 
     event: Event
     done: Done
@@ -121,9 +121,9 @@ class Mark:
     Parameters
     ----------
     answers, starts
-        The number of them that the table knew.
+        The number of answers and of starts in the table.
     requests
-        The number of requests before.
+        The number of requests until then.
     is_second_try
         Whether all of its messages were received before, or are the sweeper's.
     """
@@ -136,7 +136,7 @@ class Mark:
 
 
 class Actor:
-    """A part that takes steps: it is idle, or at work."""
+    """A function environment that makes calls. It is idle or at work."""
 
     def __init__(self, name: str, play: Played) -> None:
         self.name = name
@@ -152,7 +152,7 @@ class Actor:
 
     @property
     def memory(self) -> Hashable:
-        """The part that outlives its work."""
+        """The state that an invocation leaves to the next one."""
         return None
 
     @property
@@ -165,13 +165,13 @@ class Actor:
         self._working = self._play.loop.create_task(work)
 
     def check(self) -> None:
-        """Let a fault of the code, or of ours, be seen."""
+        """Raise the error that ended its work, if any."""
         if self._working and self._working.done():
             self._working.result()
             self._trace = []
 
-    def die(self) -> None:
-        """Run no further: not even an `except` or a `finally`."""
+    def crash(self) -> None:
+        """Stop at once, without running any `except` or `finally`."""
         self.steps.clear()
 
     async def in_thread(self, function: Callable[..., Any], *arguments: object) -> Any:
@@ -195,7 +195,7 @@ class Environment(Actor):
 
     def __init__(self, name: str, play: Played) -> None:
         super().__init__(name, play)
-        self.batch: list[Parcel] = []
+        self.batch: list[QueuedMessage] = []
         self._stopper = make_stopper(play.table, play.rtc, self.in_thread, play.now_ms)
 
     @property
@@ -204,43 +204,43 @@ class Environment(Actor):
 
     @property
     def state(self) -> Hashable:
-        return super().state, tuple(parcel.name for parcel in self.batch)
+        return super().state, tuple(message.name for message in self.batch)
 
-    def serve(self, batch: Sequence[Parcel]) -> None:
+    def serve(self, batch: Sequence[QueuedMessage]) -> None:
         self.batch = list(batch)
         self.work(self._serve())
-        tries = [parcel.received > 1 or parcel.is_from_sweeper for parcel in batch]
+        tries = [message.received > 1 or message.is_from_sweeper for message in batch]
         self.began = replace(self.began, is_second_try=all(tries))
 
-    def die(self) -> None:
-        super().die()
-        for parcel in self.batch:
-            parcel.under_way -= 1
+    def crash(self) -> None:
+        super().crash()
+        for message in self.batch:
+            message.under_way -= 1
 
     async def _serve(self) -> None:
         self._play.table.begin_reading()
         batch = self._stopper.batch(lambda: 60)
-        served = await asyncio.gather(*(self._serve_one(batch, parcel) for parcel in self.batch))
-        acknowledged = [parcel for parcel, ended in zip(self.batch, served, strict=True) if ended is not None]
-        await self.in_thread(acknowledge, [parcel.name for parcel in acknowledged])
-        for parcel in acknowledged:
-            parcel.is_done = True
-        for parcel in self.batch:
-            parcel.under_way -= 1
+        served = await asyncio.gather(*(self._serve_one(batch, message) for message in self.batch))
+        acknowledged = [message for message, ended in zip(self.batch, served, strict=True) if ended is not None]
+        await self.in_thread(acknowledge, [message.name for message in acknowledged])
+        for message in acknowledged:
+            message.is_done = True
+        for message in self.batch:
+            message.under_way -= 1
         self._play.reports.extend(report for ended in served for report in ended or ())
         self.batch = []
 
-    async def _serve_one(self, batch: Batch, parcel: Parcel) -> list[Report] | None:
-        event = parcel.arrive()
+    async def _serve_one(self, batch: Batch, message: QueuedMessage) -> list[Report] | None:
+        event = message.arrive()
         try:
             served = await batch.serve(event)
         except Retryable as error:
-            self._play.story.append(f"{self.name}: {parcel.name} fails: {error.code}")
+            self._play.story.append(f"{self.name}: {message.name} fails: {error.code}")
             return None
         reports = [Report(event, done, self.began) for done in served.done]
         ends = [f"{done.task_id or 'room'} {done.outcome}" for done in served.done]
         ends += [f"{task_id} fails" for task_id, _ in served.failed]
-        self._play.story.append(f"{self.name}: {parcel.name} ends: {', '.join(ends)}")
+        self._play.story.append(f"{self.name}: {message.name} ends: {', '.join(ends)}")
         return reports if served.failure is None else None
 
 
@@ -260,11 +260,11 @@ class Sweeping(Actor):
 
 
 def acknowledge(_: list[str]) -> None:
-    """Delete the messages that are done."""
+    """Stand for the call that deletes the served messages from the queue."""
 
 
 class Played:
-    """A world that is being played, for `scheduler.Play` and the promises."""
+    """A world in play: the `scheduler.Play` that the promises judge."""
 
     def __init__(self, world: World, loop: Loop, judge: Callable[[Played], Iterable[str]]) -> None:
         self.world = world
@@ -278,7 +278,7 @@ class Played:
             self.now_ms,
             world.room,
         )
-        self.parcels = [Parcel(told(message), message.body, ms(message.sent)) for message in world.messages]
+        self.messages = [QueuedMessage(described(one), one.body, ms(one.sent)) for one in world.messages]
         self.reports: list[Report] = []
         self.is_over = False
         self.allowed: Counter[str] = Counter()
@@ -286,7 +286,7 @@ class Played:
         self.new_reports: list[Report] = []
         self._judge = judge
         self._judged = (0, 0)
-        self._dead: list[Actor] = []
+        self._crashed: list[Actor] = []
         self._environments = [Environment(name, self) for name in "AB"]
         self._sweepers = [Sweeping(name, self) for name in ("sweeper", "another sweeper")]
         self._swept = 0
@@ -303,14 +303,14 @@ class Played:
     def send_room_gone(self, room: Room, tasks: Sequence[Task], time_ms: int) -> bool:
         self._gone_ms.append(min(time_ms, self.now_ms()))
         name = f"RoomGone({','.join(task.task_id for task in tasks)}) of {_second(time_ms)}"
-        self.parcels.append(Parcel(name, room_gone(room, tasks, time_ms), self.now_ms(), is_from_sweeper=True))
+        self.messages.append(QueuedMessage(name, room_gone(room, tasks, time_ms), self.now_ms(), is_from_sweeper=True))
         return True
 
     def mark(self) -> Mark:
         return Mark(self.now_ms(), len(self.table.answers), len(self.table.starts), len(self.rtc.requests))
 
     def was_gone_long_enough(self, room: Room, since_ms: int) -> bool:
-        """Whether the room was gone a minute later, too, if the sweeper says that it is gone since then."""
+        """Whether the room was still gone a minute later, if the sweeper sent an event with this time."""
         if all(gone_ms != since_ms for gone_ms in self._gone_ms):
             return True
         if any(one == room and at_ms >= since_ms and exists for one, at_ms, exists in self.rtc.looks):
@@ -329,7 +329,7 @@ class Played:
             tuple(session.stopped_ms for session in self.rtc.sessions),
             frozenset(environment.state for environment in self._environments),
             tuple(sweeper.state for sweeper in self._sweepers),
-            tuple((parcel.name, parcel.received, parcel.under_way, parcel.is_done) for parcel in self.parcels),
+            tuple((message.name, message.received, message.under_way, message.is_done) for message in self.messages),
             self._evidence(),
         )
 
@@ -369,7 +369,7 @@ class Played:
                             yield Choice(partial(self._take_late, actor, step, late), PREEMPTION)
 
     def _ways_to_be_late(self) -> Iterator[frozenset[tuple[str, str]]]:
-        """Say of which items the global index may not have the last changes: of one, of all but one, of all."""
+        """Yield the sets of items whose last changes the global index may lack: one item, all but one, or all."""
         behind = frozenset(self.table.dynamo.behind)
         yield from sorted(
             {late for key in behind for late in (frozenset({key}), behind - {key}, behind) if late}, key=sorted
@@ -378,21 +378,21 @@ class Played:
     def _deliveries(self) -> Iterator[Choice]:
         idle = [environment for environment in self._environments if not environment.batch]
         if len(idle) > 1 and idle[0].memory == idle[1].memory:
-            idle.pop()  # either will do
+            idle.pop()  # the two are alike
         cost = PREEMPTION if self._acting.steps else FREE
-        waiting = [parcel for parcel in self.parcels if self._is_sent(parcel) and not parcel.is_done]
-        waiting = [parcel for parcel in waiting if not parcel.under_way]
+        waiting = [message for message in self.messages if self._is_sent(message) and not message.is_done]
+        waiting = [message for message in waiting if not message.under_way]
         for environment in idle:
             if self.world.batches and len(waiting) > 1:
                 yield Choice(partial(self._deliver, environment, waiting), cost)
-            for parcel in waiting:
-                yield Choice(partial(self._deliver, environment, [parcel]), cost)
-            for parcel in self.parcels:
-                if parcel.received and (parcel.under_way or parcel.is_done):
-                    yield Choice(partial(self._deliver, environment, [parcel]), FAULT)
+            for message in waiting:
+                yield Choice(partial(self._deliver, environment, [message]), cost)
+            for message in self.messages:
+                if message.received and (message.under_way or message.is_done):
+                    yield Choice(partial(self._deliver, environment, [message]), FAULT)
 
-    def _is_sent(self, parcel: Parcel) -> bool:
-        return parcel.sent_ms <= self.now_ms()
+    def _is_sent(self, message: QueuedMessage) -> bool:
+        return message.sent_ms <= self.now_ms()
 
     def _is_sweep_due(self) -> bool:
         due = [second for second in self.world.sweeps if second <= self._clock[self._now]]
@@ -406,7 +406,7 @@ class Played:
             yield Choice(partial(self._sweep, second), FAULT)
 
     def _ticks(self) -> Iterator[Choice]:
-        is_time = all(parcel.is_done for parcel in self.parcels) or self._clock[self._now] < self.world.served_by
+        is_time = all(message.is_done for message in self.messages) or self._clock[self._now] < self.world.served_by
         if self._now + 1 < len(self._clock) and is_time and not self._is_sweep_due():
             at_work = [actor for actor in self._actors if actor.is_at_work]
             next_ms = ms(self._clock[self._now + 1])
@@ -421,15 +421,15 @@ class Played:
                     if step.name not in READS:
                         yield Choice(partial(self._take, actor, step, How.ANSWER_LOST), FAULT)
             if actor.is_at_work:
-                yield Choice(partial(self._kill, actor), FAULT)
+                yield Choice(partial(self._crash, actor), FAULT)
 
     def _take(self, actor: Actor, step: Step, how: How) -> None:
         self._acting = actor
         number = len(self.story)
         step.go.set_result(how)
         self.loop.settle()
-        told_how = {How.WELL: told(step.result), How.ANSWERED_LATER: f"{told(step.result)}, held up"}
-        result = told_how.get(how, how.name.lower().replace("_", " "))
+        results = {How.WELL: described(step.result), How.ANSWERED_LATER: f"{described(step.result)}, held up"}
+        result = results.get(how, how.name.lower().replace("_", " "))
         self.story.insert(number, f"{actor.name}: {step}" + (f" -> {result}" if result else ""))
 
     def _take_late(self, actor: Actor, step: Step, late: frozenset[tuple[str, str]]) -> None:
@@ -440,17 +440,17 @@ class Played:
 
     def _answer(self, actor: Actor, step: Step) -> None:
         self._acting = actor
-        self.story.append(f"{actor.name}: is answered {step}")
+        self.story.append(f"{actor.name}: receives the answer of {step}")
         step.answer.set_result(None)
         self.loop.settle()
 
-    def _deliver(self, environment: Environment, parcels: Sequence[Parcel]) -> None:
+    def _deliver(self, environment: Environment, messages: Sequence[QueuedMessage]) -> None:
         self._acting = environment
-        for parcel in parcels:
-            parcel.received += 1
-            parcel.under_way += 1
-        self.story.append(f"{environment.name}: receives {', '.join(parcel.name for parcel in parcels)}")
-        environment.serve(parcels)
+        for message in messages:
+            message.received += 1
+            message.under_way += 1
+        self.story.append(f"{environment.name}: receives {', '.join(message.name for message in messages)}")
+        environment.serve(messages)
         self.loop.settle()
 
     def _tick(self) -> None:
@@ -473,25 +473,25 @@ class Played:
         sweeper.sweep()
         self.loop.settle()
 
-    def _kill(self, actor: Actor) -> None:
-        self.story.append(f"{actor.name}: dies")
-        actor.die()
-        self._dead.append(actor)
-        reborn: Actor
+    def _crash(self, actor: Actor) -> None:
+        self.story.append(f"{actor.name}: crashes")
+        actor.crash()
+        self._crashed.append(actor)
+        restarted: Actor
         if isinstance(actor, Environment):
-            self._environments[self._environments.index(actor)] = reborn = Environment(actor.name, self)
+            self._environments[self._environments.index(actor)] = restarted = Environment(actor.name, self)
         else:
-            reborn = Sweeping(actor.name, self)
-            self._sweepers = [reborn if one is actor else one for one in self._sweepers]
+            restarted = Sweeping(actor.name, self)
+            self._sweepers = [restarted if one is actor else one for one in self._sweepers]
         if self._acting is actor:
-            self._acting = reborn
+            self._acting = restarted
 
     def _finish(self) -> None:
         self.is_over = True
         self.story.append("-- the end")
 
     def allow(self, what: str) -> None:
-        """Note that a promise does not hold here, as docs/design.md says."""
+        """Count a broken promise that docs/design.md documents as an exception."""
         self.allowed[what] += 1
 
     def broken(self) -> list[str]:
@@ -509,8 +509,8 @@ class Played:
         self.loop.settle()
 
 
-def told(value: object) -> str:
-    """Say a value in a few words."""
+def described(value: object) -> str:
+    """Describe a value in a few words."""
     match value:
         case Message():
             named = ",".join(value.task_ids)
@@ -529,13 +529,13 @@ def told(value: object) -> str:
             facts = [f"{name} {_second(time_ms)}" for name, time_ms in known.items() if time_ms is not None]
             return " ".join([*facts, value.outcome or ""]).strip() or "nothing"
         case dict():
-            return ", ".join(f"{told(key)}: {told(held)}" for key, held in value.items()) or "nothing"
+            return ", ".join(f"{described(key)}: {described(held)}" for key, held in value.items()) or "nothing"
         case list() | tuple():
-            return ",".join(told(one) for one in value)
+            return ",".join(described(one) for one in value)
         case Enum() | str():
             return str(value)
         case _ if is_dataclass(value):
-            return " ".join(f"{name}={told(held) or held}" for name, held in vars(value).items())
+            return " ".join(f"{name}={described(held) or held}" for name, held in vars(value).items())
         case int() if value < ms(0):
             return str(value)
         case _:
@@ -547,7 +547,7 @@ def _second(time_ms: int) -> str:
 
 
 def contents(value: object) -> Hashable:
-    """Compare the data that objects hold; objects that they only use are left out."""
+    """Return the data that a value holds, to be compared. Objects that it only uses are left out."""
     match value:
         case dict():
             return tuple(sorted((repr(key), contents(held)) for key, held in value.items()))

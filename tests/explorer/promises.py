@@ -1,4 +1,4 @@
-"""The promises of docs/design.md about every history; each check returns how a history breaks it."""
+"""The promises of docs/design.md. Each check yields a sentence for each way in which a history breaks its promise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.unit.memory_dynamo import Item
 from tests.unit.rtc_model import SETTINGS, Request, Session, is_to_be_stopped
 
 # Cases of docs/design.md, "Known gaps", in its words.
-UNTOLD = "an event younger than `StaleAfterSeconds` arrives late, and the newer session's `SegmentStarted` has not come"
+UNSENT = "an event younger than `StaleAfterSeconds` arrives late, and the newer session's `SegmentStarted` has not come"
 HELD_UP = "a request is held up between decision and answer, and a new session begins meanwhile"
 UNRECORDED = (
     "the function crashes, or cannot write, between the call and its record, and a new session begins or a newer end "
@@ -22,30 +22,30 @@ UNRECORDED = (
 UNSEEN = "a session begins within a minute of an older one's slice, and only slices report it"
 REMEMBERED = "a slice comes within a minute of another one"
 SWEEP_ITEM = "#sweep"
-CASES = (UNTOLD, HELD_UP, UNRECORDED, UNSEEN, REMEMBERED)
+CASES = (UNSENT, HELD_UP, UNRECORDED, UNSEEN, REMEMBERED)
 
 
 def judge(play: Played) -> Iterator[str]:
-    """Return the promises that the last step has broken, or the whole history at its end."""
+    """Check the last step, and at the end the whole history. Yields a sentence for each broken promise."""
     for request, began in play.new_requests:
         yield from no_wrong_stop(play, request, began)
         yield from one_answer_one_request(play, request, began)
     for report in play.new_reports:
-        yield from what_is_reported_is_true(play, report)
+        yield from reports_are_true(play, report)
     if play.is_over:
         yield from no_lost_stop(play)
         yield from the_record_is_true(play)
-        yield from every_stop_is_told_of(play)
+        yield from every_stop_is_reported(play)
 
 
 def no_wrong_stop(play: Played, request: Request, began: Mark) -> Iterator[str]:
-    """No session is stopped by an event older than its start, nor by the sweeper while its room is there."""
+    """No event stops a session that started after it, and the sweeper stops none whose room is occupied."""
     session, decision = request.ended, request.decision
     if session is None:
         return
     if session.started_ms <= decision.time_ms:
         if not play.was_gone_long_enough(session.task.room, decision.time_ms):
-            yield "wrong stop: the room was away for a moment only"
+            yield "wrong stop: the room was empty only for a moment"
         return
     known = play.table.starts[: decision.starts_known]
     if session.started_ms > decision.looked_ms:
@@ -55,7 +55,7 @@ def no_wrong_stop(play: Played, request: Request, began: Mark) -> Iterator[str]:
     elif any(task == session.task and start >= session.started_ms for task, start in known):
         yield "wrong stop: the table knew the session's start"
     else:
-        play.allow(UNTOLD)
+        play.allow(UNSENT)
 
 
 def one_answer_one_request(play: Played, request: Request, began: Mark) -> Iterator[str]:
@@ -68,8 +68,8 @@ def one_answer_one_request(play: Played, request: Request, began: Mark) -> Itera
         yield f"a second request: {request.action} for an event whose answer was recorded"
 
 
-def what_is_reported_is_true(play: Played, report: Report) -> Iterator[str]:
-    """The log's outcome of a message is true."""
+def reports_are_true(play: Played, report: Report) -> Iterator[str]:
+    """Each outcome in the log means what docs/events.md says."""
     event, done = report.event, report.done
     task = Task(event.room, done.task_id or ROOM_ITEM)
     sessions = [session for session in play.rtc.sessions if session.task == task]
@@ -97,18 +97,18 @@ def what_is_reported_is_true(play: Played, report: Report) -> Iterator[str]:
             is_true = not any(ended_ms >= event.time_ms for ended_ms in ends)
             newer = [*answers, *play.table.starts]
             if not is_true and any(one == task and time_ms >= event.time_ms for one, time_ms in newer):
-                is_true = True  # of a session that was stopped
+                is_true = True  # the session was stopped
             if not is_true and event.type is EventType.SEGMENT_REAL_TIME_DATA:
                 is_true = True
                 play.allow(REMEMBERED)
         case _:
             is_true = True
     if not is_true:
-        yield f"untrue: {done.outcome} is reported of {event.type}"
+        yield f"untrue: the log says {done.outcome} of {event.type}"
 
 
 def no_lost_stop(play: Played) -> Iterator[str]:
-    """A task that ran when it was to be stopped is stopped."""
+    """Each session that ran at the time of a stop event is stopped."""
     events = [message.event for message in play.world.messages]
     for session in play.rtc.sessions:
         if not session.runs_at(play.now_ms()):
@@ -117,25 +117,25 @@ def no_lost_stop(play: Played) -> Iterator[str]:
         window_ms = SETTINGS.duplicate_window_ms
         if any(0 < session.started_ms - event.time_ms <= window_ms for event in events if event.is_stop):
             covering = []
-        heard = [event for event in events if not event.is_stop and session.task in event.tasks]
-        is_known = any(event.time_ms >= session.started_ms for event in heard)
+        reports = [event for event in events if not event.is_stop and session.task in event.tasks]
+        is_known = any(event.time_ms >= session.started_ms for event in reports)
         if is_known and not play.rtc.room_existed(session.task.room, play.now_ms()):
-            yield "an orphan: the room is gone, its task was heard of, and it still runs"
+            yield "an orphan: the room is gone, and a task that was reported still runs"
         record = play.table.read([session.task]).get(session.task)
         if covering and record and record.watch and record.stop_event_time_ms is not None and not record.is_open:
             play.allow(UNSEEN)
         elif covering:
-            yield f"lost: {covering[0].type} was to stop a session that still runs"
+            yield f"lost: {covering[0].type} should have stopped a session that still runs"
 
 
 def the_record_is_true(play: Played) -> Iterator[str]:
-    """A record holds the newest answer, and says `stopped` if we stopped the task; an open task's is kept."""
+    """A record holds the newest answer, and says `stopped` if we stopped the task. An open task's record is kept."""
     for item in play.table.dynamo.items():
         (task, record), *_ = play.table.read([task_of(item)]).items()
         if task.task_id in (LOOK_ITEM, SWEEP_ITEM):
             continue
         if task.task_id != ROOM_ITEM and ("watch" in item) is ("expires_at" in item):
-            yield "untrue record: it is watched and expires, or neither"
+            yield "untrue record: it has both `watch` and `expires_at`, or neither"
         answers = [time_ms for one, time_ms in play.table.answers if one == task]
         if record.stop_event_time_ms != max(answers, default=None):
             yield "untrue record: its answer is not the newest one"
@@ -151,7 +151,7 @@ def _the_task_s_record_is_true(play: Played, task: Task, record: Record, item: I
         yield "untrue record: the task is open since before its newest start"
     if newest_ms is not None and not record.covers(newest_ms) and not record.is_open:
         yield "untrue record: the task has started since its last stop, and is not open"
-    # At the very time of a stop a start is one of the next session.
+    # A start at the time of a stop belongs to the next session.
     if record.open_since_ms is not None and record.covers(record.open_since_ms + 1):
         yield "untrue record: the task is open, though its stop was answered"
     stops = [request for request in play.rtc.requests if request.task == task and request.ended]
@@ -163,8 +163,8 @@ def _the_task_s_record_is_true(play: Played, task: Task, record: Record, item: I
         yield "untrue record: already_stopped, though this event's stop was answered"
 
 
-def every_stop_is_told_of(play: Played) -> Iterator[str]:
-    """Every session that we stopped has an event on the bus, with the outcome of the log."""
+def every_stop_is_reported(play: Played) -> Iterator[str]:
+    """Every session that we stopped has an event on the bus with the outcome of the log."""
     events = []
     for old, new in play.table.dynamo.changes:
         if segment_stopped(old, new, "bus"):
@@ -184,20 +184,20 @@ def every_stop_is_told_of(play: Played) -> Iterator[str]:
             continue
         if reported_stopped(play, request):
             if Outcome.STOPPED not in about:
-                yield "untold: a stop is reported, and the bus has no event that says stopped"
+                yield "unreported: the log says stopped, but no event on the bus does"
         elif not about:
             play.allow(UNRECORDED)
 
 
 def is_stopped_too_early(play: Played, session: Session) -> bool:
-    """Whether an event that is older than the session has stopped it."""
+    """Whether an event that is older than the session stopped it."""
     return any(
         request.ended is session and request.decision.time_ms < session.started_ms for request in play.rtc.requests
     )
 
 
 def reported_stopped(play: Played, request: Request) -> bool:
-    """Whether the log says of this request's event that it stopped the task."""
+    """Whether the log says that this request's event stopped the task."""
     return any(
         report.done.outcome is Outcome.STOPPED
         and report.done.task_id == request.task.task_id
@@ -207,5 +207,5 @@ def reported_stopped(play: Played, request: Request) -> bool:
 
 
 def task_of(item: Item) -> Task:
-    """Name the task, or the room, that an item is about."""
+    """Return the task of an item; the room's and the sweeper's items count as tasks, too."""
     return Task(Room(*item["room"]["S"].split("#")), item["task_id"]["S"])

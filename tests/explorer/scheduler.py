@@ -1,8 +1,8 @@
 """Walks every history of a world: each order of all actors' steps, and each fault, up to a bound.
 
-A history is a list of choices. To walk all of them, a world is played again and again: as chosen before, up to the
-last choice that has an alternative left, then that alternative, then always the first one. A state that was met before
-with as much left to spend is not gone through again.
+A history is a list of choices. To walk all of them, the walk plays a world again and again. Each time it repeats the
+last history up to the last choice with an alternative left, takes that alternative, and then always the first choice.
+A state that was reached before with the same budget left, or more, is not walked again.
 """
 
 from __future__ import annotations
@@ -54,16 +54,16 @@ class Play(Protocol):
     allowed: Counter[str]
 
     def choices(self) -> Sequence[Choice]:
-        """Return the possible next steps, the free ones first; none if the history is over."""
+        """Return the possible next steps, the free ones first; an empty list ends the history."""
 
     def state(self) -> Hashable:
         """Return everything that the rest of the history depends on."""
 
     def broken(self) -> Sequence[str]:
-        """Name the promises that have been broken, each with how."""
+        """Return a sentence for each promise that the history has broken."""
 
     def end(self) -> None:
-        """Leave nothing behind."""
+        """Release everything that the play holds."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Violation:
 
 @dataclass
 class Walk:
-    """The results of a walk; of the histories that break a promise in the same way, the shortest."""
+    """The results of a walk. If several histories break a promise in the same way, it keeps the shortest."""
 
     histories: int = 0
     violations: dict[tuple[str, ...], Violation] = field(default_factory=dict)
@@ -87,14 +87,14 @@ class Walk:
     _states: defaultdict[Hashable, list[Budget]] = field(default_factory=lambda: defaultdict(list))
 
     def forget_states(self) -> None:
-        """Keep only the findings: states are many, and cannot be sent to another process."""
+        """Drop the states: there are many, and they cannot be sent to another process."""
         self._states.clear()
 
     def is_known(self, state: Hashable, left: Budget) -> bool:
-        met = self._states[state]
-        if any(budget.affords(left) for budget in met):
+        budgets = self._states[state]
+        if any(budget.affords(left) for budget in budgets):
             return True
-        met.append(left)
+        budgets.append(left)
         return False
 
     def note(self, violation: Violation) -> None:
@@ -104,7 +104,7 @@ class Walk:
 
 
 def walk(begin: Callable[[], Play], budget: Budget, until: Callable[[Walk], bool] = lambda _: False) -> Walk:
-    """Play a world in every way that the budget allows, or until something is found."""
+    """Play a world in every way that the budget allows, or until `until` says that it is enough."""
     found = Walk()
     path: list[int] | None = []
     while path is not None and not until(found):
@@ -118,7 +118,7 @@ def walk(begin: Callable[[], Play], budget: Budget, until: Callable[[Walk], bool
 
 
 def _play(play: Play, path: Sequence[int], left: Budget, found: Walk) -> Iterator[int]:
-    """Play one history, along the path as far as it goes; yield how many choices there were each time."""
+    """Play one history along the path, then with the first choices; yield the number of choices at each step."""
     picks = iter(path)
     while choices := [choice for choice in play.choices() if left.affords(choice.cost)]:
         choice = choices[0]
@@ -145,7 +145,7 @@ def _next(path: Sequence[int], widths: Sequence[int]) -> list[int] | None:
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """An event loop that goes on only as far as it can without an answer from outside."""
+    """An event loop that can run until each of its tasks waits for an answer from outside."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -156,7 +156,7 @@ class Loop(asyncio.SelectorEventLoop):
         return super().call_soon(*arguments, **options)  # type: ignore[arg-type]
 
     def settle(self) -> None:
-        """Run until every task waits for something that this loop does not do."""
+        """Run until every task waits for an answer from outside the loop."""
         before = -1
         while self._handed_over != before:
             super().call_soon(self.stop)

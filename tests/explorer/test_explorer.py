@@ -1,6 +1,6 @@
-"""The histories of small worlds keep the promises, and each part that is left out of the code is found.
+"""All histories of small worlds keep the promises, and the explorer finds each break of the code.
 
-`make explore` walks many more of them.
+These tests walk the first histories of each world; `make explore` walks many more.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import pytest
 
 from tests.explorer.breaks import BREAKS, Break
 from tests.explorer.explore import ALL, explore
-from tests.explorer.promises import CASES, HELD_UP, REMEMBERED, UNRECORDED, UNSEEN, UNTOLD
+from tests.explorer.promises import CASES, HELD_UP, REMEMBERED, UNRECORDED, UNSEEN, UNSENT
 from tests.explorer.scheduler import FAULT, FREE, PREEMPTION, Budget, Walk
 from tests.explorer.waiting import UNSURE, Waiting
 from tests.explorer.worlds import World
@@ -22,7 +22,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 DESIGN = (DOCS / "design.md").read_text()
 
 
-def world_called(name: str) -> World | Waiting:
+def world_named(name: str) -> World | Waiting:
     (world,) = [world for world in ALL if world.name == name]
     return world
 
@@ -37,24 +37,24 @@ def test_promises_hold_in_every_history(world: World | Waiting, budget: Budget) 
 
 @pytest.mark.long
 @pytest.mark.parametrize("broken", BREAKS, ids=lambda broken: broken.name)
-def test_what_is_left_out_is_found(broken: Break) -> None:
+def test_each_break_is_found(broken: Break) -> None:
     def is_found(walk: Walk) -> bool:
         return any(broken.found in sentence for violation in walk.violations for sentence in violation)
 
     with broken.patched():
         walk = explore(
-            world_called(broken.world),
+            world_named(broken.world),
             broken.budget,
             lambda walk: is_found(walk) or walk.histories >= MOST_UNTIL_FOUND,
         )
-    assert is_found(walk), f"not in {walk.histories} histories, but {list(walk.violations)}"
+    assert is_found(walk), f"not found in {walk.histories} histories, but {list(walk.violations)}"
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("case", "name", "budget"),
     [
-        (UNTOLD, "a session whose start is not reported", FREE),
+        (UNSENT, "a session whose start is not reported", FREE),
         (HELD_UP, "a session whose start is not reported", PREEMPTION),
         (UNRECORDED, "a session whose start is reported", FAULT),
         (UNSEEN, "two sessions and their slices", FREE),
@@ -62,19 +62,19 @@ def test_what_is_left_out_is_found(broken: Break) -> None:
         (UNSURE, "a workflow waits: the API is down until the last attempt", FAULT),
     ],
 )
-def test_what_the_documentation_allows_happens(case: str, name: str, budget: Budget) -> None:
-    assert explore(world_called(name), budget, lambda walk: walk.allowed[case] > 0).allowed[case]
+def test_each_documented_exception_happens(case: str, name: str, budget: Budget) -> None:
+    assert explore(world_named(name), budget, lambda walk: walk.allowed[case] > 0).allowed[case]
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_documentation_tells_what_is_allowed(case: str) -> None:
+def test_design_page_lists_each_exception(case: str) -> None:
     assert f"\n| {case} |" in DESIGN
 
 
-def test_the_page_about_workflows_tells_when_two_ends_may_differ() -> None:
+def test_workflows_page_names_its_exception() -> None:
     assert UNSURE in " ".join((DOCS / "workflows.md").read_text().split())
 
 
-def test_the_same_world_is_walked_in_the_same_way() -> None:
-    walks = [explore(world_called("two tasks"), PREEMPTION) for _ in range(2)]
+def test_two_walks_of_a_world_are_the_same() -> None:
+    walks = [explore(world_named("two tasks"), PREEMPTION) for _ in range(2)]
     assert walks[0].histories == walks[1].histories > 100

@@ -1,4 +1,4 @@
-"""Every history of one message with a task token: the real handler, and an SQS on which a call may fail anywhere."""
+"""Worlds of one message with a task token: the real handler, and an SQS on which any call may fail."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ MAX_RECEIVE_COUNT = 3
 GIVE_UP_AFTER_MINUTES = 5
 MINUTE_MS = 60_000
 MOST_CALLS = 3
-"""The most calls of SQS that one message costs: its letter, the answer, and the copy that asks for the answer."""
+"""The maximum number of SQS calls for one message: its dead letter, its answer, and the copy for a lost answer."""
 # The exception, in the words of docs/workflows.md.
 UNSURE = "the function crashes after it sent the dead letter, or if SQS's response to a successful answer is lost"
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """A message with a task token, and how the API answers each attempt; the last answer stands."""
+    """A message with a task token, and the API's answer to each attempt. The last answer repeats."""
 
     name: str
     ends: Sequence[str]
@@ -61,15 +61,15 @@ WAITING = (
 
 
 class How(Enum):
-    """How a call of SQS fails."""
+    """The ways in which a call of SQS fails."""
 
     REFUSED = "is refused"
     ANSWER_LOST = "succeeds, but its answer is lost"
-    LAST = "is the last one before the function dies"
+    LAST = "is the last one before the function crashes"
 
 
-class Died(BaseException):
-    """The end of an environment: no `except` of the function sees it."""
+class Crashed(BaseException):
+    """The crash of an environment, which no `except` of the function catches."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Copy:
 
 @dataclass
 class Waited:
-    """A world that is being played: the client of SQS, the stopper, and what became of the message."""
+    """A `Waiting` world in play, with the parts of the SQS client and the stopper that the handler uses."""
 
     world: Waiting
     module: ModuleType
@@ -115,7 +115,7 @@ class Waited:
         self.waiting = [Copy(self.world.body, T)]
 
     def batch(self, _: object) -> Self:
-        """Begin a batch, as a stopper does."""
+        """Return the object that serves a batch: this one."""
         return self
 
     async def serve(self, _: object) -> Served:
@@ -138,11 +138,11 @@ class Waited:
             self._is_unsure |= QueueUrl == "answers"
             raise EndpointConnectionError(endpoint_url=QueueUrl)
         if fails is How.LAST:
-            raise Died
+            raise Crashed
         return {"Successful": [{"Id": entry["Id"]} for entry in Entries]}
 
     def change_message_visibility_batch(self, **_: object) -> None:
-        """Take a back-off, which no history needs."""
+        """Accept a back-off without effect: no history depends on it."""
 
     def _take(self, queue: str, entry: dict[str, Any]) -> None:
         attributes = {name: value["StringValue"] for name, value in entry["MessageAttributes"].items()}
@@ -160,7 +160,7 @@ class Waited:
         return found + [Choice(partial(self.deliver, copy, is_kept=True), FAULT) for copy in self.waiting]
 
     def deliver(self, copy: Copy, failing: tuple[int, How] | None = None, *, is_kept: bool = False) -> None:
-        """Deliver a message, or let SQS move it; it stays if the function says so, dies, or SQS forgets its end."""
+        """Deliver a message, or move it as SQS would. It stays if the function fails or crashes, or with `is_kept`."""
         self.waiting.remove(copy)
         self._now_ms += MINUTE_MS
         copy = replace(copy, received=copy.received + 1)
@@ -182,7 +182,7 @@ class Waited:
         with patch.multiple(self.module, **doubles):
             try:
                 return bool(self.module.handler({"Records": [record]}, Context())["batchItemFailures"])
-            except Died:
+            except Crashed:
                 return True
 
     def _clock(self) -> int:
@@ -193,24 +193,26 @@ class Waited:
         return str([*facts, sorted(map(repr, self.waiting)), self.letters, self.answers])
 
     def broken(self) -> list[str]:
-        """Name the promises of docs/workflows.md that this history breaks, once nothing is left of the message."""
+        """Return a sentence for each promise of docs/workflows.md that this history breaks."""
         broken = []
         errors = [answer["Error"] for answer in self.answers if "Error" in answer]
         succeeded = len(errors) < len(self.answers)
         if any(answer["TaskToken"] != TOKEN for answer in self.answers):
             broken.append("another token is answered")
         if set(errors) - {letter["ErrorCode"] for letter in self.letters}:
-            broken.append("the workflow hears of another error than the dead letter says, or of one without a letter")
+            broken.append(
+                "the workflow receives another error than the dead letter's, or an error without a dead letter"
+            )
         if self.letters and succeeded and self._is_unsure:
             self.allowed[UNSURE] += 1
         elif self.letters and succeeded:
-            broken.append("the workflow hears of success beside a dead letter")
+            broken.append("the workflow receives a success beside a dead letter")
         if not self.waiting and not self.answers and not self.moved_by_sqs:
-            broken.append("the workflow never hears of the end")
+            broken.append("the workflow receives no answer")
         return broken
 
     def end(self) -> None:
-        """Leave nothing behind."""
+        """Release everything that the play holds: nothing."""
 
 
 @contextmanager

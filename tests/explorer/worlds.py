@@ -14,20 +14,20 @@ FOR_EVER = 10**6
 
 @dataclass(frozen=True)
 class World:
-    """The facts of a world, and the reports of them.
+    """The facts of a world, and the messages that report them.
 
     Parameters
     ----------
     room
         The times at which the room is occupied.
     moments
-        Seconds at which the clock may stand, beside those at which something happens.
+        More seconds at which the clock may stop, in addition to those of the facts and messages.
     sweeps
         Seconds at which a sweep begins.
     served_by
         The second at which every message has been served.
     batches
-        Whether messages may come together.
+        Whether one batch may hold several messages.
     """
 
     name: str
@@ -41,7 +41,7 @@ class World:
 
     @property
     def clock(self) -> list[int]:
-        """The seconds at which the clock may stand."""
+        """The seconds at which the clock may stop."""
         lives = {second for life in self.lives for second in (life.starts, life.ends) if second is not None}
         rooms = {second for one in self.room for second in (one.starts, one.ends) if second != FOR_EVER}
         return sorted({*lives, *rooms, *self.moments, *self.sweeps, *(message.sent for message in self.messages)})
@@ -74,7 +74,7 @@ WORLDS = [
     World("two ends of a task", (life(0),), (start(0), violation(10), room_end(20))),
     World("two ends of an unknown task", (life(0),), (violation(10), violation(20))),
     World("two ends at about the same time", (life(0),), (start(0), room_end(10), violation(11)), batches=True),
-    World("two rooms' ends before the start", (life(15),), (room_end(10), start(15), room_end(20))),
+    World("two ends of a room, the first one before the start", (life(15),), (room_end(10), start(15), room_end(20))),
     World("an end before its start", (life(0),), (start(0), violation(10))),
     World("a task that ends by itself", (life(0, 8),), (start(0), room_end(10), violation(20))),
     World("a session whose start is reported", (life(0, 15), life(20)), (start(0), violation(10), start(20))),
@@ -104,7 +104,7 @@ WORLDS = [
     ),
     World("two tasks", (life(0), life(0, task_id="video")), (start(0), slice_made(5, "video"), room_end(10))),
     World(
-        "an end that is lost",
+        "a lost end",
         (life(0),),
         (start(0),),
         sweeps=tuple(1 + SWEEP * number for number in range(1, 9)),
@@ -112,7 +112,7 @@ WORLDS = [
         room=(RoomLife(0, 100),),
     ),
     World(
-        "an end that is lost, of a task of which slices tell",
+        "a lost end of a task that only slices report",
         (life(0),),
         (slice_made(5), slice_made(25)),
         sweeps=tuple(6 + SWEEP * number for number in range(1, 9)),
@@ -120,7 +120,7 @@ WORLDS = [
         room=(RoomLife(0, 100),),
     ),
     World(
-        "an end that is lost, of a session whose only slice is remembered",
+        "a lost end of a session whose only slice is remembered",
         (life(0, 15), life(20)),
         (slice_made(5), room_end(10), slice_made(25)),
         sweeps=tuple(6 + SWEEP * number for number in range(1, 9)),
@@ -128,7 +128,7 @@ WORLDS = [
         room=(RoomLife(0, 10), RoomLife(20, 30)),
     ),
     World(
-        "an end that is lost, and the room comes back",
+        "a lost end, and the room comes back",
         (life(0, 450), life(500)),
         (start(0), start(500)),
         sweeps=tuple(1 + SWEEP * number for number in range(1, 9)),
@@ -136,7 +136,7 @@ WORLDS = [
         room=(RoomLife(0, 100), RoomLife(490, 800)),
     ),
     World(
-        "an end that is lost, and the room comes back unreported",
+        "a lost end, and the room comes back unreported",
         (life(0, 450), life(500)),
         (start(0),),
         sweeps=tuple(1 + SWEEP * number for number in (1, 2, 3, 4)),
@@ -152,7 +152,7 @@ WORLDS = [
         room=(RoomLife(0, 100), RoomLife(602, FOR_EVER)),
     ),
     World(
-        "a room that is away for a moment",
+        "a room that is empty for a moment",
         (life(0),),
         (start(0),),
         sweeps=tuple(1 + SWEEP * number for number in (1, 2)),
@@ -175,7 +175,7 @@ WORLDS = [
         room=(RoomLife(0, 10), RoomLife(SWEEP, SWEEP + 10)),
     ),
     World(
-        "a room that is away, is there, and is away",
+        "a room that is empty, occupied, and empty again",
         (life(0),),
         (start(0),),
         sweeps=tuple(1 + SWEEP * number for number in (1, 2, 3)),
@@ -204,7 +204,7 @@ WORLDS = [
         batches=True,
     ),
     World(
-        "five messages: an end that is lost, of two tasks that started again",
+        "five messages: a lost end of two tasks that started again",
         (life(0, 15), life(19), life(0, task_id="video")),
         (start(0), slice_made(5, "video"), violation(10), start(19), violation(30, "video")),
         sweeps=tuple(31 + SWEEP * number for number in range(1, 9)),
@@ -212,12 +212,12 @@ WORLDS = [
         room=(RoomLife(0, 100),),
     ),
     World(
-        "five messages: a session that began unseen, and an end that is lost",
+        "five messages: a session that began unseen, and a lost end",
         (life(0, 11), life(14), life(0, task_id="video")),
         (slice_made(5), start(0, "video"), room_end(10), slice_made(20), slice_made(22, "video")),
         sweeps=tuple(31 + SWEEP * number for number in range(1, 9)),
         served_by=120,
         room=(RoomLife(0, 10), RoomLife(14, 100)),
     ),
-    World("together", (life(0, 15), life(20)), (start(0), room_end(10), start(20), violation(30)), batches=True),
+    World("in batches", (life(0, 15), life(20)), (start(0), room_end(10), start(20), violation(30)), batches=True),
 ]
