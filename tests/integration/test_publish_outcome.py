@@ -222,8 +222,8 @@ class TestFailure:
         assert json.loads(log.getvalue())["reasons"] == ["EndpointConnectionError"]
 
 
-def answer(number: int, token: str, **told: object) -> dict[str, Any]:
-    body = json.dumps({"TaskToken": token, "SourceMessageId": f"m-{number}", **told})
+def answer(number: int, token: str, **content: object) -> dict[str, Any]:
+    body = json.dumps({"TaskToken": token, "SourceMessageId": f"m-{number}", **content})
     return {"messageId": str(number), "eventSource": "aws:sqs", "body": body}
 
 

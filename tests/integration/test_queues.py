@@ -91,9 +91,9 @@ def attributes(letter: dict[str, Any]) -> dict[str, tuple[str, str]]:
 def test_a_notice_is_the_whole_message_to_the_publishing_function(sqs: Sqs) -> None:
     letters = [(failure("m-1"), "rejected"), (failure("m-2", error=InvalidMessage("NotJson", "no")), "invalid_message")]
     assert sqs.queues().send_notices(letters, NOW_MS) == {"m-1", "m-2"}
-    told = sqs.receive(sqs.failed_stop_queue, 2)
-    assert sorted(one["Body"] for one in told) == sorted(notice(one, kind, NOW_MS) for one, kind in letters)
-    assert not any(attributes(one) for one in told if "MessageAttributes" in one)
+    received = sqs.receive(sqs.failed_stop_queue, 2)
+    assert sorted(one["Body"] for one in received) == sorted(notice(one, kind, NOW_MS) for one, kind in letters)
+    assert not any(attributes(one) for one in received if "MessageAttributes" in one)
     assert sqs.receive(sqs.dead_letter_queue, 0) == []
 
 
