@@ -85,7 +85,7 @@ def test_a_callback_that_is_signed_with_another_key_is_refused(keys: list[str]) 
 
 @pytest.mark.parametrize(
     "signature",
-    [None, "", BY_HAND.upper(), BY_HAND[:-1], BY_HAND + "0", "é" * 64, "\ud800", int(BY_HAND, 16), True, [BY_HAND]],
+    [None, "", BY_HAND.upper(), BY_HAND[:-1], BY_HAND + "0", "é" * 32, "\ud800", int(BY_HAND, 16), True, [BY_HAND]],
 )
 def test_a_signature_of_another_form_is_refused(signature: object) -> None:
     assert not is_signed(CALLBACK | {"Signature": signature}, [KEY])

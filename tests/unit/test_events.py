@@ -121,7 +121,7 @@ def test_a_required_field_that_is_absent_or_null_is_refused(event_type: str, nam
         ("RoomEnded\n", "is unknown: did you mean RoomEnded?"),
         ("segmentStarted", "is unknown: did you mean SegmentStarted?"),
         ("", "is unknown: use one of RoomEnded, RoomDestroy, ModerationViolation, SegmentStarted, SegmentRealTimeData"),
-        ("x" * 1_000_000, "is unknown: use one of RoomEnded, "),
+        pytest.param("x" * 1_000_000, "is unknown: use one of RoomEnded, ", id="a million characters"),
         *((other, "must be one of ['RoomEnded', ") for other in (5, True, [MARK], {MARK: 1})),
     ],
 )
@@ -207,7 +207,7 @@ class TestTime:
             ("0001-01-01T00:00:00+23:59", "not be before 2018, when the RTC service did not exist"),
             (f"2026-11-22{MARK}", "match pattern ^[0-9]{4}-"),
             (f"2026-11-22T06:12:00.{'1' * 60}Z", "be shorter than or equal to 64 characters"),
-            *((bad, "be string or null") for bad in (EVENT_MS, float("nan"), 10**400, True, [MARK], {MARK: 1})),
+            *((bad, "be string or null") for bad in (EVENT_MS, float("nan"), 10**30, True, [MARK], {MARK: 1})),
         ],
     )
     def test_the_error_for_a_wrong_time_names_the_field_and_the_rule(self, bad: object, rule: str) -> None:
