@@ -1,15 +1,16 @@
-"""The operator's command line, against a sandbox."""
+"""The command lines of the project: `stopper` against a sandbox, and `make release`."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Mapping
-from subprocess import CompletedProcess
+from pathlib import Path
+from subprocess import CompletedProcess, run
 
 from click.testing import CliRunner
 
-from sandbox.stack import STACK_NAME, Sandbox
+from sandbox.stack import ROOT, STACK_NAME, Sandbox
 from tools.__main__ import main
 
 
@@ -37,3 +38,8 @@ def run_tool(
         catch_exceptions=False,
     )
     return CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
+
+
+def release(folder: Path, *arguments: str) -> CompletedProcess[str]:
+    command = [sys.executable, "-m", "release", "--to", str(folder), *arguments]
+    return run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -18,7 +18,6 @@ from botocore.exceptions import ClientError
 
 from sandbox.embedded_aws import REGION, EmbeddedAws, embedded_aws
 from sandbox.stack import ROOT
-from tests.e2e.test_release import release
 
 pytestmark = pytest.mark.long
 
@@ -181,9 +180,7 @@ def wait(client: Any, waiter: str, **of: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
-    dist = tmp_path_factory.mktemp("release") / "dist"
-    assert release(dist).returncode == 0
+def account(dist: Path) -> Iterator[Account]:
     with embedded_aws() as aws:
         client = aws.client("cloudformation")
         given = {

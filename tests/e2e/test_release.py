@@ -6,8 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +17,7 @@ import pytest
 from sandbox.stack import BUILT_TEMPLATE, ROOT, STACK_NAME, Sandbox, deploy, sandbox
 from tests.contracts import CONTRACTS
 from tests.e2e.observer import APP_ID, ROOM_ITEM, Observer, Room
-from tests.e2e.operator import run_tool
+from tests.e2e.operator import release, run_tool
 
 pytestmark = pytest.mark.long
 
@@ -51,22 +49,9 @@ class Upgrade:
         return Room(Observer(self.box), room_id)
 
 
-def release(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "release", "--to", str(folder), *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
 def checksums(folder: Path) -> dict[str, str]:
     lines = (folder / "SHA256SUMS").read_text().splitlines()
     return {name: checksum for checksum, name in (line.split("  ") for line in lines)}
-
-
-@pytest.fixture(scope="module")
-def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("release") / "dist"
-    done = release(folder)
-    assert done.returncode == 0, done.stderr
-    return folder
 
 
 def described(box: Sandbox) -> tuple[dict[str, str], dict[str, str]]:
