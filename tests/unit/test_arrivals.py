@@ -44,20 +44,19 @@ def names(wave: list[Arrival]) -> list[str]:
     return [one.message_id for one in wave]
 
 
-class TestWaves:
-    def test_starts_and_slices_go_first_and_then_the_newest_stop(self) -> None:
-        notes, stops = waves(
-            [
-                arrival(event("RoomEnded"), "old end", SENT_MS - 2),
-                arrival(event("SegmentRealTimeData"), "sighting", SENT_MS - 9),
-                arrival(event("ModerationViolation"), "new end", SENT_MS),
-                arrival(event("RoomDestroy"), "end between", SENT_MS - 1),
-                arrival(event("SegmentStarted"), "start"),
-                arrival("nonsense", "nonsense"),
-            ]
-        )
-        assert names(notes) == ["sighting", "start", "nonsense"]
-        assert names(stops) == ["new end", "end between", "old end"]
+def test_starts_and_slices_go_first_and_then_the_newest_stop() -> None:
+    notes, stops = waves(
+        [
+            arrival(event("RoomEnded"), "old end", SENT_MS - 2),
+            arrival(event("SegmentRealTimeData"), "sighting", SENT_MS - 9),
+            arrival(event("ModerationViolation"), "new end", SENT_MS),
+            arrival(event("RoomDestroy"), "end between", SENT_MS - 1),
+            arrival(event("SegmentStarted"), "start"),
+            arrival("nonsense", "nonsense"),
+        ]
+    )
+    assert names(notes) == ["sighting", "start", "nonsense"]
+    assert names(stops) == ["new end", "end between", "old end"]
 
 
 class TestTime:
@@ -70,10 +69,7 @@ class TestTime:
             (str(SENT_MS + 5), SENT_MS),
             ("2026-11-22T06:12:00Z", 1_795_327_920_000),
             ("-1000", SENT_MS),
-            ("1970-01-01T00:00:01Z", SENT_MS),
-            ("", SENT_MS),
             ("nonsense", SENT_MS),
-            ("1" * 16, SENT_MS),
         ],
     )
     def test_a_redriven_message_that_is_still_invalid_keeps_its_first_time(
@@ -92,7 +88,6 @@ class TestTime:
         "attribute",
         [
             {"dataType": "Binary", "binaryValue": "AAAA", "stringListValues": [], "binaryListValues": []},
-            {"dataType": "Binary"},
             {"dataType": "String", "stringValue": "soon"},
             {"dataType": "Number", "stringValue": "1795327920"},
         ],
