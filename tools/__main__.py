@@ -8,7 +8,7 @@ from segments.events import Room
 from segments.times import now_ms
 from tools import display, parameters, rooms
 from tools.callback_commands import callback_group
-from tools.cli import NOT_ALL, Commands, client, common_options, examples, tell
+from tools.cli import NOT_ALL, Commands, client, common_options, examples, report
 from tools.deployment import find_deployment
 from tools.event_queue import read_depth
 from tools.event_source import switch
@@ -72,7 +72,7 @@ def room(ctx: click.Context, *, app_id: str, room_id: str, limit: int, stack_nam
     asked = Room(app_id, room_id)
     deployment = find_deployment(client("cloudformation"), stack_name)
     items, more = rooms.read_room(client("dynamodb"), deployment.outputs["SegmentTableName"], asked, limit)
-    tell(
+    report(
         output_format,
         {"app_id": app_id, "room_id": room_id, "items": [rooms.to_json(item) for item in items], "more": more},
         display.room_text(asked, items, now_ms()) if items else "The table has no record of this room.",
@@ -100,7 +100,7 @@ def open_tasks(*, limit: int, stack_name: str, output_format: str) -> None:
         }
         for one in tasks
     ]
-    tell(
+    report(
         output_format,
         {"open": count, "tasks": facts},
         display.open_table(tasks, now_ms()) if tasks else "No task is open.",
@@ -119,7 +119,7 @@ def status(*, stack_name: str, output_format: str) -> None:
     with interruptible() as interrupted:
         facts = inspect(client, deployment, interrupted, now_ms())
     findings = judge(facts)
-    tell(
+    report(
         output_format,
         {
             "stack": stack_name,
@@ -155,7 +155,7 @@ def _switch(stack_name: str, output_format: str, *, on: bool) -> None:
     with interruptible() as interrupted:
         event_source = switch(client("lambda"), deployment.outputs["EventQueueArn"], on=on, interrupted=interrupted)
     depth = read_depth(client("sqs"), deployment.outputs["EventQueueUrl"])
-    tell(
+    report(
         output_format,
         {"state": event_source.state, "waiting": depth.waiting, "in_work": depth.in_work},
         display.switch_text(event_source, depth, on=on, stack_name=stack_name),
@@ -198,7 +198,7 @@ def set_parameters(
     before = {name: deployment.parameters[name] for name in values}
     lines = [f"{name}: {before[name] or 'empty'} -> {value or 'empty'}" for name, value in values.items()]
     end = "Done." if yes else "Nothing was done. With --yes, the stack would be updated."
-    tell(
+    report(
         output_format,
         {"before": before, "after": values, "dry_run": not yes},
         *(lines or ["The stack has these values already."]),

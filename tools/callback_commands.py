@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 
 from segments.times import now_ms
 from tools import callbacks
-from tools.cli import NOT_ALL, client, common_options, examples, tell
+from tools.cli import NOT_ALL, client, common_options, examples, report
 from tools.deployment import Deployment, find_deployment
 from tools.interruption import interruptible
 
@@ -52,31 +52,31 @@ def test(*, url: str | None, key_file: Path | None, stack_name: str, output_form
     key = key_file.read_text().strip() if key_file else _key_of(deployment)
     if not key:
         raise click.ClickException("there is no callback key: the file or the secret is empty")
-    knock = callbacks.knock(url)
+    console = callbacks.send_get(url)
     signed = callbacks.make_callback(now_ms(), "signed", key)
     forged = callbacks.forge(signed, now_ms())
     # The forged one first: `status` reports a wrong key if no accepted callback follows a refused one.
     refused = callbacks.send(url, forged)
-    genuine = callbacks.send(url, signed)
+    accepted = callbacks.send(url, signed)
     with interruptible() as interrupted:
-        arrived = genuine.is_taken and _arrives(deployment, signed["EventId"], interrupted)
-    sneaked_in = _last_end(deployment) == forged["EventId"]
-    queue = _at_the_queue(taken=genuine.is_taken, arrived=arrived, sneaked_in=sneaked_in)
-    well = knock.status == 200 and arrived and refused.is_refused and not sneaked_in
-    tell(
+        arrived = accepted.is_taken and _arrives(deployment, signed["EventId"], interrupted)
+    forged_served = _last_end(deployment) == forged["EventId"]
+    queue = _at_the_queue(taken=accepted.is_taken, arrived=arrived, forged_served=forged_served)
+    well = console.status == 200 and arrived and refused.is_refused and not forged_served
+    report(
         output_format,
         {
             "url": url,
             "well": well,
-            "get": {"status": knock.status, "word": callbacks.of_the_knock(knock)},
-            "signed": {"status": genuine.status, "word": callbacks.on_the_way(genuine)},
-            "forged": {"status": refused.status, "word": callbacks.of_the_forgery(refused)},
+            "get": {"status": console.status, "word": callbacks.describe_get(console)},
+            "signed": {"status": accepted.status, "word": callbacks.describe_signed(accepted)},
+            "forged": {"status": refused.status, "word": callbacks.describe_forged(refused)},
             "queue": {"arrived": arrived, "word": queue},
         },
         url,
-        f"GET      {callbacks.of_the_knock(knock)}",
-        f"signed   {callbacks.on_the_way(genuine)}",
-        f"forged   {callbacks.of_the_forgery(refused)}",
+        f"GET      {callbacks.describe_get(console)}",
+        f"signed   {callbacks.describe_signed(accepted)}",
+        f"forged   {callbacks.describe_forged(refused)}",
         f"queue    {queue}",
     )
     if not well:
@@ -107,8 +107,8 @@ def _last_end(deployment: Deployment) -> str | None:
     return callbacks.read_last_end(client("dynamodb"), deployment.outputs["SegmentTableName"])
 
 
-def _at_the_queue(*, taken: bool, arrived: bool, sneaked_in: bool) -> str:
-    if sneaked_in:
+def _at_the_queue(*, taken: bool, arrived: bool, forged_served: bool) -> str:
+    if forged_served:
         return "the FORGED one was served"
     if arrived:
         return "the signed one was served; the forged one never reached it"

@@ -30,7 +30,7 @@ _SENTENCES = {
     400: "the server at the URL does not understand callbacks. Check that it is this stack's URL",
     401: (
         "the signature is refused: this key is not the one in the secret. Check that the RTC console and the secret "
-        "hold the same key. A key that was put into the secret just now counts within a minute"
+        "hold the same key. A key that was put into the secret just now takes effect within a minute"
     ),
     403: "refused by a web ACL or another server, before the request reached the function",
     404: "the server does not know this URL. Check its spelling, and whether a later deployment removed it",
@@ -80,11 +80,11 @@ def make_callback(now_ms: int, name: str, key: str) -> dict[str, str]:
 
 
 def forge(callback: Mapping[str, str], now_ms: int) -> dict[str, str]:
-    """Change a signed callback like an attacker who does not have the key."""
+    """Change a signed callback without signing it again, as an attacker without the key would."""
     return {**callback, "EventId": f"callback-test-forged-{now_ms}"}
 
 
-def knock(url: str) -> Answer:
+def send_get(url: str) -> Answer:
     """Send the GET with which the RTC server checks a URL that is entered in the console."""
     return _request("GET", url)
 
@@ -129,18 +129,18 @@ def _said(body: bytes) -> str:
     return str(content.get("result") or content.get("message", ""))
 
 
-def of_the_knock(answer: Answer) -> str:
+def describe_get(answer: Answer) -> str:
     """Describe the answer to the GET."""
     if answer.status == 200:
         return "answered with 200, so the RTC console accepts the URL"
     if answer.status in (0, 404, *_REDIRECTS):
-        return on_the_way(answer)
+        return describe_signed(answer)
     return (
         f"{answer.status}, not 200: the RTC console refuses the URL. Make every server before the function pass GET on"
     )
 
 
-def on_the_way(answer: Answer) -> str:
+def describe_signed(answer: Answer) -> str:
     """Describe the answer to the signed callback."""
     if answer.is_taken:
         return f"accepted and queued after {answer.seconds:.1f} s"
@@ -156,12 +156,12 @@ def on_the_way(answer: Answer) -> str:
     return f"{answer.status}: {answer.result or 'no reason given'}. See the log of ReceiveCallbackFunction"
 
 
-def of_the_forgery(answer: Answer) -> str:
+def describe_forged(answer: Answer) -> str:
     """Describe the answer to the forged callback."""
     if answer.is_refused:
         return "refused with 401, as required"
     if answer.status == 0:
-        return on_the_way(answer)
+        return describe_signed(answer)
     if answer.status == 200:
         return "ACCEPTED: anyone who knows this URL can end rooms. Check that it leads to this stack's function"
     return f"{answer.status}, not 401: the signature was not checked"

@@ -86,7 +86,7 @@ def client(service: str) -> Any:
         raise AwsTrouble(f"AWS: {error}") from None
 
 
-def tell(output_format: str, facts: dict[str, Any], *texts: RenderableType) -> None:
+def report(output_format: str, facts: dict[str, Any], *texts: RenderableType) -> None:
     """Print the result: `facts` as JSON, or `texts` for people."""
     if output_format == "json":
         click.echo(json.dumps(facts, indent=2))

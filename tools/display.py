@@ -1,4 +1,4 @@
-"""The tools' output for people. Control characters in letters and records are escaped."""
+"""The commands' output for people. Control characters in letters and records are escaped."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def letter_text(letter: DeadLetter, now_ms: int) -> Text:
 
 
 def room_text(room: Room, items: Sequence[Item], now_ms: int) -> Text:
-    """Lay out all records of a room."""
+    """Show all records of a room."""
     text = Text(printable(f"Room {room.room_id} of application {room.app_id}\n"))
     for item in items:
         stop_event = " ".join(filter(None, [item.event_type, item.event_id]))
@@ -101,7 +101,7 @@ def room_text(room: Room, items: Sequence[Item], now_ms: int) -> Text:
 
 
 def open_table(tasks: Sequence[OpenTask], now_ms: int) -> Table:
-    """Lay out open tasks, each with its room."""
+    """Show open tasks, each with its room."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for head in ("Open for", "AppId", "RoomId", "TaskId"):
         table.add_column(head, overflow="fold")
@@ -142,15 +142,15 @@ def switch_text(event_source: EventSource, depth: Depth, *, on: bool, stack_name
     if on:
         return (
             f"Resumed. {on_queue}\n"
-            "Events that waited are late: the API is asked about their tasks first, "
-            "and no session that began since is stopped."
+            "Events that waited are late: the function asks the API about their tasks first, "
+            "and stops no session that began after the event."
         )
     days = depth.retention_seconds / 86_400
     return (
         f"Paused: nothing is stopped from now on. {on_queue}\n"
         f"Events and callbacks still arrive. SQS keeps each for {days:.3g} days after it was sent.\n"
         "The alarm for the oldest message starts after 2 minutes, the heartbeat's after 15.\n"
-        f"To go on: stopper resume --stack-name {stack_name}"
+        f"To resume: stopper resume --stack-name {stack_name}"
     )
 
 

@@ -52,7 +52,7 @@ def find_event_source(client: LambdaClient, queue_arn: str) -> EventSource:
 
 
 def switch(client: LambdaClient, queue_arn: str, *, on: bool, interrupted: Callable[[], bool]) -> EventSource:
-    """Enable or disable the mapping of a queue, and wait until this is done, and any earlier change before it.
+    """Enable or disable the mapping of a queue, and wait until Lambda has done so.
 
     Returns
     -------
@@ -75,7 +75,7 @@ def switch(client: LambdaClient, queue_arn: str, *, on: bool, interrupted: Calla
 
 
 def _ask(client: LambdaClient, mapping: EventSource, *, on: bool) -> bool:
-    """Ask Lambda to switch the mapping. Returns False if Lambda is still busy with another change."""
+    """Ask Lambda to switch the mapping; return False if Lambda is still busy with another change."""
     try:
         client.update_event_source_mapping(UUID=mapping.uuid, Enabled=on)
     except ClientError as error:

@@ -25,7 +25,7 @@ _TAKEN = ("CallbackQueued", "CallbackReplayed", "CallbackIgnored")
 _SERVED = ("stopped", "already_stopped", "heartbeat")  # the outcomes of a call that the API served
 _DAY = timedelta(days=1)
 _NEVER = (None, None)
-_MOST_PAGES = 20  # of log lines: enough to judge, and read within seconds
+_MOST_PAGES = 20  # of log lines: enough to judge the stack, and read within seconds
 
 Client = Callable[[str], Any]
 
@@ -118,7 +118,7 @@ def _latest_metrics(client: Any, deployment: Deployment, now_ms: int) -> dict[st
 
 
 def _resources(client: Any, stack_name: str) -> dict[str, tuple[str, str]]:
-    """Return type and real name of the stack's resources by their names in template.yaml."""
+    """Return the type and the physical id of each resource, by its name in template.yaml."""
     pages = client.get_paginator("list_stack_resources").paginate(StackName=stack_name)
     return {
         one["LogicalResourceId"]: (one["ResourceType"], one.get("PhysicalResourceId", ""))
@@ -203,7 +203,7 @@ class _Log:
         self._log_group = log_group
 
     def lines(self, pattern: str, since_ms: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield lines that match a filter pattern, the oldest first, each with its time: those of _MOST_PAGES pages."""
+        """Yield the matching lines of the first _MOST_PAGES pages, the oldest first, each with its time in Unix ms."""
         pages = self._client.get_paginator("filter_log_events").paginate(
             logGroupName=self._log_group, startTime=since_ms, filterPattern=pattern
         )
@@ -214,7 +214,7 @@ class _Log:
                         yield event["timestamp"], json.loads(line)
 
     def failures(self, pattern: str, since_ms: int) -> Iterator[tuple[Trouble, dict[str, Any]]]:
-        """Yield the failures among them."""
+        """Yield the failures among the matching lines."""
         for at_ms, line in self.lines(pattern, since_ms):
             if "error_code" in line:
                 yield Trouble(at_ms, line["error_code"], line.get("error_message", "")), line

@@ -14,7 +14,7 @@ from rich.console import RenderableType
 
 from segments.times import now_ms
 from tools import display, letters, saved
-from tools.cli import NOT_ALL, Command, client, common_options, examples, tell
+from tools.cli import NOT_ALL, Command, client, common_options, examples, report
 from tools.deployment import Deployment, find_deployment
 from tools.interruption import interruptible
 from tools.letters import DeadLetter, Selection
@@ -81,7 +81,7 @@ def list_letters(*, selection: Selection, stack_name: str, output_format: str) -
     with _opened(stack_name) as (_, queue):
         reading = queue.read()
     chosen = letters.select(reading.letters, selection)
-    tell(output_format, _overview(reading, chosen), _groups_or_none(chosen))
+    report(output_format, _overview(reading, chosen), _groups_or_none(chosen))
     _warn(output_format, reading)
 
 
@@ -106,7 +106,7 @@ def show_letters(
     chosen = letters.select(reading.letters, selection)
     shown, left_off = chosen[:limit], len(chosen[limit:]) if limit else 0
     shown_at_ms = now_ms()
-    tell(
+    report(
         output_format,
         {**_completeness(reading), "letters": [letters.to_json(letter) for letter in shown], "left_off": left_off},
         *[display.letter_text(letter, shown_at_ms) for letter in shown],
@@ -220,11 +220,11 @@ def _work(
         _follow(steps, len(chosen), verb, facts, output_format)
     else:
         advice = [f"\nNothing was done. With --yes, {_letters(len(chosen))} would be {verb}."] if chosen else []
-        tell(output_format, facts | asdict(Tally()), _groups_or_none(chosen), *advice)
+        report(output_format, facts | asdict(Tally()), _groups_or_none(chosen), *advice)
 
 
 def _follow(steps: Iterable[Tally], total: int, verb: str, facts: dict[str, Any], output_format: str) -> None:
-    """Carry out a job under its progress bar, and report at its end how far it came."""
+    """Carry out a job under its progress bar, and report at its end how many letters it handled."""
     tally = Tally()
     try:
         with display.progress_bar(verb.capitalize(), shown=output_format == "text" and total > 0) as progress:
@@ -238,7 +238,7 @@ def _follow(steps: Iterable[Tally], total: int, verb: str, facts: dict[str, Any]
             left.append(f"{_letters(tally.refused)} refused, and left on the queue: {tally.reason}")
         if tally.undeleted:
             left.append(f"{_letters(tally.undeleted)} not deleted, so they can be chosen again: {tally.reason}")
-        tell(output_format, facts | asdict(tally), f"{tally.done} of {_letters(total)} {verb}.", *left)
+        report(output_format, facts | asdict(tally), f"{tally.done} of {_letters(total)} {verb}.", *left)
     if tally.done < total:
         click.get_current_context().exit(NOT_ALL)
 

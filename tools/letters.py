@@ -17,7 +17,7 @@ from segments.times import read_attribute_ms
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageAttributeValueOutputTypeDef, MessageTypeDef
 
-DIED = "died"  # the kind of a letter without ErrorKind, which SQS moved itself after the function crashed on it
+DIED = "died"  # the kind of a letter without ErrorKind: SQS moved it after the function had crashed on it
 _FIELDS = {
     "ErrorKind": "kind",
     "ErrorCode": "code",
@@ -184,7 +184,7 @@ def restored(line: str) -> Message:
     match letter:
         case {"Body": str(body), "ErrorKind": str(), "EventTime": int()}:
             return Message(body, {name: letter[name] for name in _FIELDS if name in letter})
-    raise ValueError("it is not a saved dead letter")
+    raise ValueError("not a saved dead letter, which has Body, ErrorKind and EventTime")
 
 
 def group_to_json(one: Group) -> dict[str, str | int | None]:
@@ -207,7 +207,7 @@ def _event_time_ms(body: str, sent_ms: int, attribute: MessageAttributeValueOutp
     text = attribute.get("StringValue", "") if attribute else ""
     with contextlib.suppress(ValueError):
         return min(sent_ms, read_attribute_ms(text))
-    # The letter has no valid time: the function's rule gives it.
+    # Without a valid EventTime, the letter gets the time that the function would give the event.
     try:
         event = parse_event(body, sent_ms)
     except InvalidMessage:

@@ -15,8 +15,8 @@ from tools.times import readable_age
 
 OLDEST_SECONDS = 120  # an older event is late, as in the alarm for the oldest message
 HEARTBEAT_MS = 15 * 60_000  # three missing heartbeats, as in the heartbeat's alarm
-OVERDUE_MS = 5 * 60_000  # beyond two rounds
-MS_A_ROOM = 40  # of a round: usually 30 requests per second
+OVERDUE_MS = 5 * 60_000  # in addition to the time of two rounds
+MS_A_ROOM = 40  # of a round, at usually 30 requests per second
 SECRET = ("SecretInvalid", "SecretUnavailable")
 REFUSED = (Whose.KEY, Whose.ACCOUNT, Whose.DEPLOYMENT)  # by the API, for any message
 
@@ -27,7 +27,7 @@ class Verdict(StrEnum):
     WELL = "well"
     WRONG = "wrong"
     UNKNOWN = "unknown"
-    WAITING = "waiting"  # not known, or not needed yet
+    WAITING = "waiting"  # an operator must act first, for example fill in the RTC key
     OFF = "off"
 
 

@@ -53,7 +53,7 @@ class Sweeping:
 
     @property
     def all_asked_since_ms(self) -> int | None:
-        """The time since which all rooms were checked that were watched at that time."""
+        """The latest known time for which this holds: every room that was watched then has been checked since."""
         if self.place is None or self.last_room is None:
             return None
         # The rooms after the place have waited since the previous round.

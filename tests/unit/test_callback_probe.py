@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tools import callbacks
-from tools.callbacks import Answer, knock, make_callback, of_the_forgery, of_the_knock, on_the_way, send
+from tools.callbacks import Answer, describe_forged, describe_get, describe_signed, make_callback, send, send_get
 
 CALLBACK = make_callback(1_795_327_920_123, "signed", "key")
 
@@ -76,7 +76,7 @@ def test_an_answer_has_the_status_and_the_reason_that_the_server_gives(
     front: Front, status: int, body: bytes, location: str, result: str
 ) -> None:
     front.status, front.body, front.location = status, body, location
-    for answer in (knock(front.url), send(front.url, CALLBACK)):
+    for answer in (send_get(front.url), send(front.url, CALLBACK)):
         assert (answer.status, answer.result) == (status, result)
     assert json.loads(front.received) == CALLBACK
 
@@ -99,7 +99,7 @@ def test_an_answer_after_the_time_out_of_the_rtc_server_is_no_answer(
     ],
 )
 def test_without_an_answer_the_reason_is_given(url: str, reason: str) -> None:
-    for answer in (knock(url), send(url, CALLBACK)):
+    for answer in (send_get(url), send(url, CALLBACK)):
         assert answer.status == 0
         assert answer.result.startswith(reason)
 
@@ -110,26 +110,26 @@ NOT_FOLLOWED = "302: a redirect to https://elsewhere.example/, which the RTC ser
 @pytest.mark.parametrize(
     ("describe", "status", "result", "sentence"),
     [
-        (on_the_way, 200, "queued", "accepted and queued after 0.0 s"),
-        (on_the_way, 200, "ignored", "200: ignored."),
-        (on_the_way, 302, "https://elsewhere.example/", NOT_FOLLOWED),
-        (on_the_way, 400, "", "400: the server at the URL does not under"),
-        (on_the_way, 401, "", "401: the signature is refused: this key is not the one"),
-        (on_the_way, 403, "", "403: refused by a web ACL or another server"),
-        (on_the_way, 404, "", "404: the server does not know this URL"),
-        (on_the_way, 429, "", "429: throttled"),
-        (on_the_way, 503, "the secret cannot be read", "503: the secret cannot be read"),
-        (on_the_way, 500, "", "500: no reason given."),
-        (on_the_way, 0, "why", "no answer within 5 s: why"),
-        (of_the_knock, 200, "", "answered with 200, so the RTC console accepts the URL"),
-        (of_the_knock, 302, "https://elsewhere.example/", NOT_FOLLOWED),
-        (of_the_knock, 403, "", "403, not 200: the RTC console refuses the URL"),
-        (of_the_knock, 404, "", "404: the server does not know this URL"),
-        (of_the_knock, 0, "why", "no answer within 5 s: why"),
-        (of_the_forgery, 401, "", "refused with 401"),
-        (of_the_forgery, 200, "", "ACCEPTED: "),
-        (of_the_forgery, 429, "", "429, not 401: the signature was not checked"),
-        (of_the_forgery, 0, "why", "no answer within 5 s: why"),
+        (describe_signed, 200, "queued", "accepted and queued after 0.0 s"),
+        (describe_signed, 200, "ignored", "200: ignored."),
+        (describe_signed, 302, "https://elsewhere.example/", NOT_FOLLOWED),
+        (describe_signed, 400, "", "400: the server at the URL does not under"),
+        (describe_signed, 401, "", "401: the signature is refused: this key is not the one"),
+        (describe_signed, 403, "", "403: refused by a web ACL or another server"),
+        (describe_signed, 404, "", "404: the server does not know this URL"),
+        (describe_signed, 429, "", "429: throttled"),
+        (describe_signed, 503, "the secret cannot be read", "503: the secret cannot be read"),
+        (describe_signed, 500, "", "500: no reason given."),
+        (describe_signed, 0, "why", "no answer within 5 s: why"),
+        (describe_get, 200, "", "answered with 200, so the RTC console accepts the URL"),
+        (describe_get, 302, "https://elsewhere.example/", NOT_FOLLOWED),
+        (describe_get, 403, "", "403, not 200: the RTC console refuses the URL"),
+        (describe_get, 404, "", "404: the server does not know this URL"),
+        (describe_get, 0, "why", "no answer within 5 s: why"),
+        (describe_forged, 401, "", "refused with 401"),
+        (describe_forged, 200, "", "ACCEPTED: "),
+        (describe_forged, 429, "", "429, not 401: the signature was not checked"),
+        (describe_forged, 0, "why", "no answer within 5 s: why"),
     ],
 )
 def test_every_answer_is_explained(describe: Callable[[Answer], str], status: int, result: str, sentence: str) -> None:

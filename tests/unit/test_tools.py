@@ -560,5 +560,5 @@ class TestSet:
         ("assignments", "cleared"), [((), ()), (("MaxConcurrency",), ()), (("A=1", "A=2"), ()), (("A=1",), ("A",))]
     )
     def test_each_parameter_is_named_once(self, assignments: tuple[str, ...], cleared: tuple[str, ...]) -> None:
-        with pytest.raises(ValueError, match=r"^write each once"):
+        with pytest.raises(ValueError, match=r"^write each parameter once"):
             parameters.read(assignments, cleared)
