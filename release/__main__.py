@@ -19,6 +19,7 @@ from pathlib import Path
 
 import click
 
+from release.contracts import CONTRACTS, digests
 from release.plain import functions, plain, read
 
 ROOT = Path(__file__).parents[1]
@@ -49,7 +50,7 @@ def main(folder: Path, tag: str | None) -> None:
     (folder / "template.yaml").write_text(_with_archives((BUILT / "template.yaml").read_text(), archives))
     (folder / "cloudformation.json").write_text(json.dumps(plain(template, archives), indent=2) + "\n")
     # SAM CLI looks for its settings beside the template.
-    for file in (ROOT / "samconfig.toml", *ROOT.glob("contracts/*.schema.json")):
+    for file in (ROOT / "samconfig.toml", *CONTRACTS.glob("*.schema.json")):
         shutil.copyfile(file, folder / file.name)
     _write_bill_of_materials(folder / "sbom.cdx.json")
     (folder / "notes.md").write_text(_notes(version if tag else "Unreleased"))
@@ -71,9 +72,9 @@ def _check(tag: str, version: str) -> None:
     if tag != f"v{version}":
         raise NotReady(f"the tag is {tag}, but pyproject.toml says {version}")
     _notes(version)
-    kept = ROOT / "contracts" / "earlier" / version / "SHA256SUMS"
-    if not kept.exists() or kept.read_text() != _sums(sorted(ROOT.glob("contracts/*.schema.json"))):
-        raise NotReady(f"{kept.relative_to(ROOT)} does not have the checksums of the schemas in contracts/")
+    kept = CONTRACTS / "earlier" / version / "digests.txt"
+    if not kept.exists() or kept.read_text() != digests():
+        raise NotReady(f"{kept.relative_to(ROOT)} does not have the digests of the schemas in contracts/")
     if not list(BUILT.rglob("*.pyc")):
         raise NotReady("the functions were built without the runtime's Python, so they hold no bytecode")
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import jsonschema
 
-CONTRACTS = Path(__file__).parents[1] / "contracts"
+from release.contracts import CONTRACTS
+
 EARLIER_VERSIONS = sorted(folder.name for folder in CONTRACTS.glob("earlier/*"))
 
 
@@ -23,9 +24,9 @@ def schema(name: str, version: str | None = None) -> dict[str, Any]:
     return read
 
 
-def sums(version: str) -> dict[str, str]:
-    """Return the contracts that an earlier version had, with the SHA-256 of each."""
-    path = CONTRACTS / "earlier" / version / "SHA256SUMS"
+def digests(version: str) -> dict[str, str]:
+    """Return the contracts that an earlier version had, each with its digest."""
+    path = CONTRACTS / "earlier" / version / "digests.txt"
     lines = path.read_text().splitlines() if path.exists() else []
     return {name.removesuffix(".schema.json"): digest for digest, name in (line.split() for line in lines)}
 
@@ -49,7 +50,7 @@ def assert_kept(value: object, name: str) -> None:
     """Check an output of the stack against today's contract, and those of earlier versions."""
     assert breaks(value, closed(schema(name))) == []
     for version in EARLIER_VERSIONS:
-        if name in sums(version):
+        if name in digests(version):
             assert breaks(value, schema(name, version)) == [], version
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from release.contracts import CONTRACTS
 from sandbox.stack import BUILT_TEMPLATE, ROOT, STACK_NAME, Sandbox, deploy, sandbox
-from tests.contracts import CONTRACTS
 from tests.e2e.observer import APP_ID, ROOM_ITEM, Observer, Room
 from tests.e2e.operator import release, run_tool
 
