@@ -1,6 +1,6 @@
-"""Rules that AWS enforces and nothing on this machine does. Each test names its source.
+"""Rules that AWS enforces, and neither cfn-lint nor the embedded AWS. Each test names its source.
 
-They look at the transformed template, in every combination of its optional parameters and in each supported region.
+The tests read the transformed template, in every combination of its optional parameters and in each supported region.
 """
 
 import json
@@ -10,7 +10,6 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
-from cfnlint.schema import ResourceNotFoundError
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 
 from receive_callback.aws import Service
@@ -23,7 +22,7 @@ TYPES = sorted({resource["Type"] for resource in RESOURCES.values()})
 
 
 def found(resource_type: str) -> Iterator[tuple[str, Stack, Properties]]:
-    """Yield every resource of a type as it may be deployed."""
+    """Yield each resource of a type with every set of properties that it may be deployed with."""
     for logical_id in of_type(resource_type):
         for stack in stacks(logical_id):
             if (properties := stack.properties(logical_id)) is not None:
@@ -43,7 +42,7 @@ def strings(node: object) -> Iterator[str]:
 
 
 def shape(node: object) -> object:
-    """Return the values of a node, without its texts."""
+    """Return a node with its texts emptied, so that only its structure and its numbers are compared."""
     match node:
         case dict():
             return {name: shape(value) for name, value in node.items()}
@@ -56,7 +55,7 @@ def shape(node: object) -> object:
 
 
 class TestTheseTests:
-    """The premises of the other tests."""
+    """The assumptions of the other tests."""
 
     @pytest.mark.parametrize("name", PARAMETERS)
     def test_no_longer_value_of_a_parameter_is_accepted(self, name: str) -> None:
@@ -68,7 +67,7 @@ class TestTheseTests:
             assert len(value) == most
             assert "MaxLength" in parameter or not re.fullmatch(pattern, value + "0")
 
-    def test_every_condition_is_seen_to_hold_and_not_to_hold(self) -> None:
+    def test_every_condition_is_true_in_one_stack_and_false_in_another(self) -> None:
         unseen = {(name, holds) for name in template()["Conditions"] for holds in (True, False)}
         for stack in stacks(*RESOURCES):
             unseen -= {(name, stack.has(name)) for name, _ in unseen}
@@ -76,16 +75,23 @@ class TestTheseTests:
                 return
         pytest.fail(f"no stack shows {unseen}")
 
-    def test_the_parameters_of_a_resource_are_all_that_it_depends_on(self) -> None:
-        """Guard the shortcut: evaluation without the other parameters gives the result of the whole combination."""
+    def test_a_resource_depends_on_no_other_parameters(self) -> None:
+        """`stacks` varies only the parameters that a resource refers to: no other parameter changes the resource."""
         every = list(stacks(*RESOURCES))[::397]
         for logical_id in RESOURCES:
             alone = {json.dumps(shape(stack.properties(logical_id))) for stack in stacks(logical_id)}
             assert {json.dumps(shape(stack.properties(logical_id))) for stack in every} <= alone
 
 
+def bus_rules() -> Iterator[tuple[str, Stack, Properties]]:
+    """Yield the rules that send a bus's events to queues. A schedule has no bus: it invokes a function."""
+    for logical_id, stack, rule in found("AWS::Events::Rule"):
+        if "ScheduleExpression" not in rule and "Targets" in rule:
+            yield logical_id, stack, rule
+
+
 # SQS Developer Guide, "Amazon SQS policy structure": a queue has one policy, and a statement's resource is that queue.
-# SetQueueAttributes answers a statement about another with "Invalid value for the parameter Policy".
+# SetQueueAttributes refuses a statement about another queue with "Invalid value for the parameter Policy".
 class TestQueues:
     def test_a_statement_of_a_queue_policy_is_about_that_queue_only(self) -> None:
         for logical_id, _, properties in found("AWS::SQS::QueuePolicy"):
@@ -101,17 +107,14 @@ class TestQueues:
             assert len(of_it) == (stack.properties(queue) is not None), stack.values
 
     # SetQueueAttributes: "Only one server-side encryption option is supported per queue".
-    def test_a_queue_says_how_it_is_encrypted_and_in_one_way(self) -> None:
+    def test_a_queue_has_exactly_one_kind_of_encryption(self) -> None:
         for logical_id, _, queue in found("AWS::SQS::Queue"):
             assert queue["SqsManagedSseEnabled"] is ("KmsMasterKeyId" not in queue), logical_id
 
     # EventBridge User Guide, "How EventBridge retries delivering events": it gives up at once without a permission.
-    def test_an_event_rule_is_made_after_the_policies_that_let_it_send(self) -> None:
+    def test_a_rule_is_created_after_the_policies_that_let_it_send(self) -> None:
         policies = {queue: name for name, _, policy in found("AWS::SQS::QueuePolicy") for queue in policy["Queues"]}
-        for logical_id, _, rule in found("AWS::Events::Rule"):
-            # A schedule invokes a function, which no queue's policy lets it do.
-            if "ScheduleExpression" in rule or "Targets" not in rule:
-                continue
+        for logical_id, _, rule in bus_rules():
             targets = {
                 arn.replace(".Arn", "")
                 for target in rule["Targets"]
@@ -119,10 +122,8 @@ class TestQueues:
             }
             assert {policies[queue] for queue in targets} <= set(RESOURCES[logical_id]["DependsOn"])
 
-    def test_a_queue_policy_admits_the_rule_and_no_other(self) -> None:
-        for _, stack, rule in found("AWS::Events::Rule"):
-            if "Targets" not in rule or "ScheduleExpression" in rule:
-                continue
+    def test_a_queue_accepts_events_of_its_own_rule_only(self) -> None:
+        for _, stack, rule in bus_rules():
             arn = f"arn:{stack.place.partition}:events:{stack.place.region}:111122223333:rule/"
             bus = rule["EventBusName"]
             policies = [stack.properties(name) or {"Queues": []} for name in of_type("AWS::SQS::QueuePolicy")]
@@ -133,15 +134,16 @@ class TestQueues:
                 assert sources == [f"{arn}{path}{rule['Name']}" for path in (f"{bus}/", "")]
 
 
-# CloudWatch User Guide, "Dashboards": they are global. IAM User Guide, "IAM and quotas": so are its names.
-# S3 User Guide, "Bucket naming rules": its names are, even over all accounts.
+# Names that all regions of an account share: CloudWatch User Guide, "Dashboards"; IAM User Guide, "IAM and quotas".
+# All accounts share the names of buckets: S3 User Guide, "Bucket naming rules".
 GLOBAL_NAMES = {
     "AWS::CloudWatch::Dashboard": "DashboardName",
     "AWS::IAM::Role": "RoleName",
     "AWS::IAM::ManagedPolicy": "ManagedPolicyName",
     "AWS::S3::Bucket": "BucketName",
 }
-# CloudFormation User Guide, "Name type": a name of one's own is the same in every stack of the region.
+# CloudFormation User Guide, "Name type": CloudFormation does not change a name that the template sets, so two stacks of
+# a region must not set the same.
 NAMES = GLOBAL_NAMES | {
     "AWS::CloudWatch::Alarm": "AlarmName",
     "AWS::DynamoDB::Table": "TableName",
@@ -162,12 +164,12 @@ class TestNames:
                 if name in properties:
                     yield logical_id, stack.place.region, properties[name]
 
-    def test_a_name_that_is_global_in_an_account_has_the_region(self) -> None:
+    def test_a_name_that_all_regions_share_contains_the_region(self) -> None:
         names = list(self.named(GLOBAL_NAMES))
         assert [name for _, _, name in names]
         assert [logical_id for logical_id, region, name in names if region not in name] == []
 
-    def test_a_name_is_another_in_another_stack(self) -> None:
+    def test_two_stacks_have_no_name_in_common(self) -> None:
         for resource_type, name in NAMES.items():
             for logical_id in of_type(resource_type):
                 of_one = {(stack.properties(logical_id) or {}).get(name) for stack in stacks(logical_id, name="one")}
@@ -175,7 +177,7 @@ class TestNames:
                 assert of_one & of_two <= {None}, logical_id
 
 
-def test_a_role_may_do_what_is_named_to_what_is_named() -> None:
+def test_a_role_names_each_action_and_each_resource() -> None:
     listed = set()
     for logical_id, _, role in found("AWS::IAM::Role"):
         for statement in (s for policy in role["Policies"] for s in policy["PolicyDocument"]["Statement"]):
@@ -188,36 +190,22 @@ def test_a_role_may_do_what_is_named_to_what_is_named() -> None:
     assert listed == {"dynamodb:ListStreams"}
 
 
-def test_what_is_kept_can_be_restored_and_what_is_logged_ends() -> None:
+def test_the_table_can_be_restored_and_logs_expire() -> None:
     for _, _, table in found("AWS::DynamoDB::Table"):
         assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
     for logical_id, _, group in found("AWS::Logs::LogGroup"):
         assert group["RetentionInDays"] == 30, logical_id
 
 
-# cfn-lint carries the schemas that CloudFormation publishes for each region; `make lint` asks them in depth.
+# `make lint` checks the types and properties that CloudFormation has in each region.
 class TestRegions:
-    def test_the_supported_regions_are_of_every_partition(self) -> None:
+    def test_the_supported_regions_cover_every_partition(self) -> None:
         assert {"cn-north-1", "cn-northwest-1", "ap-southeast-1", "us-east-1", "eu-central-1"} <= set(REGIONS)
         assert {place(region).partition for region in REGIONS} == {"aws", "aws-cn", "aws-us-gov"}
 
-    @pytest.mark.parametrize("region", REGIONS)
-    def test_no_type_and_no_property_is_missing_in_a_region(self, region: str) -> None:
-        missing = []
-        for logical_id, resource in RESOURCES.items():
-            try:
-                schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema(region, resource["Type"]).schema
-            except ResourceNotFoundError:
-                missing.append(resource["Type"])
-            else:
-                missing += [
-                    f"{logical_id}.{name}" for name in resource["Properties"] if name not in schema["properties"]
-                ]
-        assert missing == []
-
-    # Getting Started with Amazon Web Services in China, "Amazon Lambda": what is not available there. CloudFormation's
-    # schemas for cn-north-1 have it all.
-    def test_nothing_is_in_a_chinese_stack_that_lambda_does_not_have_there(self) -> None:
+    # Getting Started with Amazon Web Services in China, "Amazon Lambda", lists the missing features. CloudFormation's
+    # schemas for cn-north-1 have them nevertheless.
+    def test_a_chinese_stack_uses_no_feature_that_lambda_lacks_there(self) -> None:
         assert "AWS::Lambda::Url" not in TYPES
         for logical_id, _, function in found("AWS::Lambda::Function"):
             assert not {"TracingConfig", "SnapStart"} & function.keys(), logical_id
@@ -225,7 +213,7 @@ class TestRegions:
     # AWS General Reference, "ARNs": the partition is aws, aws-cn or aws-us-gov. A service's principal ends in
     # amazonaws.com in all of them; hosts in China do not.
     @pytest.mark.parametrize("logical_id", RESOURCES)
-    def test_no_partition_is_written_down(self, logical_id: str) -> None:
+    def test_every_arn_and_host_is_of_the_stack_s_partition(self, logical_id: str) -> None:
         for stack in stacks(logical_id):
             if (properties := stack.properties(logical_id)) is None:
                 continue
@@ -251,10 +239,11 @@ class TestRegions:
         )
 
 
-# CloudFormation's page on parameters: a Number is an integer or a float, and AllowedPattern is for texts only. Lambda,
-# SQS and EventBridge take no fraction of MaxConcurrency, MaxReceiveCount or SweepMinutes: such a stack does not deploy.
+# CloudFormation's page on parameters: a Number is an integer or a float, and AllowedPattern is for texts only. A stack
+# with a fraction in MaxConcurrency, MaxReceiveCount or SweepMinutes does not deploy: Lambda, SQS and EventBridge refuse
+# it.
 @pytest.mark.parametrize("name", [name for name, parameter in PARAMETERS.items() if parameter["Type"] == "Number"])
-def test_functions_start_with_a_fraction_in_any_number(name: str) -> None:
+def test_functions_start_when_a_number_is_a_fraction(name: str) -> None:
     fraction = str(float(PARAMETERS[name]["MinValue"]) + 0.5)
     stack = Stack({name: longest(name) for name in PARAMETERS} | {"MaxConcurrency": "5", name: fraction}, PLACES[0])
     for logical_id, read in (("StopSegmentFunction", read_stop), ("SweepRoomsFunction", read_sweep)):
@@ -265,16 +254,11 @@ def test_functions_start_with_a_fraction_in_any_number(name: str) -> None:
         assert read({key: str(value) for key, value in variables.items()})
 
 
-@pytest.mark.parametrize("name", [name for name, parameter in PARAMETERS.items() if parameter["Type"] == "Number"])
-def test_every_number_has_a_range(name: str) -> None:
-    assert PARAMETERS[name]["MinValue"] < PARAMETERS[name]["MaxValue"]
-
-
-MOST_OF_A_NAME = 256  # of generated names: more than any queue's URL or table's ARN has
+MOST_OF_A_NAME = 256  # characters of a generated name: no queue's URL and no table's ARN is longer
 
 
 class TestSizes:
-    # CloudFormation's schemas: maxLength. It asks for the length of the value, which only a deployment knows.
+    # CloudFormation's schemas, maxLength: a deployment checks the evaluated value, and cfn-lint sees only its parts.
     @pytest.mark.parametrize("logical_id", RESOURCES)
     def test_no_text_is_too_long(self, logical_id: str) -> None:
         schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", RESOURCES[logical_id]["Type"]).schema
@@ -291,7 +275,7 @@ class TestSizes:
             assert len(re.sub(r"<[\w.]+>", "r" * MOST_OF_A_NAME, variables)) <= 4096, logical_id
 
 
-# The metrics that each service publishes, by their dimension. SQS Developer Guide, "Available CloudWatch metrics for
+# The metrics that each service publishes, by dimension. SQS Developer Guide, "Available CloudWatch metrics for
 # Amazon SQS"; Lambda Developer Guide, "Types of metrics"; API Gateway Developer Guide, "Monitor CloudWatch metrics for
 # HTTP APIs".
 PUBLISHED = {
@@ -299,7 +283,6 @@ PUBLISHED = {
         "AWS::SQS::Queue",
         {"ApproximateAgeOfOldestMessage", "ApproximateNumberOfMessagesVisible", "NumberOfMessagesSent"},
     ),
-    # Lambda Developer Guide, "Types of metrics for Lambda functions"
     ("AWS/Lambda", "FunctionName"): (
         "AWS::Lambda::Function",
         {"Duration", "Errors", "Invocations", "IteratorAge", "RecursiveInvocationsDropped", "Throttles"},
@@ -308,9 +291,9 @@ PUBLISHED = {
 }
 
 
-# Ours are in test_operations.py.
+# test_operations.py checks the alarms on the application's own metrics.
 @pytest.mark.parametrize("logical_id", of_type("AWS::CloudWatch::Alarm"))
-def test_an_alarm_watches_what_aws_publishes_of_a_resource_that_is_there(logical_id: str) -> None:
+def test_an_alarm_watches_a_published_metric_of_a_deployed_resource(logical_id: str) -> None:
     alarm = RESOURCES[logical_id]["Properties"]
     if alarm["Namespace"] == "RtcSegmentStopper":
         return
@@ -336,21 +319,21 @@ def test_only_its_schedule_may_invoke_the_sweeper() -> None:
 
 
 class TestCallbacks:
-    # API Gateway Developer Guide, "Throttle requests to your HTTP APIs": without, the account's limits are the stage's.
-    # "Amazon API Gateway quotas": the lowest are 2,500 per second and 1,250 at once, for all APIs.
-    def test_every_stage_has_limits_that_leave_other_apis_room(self) -> None:
+    # API Gateway Developer Guide, "Throttle requests to your HTTP APIs": by default a stage has all that the
+    # account has. "Amazon API Gateway quotas": the lowest limits are 2,500 per second and 1,250 at once, for all APIs.
+    def test_a_stage_uses_at_most_half_of_the_account_s_limits(self) -> None:
         for _, _, stage in found("AWS::ApiGatewayV2::Stage"):
             settings = stage["DefaultRouteSettings"]
             assert 0 < settings["ThrottlingRateLimit"] <= 1_250
             assert 0 < settings["ThrottlingBurstLimit"] <= 625
 
-    # API Gateway Developer Guide, "Lambda proxy integrations for HTTP APIs": what the handler reads is version 2.0.
-    def test_the_function_gets_the_payload_that_it_reads(self) -> None:
+    # API Gateway Developer Guide, "Lambda proxy integrations for HTTP APIs": the handler reads version 2.0.
+    def test_the_function_receives_the_payload_version_that_it_reads(self) -> None:
         for _, _, integration in found("AWS::ApiGatewayV2::Integration"):
             assert integration["PayloadFormatVersion"] == "2.0"
 
     # API Gateway Developer Guide, "ARN reference": execute-api:region:account:api-id/stage/method/path.
-    def test_the_api_may_invoke_its_function_by_its_route_and_no_other_way(self) -> None:
+    def test_the_api_may_invoke_its_function_through_its_route_only(self) -> None:
         for _, stack, permission in found("AWS::Lambda::Permission"):
             if permission["Principal"] == "events.amazonaws.com":
                 continue
