@@ -1,4 +1,4 @@
-"""The documentation is true: parameters, outputs, commands, samples, links and the event contract."""
+"""The pages agree with the template, the Makefile, the samples and the schema, and with their translations."""
 
 import importlib.util
 import inspect
@@ -46,9 +46,10 @@ def table_rows(text: str) -> dict[str, list[str]]:
     return {name: [cell.strip() for cell in rest.split("|")[1:]] for name, rest in rows}
 
 
-def section(text: str, heading: str) -> str:
-    """Return the text between a heading and the next one of its level."""
-    found = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+def section(text: str, heading: str, level: int = 2) -> str:
+    """Return the text between a heading and the next one of its level or above."""
+    end = rf"^#{{2,{level}}} "
+    found = re.search(rf"^{'#' * level} {re.escape(heading)}\n(.*?)(?={end}|\Z)", text, re.MULTILINE | re.DOTALL)
     assert found, f"there is no section {heading!r}"
     return found[1]
 
@@ -69,7 +70,7 @@ def sample(name: str) -> Arrival:
 
 
 def destinations(page: Path, text: str) -> Counter[tuple[str, int]]:
-    """Count the targets of a text's links, whatever the language: the page, and the heading."""
+    """Count the targets of a text's links: the page, in either language, and the position of the heading."""
     found: Counter[tuple[str, int]] = Counter()
     for link in re.findall(r"\]\(([^)\s]+)\)", text):
         path, _, anchor = link.partition("#")
@@ -80,7 +81,7 @@ def destinations(page: Path, text: str) -> Counter[tuple[str, int]]:
 
 
 def form(page: Path) -> dict[str, Any]:
-    """Return the common parts of a page and its translation: each may lead to a page in its own language."""
+    """Return the parts that a page and its translation have in common."""
     text = page.read_text()
     prose = re.sub(r"^( *)```.*?^\1```$", "", text, flags=re.MULTILINE | re.DOTALL)
     rows = re.findall(r"^(\| *(`[^`]+`)?.*)$", prose, re.MULTILINE)
@@ -99,14 +100,14 @@ def form(page: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("page", PAGES_IN_TWO_LANGUAGES, ids=lambda page: page.name)
-def test_a_translated_page_has_the_form_of_its_twin(page: Path) -> None:
+def test_a_translated_page_has_the_same_parts_as_the_english_one(page: Path) -> None:
     expected, found = form(page), form(page.with_suffix(".zh-CN.md"))
     for part, value in expected.items():
         assert found[part] == value, part
 
 
 @pytest.mark.parametrize("page", PAGES_IN_TWO_LANGUAGES, ids=lambda page: page.name)
-def test_a_chinese_page_leads_to_chinese_pages_and_marks_the_english_ones(page: Path) -> None:
+def test_a_chinese_page_links_to_chinese_pages_and_marks_the_english_ones(page: Path) -> None:
     chinese = page.with_suffix(".zh-CN.md")
     for label, target, behind in re.findall(r"\[([^\]]*)\]\(([^)\s#]+\.md)[^)]*\)(.{0,3})", chinese.read_text()):
         if label != "English" and not target.endswith(".zh-CN.md"):
@@ -115,50 +116,44 @@ def test_a_chinese_page_leads_to_chinese_pages_and_marks_the_english_ones(page: 
 
 
 @pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
-def test_readme_is_short_enough_to_be_read_to_its_end(name: str) -> None:
+def test_readme_has_at_most_150_lines(name: str) -> None:
     assert len((ROOT / name).read_text().splitlines()) <= 150
 
 
-def test_the_parameters_page_tells_every_parameter_and_its_default() -> None:
+def test_the_parameters_page_lists_every_parameter_with_its_default_and_its_values() -> None:
     rows = table_rows(section(PARAMETERS_PAGE, "Parameters"))
-    defaults = {name: str(parameter["Default"]) for name, parameter in TEMPLATE["Parameters"].items()}
-    assert {name: cells[0] for name, cells in rows.items()} == {
-        name: f"`{default}`" if default else "empty" for name, default in defaults.items()
-    }
-
-
-def test_the_parameters_page_tells_what_each_parameter_may_be() -> None:
-    rows = table_rows(section(PARAMETERS_PAGE, "Parameters"))
+    assert set(rows) == set(TEMPLATE["Parameters"])
     for name, parameter in TEMPLATE["Parameters"].items():
-        may_be = rows[name][1]
+        default, values, *_ = rows[name]
+        assert default == (f"`{parameter['Default']}`" if parameter["Default"] != "" else "empty")
         if "AllowedValues" in parameter:
-            assert may_be == ", ".join(f"`{value}`" for value in parameter["AllowedValues"])
+            assert values == ", ".join(f"`{value}`" for value in parameter["AllowedValues"])
         elif parameter["Type"] == "Number":
-            assert may_be == f"{parameter['MinValue']:,} to {parameter['MaxValue']:,}"
+            assert values == f"{parameter['MinValue']:,} to {parameter['MaxValue']:,}"
         else:
-            assert may_be in ("a name", "a date", "an id", "an ARN", "an https URL")
+            assert values in ("a name", "a date", "an id", "an ARN", "an https URL")
 
 
-def test_the_parameters_page_tells_every_output_and_no_other() -> None:
+def test_the_parameters_page_lists_every_output_and_no_other() -> None:
     assert set(TEMPLATE["Outputs"]) == set(table_rows(section(PARAMETERS_PAGE, "Outputs")))
 
 
-def test_the_contract_tells_every_error_kind() -> None:
+def test_the_contract_lists_every_error_kind() -> None:
     kinds = {end.value for end in End if end.is_dead_letter}
     assert kinds <= set(table_rows(section(EVENTS_PAGE, "Dead letters")))
 
 
-def test_the_contributing_guide_tells_every_make_command_and_no_other() -> None:
+def test_the_contributing_guide_lists_every_make_command_and_no_other() -> None:
     commands = set(re.findall(r"^([a-z-]+):.*(?:##|#:) ", (ROOT / "Makefile").read_text(), re.MULTILINE))
     rows = table_rows(section((ROOT / "CONTRIBUTING.md").read_text(), "Set up"))
     assert {name.removeprefix("make ") for name in rows} == commands
 
 
-def test_metadata_of_the_application_repository_is_the_project_s() -> None:
+def test_the_metadata_for_the_application_repository_agrees_with_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     metadata = TEMPLATE["Metadata"]["AWS::ServerlessRepo::Application"]
-    told = {"Name": project["name"], "SemanticVersion": project["version"], "SpdxLicenseId": project["license"]}
-    assert {name: metadata[name] for name in told} == told
+    expected = {"Name": project["name"], "SemanticVersion": project["version"], "SpdxLicenseId": project["license"]}
+    assert {name: metadata[name] for name in expected} == expected
     assert TEMPLATE["Outputs"]["Version"]["Value"] == project["version"]
     assert f"--semantic-version {project['version']} " in (ROOT / "CONTRIBUTING.md").read_text()
 
@@ -172,7 +167,7 @@ def test_every_make_command_that_a_page_names_exists(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_every_link_leads_somewhere(page: Path) -> None:
+def test_every_link_has_its_target(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text()):
         path, _, anchor = target.partition("#")
         linked = (page.parent / path).resolve() if path else page
@@ -188,7 +183,7 @@ def test_every_test_that_a_page_names_exists(page: Path) -> None:
 
 
 @pytest.mark.parametrize("mutant", sorted(explained()), ids=lambda mutant: mutant.place)
-def test_every_mutant_that_is_explained_is_of_code_that_exists(mutant: Mutant) -> None:
+def test_every_explained_mutant_changes_code_that_exists(mutant: Mutant) -> None:
     module, *names = mutant.place.split(".")
     package = next(package for package in PACKAGES if importlib.util.find_spec(f"{package}.{module}"))
     found: Any = importlib.import_module(f"{package}.{module}")
@@ -197,7 +192,7 @@ def test_every_mutant_that_is_explained_is_of_code_that_exists(mutant: Mutant) -
     assert mutant.before in " ".join(inspect.getsource(found).split())
 
 
-SET_LAST = [
+BLOCKS_THAT_SET_LAST = [
     pytest.param(block, id=f"{page.stem} {number}")
     for page in PAGES
     for number, block in enumerate(blocks(page.read_text(), "sh"))
@@ -205,9 +200,9 @@ SET_LAST = [
 ]
 
 
-@pytest.mark.parametrize("block", SET_LAST)
-def test_a_block_that_changes_a_parameter_stops_at_the_first_failure(block: str, tmp_path: Path) -> None:
-    """Run it with an `aws` that fails, as if a file that it reads did not exist."""
+@pytest.mark.parametrize("block", BLOCKS_THAT_SET_LAST)
+def test_a_block_of_commands_changes_no_parameter_after_a_failure(block: str, tmp_path: Path) -> None:
+    """Run the block with an `aws` that fails, as it does when a file is missing."""
     note = 'case " $*" in *" set "*) touch changed;; esac'
     for name, script in {"aws": "exit 254", "python": note, "stopper": note}.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
@@ -217,19 +212,19 @@ def test_a_block_that_changes_a_parameter_stops_at_the_first_failure(block: str,
     assert not (tmp_path / "changed").exists()
 
 
-def test_docs_have_an_index() -> None:
+def test_the_index_of_docs_links_to_every_page() -> None:
     index = (ROOT / "docs" / "README.md").read_text()
     assert [
         page.name for page in ROOT.glob("docs/*.md") if page.name != "README.md" and f"({page.name})" not in index
     ] == []
 
 
-def test_the_contract_tells_every_sample_and_no_other() -> None:
+def test_the_contract_lists_every_sample_and_no_other() -> None:
     assert set(table_rows(section(EVENTS_PAGE, "Samples"))) == set(SAMPLES)
 
 
 @pytest.mark.parametrize("key", [("properties", "EventType", "enum"), ("properties",)], ids=["EventType", "fields"])
-def test_the_contract_tells_all_of_the_schema(key: tuple[str, ...]) -> None:
+def test_the_contract_names_every_field_and_event_type_of_the_schema(key: tuple[str, ...]) -> None:
     names: Any = SCHEMA
     for step in key:
         names = names[step]
@@ -237,9 +232,9 @@ def test_the_contract_tells_all_of_the_schema(key: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("text", blocks(EVENTS_PAGE, "json"))
-def test_every_example_of_the_contract_is_what_it_says(text: str) -> None:
+def test_every_example_of_the_contract_keeps_it(text: str) -> None:
     example = json.loads(text)
-    if "Statement" in example:  # the sender's policy: tests/e2e/test_ways_in.py sends with it
+    if "Statement" in example:  # the sender's policy, which tests/e2e/test_ways_in.py uses
         return
     if example.get("source") == "rtc-segment-stopper":
         assert_kept(
@@ -274,7 +269,7 @@ def test_every_example_of_the_contract_is_what_it_says(text: str) -> None:
         ),
     ],
 )
-def test_a_sender_s_sample_sends_what_the_schema_asks(sample: str, event: str, now: str, writes: str) -> None:
+def test_a_sender_s_sample_sends_an_event_that_keeps_the_schema(sample: str, event: str, now: str, writes: str) -> None:
     found = re.search(event, (ROOT / sample).read_text(), re.DOTALL)
     assert found
     lines = [line.strip().rstrip(",") for line in found[1].strip().splitlines()]

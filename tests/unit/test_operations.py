@@ -1,11 +1,10 @@
-"""The runbook and its metrics page can be relied on: template, code and pages speak of the same things."""
+"""The runbook and the page of metrics agree with the template's alarms and dashboard, and with the code."""
 
 import ast
 import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,26 +18,19 @@ from segments.stop_rules import Outcome
 from stop_segment import logs
 from stop_segment.arrivals import Arrival
 from stop_segment.failures import End, Failure
+from tests.unit.test_docs import ROOT, section
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "operations.md").read_text()
 METRICS_PAGE = (ROOT / "docs" / "metrics.md").read_text()
 CHINESE_PAGE = (ROOT / "docs" / "operations.zh-CN.md").read_text()
 TEMPLATE: dict[str, Any] = cfn_yaml.load(str(ROOT / "template.yaml"))
 RESOURCES: dict[str, Any] = TEMPLATE["Resources"]
 NAMESPACE = "RtcSegmentStopper"
-END_BY_THEMSELVES = {"NewDeadLettersAlarm"}  # its cause stays: another alarm reports when that is over
-OF_MISSING_DATA = {"HeartbeatAlarm", "NoSweepAlarm"}
-DIMENSIONS = [["service", {"Ref": "AWS::StackName"}]]
+ENDS_SILENTLY = "NewDeadLettersAlarm"  # it ends while the letters stay: DeadLettersAlarm reports when they are gone
+RING_WITHOUT_DATA = ("HeartbeatAlarm", "NoSweepAlarm")  # they report that something no longer happens
 ALARMS = {name: r["Properties"] for name, r in RESOURCES.items() if r["Type"] == "AWS::CloudWatch::Alarm"}
-# An instruction to the person on call begins with one of these.
-ORDERS = ["Check", "Correct", "Find", "Fix", "Put", "Read"]
-
-
-def section(heading: str) -> str:
-    found = re.search(rf"^### {re.escape(heading)}\n(.*?)(?=^##+ |\Z)", PAGE, re.MULTILINE | re.DOTALL)
-    assert found, f"there is no section {heading!r}"
-    return found[1]
+CONSEQUENCE = r"(Some rooms|Rooms|Room ends|Tasks keep running|Slicing may|Nothing is being stopped|Workflows)\b"
+INSTRUCTION = r"(Check|Correct|Find|Fix|Put|Read)\b"
 
 
 def runbook_of(alarm: str) -> str:
@@ -49,65 +41,51 @@ def runbook_of(alarm: str) -> str:
 
 
 @pytest.mark.parametrize("alarm", ALARMS)
-def test_an_alarm_says_what_to_do(alarm: str) -> None:
-    text = re.split(r' \(docs/operations\.md, "', ALARMS[alarm]["AlarmDescription"])[0]
-    sentences = re.split(r"[:.] ", text)
-    orders = [sentence for sentence in sentences if re.match(rf"({'|'.join(ORDERS)})\b", sentence, re.IGNORECASE)]
-    assert len(sentences) > len(orders) > 0, f"{alarm} says only: {text}"
+def test_an_alarm_names_the_consequence_first_and_says_what_to_do(alarm: str) -> None:
+    text = ALARMS[alarm]["AlarmDescription"].partition(' (docs/operations.md, "')[0]
+    assert re.match(CONSEQUENCE, text)
+    assert any(re.match(INSTRUCTION, sentence, re.IGNORECASE) for sentence in re.split(r"[:.] ", text)), text
 
 
 @pytest.mark.parametrize("alarm", ALARMS)
-def test_an_alarm_begins_with_the_consequence(alarm: str) -> None:
-    text = ALARMS[alarm]["AlarmDescription"]
-    assert re.match(
-        r"(Some rooms|Rooms|Room ends|Tasks keep running|Slicing may|Nothing is being stopped|Workflows)\b", text
-    )
-
-
-@pytest.mark.parametrize("alarm", ALARMS)
-def test_an_alarm_has_its_section(alarm: str) -> None:
+def test_an_alarm_names_its_section_of_the_runbook_in_both_languages(alarm: str) -> None:
     heading = runbook_of(alarm)
-    text = section(heading)
+    text = section(PAGE, heading, level=3)
     parts = ["**It means:**", "**Look first:**", "```sh", "**Do:**", "**It is over when**"]
     places = [text.find(part) for part in parts]
     assert -1 not in places, heading
     assert places == sorted(places)
     assert re.search(rf"^\|.*`{alarm}`.*\| \[{heading}\]", PAGE, re.MULTILINE)
+    assert re.search(rf"^### .+\W{re.escape(heading)}\W$", CHINESE_PAGE, re.MULTILINE)
 
 
-@pytest.mark.parametrize("alarm", ALARMS)
-def test_the_name_in_an_alarm_leads_to_its_chinese_section_too(alarm: str) -> None:
-    assert re.search(rf"^### .+\W{runbook_of(alarm)}\W$", CHINESE_PAGE, re.MULTILINE)
-
-
-def test_every_section_has_its_alarm() -> None:
+def test_every_section_of_the_runbook_has_an_alarm() -> None:
     sections = re.findall(r"^### (.+)$", PAGE.partition("\n## Alarms\n")[2], re.MULTILINE)
     assert sorted(sections) == sorted({runbook_of(alarm) for alarm in ALARMS})
 
 
 @pytest.mark.parametrize("alarm", ALARMS)
-def test_an_alarm_tells_when_it_begins_and_when_it_ends(alarm: str) -> None:
+def test_an_alarm_notifies_when_it_begins_and_when_it_ends(alarm: str) -> None:
     notify = {"Fn::If": ["Notifies", [{"Ref": "AlarmTopicArn"}], {"Ref": "AWS::NoValue"}]}
     assert ALARMS[alarm]["AlarmActions"] == notify
-    assert ALARMS[alarm].get("OKActions") == (None if alarm in END_BY_THEMSELVES else notify)
-    # A heartbeat that did not come is not counted, and is the trouble.
-    assert ALARMS[alarm]["TreatMissingData"] == ("breaching" if alarm in OF_MISSING_DATA else "notBreaching")
+    assert ALARMS[alarm].get("OKActions") == (None if alarm == ENDS_SILENTLY else notify)
+    assert ALARMS[alarm]["TreatMissingData"] == ("breaching" if alarm in RING_WITHOUT_DATA else "notBreaching")
 
 
 class TestMetrics:
     @staticmethod
     def literals(function: str, calls: str) -> Iterator[str]:
-        """Yield the metrics that a function's code names when it calls one of `calls`."""
+        """Yield the metrics that a function's code passes to one of these calls, a pattern of their names."""
         for path in sorted((ROOT / "functions" / function).glob("*.py")):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Call) and re.search(rf"(?:^|\.)_?(?:{calls})$", ast.unparse(node.func)):
                     names = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
-                    # A refusal has its reason beside its metric: that is no single word.
+                    # A refusal has its reason as another argument, of several words.
                     yield from [name for name in names if re.fullmatch(r"[A-Z][A-Za-z]+", name)]
 
     @staticmethod
     def reported(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-        """Let the stop function's reports report everything, and give the metrics with their units."""
+        """Let the stop function report every outcome and failure. Returns the emitted metrics with their units."""
         metrics = EphemeralMetrics(namespace=NAMESPACE, service="stack")
         for module in (logs, telemetry):
             monkeypatch.setattr(module, "metrics", metrics)
@@ -142,19 +120,19 @@ class TestMetrics:
         }
         return {**stops, **others}
 
-    def test_the_code_emits_what_it_is_expected_to(self, emitted: dict[str, tuple[str, str]]) -> None:
-        """Guard the reading of the code, on which the other tests rely."""
+    def test_the_metrics_of_the_code_are_found(self, emitted: dict[str, tuple[str, str]]) -> None:
+        """The other tests rely on it."""
         some = {"AlreadyStopped", "NoOpenTasks", "Retried", "Exhausted", "CredentialsRefused", "TimeToStop", "TurnWait"}
         assert some | {"CallbackRefused", "CallbackMalformed", "CallbackQueued", "OutcomesNotPublished"} <= set(emitted)
         assert "ColdStart" not in emitted
 
-    def test_the_page_tells_every_metric_and_no_other(self, emitted: dict[str, tuple[str, str]]) -> None:
+    def test_the_page_lists_every_metric_and_no_other(self, emitted: dict[str, tuple[str, str]]) -> None:
         rows = re.findall(r"^\| `(\w+)` \| (Count|Milliseconds|Seconds) \| (\w+) \|", METRICS_PAGE, re.MULTILINE)
-        # Powertools adds it on request, with its own dimension.
+        # Powertools emits it with a second dimension.
         cold_start = {"ColdStart": ("Count", "stop_segment")}
         assert {name: (unit, function) for name, unit, function in rows} == emitted | cold_start
 
-    def test_no_metric_has_a_dimension_but_the_stack(self) -> None:
+    def test_the_stack_is_the_only_dimension_of_a_metric(self) -> None:
         variables = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]
         assert variables["POWERTOOLS_SERVICE_NAME"] == {"Ref": "AWS::StackName"}
         assert variables["POWERTOOLS_METRICS_NAMESPACE"] == NAMESPACE
@@ -162,18 +140,14 @@ class TestMetrics:
         assert "add_dimension" not in code
         assert "set_default_dimensions" not in code
 
-    def test_alarms_watch_metrics_that_are_emitted(self, emitted: dict[str, tuple[str, str]]) -> None:
-        ours = {name: alarm for name, alarm in ALARMS.items() if alarm["Namespace"] == NAMESPACE}
-        assert ours
-        assert {alarm["MetricName"] for alarm in ours.values()} <= set(emitted)
-        for alarm in ours.values():
-            assert [[d["Name"], d["Value"]] for d in alarm["Dimensions"]] == DIMENSIONS
-
-    def test_the_dashboard_shows_metrics_that_are_emitted(self, emitted: dict[str, tuple[str, str]]) -> None:
-        ours = [metric for metric in dashboard_metrics() if metric[0] == NAMESPACE]
-        assert ours
-        assert {metric[1] for metric in ours} <= set(emitted)
-        assert {tuple(metric[2:4]) for metric in ours} == {("service", "${AWS::StackName}")}
+    def test_alarms_and_dashboard_show_metrics_that_are_emitted(self, emitted: dict[str, tuple[str, str]]) -> None:
+        alarms = [alarm for alarm in ALARMS.values() if alarm["Namespace"] == NAMESPACE]
+        widgets = [metric for metric in dashboard_metrics() if metric[0] == NAMESPACE]
+        assert alarms
+        assert widgets
+        assert {alarm["MetricName"] for alarm in alarms} | {metric[1] for metric in widgets} <= set(emitted)
+        assert all(a["Dimensions"] == [{"Name": "service", "Value": {"Ref": "AWS::StackName"}}] for a in alarms)
+        assert {tuple(metric[2:4]) for metric in widgets} == {("service", "${AWS::StackName}")}
 
 
 def dashboard() -> dict[str, Any]:
@@ -187,20 +161,20 @@ def dashboard_metrics() -> list[list[Any]]:
 
 
 def watched(namespace: str, dimension: str) -> set[str]:
-    """Return the resources with metrics on the dashboard."""
+    """Return the resources that have metrics of this namespace on the dashboard."""
     metrics = [metric for metric in dashboard_metrics() if metric[0] == namespace]
     assert {metric[2] for metric in metrics} <= {dimension}
     return {found for metric in metrics for found in re.findall(r"\$\{(\w+)", metric[3])}
 
 
-def test_the_dashboard_names_resources_of_the_template() -> None:
+def test_the_dashboard_shows_resources_that_every_stack_has() -> None:
     names = re.findall(r"\$\{([\w:.]+)\}", json.dumps(dashboard()))
     assert {name for name in names if "::" in name} <= {"AWS::Region", "AWS::StackName"}
     queues, functions = watched("AWS/SQS", "QueueName"), watched("AWS/Lambda", "FunctionName")
     assert {name.partition(".")[0] for name in names if "::" not in name} - {"Mode"} == queues | functions
     assert {RESOURCES[name]["Type"] for name in queues} == {"AWS::SQS::Queue"}
     assert {RESOURCES[name]["Type"] for name in functions} == {"AWS::Serverless::Function"}
-    # A stack without callbacks or outcome events has the dashboard too.
+    # A stack without callbacks or outcome events has the same dashboard.
     assert not [name for name in queues | functions if "Condition" in RESOURCES[name]]
 
 
@@ -214,7 +188,7 @@ def test_the_dashboard_has_no_gaps_and_no_overlaps() -> None:
     assert len(cells) == len(set(cells)) == 24 * (max(y for _, y in cells) + 1)
 
 
-def test_the_page_explains_every_widget_in_its_order() -> None:
+def test_the_page_explains_the_widgets_in_their_order() -> None:
     rows = re.findall(r"^\| ([^|`]+?) \|.*\|.*\|$", METRICS_PAGE.partition("## Metrics")[0], re.MULTILINE)
     titles = [widget["properties"]["title"] for widget in dashboard()["widgets"]]
     explained = [row for row in rows if row not in ("widget", "---")]
