@@ -85,7 +85,7 @@ def test_an_answer_after_the_time_out_of_the_rtc_server_is_no_answer(
     front: Front, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(callbacks, "ANSWER_SECONDS", 0.2)
-    front.delay_seconds = 1.0
+    front.delay_seconds = 0.5
     answer = send(front.url, CALLBACK)
     assert (answer.status, answer.result) == (0, "the answer took too long")
 
