@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import statistics
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,6 @@ from typing import Any
 
 from benchmarks.deployments import STALE_AFTER_SECONDS, Deployment, message
 from benchmarks.meters import measured, windows
-from sandbox.metrics import percentile
 
 Task = tuple[str, str, str]
 Found = dict[str, Any]
@@ -24,10 +24,10 @@ _SLOWEST_PER_SECOND = 20
 _numbers = itertools.count()
 
 
-def drain(deployment: Deployment, stops: int, *, closely: bool = False) -> Found:
+def drain(deployment: Deployment, stops: int) -> Found:
     """Release a full queue of distinct stops."""
     tasks = running_tasks(deployment, stops)
-    found = _let_loose(deployment, tasks, [message(*task) for task in tasks], closely=closely)
+    found = _let_loose(deployment, tasks, [message(*task) for task in tasks], closely=False)
     times = [request.received_at for request in deployment.rtc.requests]
     return found | {
         "stops_per_second": (stops - 1) / (max(times) - min(times)),
@@ -90,10 +90,11 @@ def latency(deployment: Deployment, messages_per_second: int, seconds: float) ->
     deployment.settle(60)
     arrived = {request.task: request.received_at for request in reversed(deployment.rtc.requests)}
     took = [1000 * (arrived[task] - sent[task]) for task in tasks if task in arrived]
+    percentiles = statistics.quantiles(took, n=100, method="inclusive")
     return {
         "messages_per_second": messages_per_second,
         "lost": len(tasks) - len(took),
-        **{f"p{percent}_ms": percentile(took, percent / 100) for percent in (50, 95, 99)},
+        **{f"p{percent}_ms": percentiles[percent - 1] for percent in (50, 95, 99)},
     }
 
 

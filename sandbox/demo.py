@@ -107,7 +107,8 @@ def main(picture: Console | None = None, short: Console | None = None) -> int:
         life = live(box)
         tell("Waiting for the outcome bus ...")
         modes = ", ".join(sorted({line["mode"] for line in box.log_lines() if "mode" in line}))
-        told = _wait_for_outcome_events(box, [end for act in (rows, life) for part in act for end in part.ends])
+        ended = [end for row in rows for end in row.ends] + [end for _, result in life for end in result.ends]
+        told = _wait_for_outcome_events(box, ended)
     tables = Group(_table(rows), "", _letters_table(rows), "", life_table(life))
     console.print("", tables, "")
     if picture:
@@ -117,7 +118,7 @@ def main(picture: Console | None = None, short: Console | None = None) -> int:
     console.print(f"The stack ran in the mode `{modes}`.")
     console.print(f"The outcome bus received an event for each stop: {told} SegmentStopped events.\n")
     failed = [row.scene.sample for row in rows if not row.as_expected]
-    failed += [seen.step.title for seen in life if not seen.as_expected]
+    failed += [step.title for step, result in life if result != step.expected]
     if failed:
         console.print(f"[red]not as expected: {', '.join(failed)}[/red]")
     else:

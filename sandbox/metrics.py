@@ -1,11 +1,10 @@
-"""Metrics as CloudWatch reads them from the functions' logs, and their statistics.
+"""Metrics as CloudWatch reads them from the functions' logs.
 
 The embedded AWS publishes neither these metrics nor those of AWS services.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,16 +20,6 @@ class Metric:
     namespace: str
     name: str
     dimensions: frozenset[tuple[str, str]]
-
-    @classmethod
-    def of_queue(cls, name: str, queue: str) -> Metric:
-        """Return the identity of a metric that AWS publishes for a queue, given its URL or ARN."""
-        return cls("AWS/SQS", name, frozenset({("QueueName", queue.replace("/", ":").rpartition(":")[2])}))
-
-    @classmethod
-    def of_function(cls, name: str, function: str) -> Metric:
-        """Return the identity of a metric that AWS publishes for a function."""
-        return cls("AWS/Lambda", name, frozenset({("FunctionName", function)}))
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -50,9 +39,3 @@ def metrics_in(line: Mapping[str, Any]) -> Iterator[tuple[Metric, Values]]:
                     Metric(directive["Namespace"], metric["Name"], dimensions),
                     values if isinstance(values, list) else [values],
                 )
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """Return the value that this share of all values does not exceed."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]

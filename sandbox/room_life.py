@@ -17,91 +17,82 @@ ROOM_ID = "math-101"
 
 
 @dataclass(frozen=True)
-class Step:
-    """A callback that is sent, and the expected result.
+class Result:
+    """The result of a callback.
 
     Parameters
     ----------
+    status
+        The HTTP status of the answer.
     ends
-        The outcomes of the room's tasks, sorted; empty if the callback is refused.
+        The outcomes of the room's tasks, sorted; empty if the callback does not reach the queue.
     running
         The tasks that still run afterwards.
     """
 
-    title: str
-    callback: dict[str, str]
     status: int
     ends: tuple[str, ...] = ()
     running: tuple[str, ...] = ()
-    before: Callable[[], object] = lambda: None
 
 
 @dataclass(frozen=True)
-class Seen:
-    """The result of a step."""
+class Step:
+    """A callback that is sent, and the expected result; `before` is called first."""
 
-    step: Step
-    status: int
-    ends: tuple[str, ...]
-    running: tuple[str, ...]
-
-    @property
-    def as_expected(self) -> bool:
-        """Whether the result is the expected one."""
-        return (self.status, self.ends, self.running) == (self.step.status, self.step.ends, self.step.running)
+    title: str
+    callback: dict[str, str]
+    expected: Result
+    before: Callable[[], object] = lambda: None
 
 
-def live(box: Sandbox) -> list[Seen]:
+def live(box: Sandbox) -> list[tuple[Step, Result]]:
     """Send the callbacks one after another and return the result of each."""
-    return [_see(box, step) for step in _steps(box)]
+    return [(step, _send(box, step)) for step in _steps(box)]
 
 
 def _steps(box: Sandbox) -> list[Step]:
     now = datetime.now(UTC)
     first, yesterday = now - timedelta(minutes=40), now - timedelta(days=1)
-    for task_id in ("audio", "screen"):
+    both = ("audio", "screen")
+    for task_id in both:
         box.rtc.start_task(APP_ID, ROOM_ID, task_id, start_time_ms=_ms(first - timedelta(minutes=10)))
     old, end, sent_again = (
         callback("RoomDestroy", {"RoomId": ROOM_ID}, _text(time)) for time in (yesterday, first, first)
     )
     return [
-        Step("lesson 1: a slice of audio", _slice("audio", first), 200, ("known",), ("audio", "screen")),
-        Step("lesson 1: a slice of screen", _slice("screen", first), 200, ("known",), ("audio", "screen")),
+        Step("lesson 1: a slice of audio", _slice("audio", first), Result(200, ("known",), both)),
+        Step("lesson 1: a slice of screen", _slice("screen", first), Result(200, ("known",), both)),
         Step(
             "a forged end of lesson 1",
             callback("RoomDestroy", {"RoomId": ROOM_ID}, _text(first), key="guessed"),
-            401,
-            running=("audio", "screen"),
+            Result(401, running=both),
         ),
-        Step("yesterday's end, replayed", old, 200, running=("audio", "screen")),
-        Step("lesson 1 ends", end, 200, ("stopped", "stopped")),
+        Step("yesterday's end, replayed", old, Result(200, running=both)),
+        Step("lesson 1 ends", end, Result(200, ("stopped", "stopped"))),
         Step(
             "lesson 2: a slice of audio",
             _slice("audio", now),
-            200,
-            ("known",),
-            ("audio",),
+            Result(200, ("known",), ("audio",)),
             before=lambda: box.rtc.start_task(APP_ID, ROOM_ID, "audio", start_time_ms=_ms(now)),
         ),
-        Step("lesson 1's end, replayed", end, 200, running=("audio",)),
-        Step("lesson 1's end, sent again", sent_again, 200, ("duplicate",), ("audio",)),
+        Step("lesson 1's end, replayed", end, Result(200, running=("audio",))),
+        Step("lesson 1's end, sent again", sent_again, Result(200, ("duplicate",), ("audio",))),
         Step(
             "lesson 2 ends",
             callback("RoomDestroy", {"RoomId": ROOM_ID}, _text(now + timedelta(seconds=1)), nonce="Noce"),
-            200,
-            ("stopped",),
+            Result(200, ("stopped",)),
         ),
     ]
 
 
-def _see(box: Sandbox, step: Step) -> Seen:
+def _send(box: Sandbox, step: Step) -> Result:
     step.before()
     already = len(_ends(box, step))
     status = box.call_back(step.callback)
     if status == 200:
-        wait_for(lambda: len(_ends(box, step)) >= already + len(step.ends), f"the end of {step.title}")
+        wait_for(lambda: len(_ends(box, step)) >= already + len(step.expected.ends), f"the end of {step.title}")
     running = tuple(task_id for task_id in ("audio", "screen") if box.rtc.is_running(APP_ID, ROOM_ID, task_id))
-    return Seen(step, status, tuple(sorted(_ends(box, step)[already:])), running)
+    return Result(status, tuple(sorted(_ends(box, step)[already:])), running)
 
 
 def _ends(box: Sandbox, step: Step) -> list[str]:
@@ -122,13 +113,13 @@ def _text(time: datetime) -> str:
     return time.isoformat(timespec="milliseconds")
 
 
-def life_table(life: list[Seen]) -> Table:
+def life_table(life: list[tuple[Step, Result]]) -> Table:
     """Draw the result of each callback."""
     title = f"The life of room {ROOM_ID}, through the callback URL"
     table = new_table(title, "callback", "answer", "ended as", "still runs")
-    for seen in life:
-        ends = colored(seen.ends, ", ") if seen.ends else Text("never reaches the queue", "dim")
-        if not seen.as_expected:
-            ends.append(f"\nexpected {seen.step.status} {', '.join(seen.step.ends)}", "red")
-        table.add_row(seen.step.title, str(seen.status), ends, ", ".join(seen.running) or "nothing")
+    for step, result in life:
+        ends = colored(result.ends, ", ") if result.ends else Text("never reaches the queue", "dim")
+        if result != step.expected:
+            ends.append(f"\nexpected {step.expected.status} {', '.join(step.expected.ends)}", "red")
+        table.add_row(step.title, str(result.status), ends, ", ".join(result.running) or "nothing")
     return table

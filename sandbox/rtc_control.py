@@ -14,7 +14,6 @@ from sandbox.rtc_gateway import ApiRequest
 from sandbox.rtc_tasks import (
     ID_PATTERN,
     REQUIRED_IDS,
-    ROOM_IDS,
     Task,
     TaskKey,
     illegal_id,
@@ -24,8 +23,7 @@ from sandbox.rtc_tasks import (
 )
 
 _Types = Mapping[str, tuple[type, ...]]
-_TASK_FIELDS: _Types = {**dict.fromkeys(REQUIRED_IDS, (str,)), "StartTime": (int,)}
-_ROOM_FIELDS: _Types = dict.fromkeys(ROOM_IDS, (str,))
+_TASK_FIELDS: _Types = dict.fromkeys(REQUIRED_IDS, (str,))
 _FAIL_FIELDS: _Types = {
     **dict.fromkeys(("kind", "code", "message"), (str,)),
     **dict.fromkeys(("status", "code_n", "next_requests"), (int,)),
@@ -41,8 +39,7 @@ class Controlled(Protocol):
     def requests(self) -> Sequence[ApiRequest]: ...  # noqa: D102
 
     def task(self, app_id: str, room_id: str, task_id: str) -> Task | None: ...  # noqa: D102
-    def start_task(self, app_id: str, room_id: str, task_id: str, *, start_time_ms: int | None = None) -> None: ...  # noqa: D102
-    def close_room(self, app_id: str, room_id: str) -> None: ...  # noqa: D102
+    def start_task(self, app_id: str, room_id: str, task_id: str) -> None: ...  # noqa: D102
     def fail(self, fault: Fault, *, next_requests: int | None = None, task: TaskKey | None = None) -> None: ...  # noqa: D102
     def heal(self) -> None: ...  # noqa: D102
 
@@ -54,7 +51,6 @@ class Control:
         self._double = double
         self._commands: dict[tuple[str, str], Callable[[bytes], object]] = {
             ("POST", "tasks"): self._start_task,
-            ("POST", "close-room"): self._close_room,
             ("GET", "requests"): self._list_requests,
             ("POST", "fail"): self._fail,
             ("POST", "heal"): self._heal,
@@ -76,16 +72,9 @@ class Control:
         if name := illegal_id(fields):
             raise ValueError(f"{name} is required and must match {ID_PATTERN}")
         key = task_key(fields)
-        self._double.start_task(*key, start_time_ms=fields.get("StartTime"))
+        self._double.start_task(*key)
         task = self._double.task(*key)
         return task and task.result(key)
-
-    def _close_room(self, body: bytes) -> object:
-        fields = _read_fields(body, _ROOM_FIELDS)
-        if name := illegal_id(fields, ROOM_IDS):
-            raise ValueError(f"{name} is required and must match {ID_PATTERN}")
-        self._double.close_room(fields["AppId"], fields["RoomId"])
-        return {}
 
     def _list_requests(self, _: bytes) -> object:
         return [asdict(request) for request in self._double.requests]

@@ -21,7 +21,7 @@ from aiohttp import web
 from sandbox.faults import METADATA, RAW_BODIES, Fault, FaultPlan
 from sandbox.rtc_control import Control
 from sandbox.rtc_gateway import ApiRequest, Gateway, read
-from sandbox.rtc_tasks import REQUIRED_IDS, ROOM_IDS, Task, TaskKey, TaskStatus, refuse_parameters
+from sandbox.rtc_tasks import REQUIRED_IDS, ROOM_IDS, Task, TaskKey, refuse_parameters
 from sandbox.signature import Refusal, SignedRequest
 
 
@@ -131,9 +131,14 @@ class RtcDouble:
         with self._lock:
             self._rooms.discard((app_id, room_id))
 
-    def end_task(self, app_id: str, room_id: str, task_id: str) -> None:
-        """End a running task, as the service does after its streams were unpublished."""
-        self._end((app_id, room_id, task_id), "IdleTimeOut")
+    def end_task(self, app_id: str, room_id: str, task_id: str) -> bool:
+        """End a task, as the service does after its streams were unpublished; return whether it was running."""
+        with self._lock:
+            task = self.task(app_id, room_id, task_id)
+            if task is None or not task.is_running:
+                return False
+            self._tasks[app_id, room_id, task_id] = replace(task, end_time_ms=_now_ms())
+            return True
 
     def task(self, app_id: str, room_id: str, task_id: str) -> Task | None:
         """Return the last session of a task; None if it never ran."""
@@ -143,7 +148,7 @@ class RtcDouble:
     def is_running(self, app_id: str, room_id: str, task_id: str) -> bool:
         """Return whether a task runs."""
         task = self.task(app_id, room_id, task_id)
-        return task is not None and task.status is TaskStatus.RUNNING
+        return task is not None and task.is_running
 
     def fail(self, fault: Fault, *, next_requests: int | None = None, task: TaskKey | None = None) -> None:
         """Answer requests with a fault, if their signature and rate are accepted.
@@ -208,7 +213,7 @@ class RtcDouble:
         task = self._tasks.get(request.task)
         if request.action == "GetSegmentTask" and task is not None:
             return task.result(request.task)
-        if request.action == "StopSegment" and self._end(request.task, "StopByAPI"):
+        if request.action == "StopSegment" and self.end_task(*request.task):
             return "ok"
         message = "The task does not exist or has stopped."
         return Refusal("InvalidParameter.ErrorActiveTaskNotFound", message, http_status=400)
@@ -224,15 +229,6 @@ class RtcDouble:
             "VisibleUserList": ["user-1"],
             "InvisibleUserList": [],
         }
-
-    def _end(self, key: TaskKey, stop_reason: str) -> bool:
-        with self._lock:
-            if not self.is_running(*key):
-                return False
-            self._tasks[key] = replace(
-                self._tasks[key], end_time_ms=_now_ms(), status=TaskStatus.ENDED, stop_reason=stop_reason
-            )
-            return True
 
     def _fault(self, request: ApiRequest, fault: Fault) -> _Answer:
         match fault.kind:

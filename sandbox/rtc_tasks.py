@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any
 
 from sandbox.signature import Refusal
@@ -26,21 +25,17 @@ _ILLEGAL_ID_CODES = {
 }
 
 
-class TaskStatus(IntEnum):
-    """The values of `Status` in GetSegmentTask that the double's tasks reach."""
-
-    RUNNING = 2
-    ENDED = 3
-
-
 @dataclass(frozen=True)
 class Task:
-    """One session of a segment task: Unix milliseconds, `end_time_ms` 0 while it runs, `stop_reason` then empty."""
+    """One session of a segment task: Unix milliseconds, `end_time_ms` is 0 while it runs."""
 
     start_time_ms: int
     end_time_ms: int = 0
-    status: TaskStatus = TaskStatus.RUNNING
-    stop_reason: str = ""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self.end_time_ms == 0
 
     def result(self, key: TaskKey) -> dict[str, Any]:
         """Return the `Result` of GetSegmentTask."""
@@ -49,8 +44,7 @@ class Task:
                 **dict(zip(REQUIRED_IDS, key, strict=True)),
                 "StartTime": self.start_time_ms,
                 "EndTime": self.end_time_ms,
-                "Status": self.status,
-                "StopReason": self.stop_reason,
+                "Status": 2 if self.is_running else 3,
             }
         }
 

@@ -9,7 +9,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from sandbox.callbacks import SECRET_KEY, local
+from sandbox.callbacks import local
 from sandbox.stack import APP_ID, EVENT_BUS, OUTCOME_BUS, ROOT, STACK_NAME, Sandbox
 
 _SETTINGS = """\
@@ -100,8 +100,7 @@ def settings(box: Sandbox) -> str:
         "SAM_CLI_TELEMETRY": "0",
         "STACK": STACK_NAME,
         "RTC_API": box.rtc.url,
-        "CALLBACK_URL": _callback_url(box),
-        "CALLBACK_KEY": SECRET_KEY,
+        "CALLBACK_URL": local(box.aws, box.outputs["CallbackUrl"]),
         "OUTCOME_QUEUE_URL": box.outcome_queue_url,
     }
     lines = " \\\n    ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
@@ -139,10 +138,6 @@ def instructions(box: Sandbox, settings_file: Path) -> str:
 
 def _from_here(path: Path) -> str:
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
-
-
-def _callback_url(box: Sandbox) -> str:
-    return local(box.aws, box.outputs["CallbackUrl"])
 
 
 def _task(room_id: str) -> dict[str, str]:
