@@ -1,4 +1,4 @@
-"""The handling of one event, step by step; tests/explorer checks whole histories."""
+"""The handling of single events: outcomes, costs, times and ids. tests/explorer checks whole histories."""
 
 import asyncio
 import gc
@@ -17,6 +17,7 @@ from segments.events import Event, EventType, Room, Task, parse_event
 from segments.ledger import SegmentTable
 from segments.rtc import RtcApi, Stopped
 from segments.stop_rules import Outcome, Record, RunningTask
+from stop_segment.settings import Settings
 from stop_segment.stopper import Done, Served, Stopper
 from tests.segment_table import GLOBAL, LOCAL, keys_of
 from tests.unit.memory_dynamo import MemoryDynamo
@@ -28,13 +29,13 @@ STALE_MS = SETTINGS.stale_after_ms + 1
 ROOM = Room("661e", "room-1")
 AUDIO = Task(ROOM, "audio")
 DEADLINE_SECONDS = 5
-NOT_STARTED, RUNNING, ENDED = 1, 2, 3
+RUNNING, ENDED = 2, 3
 INDEXES = [index_of(index, set(keys_of(None))) for index in (LOCAL | GLOBAL).values()]
 NO_ANSWER = NoAnswer("Timeout", "the API did not answer in time")
 
 
 class Rtc:
-    """The RTC API: it stops everything, and answers about every task as configured."""
+    """The RTC API: it accepts every stop, and answers each question about a task with `found`."""
 
     def __init__(self) -> None:
         self.found: RunningTask | None = None
@@ -54,7 +55,7 @@ class Rtc:
 
 
 class Environment:
-    """A function environment with API calls that need no turn, and its surroundings."""
+    """A function environment whose API calls do not wait for turns, with its table, API and clock."""
 
     def __init__(self) -> None:
         self.now_ms = T
@@ -66,13 +67,13 @@ class Environment:
         self.did: Counter[str] = Counter()
         self.write_units = 0
         self.measured: list[tuple[str, float]] = []
-        self.settings = SETTINGS
-        self.restart()
+        self.restart(SETTINGS)
 
-    def restart(self) -> None:
+    def restart(self, settings: Settings) -> None:
+        """Begin again without memory, with other settings."""
         calls, api = cast("Calls", self), cast("RtcApi", self.rtc)
         self.stopper = Stopper(
-            self.settings,
+            settings,
             self.table,
             api,
             calls,
@@ -143,53 +144,20 @@ KNOWN = Served([Done("audio", Outcome.KNOWN)])
 
 
 class TestSightings:
-    def test_a_task_that_was_just_seen_costs_nothing(self, environment: Environment) -> None:
+    def test_only_newer_slices_within_a_minute_cost_nothing(self, environment: Environment) -> None:
         assert environment.serve(sighting()) == [KNOWN]
-        assert environment.did["note_sighting"] == 1
+        assert environment.did == {"read": 2, "note_sighting": 1}
         for later_ms in (0, 1, MINUTE_MS - 1):
             environment.now_ms = T + later_ms
             assert environment.serve(sighting(T + later_ms)) == [KNOWN]
             assert not environment.did
+        older, retried = sighting(T - 1), replace(sighting(T + 1), is_second_try=True)
+        for now_ms, event in ((T, older), (T, retried), (T + MINUTE_MS, sighting(T + MINUTE_MS))):
+            environment.now_ms = now_ms
+            assert environment.serve(event) == [KNOWN]
+            assert environment.did == {"read": 2}
 
-    @pytest.mark.parametrize("again", [replace(sighting(T + 1), is_second_try=True), sighting(T - 1)])
-    def test_one_that_was_tried_before_or_is_older_looks_whether_the_room_is_over(
-        self, environment: Environment, again: Event
-    ) -> None:
-        environment.serve(sighting())
-        assert environment.serve(again) == [KNOWN]
-        assert environment.did["read"]
-
-    def test_a_minute_later_the_table_is_asked_again_and_nothing_is_written(self, environment: Environment) -> None:
-        environment.serve(sighting())
-        environment.now_ms += MINUTE_MS
-        assert environment.serve(sighting(T + MINUTE_MS)) == [KNOWN]
-        assert environment.did == {"read": 2}
-
-    def test_a_slice_from_before_the_stop_changes_nothing(self, environment: Environment) -> None:
-        environment.serve(stop())
-        assert environment.serve(sighting(T)) == [KNOWN]
-        assert environment.did == {"read": 1}
-
-    @pytest.mark.parametrize("told", [start, sighting])
-    def test_what_is_opened_costs_one_write_and_a_look_at_its_room(
-        self, environment: Environment, told: Callable[[int], Event]
-    ) -> None:
-        environment.serve(told(T))
-        reads = 1 if told is start else 2
-        assert environment.did == {f"note_{'start' if told is start else 'sighting'}": 1, "read": reads}
-
-    @pytest.mark.parametrize("later_ms", [1, -1])
-    def test_a_retry_finds_the_room_s_end_though_nothing_was_to_be_written(
-        self, environment: Environment, later_ms: int
-    ) -> None:
-        environment.table.note_start(AUDIO, T)
-        environment.table.note_room_end(room_end(T + MINUTE_MS), T)
-        environment.rtc.found = RunningTask(T, 0, RUNNING)
-        retry = replace(sighting(T + later_ms), is_second_try=True)
-        assert environment.serve(retry) == [Served([Done("audio", Outcome.STOPPED, "stop-1")])]
-        assert not environment.did["note_sighting"]
-
-    def test_ten_thousand_tasks_are_remembered_and_the_first_is_forgotten_first(self, environment: Environment) -> None:
+    def test_the_last_ten_thousand_tasks_are_remembered(self, environment: Environment) -> None:
         tasks = [Task(ROOM, f"task-{number}") for number in range(10_001)]
         for task in tasks:
             environment.stopper.remember(task, T)
@@ -197,7 +165,7 @@ class TestSightings:
 
 
 class TestRooms:
-    def test_a_room_whose_tasks_are_closed_has_none_to_stop(self, environment: Environment) -> None:
+    def test_an_end_without_open_tasks_is_a_duplicate_within_the_window(self, environment: Environment) -> None:
         environment.serve(start())
         environment.serve(room_end(T + 1))
         duplicate, nothing = (Served([Done(None, outcome)]) for outcome in (Outcome.DUPLICATE, Outcome.NO_OPEN_TASKS))
@@ -209,7 +177,7 @@ class TestRooms:
         assert len(environment.rtc.stops) == 1
 
     @pytest.mark.parametrize("ends", [1, 10, 100])
-    def test_an_end_costs_the_same_however_many_tasks_the_room_has_had(
+    def test_the_cost_of_an_end_does_not_depend_on_the_room_s_past_tasks(
         self, environment: Environment, ends: int
     ) -> None:
         for number in range(ends):
@@ -221,18 +189,12 @@ class TestRooms:
         assert environment.write_units == 4
         assert environment.did == {"note_room_end": 1, "open_tasks": 1, "note_stop": 1}
 
-    @pytest.mark.parametrize("told", [start, sighting])
-    def test_what_began_until_the_end_of_its_room_is_stopped(self, told: Callable[[int], Event]) -> None:
-        stopped = Served([Done("audio", Outcome.STOPPED, "stop-1")])
-        for later_ms, expected in ((-1, stopped), (0, stopped), (1, KNOWN)):
-            fresh = Environment()
-            fresh.serve(room_end(business_id="biz-1"))
-            assert fresh.serve(told(T + later_ms)) == [expected]
-            assert fresh.rtc.stops == ([("audio", "biz-1")] if expected is stopped else [])
-
-    def test_what_is_stopped_with_its_room_is_recorded_as_the_rooms_event_told(self, environment: Environment) -> None:
+    def test_a_start_until_its_room_s_end_is_stopped_and_recorded_with_the_end(self, environment: Environment) -> None:
         environment.serve(room_end(business_id="biz-1"))
-        environment.serve(start(T - 1))
+        later = Served([Done("later", Outcome.KNOWN)])
+        assert environment.serve(replace(start(T + 1), task_ids=("later",))) == [later]
+        environment.serve(start(T))
+        assert environment.rtc.stops == [("audio", "biz-1")]
         record = environment.record()
         assert record
         assert (record.event_type, record.event_id, record.business_id) == ("RoomEnded", "evt-2", "biz-1")
@@ -240,41 +202,36 @@ class TestRooms:
 
 
 class TestCosts:
-    def test_a_told_session_with_two_ends_costs_eight_write_units(self, environment: Environment) -> None:
+    def test_a_reported_session_with_two_ends_costs_eight_write_units(self, environment: Environment) -> None:
         environment.serve(start())
         environment.serve(room_end(T + 1))
         environment.serve(room_end(T + 300))
         assert environment.write_units == 8
         assert len(environment.rtc.stops) == 1
 
-    def test_a_stop_of_an_unknown_task_costs_a_write_and_its_duplicate_none(self, environment: Environment) -> None:
-        environment.serve(stop())
-        assert environment.write_units == 1
-        environment.serve(stop())
-        assert environment.write_units == 1
+    def test_a_stop_costs_one_write_unit_and_later_copies_and_older_slices_none(self, environment: Environment) -> None:
+        for event in (stop(), stop(), sighting()):
+            environment.serve(event)
+            assert environment.write_units == 1
 
 
+OBSERVING = replace(SETTINGS, observes=True)
 UNCLEAR = "TaskUnclear: GetSegmentTask does not say when the task started"
 
 
 @pytest.mark.parametrize(
-    ("found", "outcome", "request_id", "started_at_ms"),
+    ("found", "outcome", "started_at_ms"),
     [
-        pytest.param(None, Outcome.ALREADY_STOPPED, "query-1", None, id="no such task"),
-        pytest.param(RunningTask(T + 1, 0, RUNNING), Outcome.SUPERSEDED, "query-1", T + 1, id="started later"),
-        pytest.param(
-            RunningTask(1_000 * T, 0, RUNNING), Outcome.SUPERSEDED, "query-1", T + STALE_MS, id="starts in the future"
-        ),
-        pytest.param(RunningTask(T, 0, NOT_STARTED), Outcome.SUPERSEDED, "query-1", None, id="to start then"),
-        pytest.param(RunningTask(T - 1, 0, RUNNING), Outcome.STOPPED, "stop-1", None, id="running since before"),
-        pytest.param(RunningTask(0, 0, RUNNING), None, "query-1", None, id="running, nobody knows since when"),
+        pytest.param(None, Outcome.ALREADY_STOPPED, None, id="no such task"),
+        pytest.param(RunningTask(T + 1, 0, RUNNING), Outcome.SUPERSEDED, T + 1, id="started later"),
+        pytest.param(RunningTask(1_000 * T, 0, RUNNING), Outcome.SUPERSEDED, T + STALE_MS, id="starts in the future"),
+        pytest.param(RunningTask(0, 0, RUNNING), None, None, id="running since an unknown time"),
     ],
 )
-def test_a_stale_event_does_what_the_api_says(
+def test_the_api_s_answer_decides_about_a_stale_event(
     environment: Environment,
     found: RunningTask | None,
     outcome: Outcome | None,
-    request_id: str,
     started_at_ms: int | None,
 ) -> None:
     environment.rtc.found = found
@@ -284,11 +241,11 @@ def test_a_stale_event_does_what_the_api_says(
     assert record.started_at_ms == started_at_ms
     if outcome is None:
         ((task_id, error),) = served.failed
-        assert (task_id, str(error), error.request_id) == ("audio", UNCLEAR, request_id)
+        assert (task_id, str(error), error.request_id) == ("audio", UNCLEAR, "query-1")
         assert isinstance(error, Retryable)
         assert record == Record()
         return
-    assert served == Served([Done("audio", outcome, request_id)])
+    assert served == Served([Done("audio", outcome, "query-1")])
     assert record.outcome == (None if outcome is Outcome.SUPERSEDED else outcome.value)
 
 
@@ -300,48 +257,38 @@ class TestHeartbeats:
         assert event
         return event
 
-    def test_it_stops_the_task_that_nobody_has_whatever_it_names(self, environment: Environment) -> None:
+    def test_each_one_stops_the_task_heartbeat_and_only_its_copy_is_a_duplicate(self, environment: Environment) -> None:
         assert environment.serve(self.beat(T)) == [Served([Done("heartbeat", Outcome.HEARTBEAT, "stop-1")])]
-        assert environment.rtc.stops == [("heartbeat", None)]
+        assert environment.serve(self.beat(T)) == [Served([Done("heartbeat", Outcome.DUPLICATE)])]
+        assert environment.serve(self.beat(T + 1)) == [Served([Done("heartbeat", Outcome.HEARTBEAT, "stop-1")])]
+        assert environment.rtc.stops == [("heartbeat", None)] * 2
         assert environment.record() is None
         assert environment.measured == []
 
-    def test_the_next_one_is_not_its_duplicate_and_the_same_one_is(self, environment: Environment) -> None:
-        environment.serve(self.beat(T))
-        assert environment.serve(self.beat(T))[0].done[0].outcome is Outcome.DUPLICATE
-        environment.now_ms = T + SETTINGS.duplicate_window_ms
-        assert environment.serve(self.beat(T + 1))[0].done[0].outcome is Outcome.HEARTBEAT
-        assert len(environment.rtc.stops) == 2
-
     @pytest.mark.parametrize("found", [None, RunningTask(T - 1, 0, RUNNING), RunningTask(T - 1, T, ENDED)])
-    def test_while_only_observing_it_asks_and_stops_nothing(
+    def test_in_observe_mode_it_asks_the_api_and_stops_nothing(
         self, environment: Environment, found: RunningTask | None
     ) -> None:
         environment.rtc.found = found
-        environment.settings = replace(environment.settings, observes=True)
-        environment.restart()
+        environment.restart(OBSERVING)
         assert environment.serve(self.beat(T)) == [Served([Done("heartbeat", Outcome.HEARTBEAT, "query-1")])]
         assert environment.rtc.stops == []
 
 
 class TestObserving:
-    @pytest.fixture
-    def environment(self) -> Environment:
-        environment = Environment()
-        environment.settings = replace(SETTINGS, observes=True)
-        environment.restart()
-        return environment
-
-    def test_the_same_room_end_is_told_again_until_it_is_stopped(self, environment: Environment) -> None:
+    def test_an_observed_room_end_is_no_duplicate_of_itself_and_is_stopped_later(
+        self, environment: Environment
+    ) -> None:
+        environment.restart(OBSERVING)
         environment.rtc.found = RunningTask(T - 1, 0, RUNNING)
         environment.serve(start(T - 1))
         for _ in range(2):
             assert environment.serve(room_end()) == [Served([Done("audio", Outcome.WOULD_STOP, "query-1")])]
-        environment.settings = SETTINGS
-        environment.restart()
+        environment.restart(SETTINGS)
         assert environment.serve(room_end()) == [Served([Done("audio", Outcome.STOPPED, "stop-1")])]
 
-    def test_what_somebody_else_has_stopped_is_open_no_longer(self, environment: Environment) -> None:
+    def test_a_task_that_is_over_at_the_api_is_closed(self, environment: Environment) -> None:
+        environment.restart(OBSERVING)
         environment.serve(start(T - 2))
         environment.rtc.found = RunningTask(T - 2, T - 1, ENDED)
         assert environment.serve(stop()) == [Served([Done("audio", Outcome.ALREADY_STOPPED, "query-1")])]
@@ -352,60 +299,49 @@ class TestObserving:
 
 class TestStops:
     # CloudWatch API reference, GetMetricStatistics: no percentiles of a metric in which any value is negative.
-    def test_an_event_of_a_clock_ahead_of_ours_takes_no_negative_time(self, environment: Environment) -> None:
-        environment.now_ms -= 250
-        environment.serve(stop())
-        assert environment.measured == [("TimeToStop", 0)]
-
-    def test_a_stop_is_measured_from_its_event_and_recorded(self, environment: Environment) -> None:
-        environment.now_ms += 250
+    @pytest.mark.parametrize(("later_ms", "measured_ms"), [(250, 250), (-250, 0)])
+    def test_the_time_to_stop_begins_with_the_event_and_is_never_negative(
+        self, environment: Environment, later_ms: int, measured_ms: int
+    ) -> None:
+        environment.now_ms += later_ms
         assert environment.serve(stop()) == [Served([Done("audio", Outcome.STOPPED, "stop-1")])]
-        assert environment.measured == [("TimeToStop", 250)]
+        assert environment.measured == [("TimeToStop", measured_ms)]
         assert environment.dynamo.items()[0]["request_id"] == {"S": "stop-1"}
-        assert environment.record() == Record(
-            stop_event_time_ms=T,
-            outcome="stopped",
-            event_type="ModerationViolation",
-            event_id="evt-1",
-        )
 
     @pytest.mark.parametrize(
         ("event", "business_id"),
         [
-            pytest.param(stop(T, "audio", business_id="biz-2"), "biz-2", id="the event's"),
-            pytest.param(stop(T, "audio"), None, id="none: the event names the task"),
-            pytest.param(room_end(T), "biz-1", id="the task's: the event does not name it"),
-            pytest.param(room_end(T, business_id="biz-2"), "biz-2", id="the event's goes first"),
+            pytest.param(stop(T, "audio", business_id="biz-2"), "biz-2", id="the event's id"),
+            pytest.param(stop(T, "audio"), None, id="no id: the event names the task"),
+            pytest.param(room_end(T), "biz-1", id="the task's id: the event does not name the task"),
+            pytest.param(room_end(T, business_id="biz-2"), "biz-2", id="the event's id before the task's"),
         ],
     )
-    def test_a_request_names_the_business_id_that_is_known(
+    def test_the_business_id_of_a_request(
         self, environment: Environment, event: Event, business_id: str | None
     ) -> None:
         environment.serve(replace(start(T - 1), business_id="biz-1"))
         environment.serve(event)
         assert environment.rtc.stops == [("audio", business_id)]
 
-    def test_several_events_of_a_batch_about_a_task_make_one_request(self, environment: Environment) -> None:
+    def test_events_about_one_task_in_a_batch_make_one_request(self, environment: Environment) -> None:
         first, *others = environment.serve(stop(T), stop(T), stop(T - 1), stop(T + 1))
         assert first.done[0].outcome is Outcome.STOPPED
         assert others == [Served([Done("audio", Outcome.DUPLICATE)])] * 3
         assert environment.did == {"read": 1, "note_stop": 1}
         assert len(environment.rtc.stops) == 1
 
-    def test_an_answer_of_the_batch_counts_for_a_room_whose_tasks_were_read_before_it(
-        self, environment: Environment
-    ) -> None:
+    def test_a_room_end_that_read_its_tasks_earlier_uses_an_answer_of_its_batch(self, environment: Environment) -> None:
         environment.serve(start(T - 1))
         assert environment.serve(stop(), room_end()) == [
             Served([Done("audio", Outcome.STOPPED, "stop-1")]),
             Served([Done("audio", Outcome.DUPLICATE)]),
         ]
 
-    def test_several_events_of_a_batch_about_a_task_that_cannot_be_stopped_fail_alike(
-        self, environment: Environment
-    ) -> None:
+    def test_events_about_one_task_in_a_batch_fail_with_one_request(self, environment: Environment) -> None:
         environment.rtc.silent = True
         assert environment.serve(stop(), stop(T - 1)) == [Served([], [("audio", NO_ANSWER)])] * 2
+        assert len(environment.rtc.stops) == 1
         assert environment.record() is None
 
 
@@ -421,15 +357,15 @@ class TestStops:
         ([InvalidMessage("A", "never"), Rejected("B", "never")], InvalidMessage("A", "task task-0: never")),
     ],
 )
-def test_a_message_fails_of_what_may_work_later_first(errors: list[StopError], expected: StopError | None) -> None:
+def test_a_retryable_error_of_any_task_is_the_message_s_error(
+    errors: list[StopError], expected: StopError | None
+) -> None:
     served = Served([], [(f"task-{number}", error) for number, error in enumerate(errors)])
     assert repr(served.failure) == repr(expected)
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
-def test_a_read_that_fails_after_its_message_s_time_is_no_unexpected_error(
-    environment: Environment, cancelled: bool
-) -> None:
+def test_a_read_that_fails_after_its_message_timed_out_logs_nothing(environment: Environment, cancelled: bool) -> None:
     unseen: list[dict[str, Any]] = []
 
     async def read_for_too_long() -> None:

@@ -1,4 +1,4 @@
-"""A sweep, step by step, on the real table: its requests, writes and messages, in order."""
+"""Sweeps on the code of the real table: their requests, writes and messages, in order."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ Result = TypeVar("Result")
 
 @dataclass
 class World:
-    """The table, the RTC API, the event queue and the clock around sweeps and stops.
+    """The surroundings of sweeps and stops: the table, the RTC API, the event queue and the clock.
 
     Attributes
     ----------
     rooms
         The rooms that exist.
     answers
-        The result of the request about a room, in place of an answer.
+        The errors of the requests about rooms.
     did
-        The steps so far, in order: each write to the table, request and message.
+        The steps of the last sweep, in order: each write to the table, request and message.
     before
-        The events that happen once, each before the step of its name.
+        Functions to call once, each before the step of that name.
     """
 
     now_ms: int = T
@@ -60,7 +60,6 @@ class World:
     sent: list[tuple[Room, list[str], int]] = field(default_factory=list)
     did: list[tuple[str, ...]] = field(default_factory=list)
     before: dict[str, Callable[[], object]] = field(default_factory=dict)
-    queue_takes: bool = True
     max_task_ms: int = 0
 
     def __post_init__(self) -> None:
@@ -72,7 +71,7 @@ class World:
     async def in_thread(self, function: Callable[..., Any], *arguments: object) -> Any:
         if event := self.before.pop(function.__name__, None):
             event()
-        await asyncio.sleep(0)  # the others go on here
+        await asyncio.sleep(0)  # lets the other tasks of the loop go on
         result = function(*arguments)
         if function.__name__ not in ("_next_page", "read", "open_tasks"):
             self.did.append((function.__name__, *(one.room_id for one in arguments if isinstance(one, Room))))
@@ -96,23 +95,23 @@ class World:
     def get_segment_task(self, task: Task) -> tuple[RunningTask | None, None]:
         return self.running.get(task), None
 
-    def send(self, room: Room, tasks: Sequence[Task], time_ms: int) -> bool:
-        if self.queue_takes:
-            self.sent.append((room, [task.task_id for task in tasks], time_ms))
-        return self.queue_takes
+    def send(self, room: Room, tasks: Sequence[Task], time_ms: int) -> None:
+        self.sent.append((room, [task.task_id for task in tasks], time_ms))
 
     def sweeper(self) -> Sweeper:
         settings = replace(SWEEP_SETTINGS, max_task_ms=self.max_task_ms)
         api, questions = cast("RtcApi", self), cast("Calls", self)
         return Sweeper(settings, self.table, api, questions, self.in_thread, self.send, lambda: self.now_ms)
 
-    def sweep(self, after_ms: int = 0, seconds_left: Callable[[], float] = lambda: 60) -> Sweep | None:
+    def sweep(self, after_ms: int = 0, seconds_left: Callable[[], float] = lambda: 60) -> Sweep:
         self.now_ms += after_ms
         self.did.clear()
-        return run(self.sweeper().sweep(seconds_left))
+        sweep = run(self.sweeper().sweep(seconds_left))
+        assert sweep
+        return sweep
 
     def serve(self, event: Event) -> None:
-        """Let the stop function serve an event well."""
+        """Let the stop function serve an event without an error."""
         assert self.served(event).failure is None
 
     def served(self, event: Event) -> Served:
@@ -132,7 +131,7 @@ class World:
             self.table.note_start(task, at_ms)
 
     def gone_at_ms(self, room: Room = ROOM) -> int | None:
-        """Return the table's record, even if the index is late."""
+        """Return the time at which the sweeper found the room gone, from the table itself."""
         look = Task(room, LOOK_ITEM)
         record = self.table.read([look]).get(look)
         return record.gone_at_ms if record else None
@@ -144,12 +143,12 @@ class World:
         return 0 if ("note_place",) in {step[:1] for step in self.did} else PAGE_SECONDS
 
     def asked(self) -> list[str]:
-        """Name the rooms about which the last sweep asked, in order."""
+        """Return the ids of the rooms about which the last sweep asked, in order."""
         return [step[1] for step in self.did if step[0] == "room_exists"]
 
 
 def rooms(count: int) -> list[Room]:
-    """Name rooms that sort as they are numbered."""
+    """Create rooms in the order in which the sweeper reads them."""
     return [Room(APP_ID, f"room-{number:03}") for number in range(count)]
 
 
@@ -167,9 +166,7 @@ def world() -> World:
 
 
 class TestGone:
-    def test_a_room_that_is_gone_twice_has_its_tasks_stopped_at_the_time_of_the_first_answer(
-        self, world: World
-    ) -> None:
+    def test_the_tasks_of_a_room_that_is_gone_twice_are_stopped_as_of_the_first_answer(self, world: World) -> None:
         world.open(AUDIO, VIDEO)
         assert world.sweep() == Sweep(rooms_swept=1, rooms_gone=1)
         assert (world.asked(), world.sent, world.gone_at_ms()) == ([ROOM.room_id], [], T)
@@ -179,31 +176,22 @@ class TestGone:
         world.sweep(1)
         assert world.sent == [(ROOM, ["audio", "video"], T)]
         assert world.gone_at_ms() == T + GONE_AGAIN_MS
+        steps = ["take_lease", "note_place", "room_exists", "send", "note_gone", "give_back"]
+        assert [step[0] for step in world.did] == steps
 
         world.rooms.add(ROOM)
         world.sweep(SWEEP_MS)
         assert world.gone_at_ms() is None
 
-    def test_nothing_is_written_about_a_room_that_is_there(self, world: World) -> None:
+    def test_nothing_is_written_about_a_room_that_exists(self, world: World) -> None:
         world.open(AUDIO)
         world.rooms.add(ROOM)
         for _ in range(3):
-            sweep = world.sweep(SWEEP_MS)
-            assert sweep
-            assert sweep.rooms_swept == 1
+            assert world.sweep(SWEEP_MS).rooms_swept == 1
             assert [step[0] for step in world.did] == ["take_lease", "note_place", "room_exists", "give_back"]
         assert world.sent == []
 
-    def test_what_the_queue_does_not_take_is_sent_by_the_next_sweep(self, world: World) -> None:
-        world.open(AUDIO)
-        world.queue_takes = False
-        world.sweep()
-        world.sweep(GONE_AGAIN_MS)
-        world.queue_takes = True
-        world.sweep(SWEEP_MS)
-        assert world.sent == [(ROOM, ["audio"], T + GONE_AGAIN_MS)]
-
-    def test_a_task_too_old_is_stopped_though_its_room_exists(self, world: World) -> None:
+    def test_a_task_that_is_too_old_is_stopped_in_a_room_that_exists(self, world: World) -> None:
         world.max_task_ms = HOUR_MS
         world.open(AUDIO, at_ms=T - HOUR_MS)
         world.open(VIDEO, at_ms=T - HOUR_MS + 1)
@@ -211,19 +199,7 @@ class TestGone:
         world.sweep()
         assert world.sent == [(ROOM, ["audio"], T)]
 
-    @pytest.mark.parametrize("late_in", [1, 2, 3])
-    def test_an_index_that_is_late_does_not_bring_back_an_old_answer(self, world: World, late_in: int) -> None:
-        """The room was there in between, which the index does not know yet, or did not know what to forget."""
-        world.open(AUDIO)
-        world.sweep()
-        for number in (1, 2, 3):
-            late = {(f"{APP_ID}#room-1", LOOK_ITEM)} if number == late_in else set[tuple[str, str]]()
-            world.dynamo.is_late = late.__contains__
-            world.rooms = set() if number == 3 else {ROOM}
-            world.sweep(SWEEP_MS)
-        assert world.sent == []
-
-    def test_the_room_s_look_goes_with_its_last_task(self, world: World) -> None:
+    def test_a_gone_room_without_watched_tasks_is_forgotten(self, world: World) -> None:
         world.open(AUDIO)
         for after_ms in (0, GONE_AGAIN_MS):
             world.sweep(after_ms)
@@ -232,10 +208,10 @@ class TestGone:
         assert world.watched() == []
 
     @pytest.mark.parametrize("seconds_after", [-90, -1, 0, 1, 4, 6])
-    def test_a_task_without_a_told_start_is_watched_until_the_api_was_asked_and_no_longer(
+    def test_a_task_without_a_reported_start_is_watched_until_its_room_is_gone_twice(
         self, world: World, seconds_after: int
     ) -> None:
-        """A session may have begun unseen right after the stop: the API knows."""
+        """A session may begin right after the stop without a report."""
         world.serve(Event(EventType.SEGMENT_REAL_TIME_DATA, ROOM, T - HOUR_MS, ("audio",)))
         world.now_ms += SWEEP_MS
         ended_ms = world.now_ms - 1000 * seconds_after
@@ -250,14 +226,7 @@ class TestGone:
 
 
 class TestPlace:
-    def test_it_is_written_before_the_page_and_what_was_found_after_the_event(self, world: World) -> None:
-        world.open(AUDIO)
-        world.sweep()
-        world.sweep(GONE_AGAIN_MS)
-        steps = ["take_lease", "note_place", "room_exists", "send", "note_gone", "give_back"]
-        assert [step[0] for step in world.did] == steps
-
-    def test_a_sweep_goes_on_where_the_last_one_stopped_and_goes_round_once(self, world: World) -> None:
+    def test_a_sweep_continues_after_the_last_place_and_makes_one_round(self, world: World) -> None:
         names = [room.room_id for room in rooms(2 * ROOMS_A_PAGE + 10)]
         world.open(*(Task(room, "audio") for room in rooms(len(names))))
         world.sweep(seconds_left=world.seconds_for_one_page)
@@ -265,34 +234,32 @@ class TestPlace:
         world.sweep(SWEEP_MS)
         assert world.asked() == [*names[ROOMS_A_PAGE:], *names[:ROOMS_A_PAGE]]
 
-    def test_a_page_is_begun_only_if_there_is_time_for_it(self, world: World) -> None:
+    def test_a_page_begins_only_if_there_is_time_for_it(self, world: World) -> None:
         world.open(AUDIO)
         assert world.sweep(seconds_left=lambda: PAGE_SECONDS - 0.1) == Sweep()
         assert [step[0] for step in world.did] == ["take_lease", "give_back"]
 
-    def test_a_page_that_kills_the_sweep_is_passed_over_by_the_next_one(self, world: World) -> None:
+    def test_the_next_sweep_skips_a_page_that_crashed_one(self, world: World) -> None:
         world.open(*(Task(room, "audio") for room in rooms(ROOMS_A_PAGE + 1)))
         deadly, *_, last = rooms(ROOMS_A_PAGE + 1)
-        world.answers[deadly] = RuntimeError("the process dies")
+        world.answers[deadly] = RuntimeError("the process crashes")
         with pytest.raises(RuntimeError):
             world.sweep()
         with pytest.raises(RuntimeError):
             world.sweep(SWEEP_MS)
         assert world.asked()[0] == last.room_id
 
-    def test_it_says_how_long_a_round_takes(self, world: World) -> None:
+    def test_a_sweep_reports_the_length_of_a_round(self, world: World) -> None:
         world.open(*(Task(room, "audio") for room in rooms(2 * ROOMS_A_PAGE)))
 
         def sweep_a_page() -> float | None:
-            sweep = world.sweep(SWEEP_MS, seconds_left=world.seconds_for_one_page)
-            assert sweep
-            return sweep.round_seconds
+            return world.sweep(SWEEP_MS, seconds_left=world.seconds_for_one_page).round_seconds
 
         assert [sweep_a_page() for _ in range(5)] == [None, None, 2 * SWEEP_MS / 1000, None, 2 * SWEEP_MS / 1000]
 
 
 class TestLease:
-    def test_of_two_sweeps_at_once_one_works(self, world: World) -> None:
+    def test_of_two_simultaneous_sweeps_only_one_works(self, world: World) -> None:
         world.open(*(Task(room, "audio") for room in rooms(2 * ROOMS_A_PAGE)))
 
         async def both() -> list[Sweep | None]:
@@ -302,23 +269,23 @@ class TestLease:
         assert (one and one.rooms_swept, other) == (2 * ROOMS_A_PAGE, None)
         assert len(world.asked()) == 2 * ROOMS_A_PAGE
 
-    def test_a_sweep_that_died_holds_up_none_but_those_before_the_next_one(self, world: World) -> None:
+    def test_the_lease_of_a_crashed_sweep_ends_before_the_next_sweep(self, world: World) -> None:
         world.open(AUDIO)
-        world.answers[ROOM] = RuntimeError("the process dies")
+        world.answers[ROOM] = RuntimeError("the process crashes")
         with pytest.raises(RuntimeError):
             world.sweep()
         world.answers.clear()
-        assert world.sweep(1) is None
-        assert world.sweep(SWEEP_MS - 1) == Sweep(rooms_swept=1, rooms_gone=1, round_seconds=SWEEP_MS / 1000)
+        assert run(world.sweeper().sweep(lambda: 60)) is None
+        assert world.sweep(SWEEP_MS) == Sweep(rooms_swept=1, rooms_gone=1, round_seconds=SWEEP_MS / 1000)
 
-    def test_a_sweep_whose_time_is_up_asks_no_more(self, world: World) -> None:
+    def test_a_sweep_whose_lease_another_one_took_sends_no_request(self, world: World) -> None:
         world.open(AUDIO)
 
-        def be_frozen() -> None:
+        def lose_the_lease() -> None:
             world.now_ms += SWEEP_MS
             assert world.table.take_lease(world.now_ms, world.now_ms + 1)
 
-        world.before["note_place"] = be_frozen
+        world.before["note_place"] = lose_the_lease
         assert world.sweep() == Sweep()
         assert world.asked() == []
 
@@ -344,17 +311,16 @@ class TestTrouble:
         assert world.gone_at_ms(other) is None
         del world.answers[other]
         sweep = world.sweep(SWEEP_MS)
-        assert sweep
         assert (sweep.rooms_swept, sweep.rooms_gone) == (2, 1)
 
     @pytest.mark.parametrize("silence", [NO_ANSWER, CIRCUIT_OPEN])
-    def test_where_nobody_answers_a_sweep_ends_after_its_page(self, world: World, silence: StopError) -> None:
+    def test_a_sweep_ends_after_a_page_without_any_answer(self, world: World, silence: StopError) -> None:
         world.open(*(Task(room, "audio") for room in rooms(2 * ROOMS_A_PAGE)))
         world.answers = dict.fromkeys(rooms(2 * ROOMS_A_PAGE), silence)
         assert world.sweep() == Sweep(rooms_unanswered=ROOMS_A_PAGE)
 
     @pytest.mark.parametrize("rejection", [NO_SUCH_APP, REFUSED])
-    def test_rooms_that_the_api_rejects_hold_up_no_others(self, world: World, rejection: StopError) -> None:
+    def test_rejected_rooms_do_not_delay_others(self, world: World, rejection: StopError) -> None:
         healthy = Room(APP_ID, "room-999")
         rejected = rooms(3 * ROOMS_A_PAGE)
         world.open(Task(healthy, "audio"), *(Task(room, "audio") for room in rejected))
@@ -362,21 +328,19 @@ class TestTrouble:
         world.rooms.add(healthy)
         for _ in range(3):
             sweep = world.sweep(SWEEP_MS)
-            assert sweep
             assert (sweep.rooms_swept, sweep.rooms_rejected) == (1, len(rejected))
 
-    def test_a_table_that_refuses_one_write_does_not_end_the_sweep(self, world: World) -> None:
+    def test_a_refused_write_does_not_end_the_sweep(self, world: World) -> None:
         def refuse() -> None:
             raise Retryable("TableThrottled", "DynamoDB refused update_item")
 
         world.open(AUDIO, Task(Room(APP_ID, "room-2"), "audio"))
         world.before["note_gone"] = refuse
         sweep = world.sweep()
-        assert sweep
         assert (sweep.rooms_gone, sweep.rooms_unanswered) == (2, 1)
 
     @pytest.mark.parametrize("lost", [("#", "#sweep"), (f"{APP_ID}#room-1", LOOK_ITEM)])
-    def test_an_item_of_the_sweeper_that_is_lost_costs_a_question(self, world: World, lost: tuple[str, str]) -> None:
+    def test_a_lost_item_of_the_sweeper_delays_a_stop_by_one_sweep(self, world: World, lost: tuple[str, str]) -> None:
         world.open(AUDIO)
         world.sweep()
         world.dynamo.delete_item(TableName="", Key={"room": {"S": lost[0]}, "task_id": {"S": lost[1]}})
