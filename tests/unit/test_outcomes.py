@@ -1,3 +1,5 @@
+"""The events that are published for stops and for failed stops."""
+
 import json
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -34,7 +36,7 @@ LATER: dict[str, Any] = {
 
 
 def image(item: dict[str, Any]) -> dict[str, Any]:
-    """Return an item as a stream does: text and numbers, and a value that has its type around it already."""
+    """Return an item as a stream does: texts and numbers by type. A value that has a type already stays as it is."""
     types = {str: "S", Decimal: "N"}
     return {name: {types[type(value)]: str(value)} if type(value) in types else value for name, value in item.items()}
 
@@ -48,7 +50,7 @@ def detail(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any] | None:
     return json.loads(entry["Detail"]) if entry else None
 
 
-def test_a_stop_is_told_whole() -> None:
+def test_a_stop_is_published_with_all_its_fields() -> None:
     entry = entry_of({}, STOPPED)
     assert entry is not None
     said = json.loads(entry.pop("Detail"))
@@ -75,7 +77,7 @@ def test_a_stop_is_told_whole() -> None:
 @pytest.mark.parametrize(
     ("attribute", "name"), [("request_id", "RequestId"), ("event_id", "EventId"), ("business_id", "BusinessId")]
 )
-def test_what_is_not_known_is_left_out(attribute: str, name: str) -> None:
+def test_a_field_without_a_value_is_left_out(attribute: str, name: str) -> None:
     said = detail({}, {key: value for key, value in STOPPED.items() if key != attribute})
     assert said is not None
     assert name not in said
@@ -84,16 +86,14 @@ def test_what_is_not_known_is_left_out(attribute: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        pytest.param({}, STOPPED, id="a task that nobody knew"),
+        pytest.param({}, STOPPED, id="an unknown task"),
         pytest.param(STARTED, STARTED | STOPPED, id="a task that had started"),
-        pytest.param(SEEN, SEEN | STOPPED, id="a task that had been seen"),
         pytest.param(STOPPED, STOPPED | LATER, id="a task that was stopped before"),
         pytest.param(STOPPED, STOPPED | LATER | {"request_id": STOPPED["request_id"]}, id="the same request"),
         pytest.param(STOPPED, STOPPED | {"stopped_at": LATER["stopped_at"]}, id="the same event again"),
-        pytest.param({}, STOPPED | {"outcome": "already_stopped"}, id="a task that had stopped"),
     ],
 )
-def test_every_stop_is_an_event(old: dict[str, Any], new: dict[str, Any]) -> None:
+def test_every_stop_is_published(old: dict[str, Any], new: dict[str, Any]) -> None:
     assert detail(old, new) is not None
 
 
@@ -103,23 +103,18 @@ def test_every_stop_is_an_event(old: dict[str, Any], new: dict[str, Any]) -> Non
         pytest.param({}, STARTED, id="a start"),
         pytest.param({}, STOPPED | {"event_type": "Heartbeat"}, id="a heartbeat"),
         pytest.param({}, SEEN, id="a sighting"),
-        pytest.param(SEEN, SEEN | STARTED, id="a start of a task that had been seen"),
         pytest.param(STOPPED, STOPPED | STARTED, id="a start after a stop"),
-        pytest.param(STOPPED, STOPPED | SEEN, id="a sighting after a stop"),
         pytest.param(STOPPED, STOPPED | {"expires_at": Decimal(1_799_999_999)}, id="a later expiry"),
-        pytest.param(STOPPED, STOPPED, id="no change"),
         pytest.param({}, ROOM_ENDED, id="a room's end"),
-        pytest.param(ROOM_ENDED, ROOM_ENDED | {"stop_event_time": LATER["stop_event_time"]}, id="a later end"),
         pytest.param(STOPPED, {}, id="an expiry"),
-        pytest.param(ROOM_ENDED, {}, id="a room's expiry"),
         pytest.param({}, {}, id="nothing"),
     ],
 )
-def test_any_other_change_is_none(old: dict[str, Any], new: dict[str, Any]) -> None:
+def test_no_other_change_is_published(old: dict[str, Any], new: dict[str, Any]) -> None:
     assert entry_of(old, new) is None
 
 
-def test_a_failed_stop_is_told_as_it_was_written() -> None:
+def test_a_failed_stop_is_published_with_its_notice_unchanged() -> None:
     written = json.dumps({"AppId": "661e", "FailedAt": "2026-11-22T06:12:01.456Z"})
     assert segment_stop_failed(written, "outcomes") == {
         "Source": "rtc-segment-stopper",
@@ -130,32 +125,23 @@ def test_a_failed_stop_is_told_as_it_was_written() -> None:
     }
 
 
-EVERY_TYPE: list[dict[str, Any]] = [
+TYPES: list[dict[str, Any]] = [
     {"S": ""},
     {"S": "x"},
-    {"N": "0"},
     {"N": "1795327920"},
     {"N": "-62135625600000"},
     {"N": "1.5"},
     {"N": "9.9999999999999999999999999999999999999E+125"},
     {"B": "AAE="},
-    {"BS": ["AA=="]},
     {"BOOL": True},
-    {"NULL": True},
-    {"L": [{"S": "x"}]},
     {"M": {"k": {"N": "1"}}},
-    {"NS": ["1", "2.5"]},
-    {"SS": ["a"]},
-    {"SS": []},
     {},
 ]
 
 
-@pytest.mark.parametrize("value", EVERY_TYPE, ids=str)
-@pytest.mark.parametrize("attribute", [*STOPPED, "somebody_s_own"])
-def test_whatever_an_item_holds_is_an_event_that_keeps_its_contract_or_is_passed_over(
-    attribute: str, value: dict[str, Any]
-) -> None:
+@pytest.mark.parametrize("value", TYPES, ids=str)
+@pytest.mark.parametrize("attribute", [*STOPPED, "foreign"])
+def test_the_event_of_any_item_keeps_the_contract_or_is_refused(attribute: str, value: dict[str, Any]) -> None:
     try:
         entry = entry_of(TASK, STOPPED | {attribute: value})
     except Unpublishable as error:
@@ -167,7 +153,7 @@ def test_whatever_an_item_holds_is_an_event_that_keeps_its_contract_or_is_passed
     assert said == "[]" or said.startswith(f"{attribute} must be ")
 
 
-def test_what_an_event_says_must_be_there() -> None:
+def test_a_missing_attribute_is_named() -> None:
     for attribute in ("room", "task_id", "stop_event_time", "outcome", "event_type"):
         with pytest.raises(Unpublishable, match=f"^{attribute} must be "):
             entry_of({}, {name: value for name, value in STOPPED.items() if name != attribute})
@@ -177,15 +163,15 @@ def test_what_an_event_says_must_be_there() -> None:
     "text",
     ["", "nonsense", "[]", "5", "null", "{}", '{"FailedAt": 5}', '{"FailedAt": "0001-01-01T00:00:00Z"}', "[" * 100_000],
 )
-def test_a_notice_that_is_none_is_passed_over(text: str) -> None:
+def test_a_text_that_is_no_notice_is_refused(text: str) -> None:
     with pytest.raises(Unpublishable, match="the notice must be a JSON object with a FailedAt"):
         segment_stop_failed(text, "outcomes")
 
 
-@pytest.mark.parametrize(("letters", "is_taken"), [(87_340, True), (87_350, False)])
-def test_an_event_is_as_large_as_eventbridge_counts_it(letters: int, is_taken: bool) -> None:
+@pytest.mark.parametrize(("characters", "is_taken"), [(87_340, True), (87_350, False)])
+def test_an_event_may_have_as_many_bytes_as_eventbridge_accepts(characters: int, is_taken: bool) -> None:
     """EventBridge counts UTF-8: each of these characters has 3 bytes."""
-    text = json.dumps({"FailedAt": "2026-11-22T06:12:01.456Z", "x": "\u4e2d" * letters}, ensure_ascii=False)
+    text = json.dumps({"FailedAt": "2026-11-22T06:12:01.456Z", "x": "\u4e2d" * characters}, ensure_ascii=False)
     if is_taken:
         entry = segment_stop_failed(text, "outcomes")
         assert bytes_of(entry) == 14 + len("rtc-segment-stopper") + len("SegmentStopFailed") + len(text.encode())
