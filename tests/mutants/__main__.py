@@ -1,4 +1,4 @@
-"""Small changes of the code, and whether the tests notice them: `make mutants`, of some modules with `ONLY="pace"`."""
+"""`make mutants`: change the code in small ways and run the tests on each change. `ONLY="pace"` limits the modules."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _MUTMUT = str(Path(sys.executable).with_name("mutmut"))
 
 
 def main(modules: Sequence[str]) -> None:
-    """Let mutmut make and test the mutants. Exits with 1 if a mutant survives that the documentation does not explain.
+    """Let mutmut create and test the mutants. Exits with 1 unless the survivors are those that README.md explains.
 
     Parameters
     ----------
     modules
-        The modules; none means all that pyproject.toml names.
+        The names of modules; empty for all modules that pyproject.toml names.
     """
     console = Console(highlight=False, soft_wrap=True)
     console.print("Changing a copy of the code in small ways" + ("" if modules else ": about an hour"))
@@ -55,9 +55,9 @@ def main(modules: Sequence[str]) -> None:
         f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
     )
     for title, mutants in (
-        ("Survived, and tests/mutants/README.md says why", survivors & known),
-        ("Survived, and nobody knows why", survivors - known),
-        ("Did not survive, but tests/mutants/README.md says so", known - survivors),
+        ("Survived, with a reason in tests/mutants/README.md", survivors & known),
+        ("Survived, without a reason", survivors - known),
+        ("Did not survive, but tests/mutants/README.md has a reason", known - survivors),
     ):
         console.print(f"\n{title}: {len(mutants)}")
         for one in sorted(mutants):
@@ -79,7 +79,7 @@ def _copy() -> None:
 
 
 def _results() -> dict[str, str]:
-    """Return the result of each mutant, by mutmut's name."""
+    """Return the result of each mutant by mutmut's name for it."""
     lines = _ask("results", "--all", "true").splitlines()
     return dict(line.strip().split(": ") for line in lines if ": " in line)
 

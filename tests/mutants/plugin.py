@@ -1,4 +1,4 @@
-"""The settings for tests on a mutant: pytest loads this for `make mutants` only."""
+"""The pytest settings for tests on a mutant. Only `make mutants` loads this plugin."""
 
 import signal
 
@@ -10,7 +10,7 @@ settings.register_profile("mutants", deadline=None, database=None, phases=[Phase
 
 
 def pytest_configure() -> None:
-    # mutmut ends so a mutant that takes too long: the servers of its tests are to end with it.
+    # mutmut stops a slow mutant with this signal. pytest must exit, so that the servers of its tests end too.
     signal.signal(signal.SIGXCPU, _end)
 
 

@@ -1,4 +1,4 @@
-"""Mutants by their change, and the documentation's reasons for the survivors."""
+"""Mutants as changes of the code, and the survivors that README.md explains."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _ROW = re.compile(r"^\| `(?P<place>[^`]+)` \| `(?P<before>[^`]+)` becomes `(?P<a
 
 @dataclass(frozen=True, order=True)
 class Mutant:
-    """A change of one function. It has no line number, so it stays the same when the code above it grows.
+    """A change of one function. It has no line number, so it stays equal when the code above it grows.
 
     Parameters
     ----------
     place
-        The function, from its module on: ``circuit.Circuit.note``.
+        The function's name with its module: ``circuit.Circuit.note``.
     before, after
-        The changed lines, whole, before and after.
+        The complete changed lines, before and after.
     """
 
     place: str
@@ -35,15 +35,15 @@ class Mutant:
 
 
 def explained() -> set[Mutant]:
-    """Read of which surviving mutants the documentation says why."""
+    """Read the surviving mutants that README.md explains."""
     rows = _ROW.finditer(PAGE.read_text())
     return {Mutant(*(cell.replace(r"\|", "|") for cell in row.groups())) for row in rows}
 
 
 def place(name: str) -> str:
-    """Say in which function a mutant is that mutmut calls so.
+    """Return the function of a mutant, from mutmut's name for the mutant.
 
-    Its names are like ``stop_segment.failures.x_parts__mutmut_1`` and
+    These names are like ``stop_segment.failures.x_parts__mutmut_1`` and
     ``segments.circuit.xǁCircuitǁnote__mutmut_7``.
     """
     module, _, function = name.partition("__mutmut_")[0].partition(".")[2].rpartition(".")

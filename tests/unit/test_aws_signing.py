@@ -1,4 +1,4 @@
-"""The callback function signs its calls of AWS as botocore does."""
+"""The callback function signs its requests to AWS as botocore does."""
 
 from datetime import UTC, datetime
 from unittest.mock import patch
@@ -43,7 +43,7 @@ def test_a_request_is_signed_as_botocore_signs_it(
 
 
 @pytest.mark.parametrize("name", ["AWS_REGION", *KEY])
-def test_what_lambda_always_sets_is_needed(name: str) -> None:
+def test_a_variable_that_lambda_always_sets_is_required(name: str) -> None:
     environment = KEY | {"AWS_REGION": "eu-west-1", "URL_SUFFIX": "amazonaws.com"}
     del environment[name]
     with pytest.raises(KeyError, match=name):

@@ -1,4 +1,4 @@
-"""The roles in deploy/ have the rights that a deployment needs, and no other."""
+"""The roles in deploy/ have the permissions that a deployment needs, and no others."""
 
 import fnmatch
 import itertools
@@ -25,7 +25,7 @@ def boundary_arn(where: Place) -> str:
 
 
 def stacks() -> Iterator[Stack]:
-    """Yield the stack with every optional part, and with none, in each place."""
+    """Yield, for each place, the stack with every optional part and the stack with none."""
     for where in PLACES:
         everything = {
             name: longest(name, where.partition).replace("ap-southeast-1", where.region) for name in PARAMETERS
@@ -36,7 +36,7 @@ def stacks() -> Iterator[Stack]:
 
 
 def evaluated(stack: Stack, document: Any) -> Any:
-    """Evaluate a part of deploy/roles.yaml, deployed for this stack with its key."""
+    """Evaluate a part of deploy/roles.yaml as if it had been deployed for this stack, with the stack's key."""
     own = {
         "StackName": NAME,
         "Repository": "example/rtc-segment-stopper",
@@ -90,17 +90,17 @@ def test_service_role_has_no_right_that_cloudformation_does_not_ask_for() -> Non
     for statement in policy_of_the_service_role(with_everything)["Statement"]:
         for action, resource in itertools.product(listed(statement["Action"]), listed(statement["Resource"])):
             alone = {"Statement": [statement | {"Action": action, "Resource": resource}]}
-            of_tags = resource.endswith("/tags/*")  # of those that a deployment gives the stack
+            of_tags = resource.endswith("/tags/*")  # a deployment may give the stack tags
             assert of_tags or any(allows(alone, right) for right in rights), f"{action} on {resource}"
 
 
-def test_permissions_that_are_not_used_are_permissions_of_handlers() -> None:
+def test_the_unused_permissions_are_permissions_of_cloudformation_s_handlers() -> None:
     for resource_type, properties in NOT_USED.items():
         named = {action for permissions in handlers(resource_type).values() for action in permissions}
         assert [one for patterns in properties.values() for one in patterns if not fnmatch.filter(named, one)] == []
 
 
-def test_service_role_makes_no_role_without_the_boundary() -> None:
+def test_service_role_creates_no_role_without_the_boundary() -> None:
     for stack in stacks():
         policy = policy_of_the_service_role(stack)
         role = f"arn:{stack.place.partition}:iam::{ACCOUNT}:role/{NAME}-SweepRoomsRole-A1B2C3D4E5F6"
@@ -136,7 +136,7 @@ def test_boundary_takes_no_right_from_the_stack_s_roles_and_leaves_no_other() ->
             assert {action.rstrip("*") for action in bounded} == {action.rstrip("*") for action in given}
 
 
-def test_only_one_repository_s_environment_becomes_the_pipeline() -> None:
+def test_only_one_environment_of_one_repository_may_assume_the_pipeline_role() -> None:
     (stack, *_) = stacks()
     trust = evaluated(stack, ROLES["Resources"]["PipelineRole"]["Properties"]["AssumeRolePolicyDocument"])
     (statement,) = trust["Statement"]
@@ -149,7 +149,7 @@ def test_only_one_repository_s_environment_becomes_the_pipeline() -> None:
     }
 
 
-def test_pipeline_hands_the_stack_to_its_role_and_to_cloudformation_only() -> None:
+def test_pipeline_passes_only_the_stack_role_and_only_to_cloudformation() -> None:
     for stack in stacks():
         policy, _ = ROLES["Resources"]["PipelineRole"]["Properties"]["Policies"]
         may = evaluated(stack, policy["PolicyDocument"])
@@ -162,8 +162,8 @@ def test_pipeline_hands_the_stack_to_its_role_and_to_cloudformation_only() -> No
         assert not allows(may, Right("iam:PassRole", role.format("Admin"), to["cloudformation"]))
 
 
-def test_no_name_of_the_stack_is_longer_than_the_rights_expect() -> None:
-    """CloudFormation shortens the names of functions and roles to 64 characters, 13 of them its own."""
+def test_the_stack_s_names_are_short_enough_for_the_patterns_of_the_roles() -> None:
+    """CloudFormation shortens the names of functions and roles to 64 characters, of which it generates 13."""
     longest_stack_name = 27
     assert ROLES["Parameters"]["StackName"]["AllowedPattern"] == f"^[a-zA-Z][-a-zA-Z0-9]{{0,{longest_stack_name - 1}}}$"
     for logical_id, resource in template()["Resources"].items():

@@ -1,22 +1,20 @@
+"""Errors show their code and message, in a bounded number of bytes."""
+
 import pytest
 
 from segments import errors
 
 
 @pytest.mark.parametrize("kind", [errors.StopError, errors.InvalidMessage, errors.Rejected, errors.Retryable])
-def test_an_error_shows_all_that_it_was_told(kind: type[errors.StopError]) -> None:
+def test_an_error_shows_its_code_message_and_request_id(kind: type[errors.StopError]) -> None:
     error = kind("Throttled", "the API is busy", "20261122REQUEST")
     assert (error.code, error.message, error.request_id) == ("Throttled", "the API is busy", "20261122REQUEST")
     assert str(error) == "Throttled: the API is busy"
     assert repr(error) == f"{kind.__name__}('Throttled', 'the API is busy', '20261122REQUEST')"
 
 
-def test_an_error_without_an_answer_has_no_request_id() -> None:
-    assert errors.StopError("Timeout", "too late").request_id is None
-
-
 @pytest.mark.parametrize("text", ["x" * 10_000, "\u4e2d" * 10_000, "\U0001f600" * 10_000, "\ud800" * 10_000])
-def test_what_logs_letters_and_events_repeat_has_a_bound_in_bytes(text: str) -> None:
+def test_code_message_and_request_id_have_a_maximum_of_bytes(text: str) -> None:
     error = errors.Rejected(text, text, text)
     sizes = [len(said.encode()) for said in (error.code, error.message, error.request_id or "")]
     assert sizes <= [256, 1_500, 256]

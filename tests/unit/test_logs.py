@@ -1,4 +1,4 @@
-"""The sandbox's logs are read to their end, though the embedded AWS gives at most the 10,000 oldest lines."""
+"""The sandbox's logs are read completely, although the embedded AWS returns at most the 10,000 oldest lines."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from sandbox.logs import LogReader
 
 
 class Logs:
-    """Answers as the embedded AWS does. A mock, since it takes minutes to log so much there."""
+    """Answers as the embedded AWS does, where it takes minutes to log so many lines."""
 
     def __init__(self, times_ms: list[int]) -> None:
         self.times_ms = times_ms
@@ -24,7 +24,7 @@ class Logs:
         }
 
 
-def test_more_than_one_answer_holds_is_read_to_its_end() -> None:
+def test_a_log_of_several_answers_is_read_completely() -> None:
     logs = Logs([4 * number for number in range(25_000)])
     reader = LogReader(logs, "group")
     assert [line["number"] for line in reader.read()] == list(range(25_000))
@@ -32,6 +32,6 @@ def test_more_than_one_answer_holds_is_read_to_its_end() -> None:
     assert [line["number"] for line in reader.read(since_ms=99_999)] == [25_000]
 
 
-def test_what_cannot_be_read_to_its_end_is_said() -> None:
+def test_a_log_that_cannot_be_read_completely_is_refused() -> None:
     with pytest.raises(RuntimeError, match="the log of 10000 ms does not fit into one answer"):
         LogReader(Logs([1] * 10_001), "group").read()

@@ -1,4 +1,4 @@
-"""A release has everything that examples/terraform asks of CloudFormation."""
+"""examples/terraform uses parameters, outputs and files that a release has."""
 
 import re
 from typing import Any
@@ -18,7 +18,7 @@ def parsed() -> dict[str, Any]:
     return found
 
 
-def test_terraform_example_names_what_the_template_has() -> None:
+def test_terraform_example_sets_parameters_that_the_template_has() -> None:
     ((stacks,),) = [[one['"aws_cloudformation_stack"'] for one in parsed()["resource"]]]
     (stack,) = stacks.values()
     assert set(stack["parameters"]) <= set(CODE_PARAMETERS | SOURCE["Parameters"])
@@ -33,6 +33,6 @@ def test_terraform_example_shows_outputs_that_the_template_has() -> None:
     assert set(shown) <= set(SOURCE["Outputs"])
 
 
-def test_terraform_example_is_given_the_variables_that_it_has() -> None:
+def test_terraform_example_s_page_sets_every_variable() -> None:
     given = re.findall(r"-var (\w+)=", (FOLDER / "README.md").read_text())
     assert sorted(f'"{name}"' for name in given) == sorted(name for one in parsed()["variable"] for name in one)

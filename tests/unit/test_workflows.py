@@ -1,4 +1,4 @@
-"""The workflows of the code host run commands that are run here too."""
+"""The workflows run make targets and Python versions that the project has."""
 
 import re
 import tomllib
@@ -19,7 +19,7 @@ def steps(workflow: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
-def test_what_a_workflow_runs_is_a_command_of_the_project(name: str) -> None:
+def test_a_workflow_runs_commands_that_exist(name: str) -> None:
     ours = [step["run"] for step in steps(WORKFLOWS[name]) if re.match(r"make |\.ci/", step.get("run", ""))]
     assert ours
     for command in ours:
@@ -27,7 +27,7 @@ def test_what_a_workflow_runs_is_a_command_of_the_project(name: str) -> None:
         assert made[1] in {*TARGETS, ".venv/.installed"} if made else (ROOT / command).exists(), command
 
 
-def test_checks_run_on_every_python_that_is_promised_and_on_the_runtime_s() -> None:
+def test_checks_run_on_every_supported_python_and_on_the_runtime_s() -> None:
     versions = WORKFLOWS["check"]["jobs"]["check"]["strategy"]["matrix"]["python"]
     oldest = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"].removeprefix(">=")
     assert versions[0] == oldest
@@ -42,7 +42,7 @@ def test_checks_run_on_every_python_that_is_promised_and_on_the_runtime_s() -> N
     )
 
 
-def test_every_lock_is_looked_at_for_newer_versions() -> None:
+def test_dependabot_reads_the_folder_of_every_lock() -> None:
     locks = re.findall(r"--output-file (\S+)", (ROOT / "Makefile").read_text())
     assert locks
     assert all((ROOT / lock).exists() for lock in locks)
@@ -52,9 +52,3 @@ def test_every_lock_is_looked_at_for_newer_versions() -> None:
         if update["package-ecosystem"] == "pip"
     )
     assert set(pip["directories"]) == {f"/{Path(lock).parent}" for lock in locks}
-
-
-def test_hooks_before_a_commit_run_make_and_nothing_else() -> None:
-    (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
-    assert local["repo"] == "local"
-    assert {hook["entry"].removeprefix("make ") for hook in local["hooks"]} <= TARGETS
