@@ -235,7 +235,7 @@ def test_workflow_refuses_a_changed_file(account: Account, tmp_path: Path) -> No
     shutil.copytree(account.dist, changed)
     (changed / "cloudformation.json").write_text("{}")
     failed, printed = Runner(replace(account, dist=changed), tmp_path).run()
-    assert failed == "Check that the files are whole"
+    assert failed == "Check the checksums"
     assert "cloudformation.json: FAILED" in printed
 
 
