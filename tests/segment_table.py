@@ -9,7 +9,7 @@ import yaml
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads a template without the values that only CloudFormation knows."""
+    """Reads a template, with None in place of CloudFormation's functions."""
 
 
 _Loader.add_multi_constructor("!", lambda *_: None)
@@ -43,7 +43,7 @@ def keys_of(index_name: str | None) -> tuple[str, str]:
 
 
 def projected(index_name: str) -> set[str] | None:
-    """Name the attributes that a global index holds; None: all of them."""
+    """Name the attributes that a global index holds, or return None if it holds all of them."""
     projection = GLOBAL[index_name]["Projection"]
     if projection["ProjectionType"] == "ALL":
         return None

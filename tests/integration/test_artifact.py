@@ -107,7 +107,7 @@ def make_bytecode(artifact: Path, *settings: str) -> str:
 
 
 def start(function: str) -> dict[str, list[str]]:
-    """Import a function's handler with nothing else on the path than its artifact and the standard library.
+    """Import a function's handler with only its artifact and the standard library on the path.
 
     Returns the artifact's modules that were imported, and those that had to be compiled.
     """

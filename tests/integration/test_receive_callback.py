@@ -249,13 +249,14 @@ class TestTimes:
     @pytest.mark.parametrize(
         "moved",
         [
-            pytest.param({"EventTime": GENUINE["EventId"], "EventId": TIME}, id="with EventId"),
-            pytest.param({"EventTime": GENUINE["Nonce"], "Nonce": TIME}, id="with Nonce"),
-            pytest.param({"EventTime": VERSION, "Version": TIME}, id="with Version"),
-            pytest.param({"EventTime": "", "Version": VERSION + TIME}, id="its characters to Version"),
-            pytest.param({"EventTime": VERSION + TIME, "Version": ""}, id="Version's to it"),
+            pytest.param({"EventTime": GENUINE["EventId"], "EventId": TIME}, id="EventTime and EventId exchanged"),
+            pytest.param({"EventTime": GENUINE["Nonce"], "Nonce": TIME}, id="EventTime and Nonce exchanged"),
+            pytest.param({"EventTime": VERSION, "Version": TIME}, id="EventTime and Version exchanged"),
+            pytest.param({"EventTime": "", "Version": VERSION + TIME}, id="EventTime appended to Version"),
+            pytest.param({"EventTime": VERSION + TIME, "Version": ""}, id="Version put before EventTime"),
             pytest.param(
-                {"Version": GENUINE["Nonce"] + VERSION, "Nonce": TIME[:8], "EventTime": TIME[8:]}, id="cut in two"
+                {"Version": GENUINE["Nonce"] + VERSION, "Nonce": TIME[:8], "EventTime": TIME[8:]},
+                id="EventTime cut in two",
             ),
         ],
     )
