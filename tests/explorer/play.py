@@ -274,7 +274,7 @@ class Played:
         self._now = 0
         self.table = WatchedTable(self.now_ms)
         self.rtc = RtcService(
-            [Session(life.task, ms(life.starts), None if life.ends is None else ms(life.ends)) for life in world.lives],
+            [Session(one.task, ms(one.starts), None if one.ends is None else ms(one.ends)) for one in world.sessions],
             self.now_ms,
             world.room,
         )
@@ -460,10 +460,10 @@ class Played:
         for session in self.rtc.sessions:
             if before < session.started_ms <= self.now_ms():
                 self.story.append(f"-- {session.task.task_id} starts")
-        for life in self.world.room:
-            if before < ms(life.ends) <= self.now_ms():
+        for occupied in self.world.room:
+            if before < ms(occupied.ends) <= self.now_ms():
                 self.story.append("-- the room is empty")
-            if before < ms(life.starts) <= self.now_ms():
+            if before < ms(occupied.starts) <= self.now_ms():
                 self.story.append("-- a user is in the room")
 
     def _sweep(self, sweeper: Sweeping) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from segments.events import EventType
-from tests.unit.rtc_model import SETTINGS, Life, Message, RoomLife
+from tests.unit.rtc_model import SETTINGS, Message, Occupied, PlannedSession
 
 STALE = SETTINGS.stale_after_ms // 1000
 SWEEP = SETTINGS.sweep_every_ms // 1000
@@ -31,24 +31,24 @@ class World:
     """
 
     name: str
-    lives: tuple[Life, ...]
+    sessions: tuple[PlannedSession, ...]
     messages: tuple[Message, ...]
     moments: tuple[int, ...] = ()
     sweeps: tuple[int, ...] = ()
     served_by: int = FOR_EVER
-    room: tuple[RoomLife, ...] = (RoomLife(0, FOR_EVER),)
+    room: tuple[Occupied, ...] = (Occupied(0, FOR_EVER),)
     batches: bool = False
 
     @property
     def clock(self) -> list[int]:
         """The seconds at which the clock may stop."""
-        lives = {second for life in self.lives for second in (life.starts, life.ends) if second is not None}
+        sessions = {second for one in self.sessions for second in (one.starts, one.ends) if second is not None}
         rooms = {second for one in self.room for second in (one.starts, one.ends) if second != FOR_EVER}
-        return sorted({*lives, *rooms, *self.moments, *self.sweeps, *(message.sent for message in self.messages)})
+        return sorted({*sessions, *rooms, *self.moments, *self.sweeps, *(message.sent for message in self.messages)})
 
 
-def life(starts: int, ends: int | None = None, task_id: str = "audio") -> Life:
-    return Life(task_id, starts, ends)
+def runs(starts: int, ends: int | None = None, task_id: str = "audio") -> PlannedSession:
+    return PlannedSession(task_id, starts, ends)
 
 
 def start(at: int, task_id: str = "audio") -> Message:
@@ -68,156 +68,156 @@ def violation(at: int, task_id: str = "audio") -> Message:
 
 
 WORLDS = [
-    World("a start and a room's end", (life(0),), (start(0), room_end(10))),
-    World("a slice and a room's end", (life(0),), (slice_made(5), room_end(10))),
-    World("slices around a room's end", (life(0),), (slice_made(5), room_end(10), slice_made(12))),
-    World("two ends of a task", (life(0),), (start(0), violation(10), room_end(20))),
-    World("two ends of an unknown task", (life(0),), (violation(10), violation(20))),
-    World("two ends at about the same time", (life(0),), (start(0), room_end(10), violation(11)), batches=True),
-    World("two ends of a room, the first one before the start", (life(15),), (room_end(10), start(15), room_end(20))),
-    World("an end before its start", (life(0),), (start(0), violation(10))),
-    World("a task that ends by itself", (life(0, 8),), (start(0), room_end(10), violation(20))),
-    World("a session whose start is reported", (life(0, 15), life(20)), (start(0), violation(10), start(20))),
-    World("a session whose start is not reported", (life(0, 15), life(20)), (start(0), room_end(10))),
-    World("two sessions and their ends", (life(0, 15), life(20)), (start(0), room_end(10), start(20), room_end(30))),
+    World("a start and a room's end", (runs(0),), (start(0), room_end(10))),
+    World("a slice and a room's end", (runs(0),), (slice_made(5), room_end(10))),
+    World("slices around a room's end", (runs(0),), (slice_made(5), room_end(10), slice_made(12))),
+    World("two ends of a task", (runs(0),), (start(0), violation(10), room_end(20))),
+    World("two ends of an unknown task", (runs(0),), (violation(10), violation(20))),
+    World("two ends at about the same time", (runs(0),), (start(0), room_end(10), violation(11)), batches=True),
+    World("two ends of a room, the first one before the start", (runs(15),), (room_end(10), start(15), room_end(20))),
+    World("an end before its start", (runs(0),), (start(0), violation(10))),
+    World("a task that ends by itself", (runs(0, 8),), (start(0), room_end(10), violation(20))),
+    World("a session whose start is reported", (runs(0, 15), runs(20)), (start(0), violation(10), start(20))),
+    World("a session whose start is not reported", (runs(0, 15), runs(20)), (start(0), room_end(10))),
+    World("two sessions and their ends", (runs(0, 15), runs(20)), (start(0), room_end(10), start(20), room_end(30))),
     World(
         "two sessions and their slices",
-        (life(0, 15), life(20)),
+        (runs(0, 15), runs(20)),
         (slice_made(5), room_end(10), slice_made(25), room_end(30)),
     ),
     World(
         "two sessions and their slices, the last one late",
-        (life(0, 15), life(20)),
+        (runs(0, 15), runs(20)),
         (slice_made(5), room_end(10), slice_made(25, lag=5), room_end(30)),
     ),
-    World("an end that is late", (life(0, 9), life(20)), (start(0), room_end(10)), moments=(11 + STALE,)),
+    World("an end that is late", (runs(0, 9), runs(20)), (start(0), room_end(10)), moments=(11 + STALE,)),
     World(
         "a room's end that is late",
-        (life(0, 9), life(20)),
+        (runs(0, 9), runs(20)),
         (slice_made(5), room_end(10), slice_made(22)),
         moments=(11 + STALE,),
     ),
     World(
         "a slice and the start of the next session",
-        (life(0, 15), life(20)),
+        (runs(0, 15), runs(20)),
         (slice_made(5), start(20)),
     ),
-    World("two tasks", (life(0), life(0, task_id="video")), (start(0), slice_made(5, "video"), room_end(10))),
+    World("two tasks", (runs(0), runs(0, task_id="video")), (start(0), slice_made(5, "video"), room_end(10))),
     World(
         "a lost end",
-        (life(0),),
+        (runs(0),),
         (start(0),),
         sweeps=tuple(1 + SWEEP * number for number in range(1, 9)),
         served_by=SWEEP,
-        room=(RoomLife(0, 100),),
+        room=(Occupied(0, 100),),
     ),
     World(
         "a lost end of a task that only slices report",
-        (life(0),),
+        (runs(0),),
         (slice_made(5), slice_made(25)),
         sweeps=tuple(6 + SWEEP * number for number in range(1, 9)),
         served_by=100,
-        room=(RoomLife(0, 100),),
+        room=(Occupied(0, 100),),
     ),
     World(
         "a lost end of a session whose only slice is remembered",
-        (life(0, 15), life(20)),
+        (runs(0, 15), runs(20)),
         (slice_made(5), room_end(10), slice_made(25)),
         sweeps=tuple(6 + SWEEP * number for number in range(1, 9)),
         served_by=100,
-        room=(RoomLife(0, 10), RoomLife(20, 30)),
+        room=(Occupied(0, 10), Occupied(20, 30)),
     ),
     World(
         "a lost end, and the room comes back",
-        (life(0, 450), life(500)),
+        (runs(0, 450), runs(500)),
         (start(0), start(500)),
         sweeps=tuple(1 + SWEEP * number for number in range(1, 9)),
         served_by=601,
-        room=(RoomLife(0, 100), RoomLife(490, 800)),
+        room=(Occupied(0, 100), Occupied(490, 800)),
     ),
     World(
         "a lost end, and the room comes back unreported",
-        (life(0, 450), life(500)),
+        (runs(0, 450), runs(500)),
         (start(0),),
         sweeps=tuple(1 + SWEEP * number for number in (1, 2, 3, 4)),
-        room=(RoomLife(0, 100), RoomLife(490, FOR_EVER)),
+        room=(Occupied(0, 100), Occupied(490, FOR_EVER)),
     ),
     World(
         "a room that comes back while it is swept",
-        (life(0, 450), life(602)),
+        (runs(0, 450), runs(602)),
         (start(0),),
         moments=(603,),
         sweeps=tuple(1 + SWEEP * number for number in (1, 2)),
         served_by=100,
-        room=(RoomLife(0, 100), RoomLife(602, FOR_EVER)),
+        room=(Occupied(0, 100), Occupied(602, FOR_EVER)),
     ),
     World(
         "a room that is empty for a moment",
-        (life(0),),
+        (runs(0),),
         (start(0),),
         sweeps=tuple(1 + SWEEP * number for number in (1, 2)),
         served_by=100,
-        room=(RoomLife(0, 300), RoomLife(302, FOR_EVER)),
+        room=(Occupied(0, 300), Occupied(302, FOR_EVER)),
     ),
     World(
         "an end that comes while the room is swept",
-        (life(0),),
+        (runs(0),),
         (start(0), room_end(SWEEP + 2)),
         sweeps=tuple(1 + SWEEP * number for number in (1, 2, 3, 4)),
-        room=(RoomLife(0, 100),),
+        room=(Occupied(0, 100),),
     ),
     World(
         "a task that is opened while its room is no longer watched",
-        (life(0, 20), life(SWEEP + 1)),
+        (runs(0, 20), runs(SWEEP + 1)),
         (start(0), room_end(10), start(SWEEP + 1)),
         sweeps=tuple(1 + SWEEP * number for number in range(1, 9)),
         served_by=310,
-        room=(RoomLife(0, 10), RoomLife(SWEEP, SWEEP + 10)),
+        room=(Occupied(0, 10), Occupied(SWEEP, SWEEP + 10)),
     ),
     World(
         "a room that is empty, occupied, and empty again",
-        (life(0),),
+        (runs(0),),
         (start(0),),
         sweeps=tuple(1 + SWEEP * number for number in (1, 2, 3)),
         served_by=100,
-        room=(RoomLife(0, 300), RoomLife(302, 900), RoomLife(902, FOR_EVER)),
+        room=(Occupied(0, 300), Occupied(302, 900), Occupied(902, FOR_EVER)),
     ),
     World(
         "five messages: a task starts again while its room ends",
-        (life(0, 15), life(19), life(0, task_id="video")),
+        (runs(0, 15), runs(19), runs(0, task_id="video")),
         (start(0), start(0, "video"), violation(10), start(19), room_end(20)),
     ),
     World(
         "five messages: slices report a task that starts again while its room ends",
-        (life(0, 15), life(19), life(0, task_id="video")),
+        (runs(0, 15), runs(19), runs(0, task_id="video")),
         (slice_made(5), start(0, "video"), violation(10), slice_made(21), room_end(25)),
     ),
     World(
         "five messages: two ends of a room and two tasks",
-        (life(0, 15), life(18), life(0, task_id="video")),
+        (runs(0, 15), runs(18), runs(0, task_id="video")),
         (start(0), slice_made(5, "video"), room_end(10), start(18), room_end(30)),
     ),
     World(
         "five messages: three ends and a start that comes last",
-        (life(0), life(12, task_id="video")),
+        (runs(0), runs(12, task_id="video")),
         (slice_made(3), violation(10), room_end(14), start(12, "video"), room_end(21)),
         batches=True,
     ),
     World(
         "five messages: a lost end of two tasks that started again",
-        (life(0, 15), life(19), life(0, task_id="video")),
+        (runs(0, 15), runs(19), runs(0, task_id="video")),
         (start(0), slice_made(5, "video"), violation(10), start(19), violation(30, "video")),
         sweeps=tuple(31 + SWEEP * number for number in range(1, 9)),
         served_by=120,
-        room=(RoomLife(0, 100),),
+        room=(Occupied(0, 100),),
     ),
     World(
         "five messages: a session that began unseen, and a lost end",
-        (life(0, 11), life(14), life(0, task_id="video")),
+        (runs(0, 11), runs(14), runs(0, task_id="video")),
         (slice_made(5), start(0, "video"), room_end(10), slice_made(20), slice_made(22, "video")),
         sweeps=tuple(31 + SWEEP * number for number in range(1, 9)),
         served_by=120,
-        room=(RoomLife(0, 10), RoomLife(14, 100)),
+        room=(Occupied(0, 10), Occupied(14, 100)),
     ),
-    World("in batches", (life(0, 15), life(20)), (start(0), room_end(10), start(20), violation(30)), batches=True),
+    World("in batches", (runs(0, 15), runs(20)), (start(0), room_end(10), start(20), violation(30)), batches=True),
 ]

@@ -1,8 +1,8 @@
-"""The part of DynamoDB that `SegmentTable` uses, in memory: one table, its indexes, and the conditions that it is sent.
+"""The part of DynamoDB that `SegmentTable` uses, in memory: one table, its indexes and its conditions.
 
-The histories need many thousands of tables, and an embedded AWS would need a second for some. So the stand-in is below
-`SegmentTable`, and evaluates its real expressions; tests/integration/test_ledger.py holds both to the same statements.
-Its local index is read as of now. Its global one may be late, for each item by itself.
+The explorer needs many thousands of tables, and an embedded AWS would be too slow. So this stand-in for the client
+evaluates the real expressions of `SegmentTable`. The tests of tests/integration/test_ledger.py run on both.
+Its local index is always up to date. Its global index may be late for any item.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class MemoryDynamo:
     Attributes
     ----------
     changes
-        Every item that was changed, before and after, as the table's stream shows them.
+        Each update, with the item before and after it, as in the table's stream.
     index
-        The items of the global index, as they were when it was read last.
+        The items of the global index when it was last read.
     behind
-        The changes that the global index does not have yet: the versions of each item, the oldest first; None: it is
+        The changes that the global index lacks: the versions of each item, the oldest first. None: the item was
         deleted.
     is_late
-        Asked for each of these versions, whenever the global index is read, until it says yes: this item is late.
+        Whether the global index, when it is read, still lacks the changes of an item.
     """
 
     def __init__(self) -> None:
@@ -58,16 +58,16 @@ class MemoryDynamo:
 
     @property
     def client(self) -> DynamoDBClient:
-        """This object: it stands in for the client, too."""
+        """This object, typed as the client for which it stands in."""
         return cast("DynamoDBClient", self)
 
     def put(self, *items: Item) -> None:
-        """Begin with items."""
+        """Put items, without a condition and without a change in the stream."""
         for item in items:
             self._set(_key(item), item)
 
     def items(self) -> list[Item]:
-        """Return the items of the table."""
+        """Return all items of the table."""
         return [self._items[key] for key in sorted(self._items)]
 
     def get_item(self, *, TableName: str, Key: Item, ConsistentRead: bool) -> dict[str, Any]:  # noqa: N803, ARG002
@@ -167,7 +167,7 @@ def _value(attribute: Mapping[str, Any]) -> Any:
 
 @lru_cache
 def _changes(expression: str) -> list[tuple[str, str, str]]:
-    """Split an update expression into verbs, attributes and operands."""
+    """Split an update expression into (verb, attribute, operand)."""
     clauses = re.split(r"\b(SET|REMOVE) ", expression)[1:]
     changes = []
     for verb, text in zip(clauses[::2], clauses[1::2], strict=True):
@@ -188,7 +188,7 @@ def _change(item: Item, verb: str, name: str, operand: str, values: Item) -> Non
 
 @lru_cache
 def _condition(expression: str) -> _Condition:
-    """Compile a condition: comparisons and attribute_not_exists, AND before OR, and brackets."""
+    """Compile a condition: comparisons, attribute_exists, attribute_not_exists, AND before OR, and parentheses."""
     tokens = re.findall(r"attribute_(?:not_)?exists\([#\w]+\)|[()]|[<>=]+|[#:\w]+", expression)
     return _alternatives(iter([*tokens, ")"]))
 
@@ -215,7 +215,7 @@ def _term(token: str, tokens: Iterator[str]) -> _Condition:
 
     def holds(item: Item, names: Mapping[str, str], values: Item) -> bool:
         attribute = item.get(names.get(token, token))
-        # Values of two types are not ordered, and not equal either.
+        # Values of two types are neither ordered nor equal.
         return (
             attribute is not None
             and attribute.keys() == values[operand].keys()

@@ -1,4 +1,4 @@
-"""Small models of the stopper's surroundings: the RTC service, its messages, and a table that remembers more."""
+"""Small models of the stopper's surroundings: the RTC service, the messages, and a table that records its history."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from sweep_rooms.sweeper import read_settings as read_sweep_settings
 from tests.environments import STOP_SETTINGS
 from tests.unit.memory_dynamo import MemoryDynamo
 
-# The limit is none here.
+# In effect there is no request limit.
 _ENVIRONMENT = STOP_SETTINGS | {"RTC_QPS_LIMIT": "1000000", "MAX_TASK_HOURS": "0"}
 SETTINGS: Settings = read_settings(_ENVIRONMENT)
 SWEEP_SETTINGS: SweepSettings = read_sweep_settings(_ENVIRONMENT)
@@ -43,7 +43,7 @@ def ms(second: int) -> int:
 
 @dataclass
 class Session:
-    """A task's life. One that `ends_ms` never (None) runs until it is stopped."""
+    """A session of a task. Without `ends_ms` it runs until it is stopped."""
 
     task: Task
     started_ms: int
@@ -51,7 +51,7 @@ class Session:
     stopped_ms: int | None = None
 
     def was_to_run_at(self, time_ms: int) -> bool:
-        """Whether the session runs then, if it is not stopped."""
+        """Whether the session would run at this time, if nothing had stopped it."""
         return self.started_ms <= time_ms and (self.ends_ms is None or time_ms < self.ends_ms)
 
     def runs_at(self, time_ms: int) -> bool:
@@ -60,16 +60,16 @@ class Session:
 
 @dataclass(eq=False)
 class Decision:
-    """A question to the rules about a stop event at T.
+    """A decision of the rules about a stop event of time T.
 
     Parameters
     ----------
     starts_known
-        The number of starts that the table knew when the record, or the room's tasks, were read.
+        The number of starts in the table when the record, or the room's open tasks, were read.
     api_is_to_be_asked
-        Whether the event was late.
+        Whether the event was late, so that the API is asked first.
     looked_ms
-        When the API was asked, if it was; otherwise when the rules were.
+        The time of the question to the API, or of the decision if the API was not asked.
     """
 
     time_ms: int
@@ -80,7 +80,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Request:
-    """A request to the RTC service; a StopSegment may have `ended` a session."""
+    """A request to the RTC service, and the session that it ended, if any."""
 
     action: str
     task: Task
@@ -94,8 +94,8 @@ _clock: ContextVar[Callable[[], int]] = ContextVar("clock")
 
 
 @dataclass(frozen=True)
-class RoomLife:
-    """The time in which a room is occupied, in a history's seconds."""
+class Occupied:
+    """A time in which a room is occupied, in seconds of the history."""
 
     starts: int
     ends: int
@@ -103,9 +103,9 @@ class RoomLife:
 
 
 class RtcService:
-    """Sessions and rooms that start and end by the clock, StopSegment, GetSegmentTask and GetRoomOnlineUsers."""
+    """The RTC service: StopSegment, GetSegmentTask and GetRoomOnlineUsers on sessions and rooms of a history."""
 
-    def __init__(self, sessions: Sequence[Session], now_ms: Callable[[], int], rooms: Sequence[RoomLife] = ()) -> None:
+    def __init__(self, sessions: Sequence[Session], now_ms: Callable[[], int], rooms: Sequence[Occupied] = ()) -> None:
         self._rooms = rooms
         self.sessions = sorted(sessions, key=lambda session: session.started_ms)
         self.requests: list[Request] = []
@@ -143,8 +143,8 @@ class RtcService:
         return exists
 
     def room_existed(self, room: Room, at_ms: int) -> bool:
-        """Whether the room was occupied then."""
-        return any(life.room_id == room.room_id and ms(life.starts) <= at_ms < ms(life.ends) for life in self._rooms)
+        """Whether the room was occupied at this time."""
+        return any(one.room_id == room.room_id and ms(one.starts) <= at_ms < ms(one.ends) for one in self._rooms)
 
     def _newest(self, task: Task) -> Session | None:
         begun = [one for one in self.sessions if one.task == task and one.started_ms <= self._now_ms()]
@@ -153,13 +153,13 @@ class RtcService:
 
 @dataclass(frozen=True)
 class _ReadRecord(Record):
-    """A record that remembers the number of starts that the table knew when it was read."""
+    """A record with the number of starts in the table when it was read."""
 
     starts_known: int = 0
 
 
 class WatchedTable(SegmentTable):
-    """The segment table, which keeps starts and the times of answered stop events."""
+    """The segment table. It also lists all starts and the times of all answered stop events."""
 
     def __init__(self, now_ms: Callable[[], int]) -> None:
         self._now_ms = now_ms
@@ -169,7 +169,7 @@ class WatchedTable(SegmentTable):
         self.answers: list[tuple[Task, int]] = []
 
     def begin_reading(self) -> None:
-        """Note the present knowledge, for decisions from here on without a record."""
+        """Note the number of starts now: it applies to later decisions without a record."""
         _starts_known.set(len(self.starts))
         _clock.set(self._now_ms)
 
@@ -206,16 +206,16 @@ class WatchedTable(SegmentTable):
 
 @dataclass(frozen=True)
 class Message:
-    """A message as SQS keeps it. Times are a history's seconds.
+    """A message on the queue. Times are seconds of the history.
 
     Parameters
     ----------
     at
-        When it happened.
+        The time of its event.
     ahead
-        How far the producer's clock runs ahead; None: the message names no EventTime.
+        How far the producer's clock runs ahead. None: the message has no EventTime.
     lag
-        How long after that SQS took the message.
+        The time between the event and its arrival at SQS.
     """
 
     type: EventType
@@ -248,8 +248,8 @@ class Message:
 
 
 @dataclass(frozen=True)
-class Life:
-    """A session before it is lived: from a history's second to another, or until it is stopped."""
+class PlannedSession:
+    """The plan of a session: its first and last second in the history. Without `ends` it runs until it is stopped."""
 
     task_id: str
     starts: int
@@ -262,15 +262,15 @@ class Life:
 
 
 def watched_decide(time_ms: int, record: Record, *, is_late: bool, duplicate_window_ms: int) -> Verdict:
-    """Decide by the rules, and keep the knowledge of that moment, which explains each request."""
-    # Of a task without a record, or of a room's, is known when the invocation began or its tasks were read.
+    """Decide by the rules, and keep the `Decision` for the request that may follow."""
+    # Without a record, the number of starts is that of the invocation's begin or of the room's read.
     known = record.starts_known if isinstance(record, _ReadRecord) else 0
     _decision.set(Decision(time_ms, max(known, _starts_known.get()), is_late, _clock.get()()))
     return stop_rules.decide(time_ms, record, is_late=is_late, duplicate_window_ms=duplicate_window_ms)
 
 
 def make_stopper(table: SegmentTable, rtc: RtcService, in_thread: InThread, now_ms: Callable[[], int]) -> Stopper:
-    """Create a function environment's stopper; every step of it goes through `in_thread`."""
+    """Create the stopper of a function environment. All of its calls go through `in_thread`."""
     stops, queries = _calls(in_thread, now_ms), _calls(in_thread, now_ms)
     return Stopper(SETTINGS, table, cast("RtcApi", rtc), stops, queries, in_thread, now_ms, _measure)
 
@@ -278,27 +278,27 @@ def make_stopper(table: SegmentTable, rtc: RtcService, in_thread: InThread, now_
 def make_sweeper(
     table: SegmentTable, rtc: RtcService, in_thread: InThread, send: SendRoomGone, now_ms: Callable[[], int]
 ) -> Sweeper:
-    """Create a sweeper; every step of it goes through `in_thread`."""
+    """Create a sweeper. All of its calls go through `in_thread`."""
     questions = _calls(in_thread, now_ms)
     return Sweeper(SWEEP_SETTINGS, table, cast("RtcApi", rtc), questions, in_thread, send, now_ms)
 
 
-_pace = lru_cache(pace.pace)  # environments are many, and it is the same for all of them
+_pace = lru_cache(pace.pace)  # it is slow, and the same for all of the many environments
 
 
 def _calls(in_thread: InThread, now_ms: Callable[[], int]) -> Calls:
     def clock_seconds() -> float:
         return now_ms() / 1000
 
-    # Virtual time stands still within an invocation, and a turn would never come: here every reading of the clock is a
-    # second later.
+    # Virtual time stands still within an invocation, so a turn would never come. So each reading of this clock is one
+    # second later than the last.
     with patch.object(pace, "pace", _pace):
         turns = Turns(SETTINGS.requests_per_second, count().__next__, lambda _: asyncio.sleep(0))
     return Calls(turns, Circuit(clock_seconds), in_thread, clock_seconds, _measure)
 
 
 def _measure(name: str, value: float) -> None:
-    """No test reads the metrics here."""
+    """Discard a metric."""
 
 
 def _closes(event: Event, task: Task) -> bool:
@@ -306,14 +306,14 @@ def _closes(event: Event, task: Task) -> bool:
 
 
 def is_to_be_stopped(session: Session, event: Event, events: Sequence[Event]) -> bool:
-    """Whether a stop event covers a session that runs at its time, and that the table can know of."""
+    """Whether a stop event must stop a session: the session runs at its time, and the table can know the session."""
     of_task = [one for one in events if not one.is_stop and session.task in one.tasks]
-    heard_ms = max((one.time_ms for one in of_task if one.time_ms <= event.time_ms), default=None)
-    known = session.task in event.tasks or (
+    reported_ms = max((one.time_ms for one in of_task if one.time_ms <= event.time_ms), default=None)
+    is_known = session.task in event.tasks or (
         not event.task_ids
         and event.room == session.task.room
-        and heard_ms is not None
-        and not any(_closes(one, session.task) and heard_ms <= one.time_ms < session.started_ms for one in events)
+        and reported_ms is not None
+        and not any(_closes(one, session.task) and reported_ms <= one.time_ms < session.started_ms for one in events)
     )
     started_later = any(one.type is EventType.SEGMENT_STARTED and one.time_ms > event.time_ms for one in of_task)
-    return event.is_stop and session.was_to_run_at(event.time_ms) and known and not started_later
+    return event.is_stop and session.was_to_run_at(event.time_ms) and is_known and not started_later

@@ -54,7 +54,7 @@ def test_one_call_every_ten_seconds_tries_again() -> None:
     assert let_in == [10, 20, 30]
 
 
-def test_the_tenth_silence_begins_the_ten_seconds() -> None:
+def test_the_ten_seconds_begin_with_the_tenth_silence() -> None:
     clock = Clock()
     circuit = silent(clock, MOST_SILENCES - 1)
     clock.now += OPEN_SECONDS - 1
@@ -65,22 +65,22 @@ def test_the_tenth_silence_begins_the_ten_seconds() -> None:
     assert passes(circuit.enter)
 
 
-def test_the_others_wait_while_one_tries_again() -> None:
+def test_only_one_call_tries_again_at_a_time() -> None:
     clock = Clock()
     circuit = silent(clock)
     clock.now += OPEN_SECONDS
-    assert [passes(circuit.check) for _ in range(3)] == [True] * 3  # looking costs no trial
+    assert [passes(circuit.check) for _ in range(3)] == [True] * 3  # a check is not a trial
     assert [passes(circuit.enter) for _ in range(3)] == [True, False, False]
     assert not passes(circuit.check)
 
 
-def test_the_answer_to_a_call_from_before_closes_it_too() -> None:
+def test_the_answer_to_an_earlier_call_closes_the_circuit() -> None:
     circuit = silent(Clock())
     circuit.note(answered=True)
     assert passes(circuit.enter)
 
 
-def test_a_trial_that_never_ends_holds_nobody_up_for_ever() -> None:
+def test_a_trial_without_a_result_does_not_block_the_next_one() -> None:
     clock = Clock()
     circuit = silent(clock)
     for _ in range(3):

@@ -54,14 +54,14 @@ class TestBackOff:
         (FunctionFailed, 6, 0, End.EXHAUSTED),
     ],
 )
-def test_a_message_is_given_up_where_people_must_mend_it_or_when_it_is_too_old(
+def test_a_message_is_given_up_if_no_retry_can_help_or_if_it_is_too_old(
     error: type[StopError], receive_count: int, age_ms: int, end: End
 ) -> None:
     failed = failure(error, receive_count)
     assert end_of(failed, T + age_ms, max_receive_count=6, give_up_after_ms=GIVE_UP_AFTER_MS) is end
 
 
-def test_a_message_that_may_be_received_once_has_one_receive_and_then_its_copies() -> None:
+def test_with_one_receive_allowed_a_message_is_replaced_by_a_copy_at_once() -> None:
     ends = [
         end_of(failure(receive_count=1), T, max_receive_count=1, give_up_after_ms=give_up_ms) for give_up_ms in (0, 1)
     ]
@@ -71,7 +71,7 @@ def test_a_message_that_may_be_received_once_has_one_receive_and_then_its_copies
 @pytest.mark.parametrize(
     ("age_ms", "longest"), [(0, 5), (4_000, 5), (60_000, 60), (900_000, 900), (10_000_000, 900), (-1, 5)]
 )
-def test_a_copy_waits_for_up_to_as_long_as_its_message_has_been_tried(age_ms: int, longest: int) -> None:
+def test_a_copy_waits_at_most_as_long_as_its_message_is_old(age_ms: int, longest: int) -> None:
     assert [delay_seconds(age_ms, jitter) for jitter in (0, 1)] == [0, longest]
 
 
@@ -95,5 +95,5 @@ class TestParts:
             ([1, 2 * MIB, 1], [1, 1, 1]),
         ],
     )
-    def test_what_is_sent_is_split_by_number_and_size(self, sizes: list[int], lengths: list[int]) -> None:
+    def test_entries_are_split_by_number_and_size(self, sizes: list[int], lengths: list[int]) -> None:
         assert [len(part) for part in batches.parts(sizes, int)] == lengths

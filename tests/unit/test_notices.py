@@ -1,4 +1,4 @@
-"""The notice of a dead letter for workflows."""
+"""The notice that reports a dead letter to workflows."""
 
 import json
 from dataclasses import replace
@@ -19,7 +19,7 @@ def failure(content: Event | InvalidMessage, error: StopError = REJECTED) -> Fai
     return Failure(Arrival("m-1", "handle", "{}", T, content=content), error)
 
 
-def test_it_says_all_that_is_known() -> None:
+def test_a_notice_has_all_fields_of_its_message_and_its_error() -> None:
     detail = json.loads(notice(failure(EVENT), "rejected", T + 1_000))
     assert detail == {
         "AppId": "661e",
@@ -39,7 +39,7 @@ def test_it_says_all_that_is_known() -> None:
     assert detail.keys() == closed(schema("segment-stop-failed"))["properties"]["detail"]["properties"].keys()
 
 
-def test_what_is_not_known_is_left_out() -> None:
+def test_a_notice_leaves_out_unknown_fields() -> None:
     invalid = InvalidMessage("NotJson", "the body is not JSON")
     unread = failure(invalid, invalid)
     assert set(json.loads(notice(unread, "invalid_message", T))) == {
@@ -50,7 +50,7 @@ def test_what_is_not_known_is_left_out() -> None:
 
 
 # EventBridge User Guide, "Calculating PutEvents event entry size": an entry, and a call of ten, has at most 256 KB.
-def test_ten_of_the_largest_notices_are_no_longer_than_a_call_may_be() -> None:
+def test_ten_of_the_largest_notices_fit_into_one_call() -> None:
     error = Rejected("\u4e2d" * 10_000, "\u4e2d" * 10_000, "\u4e2d" * 10_000)
     task_ids = tuple(f"{number:0128}" for number in range(101))
     text = notice(failure(replace(EVENT, task_ids=task_ids), error), "rejected", T)
@@ -58,6 +58,6 @@ def test_ten_of_the_largest_notices_are_no_longer_than_a_call_may_be() -> None:
     assert 10 * len(text.encode()) < 256_000
 
 
-def test_nobody_is_told_of_a_heartbeat() -> None:
+def test_a_heartbeat_has_no_notice() -> None:
     contents = (InvalidMessage("NotJson", "the body is not JSON"), EVENT, replace(EVENT, type=EventType.HEARTBEAT))
     assert [is_told(failure(content)) for content in contents] == [True, True, False]

@@ -1,6 +1,6 @@
 """An outage of 2 days, with any settings of the stack: no message is lost, and none is given up without its reason.
 
-It stops at one message that the function gets by itself, and at a queue that accepts every message.
+The proof covers a message that is alone in its batch, and a queue that accepts every message.
 """
 
 import random
@@ -17,48 +17,48 @@ from tests.transformed import PARAMETERS, SOURCE
 OUTAGE_SECONDS = 48 * 3_600
 QUEUE = SOURCE["Resources"]["EventQueue"]["Properties"]
 FUNCTION = SOURCE["Resources"]["StopSegmentFunction"]["Properties"]
-TURNS_OF_LAMBDA = 16  # Lambda's guide, "Use Lambda recursive loop detection to prevent infinite loops"
+LAMBDA_CHAIN_LIMIT = 16  # Lambda's guide, "Use Lambda recursive loop detection to prevent infinite loops"
 
 
 @dataclass
 class Message:
-    """A message, or the copy that took its place; times in seconds."""
+    """A message, or the copy that replaced it. Times are in seconds."""
 
     first_sent: float
     sent: float
     receives: int = 0
-    turns: int = 0
+    copies: int = 0
 
 
 @dataclass
-class Life:
-    """How a message ended, how old it was, and how long its chain of queue, function, queue was."""
+class Result:
+    """The end of a message, its age then, and the number of copies in its chain from queue to function to queue."""
 
     end: str
     age_seconds: float
-    turns: int
+    copies: int
 
 
-def live(
+def play(
     sent: float,
     give_up_after_minutes: float,
     max_receive_count: int,
     seed: int,
     slowest_seconds: float = FUNCTION["Timeout"],
     lost_back_offs: float = 0.1,
-) -> Life:
-    """Let a message live: the API fails for the outage, which began at second 0, within `slowest_seconds` each time."""
+) -> Result:
+    """Follow a message to its end. The outage begins at second 0, and each call fails within `slowest_seconds`."""
     dice = random.Random(seed)
     message, now = Message(sent, sent), sent
     while True:
         if now - message.sent > QUEUE["MessageRetentionPeriod"]:
-            return Life("expired", now - message.first_sent, message.turns)
+            return Result("expired", now - message.first_sent, message.copies)
         message.receives += 1
         if message.receives > max_receive_count:
-            return Life("moved by SQS, without a reason", now - message.first_sent, message.turns)
+            return Result("moved by SQS, without a reason", now - message.first_sent, message.copies)
         now += dice.uniform(0, slowest_seconds)
         if now >= OUTAGE_SECONDS:
-            return Life("stopped", now - message.first_sent, message.turns)
+            return Result("stopped", now - message.first_sent, message.copies)
         arrival = Arrival("m", "h", "{}", int(1_000 * message.first_sent), message.receives)
         end = end_of(
             Failure(arrival, NoAnswer("Code", "Silence.")),
@@ -67,14 +67,14 @@ def live(
             give_up_after_ms=int(60_000 * give_up_after_minutes),
         )
         if end is End.RETRIED:
-            # Some back-offs are not set, for example since SQS did not answer: then the queue's own applies.
+            # If SQS does not answer, a back-off is not set, and the queue's visibility time-out applies.
             is_set = dice.random() >= lost_back_offs
             now += back_off_seconds(message.receives, dice.random()) if is_set else QUEUE["VisibilityTimeout"]
         elif end is End.REQUEUED:
-            message = Message(message.first_sent, now, turns=message.turns + 1)
+            message = Message(message.first_sent, now, copies=message.copies + 1)
             now += delay_seconds(int(1_000 * (now - message.first_sent)), dice.random())
         else:
-            return Life(end, now - message.first_sent, message.turns)
+            return Result(end, now - message.first_sent, message.copies)
 
 
 def allowed(name: str, whole: bool) -> st.SearchStrategy[float]:
@@ -92,19 +92,19 @@ def allowed(name: str, whole: bool) -> st.SearchStrategy[float]:
 @example(0.0, 5_760.0, 1, 0)
 @example(0.0, 5_760.0, 1_000, 0)
 @example(0.0, 0.0, 1, 0)
-def test_a_message_of_an_outage_is_stopped_after_it_or_given_up_with_its_reason(
+def test_a_message_is_stopped_after_an_outage_or_given_up_with_its_reason(
     sent: float, give_up_after_minutes: float, max_receive_count: int, seed: int
 ) -> None:
-    life = live(sent, give_up_after_minutes, max_receive_count, seed)
-    assert life.end in ("stopped", End.EXHAUSTED)
-    if life.end == End.EXHAUSTED:
-        assert life.age_seconds >= 60 * give_up_after_minutes - 1
+    result = play(sent, give_up_after_minutes, max_receive_count, seed)
+    assert result.end in ("stopped", End.EXHAUSTED)
+    if result.end == End.EXHAUSTED:
+        assert result.age_seconds >= 60 * give_up_after_minutes - 1
     if sent + 60 * give_up_after_minutes > OUTAGE_SECONDS + 60:
-        assert life.end == "stopped"
+        assert result.end == "stopped"
 
 
-def test_the_chain_of_an_outage_is_longer_than_lambda_bears_by_default() -> None:
-    turns = [live(0, 180, 6, seed, slowest_seconds=1, lost_back_offs=0).turns for seed in range(100)]
-    assert TURNS_OF_LAMBDA <= min(turns) <= max(turns) < 500
-    # So the function says that its chain is meant, and that it ends.
+def test_an_outage_needs_a_longer_chain_than_lambda_allows_by_default() -> None:
+    copies = [play(0, 180, 6, seed, slowest_seconds=1, lost_back_offs=0).copies for seed in range(100)]
+    assert LAMBDA_CHAIN_LIMIT <= min(copies) <= max(copies) < 500
+    # So the template allows the chain, which ends.
     assert FUNCTION["RecursiveLoop"] == "Allow"

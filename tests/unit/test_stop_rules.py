@@ -25,7 +25,7 @@ def started_at(time_ms: int) -> Record:
     [
         pytest.param(Record(), Verdict.STOP, id="nothing is known"),
         pytest.param(Record(open_since_ms=T), Verdict.STOP, id="a slice is not a start"),
-        pytest.param(Record(open_since_ms=T + 1), Verdict.ASK, id="first heard of after the event"),
+        pytest.param(Record(open_since_ms=T + 1), Verdict.ASK, id="first reported after the event"),
         # Rule 1
         pytest.param(stopped_at(T), Verdict.DUPLICATE, id="the same event again"),
         pytest.param(stopped_at(T, started_at_ms=T + 1), Verdict.DUPLICATE, id="the same event, of an earlier session"),
@@ -74,11 +74,11 @@ def test_a_late_stop_event_asks_first_unless_it_is_answered_or_superseded(record
 @pytest.mark.parametrize(
     ("event_type", "second_try", "age_ms", "late"),
     [
-        pytest.param(EventType.ROOM_ENDED, False, STALE_MS, False, id="as old as may be"),
+        pytest.param(EventType.ROOM_ENDED, False, STALE_MS, False, id="as old as allowed"),
         pytest.param(EventType.ROOM_ENDED, False, STALE_MS + 1, True, id="stale"),
         pytest.param(EventType.ROOM_ENDED, False, -1, False, id="our clock is behind"),
         pytest.param(EventType.ROOM_ENDED, True, 0, True, id="received before"),
-        pytest.param(EventType.ROOM_GONE, False, 0, True, id="of the sweeper"),
+        pytest.param(EventType.ROOM_GONE, False, 0, True, id="from the sweeper"),
     ],
 )
 def test_an_event_is_late_if_a_session_may_have_begun_since(
@@ -105,8 +105,8 @@ UNKNOWN, NOT_STARTED, RUNNING, ENDED, FAILED = range(5)
         pytest.param(RunningTask(T + 1, 0, RUNNING), Verdict.SUPERSEDED, id="running since later"),
         pytest.param(RunningTask(T - 2, T - 1, ENDED), Verdict.ALREADY_STOPPED, id="ended before"),
         pytest.param(RunningTask(T - 1, T + 1, ENDED), Verdict.ALREADY_STOPPED, id="ended since"),
-        pytest.param(RunningTask(T - 1, 0, ENDED), Verdict.ALREADY_STOPPED, id="ended, nobody knows when"),
-        pytest.param(RunningTask(T - 1, T, RUNNING), Verdict.ALREADY_STOPPED, id="an end says more than a status"),
+        pytest.param(RunningTask(T - 1, 0, ENDED), Verdict.ALREADY_STOPPED, id="ended at an unknown time"),
+        pytest.param(RunningTask(T - 1, T, RUNNING), Verdict.ALREADY_STOPPED, id="its end counts before its status"),
         pytest.param(RunningTask(T + 1, T + 2, ENDED), Verdict.ALREADY_STOPPED, id="started and ended later"),
         pytest.param(RunningTask(0, 0, FAILED), Verdict.ALREADY_STOPPED, id="failed to start"),
         pytest.param(RunningTask(T - 1, 0, FAILED), Verdict.ALREADY_STOPPED, id="failed"),
@@ -114,10 +114,10 @@ UNKNOWN, NOT_STARTED, RUNNING, ENDED, FAILED = range(5)
         pytest.param(RunningTask(T - 1, 0, UNKNOWN), Verdict.STOP, id="status unknown, started before"),
         pytest.param(RunningTask(T + 1, 0, UNKNOWN), Verdict.SUPERSEDED, id="status unknown, started later"),
         pytest.param(RunningTask(0, 0, UNKNOWN), Verdict.ASK, id="nothing is known"),
-        pytest.param(RunningTask(0, 0, RUNNING), Verdict.ASK, id="running, nobody knows since when"),
+        pytest.param(RunningTask(0, 0, RUNNING), Verdict.ASK, id="running since an unknown time"),
     ],
 )
-def test_the_api_decides_of_a_late_stop_event(task: RunningTask | None, expected: Verdict) -> None:
+def test_the_api_s_answer_decides_about_a_late_stop_event(task: RunningTask | None, expected: Verdict) -> None:
     assert decide_from_api(T, task, Record(open_since_ms=T), T) is expected
 
 
@@ -125,6 +125,6 @@ def test_the_api_decides_of_a_late_stop_event(task: RunningTask | None, expected
     ("opened_ms", "expected"),
     [(None, Verdict.ALREADY_STOPPED), (T + 1, Verdict.ALREADY_STOPPED), (T, Verdict.STOP)],
 )
-def test_a_task_that_began_before_the_api_s_memory_is_stopped_unheard(opened_ms: int | None, expected: Verdict) -> None:
+def test_an_open_task_that_the_api_has_forgotten_is_stopped(opened_ms: int | None, expected: Verdict) -> None:
     record = Record(open_since_ms=opened_ms)
     assert decide_from_api(T, None, record, T + API_REMEMBERS_MS) is expected

@@ -1,4 +1,4 @@
-"""The meaning of the answer about a room for its watched tasks."""
+"""The sweeper's decision about a room, from the answer of the API and the room's watched tasks."""
 
 import pytest
 
@@ -29,34 +29,34 @@ def check(
 @pytest.mark.parametrize(
     ("gone_at_ms", "exists", "tasks", "decided"),
     [
-        pytest.param(None, True, {AUDIO: OPEN}, Check(None, (), T), id="it is there"),
+        pytest.param(None, True, {AUDIO: OPEN}, Check(None, (), T), id="the room exists"),
         pytest.param(None, False, {AUDIO: OPEN}, Check(T, (), T), id="gone once"),
         pytest.param(
             T - GONE_AGAIN_MS,
             False,
             {VIDEO: OPEN, AUDIO: NEWEST},
             Check(T, (AUDIO, VIDEO), T - GONE_AGAIN_MS),
-            id="gone twice: all of its tasks, at the time of the first answer",
+            id="gone twice: its tasks are stopped as of the first answer",
         ),
         pytest.param(
-            T - GONE_AGAIN_MS + 1, False, {AUDIO: OPEN}, Check(T - GONE_AGAIN_MS + 1, (), T), id="gone, but too soon"
+            T - GONE_AGAIN_MS + 1, False, {AUDIO: OPEN}, Check(T - GONE_AGAIN_MS + 1, (), T), id="gone again too soon"
         ),
-        pytest.param(T - GONE_AGAIN_MS, True, {AUDIO: OPEN}, Check(None, (), T), id="it is back"),
+        pytest.param(T - GONE_AGAIN_MS, True, {AUDIO: OPEN}, Check(None, (), T), id="the room exists again"),
         pytest.param(
             T - GONE_AGAIN_MS - 1, False, {VIDEO: OPEN, AUDIO: NEWEST}, Check(T, (), T), id="gone, but opened since"
         ),
         pytest.param(ROUND, False, {AUDIO: OPEN}, Check(T, (AUDIO,), ROUND), id="gone twice in a row"),
-        pytest.param(ROUND - 1, False, {AUDIO: OPEN}, Check(T, (), T), id="gone, but asked about since"),
+        pytest.param(ROUND - 1, False, {AUDIO: OPEN}, Check(T, (), T), id="gone, but not in a row"),
         pytest.param(
             T - GONE_AGAIN_MS,
             False,
             {AUDIO: WATCHED},
             Check(T, (AUDIO,), T - GONE_AGAIN_MS),
-            id="gone twice, and a session may have begun unseen since a stop",
+            id="gone twice, with a task that is watched but not open",
         ),
     ],
 )
-def test_what_is_done_about_a_room(
+def test_tasks_are_stopped_if_two_answers_in_a_row_say_that_the_room_is_gone(
     gone_at_ms: int | None, exists: bool, tasks: dict[Task, Record], decided: Check
 ) -> None:
     assert check(tasks, gone_at_ms, exists=exists) == decided
@@ -66,7 +66,7 @@ def test_what_is_done_about_a_room(
     ("max_task_ms", "open_for_ms", "is_stopped"),
     [(0, 1_000 * HOUR_MS, False), (HOUR_MS, HOUR_MS - 1, False), (HOUR_MS, HOUR_MS, True), (HOUR_MS, T, True)],
 )
-def test_a_task_may_be_too_old_though_its_room_exists(max_task_ms: int, open_for_ms: int, is_stopped: bool) -> None:
+def test_a_task_that_is_too_old_is_stopped_anyway(max_task_ms: int, open_for_ms: int, is_stopped: bool) -> None:
     tasks = {AUDIO: Record(open_since_ms=T - open_for_ms), VIDEO: WATCHED}
     decided = check(tasks, None, exists=True, max_task_ms=max_task_ms)
     assert decided == Check(None, (AUDIO,) if is_stopped else (), T)

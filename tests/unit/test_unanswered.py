@@ -1,4 +1,4 @@
-"""A request to the RTC API without an answer: every error that urllib3 and the SDK can raise."""
+"""Requests to the RTC API without a usable answer: every error that urllib3 and the SDK can raise."""
 
 import http.client
 import ssl
@@ -23,23 +23,23 @@ UNKNOWN = (Retryable, "ApiUnreachable")
 UNREADABLE = (Retryable, "UnreadableAnswer")
 TIMEOUTS = {of_urllib3.TimeoutError, of_urllib3.ConnectTimeoutError, of_urllib3.ReadTimeoutError}
 NOT_OF_A_REQUEST = {of_urllib3.ProxySchemeUnsupported}  # raised if the proxy's URL is wrong
-WITH_PARTS = {of_urllib3.IncompleteRead, of_urllib3.InvalidChunkLength}  # which their texts name
+WITH_PARTS = {of_urllib3.IncompleteRead, of_urllib3.InvalidChunkLength}  # their text needs constructor arguments
 
 Meaning = tuple[type[StopError], str]
 MEANINGS: list[tuple[Exception, Meaning]] = [
-    # The connection died without an answer.
+    # The connection closed without an answer.
     (of_urllib3.ProtocolError("Connection aborted.", ConnectionResetError(104, "reset")), LOST),
     (of_urllib3.ProtocolError("Connection aborted.", ConnectionAbortedError(103, "aborted")), LOST),
     (of_urllib3.ProtocolError("Connection aborted.", BrokenPipeError(32, "broken")), LOST),
     (of_urllib3.ProtocolError("Connection aborted.", http.client.RemoteDisconnected("closed")), LOST),
     (of_urllib3.SSLError(ssl.SSLEOFError(8, "EOF occurred in violation of protocol")), LOST),
-    # It could not be made, or died within an answer, or the answer is none of HTTP.
+    # The connection failed, or closed within an answer, or the answer is not HTTP.
     (of_urllib3.SSLError(ssl.SSLCertVerificationError(1, "self-signed certificate")), UNREACHABLE),
     (of_urllib3.ProtocolError("Connection broken", http.client.IncompleteRead(b"", 5)), UNREACHABLE),
     (of_urllib3.ProtocolError("Connection aborted.", http.client.BadStatusLine("x")), UNREACHABLE),
     (of_urllib3.IncompleteRead(0, 5), UNREACHABLE),
     (of_urllib3.InvalidChunkLength(urllib3.HTTPResponse(), b"x"), UNREACHABLE),
-    # The SDK's errors, and those that nobody has thought of.
+    # The SDK's errors, and unexpected ones.
     (ApiException(status=0, reason="cannot prepare a request"), UNKNOWN),
     (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), UNREADABLE),
     (ValueError("a header that cannot be sent"), UNKNOWN),
@@ -61,7 +61,7 @@ def name(value: object) -> str:
 
 
 @pytest.mark.parametrize(("error", "meaning"), MEANINGS + OF_URLLIB3, ids=name)
-def test_what_an_error_means(error: Exception, meaning: Meaning, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_error_has_its_kind_and_code(error: Exception, meaning: Meaning, monkeypatch: pytest.MonkeyPatch) -> None:
     class OneKey(Credentials):
         def __init__(self) -> None:
             pass
