@@ -124,7 +124,7 @@ FREEZES = st.lists(st.tuples(st.floats(0, 20), st.floats(0, 1_000)), max_size=3)
 
 class TestPaces:
     @pytest.mark.parametrize("per_second", [*range(1, 60), 75, 100, 150, 1_500])
-    def test_no_second_holds_more_requests_than_the_share_however_trains_are_filled(self, per_second: int) -> None:
+    def test_no_second_exceeds_the_share_however_trains_are_filled(self, per_second: int) -> None:
         chosen = pace(per_second)
         # For each number of requests, the shortest time from the first request to the end of the gap after the last.
         soonest = [0.0]
