@@ -158,16 +158,15 @@ NAMES = GLOBAL_NAMES | {
 
 
 class TestNames:
-    def named(self, property_of: dict[str, str]) -> Iterator[tuple[str, str, str]]:
-        for resource_type, name in property_of.items():
-            for logical_id, stack, properties in found(resource_type):
-                if name in properties:
-                    yield logical_id, stack.place.region, properties[name]
-
     def test_a_name_that_all_regions_share_contains_the_region(self) -> None:
-        names = list(self.named(GLOBAL_NAMES))
-        assert [name for _, _, name in names]
-        assert [logical_id for logical_id, region, name in names if region not in name] == []
+        names = [
+            (stack.place.region, properties[name])
+            for resource_type, name in GLOBAL_NAMES.items()
+            for _, stack, properties in found(resource_type)
+            if name in properties
+        ]
+        assert names
+        assert [name for region, name in names if region not in name] == []
 
     def test_two_stacks_have_no_name_in_common(self) -> None:
         for resource_type, name in NAMES.items():

@@ -4,7 +4,6 @@ from datetime import UTC, datetime
 from unittest.mock import patch
 from urllib.parse import urlsplit
 
-import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
@@ -40,11 +39,3 @@ def test_a_request_is_signed_as_botocore_signs_it(
     signed = ours.signed(action, body, now)
     assert signed["Host"] == urlsplit(ours.url).netloc
     assert {name: value for name, value in signed.items() if name != "Host"} == dict(request.headers.items())
-
-
-@pytest.mark.parametrize("name", ["AWS_REGION", *KEY])
-def test_a_variable_that_lambda_always_sets_is_required(name: str) -> None:
-    environment = KEY | {"AWS_REGION": "eu-west-1", "URL_SUFFIX": "amazonaws.com"}
-    del environment[name]
-    with pytest.raises(KeyError, match=name):
-        Service("sqs", "AmazonSQS", "1.0", environment)

@@ -6,8 +6,6 @@ from segments.settings import SettingsError
 from stop_segment.settings import Settings, read_settings
 from tests.environments import STOP_SETTINGS
 
-OPTIONAL = {"RTC_ENDPOINT"}
-
 
 def settings(**changes: str) -> Settings:
     return read_settings(STOP_SETTINGS | changes)
@@ -58,7 +56,7 @@ def test_an_endpoint_replaces_that_of_the_platform() -> None:
     assert (read.rtc_endpoint, read.rtc_region) == ("https://rtc.example:8443", "cn-north-1")
 
 
-@pytest.mark.parametrize("name", sorted(STOP_SETTINGS.keys() - OPTIONAL))
+@pytest.mark.parametrize("name", sorted(STOP_SETTINGS.keys() - {"RTC_ENDPOINT"}))
 def test_a_missing_or_empty_setting_is_named(name: str) -> None:
     absent = {key: value for key, value in STOP_SETTINGS.items() if key != name}
     for environment in (absent, STOP_SETTINGS | {name: ""}):
