@@ -264,8 +264,8 @@ def _warn(output_format: str, reading: Reading) -> None:
         return
     if reading.hidden:
         display.messages.print(
-            f"About {_letters(reading.hidden)} more are held by another reader, perhaps one that was killed. "
-            "They are missing here, and appear again within minutes."
+            f"Not shown: about {_letters(reading.hidden)} held by another reader, perhaps one that was killed. Letters "
+            "that are held appear again within minutes."
         )
     if not reading.complete:
         display.messages.print(
