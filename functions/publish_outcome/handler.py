@@ -29,7 +29,7 @@ _bus_name = os.environ["OUTCOME_EVENT_BUS_NAME"]
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: object) -> dict[str, list[dict[str, str]]]:  # noqa: ARG001 - Lambda passes it
-    """Publish the stops among a batch of the table's changes, or a batch of failed stops and answers to workflows.
+    """Publish the stops in a batch of table changes, or serve a batch of failed stops and answers to workflows.
 
     Returns the changes, or the messages, that are to be delivered again, as ``batchItemFailures``.
     """

@@ -59,7 +59,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:  # noqa: 
     """Answer one HTTP request of the RTC server: an HTTP API's, payload version 2.0.
 
     The answers are 200 ready (to GET and HEAD), queued, known, replayed, stale or ignored, 400 malformed, 401 not
-    signed, 405 another method, 413 over 64 KB, 503 not now.
+    signed, 405 another method, 413 over 64 KiB, 503 send it again.
     """
     if event["requestContext"]["http"]["method"] in ("GET", "HEAD"):
         return _answer(HTTPStatus.OK, "ready")  # the RTC console accepts only URLs that answer GET

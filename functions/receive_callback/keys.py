@@ -20,8 +20,8 @@ class KeysUnavailable(Exception):
 class CallbackKeys:
     """The keys, as Secrets Manager holds them in the stages AWSCURRENT and AWSPREVIOUS: the secret is the bare key.
 
-    The time between two reads has a minimum, whatever arrives and whatever Secrets Manager answers. `clock_seconds` is
-    monotonic, `now_ms` the time of day. Both methods raise `KeysUnavailable`.
+    However many forgeries arrive, a minimum time passes between two reads. `clock_seconds` is monotonic, `now_ms` the
+    time of day. Both methods raise `KeysUnavailable`.
     """
 
     def __init__(

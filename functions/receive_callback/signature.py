@@ -24,10 +24,10 @@ def sign(callback: Mapping[str, Any], key: str) -> str:
 
 
 def read_signed(callback: Mapping[str, Any], keys: Callable[[], Iterable[str]]) -> tuple[str, ...] | None:
-    """Return the values that a callback's signature covers: those of NAMES, then the nonce. None: it fits no key.
+    """Return the values that a callback's signature covers: those of NAMES, then the nonce. None: no key fits.
 
-    `keys` gives the callback secret keys, and is asked only about a callback that is well formed. The time that this
-    takes says nothing about the keys. Raises `MalformedCallback`.
+    `keys` returns the callback secret keys; it is called only for a well-formed callback. The time that the check
+    takes reveals nothing about the keys. Raises `MalformedCallback`.
     """
     readings, signature = list(_readings(callback)), callback.get("Signature")
     given = signature.encode(errors="surrogatepass") if isinstance(signature, str) else b""
@@ -37,7 +37,7 @@ def read_signed(callback: Mapping[str, Any], keys: Callable[[], Iterable[str]]) 
 
 
 def _readings(callback: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    """Yield the values that may have been signed, with each nonce: a sender may write both, one of them empty."""
+    """Yield the signed values with each nonce: a sender may write both `Nonce` and `Noce`, one of them empty."""
     for name in NAMES:
         if not isinstance(callback.get(name), str):
             raise MalformedCallback(f"{name} must be a string")

@@ -54,7 +54,7 @@ class QueuedSlices:
         self._queued: Cache[tuple[str, str, str], tuple[int, float]] = Cache(most)
 
     def __contains__(self, found: Slice) -> bool:
-        """Whether a slice of this task was queued that is not newer than this one.
+        """Return whether a queued slice of this task is not newer than this one.
 
         An older slice is news: it may be from before the room's end, and the queued one from after it.
         """
@@ -62,7 +62,7 @@ class QueuedSlices:
         return time_ms <= found.time_ms and self._clock_seconds() < until
 
     def add(self, queued: Slice) -> None:
-        """Remember a slice, once the queue has taken it."""
+        """Remember a slice that the queue has accepted."""
         self._queued[queued.task] = queued.time_ms, self._clock_seconds() + REMEMBERED_SECONDS
 
     def forget(self, room: tuple[str, str] | None) -> None:

@@ -31,7 +31,7 @@ class Calls:
         seconds_left: Callable[[], float],
         message: Hashable = None,
     ) -> Any:
-        """Call the API, and retry at once, once for each cause that deserves it. Raises the errors of `function`.
+        """Call the API, and retry at once if that can help, once for each cause. Raises the errors of `function`.
 
         `function` makes one request. After `arguments` it takes a function to call just before the request is sent.
         A call starts only within `seconds_left()`. The messages take turns.

@@ -9,7 +9,7 @@ V = TypeVar("V")
 
 
 class Cache(dict[K, V]):
-    """Remembers a bounded number of things, and first forgets the one that was set the longest time ago."""
+    """Remembers a bounded number of things. If full, it forgets the one that has not been set for the longest time."""
 
     def __init__(self, most: int) -> None:
         super().__init__()

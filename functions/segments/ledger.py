@@ -67,7 +67,7 @@ class SegmentTable:
         self._sweeps = sweeps
 
     def read(self, tasks: Sequence[Task]) -> dict[Task, Record]:
-        """Read the records of tasks or rooms (`room_item`), in a call for each 100. Those without one are left out."""
+        """Read the records of tasks or rooms (`room_item`), 100 in each call. The result has only those that exist."""
         found: dict[Task, Record] = {}
         for start in range(0, len(tasks), _KEYS_A_READ):
             keys = [_key(task) for task in tasks[start : start + _KEYS_A_READ]]
@@ -88,7 +88,7 @@ class SegmentTable:
         return {task_of(item): _record(item) for item in items}
 
     def note_start(self, task: Task, started_at_ms: int, business_id: str | None = None) -> bool:
-        """Open a task that started then, unless a later start or stop is known; return whether it is open."""
+        """Open a task that started at this time, unless a later start or stop is known. Return whether it is open."""
         return self._open(
             task,
             {"started_at": started_at_ms, "open_since": started_at_ms, **_business_id(business_id)},
@@ -96,7 +96,7 @@ class SegmentTable:
         )
 
     def note_sighting(self, task: Task, seen_at_ms: int, business_id: str | None = None) -> bool:
-        """Open a task that was seen then, unless a later start or a stop not before it is known; return as above."""
+        """Open a task that ran at this time, as `note_start` does: a stop at the same time also keeps it closed."""
         return self._open(
             task,
             {"open_since": seen_at_ms, **_business_id(business_id)},
@@ -180,7 +180,7 @@ class SegmentTable:
         return Lease(until_ms, _room(place) if place else None, *rounds)
 
     def note_place(self, lease: Lease) -> bool:
-        """Record the position of a sweep, if its lease is still valid, and return whether it is.
+        """Record the position of a sweep. Return whether its lease is still valid; if not, nothing is recorded.
 
         Call this method before checking the rooms up to this position.
         """
@@ -325,7 +325,7 @@ def room_item(room: Room) -> Task:
 
 
 def _unchanged(known: Record) -> list[_Condition]:
-    """Require the record that a decision was based on: every change of it changes one of these."""
+    """Return the conditions that a record has not changed: every change of it changes one of these attributes."""
     return [("stop_event_time", "=", known.stop_event_time_ms), ("open_since", "=", known.open_since_ms)]
 
 
@@ -364,7 +364,7 @@ def _record(item: Mapping[str, Any]) -> Record:
 def fields_of(item: Mapping[str, Any], attributes: Mapping[str, str]) -> dict[str, Any]:
     """Read an item's attributes into fields. A value in a form that no function writes counts as missing.
 
-    `attributes` maps attributes to fields. A name in ms or seconds means a whole number, any other a text.
+    `attributes` maps attributes to fields. A field in ms or seconds is a whole number, any other is a text.
     """
     return {
         field: _whole_number(item, attribute) if field.endswith(("_ms", "_seconds")) else _text(item, attribute)

@@ -18,7 +18,7 @@ The API counts a request when it arrives, a time that is not known here::
            counts as sent here
 
 Any time beyond the fastest round trip may have been spent on the way, so a request counts as sent `fastest` before its
-answer. From then on it needed at most the shortest way, and every later request needs at least that.
+answer. From that time it took at most as long to arrive as every later request takes.
 """
 
 from __future__ import annotations

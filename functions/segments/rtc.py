@@ -134,7 +134,7 @@ class RtcApi:
 
 
 class _Exchange(threading.local):
-    """The call under way in a thread: the key to sign with, the function to call at its sending, the raw answer."""
+    """The call under way in a thread: its key, the function to call when it is sent, the raw answer."""
 
     key: Key
     answer: Answer | None

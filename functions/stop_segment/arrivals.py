@@ -89,7 +89,7 @@ def arrive(record: Mapping[str, Any]) -> Arrival:
 
 
 def waves(arrivals: list[Arrival]) -> tuple[list[Arrival], list[Arrival]]:
-    """Sort starts and sightings before stops, and the newest stop before older ones: its answer answers them too."""
+    """Separate starts and sightings from stops, the newest stop first: its answer also answers older ones."""
     notes: list[Arrival] = []
     stops: list[tuple[int, Arrival]] = []
     for arrival in arrivals:

@@ -74,10 +74,10 @@ class Stopper:
         return Batch(self, seconds_left)
 
     def remembers(self, task: Task, time_ms: int) -> bool:
-        """Whether a sighting at `time_ms` holds no news.
+        """Return whether a sighting at `time_ms` tells the table nothing new.
 
-        The task was open a moment ago, and its room had not ended at the time of an earlier sighting: the event that
-        ended it later found the task open. An older sighting may still be from before the room's end.
+        It does not if a sighting that is not newer was recorded within the last minute. The task was open then,
+        so a later end of the room has found it. An older sighting is news, since it may be from before a room's end.
         """
         since_ms, until_ms = self._remembered.get(task, (0, 0))
         return since_ms <= time_ms and self.now_ms() < until_ms
@@ -85,12 +85,12 @@ class Stopper:
     def remember(self, task: Task, time_ms: int) -> None:
         """Remember for a minute that the task is open, and that its room had not ended at `time_ms`.
 
-        Not longer: another function may close the task, and then a sighting is news again.
+        After that minute, sightings are recorded again, in case another function has closed the task.
         """
         self._remembered[task] = time_ms, self.now_ms() + _REMEMBERED_MS
 
     def forget(self, task: Task) -> None:
-        """Let the next sighting of the task be news again."""
+        """Forget that the task is open, so that its next sighting is recorded."""
         self._remembered.pop(task, None)
 
 
@@ -110,7 +110,7 @@ class Batch:
         self._failed: dict[Task, Retryable] = {}
 
     async def serve(self, event: Event) -> Served:
-        """Execute an event. The result holds the errors of its tasks.
+        """Serve an event. The result holds the errors of its tasks.
 
         Raises `Retryable` if the tasks could not be read from the table.
         """
@@ -155,7 +155,7 @@ class Batch:
         return served
 
     async def _end_room(self, event: Event) -> Served:
-        # Before the tasks are read: a task that is opened after that finds the room ended.
+        # First the end, then the tasks: a task that is opened after the read finds that the room has ended.
         before: Record = await self._in_thread(self._table.note_room_end, event, self._now_ms())
         open_tasks: dict[Task, Record] = await self._in_thread(self._table.open_tasks, event.room)
         if open_tasks:
@@ -247,7 +247,7 @@ class Batch:
         return Done(task.task_id, stopped.outcome, stopped.request_id)
 
     async def _look(self, task: Task, event: Event) -> tuple[Verdict, str | None]:
-        """Predict the answer of StopSegment, without a stop."""
+        """Ask whether the task runs, to predict the answer of StopSegment without a stop."""
         found, request_id = await self._get_segment_task(task, event)
         return Verdict.STOP if found and not found.is_over else Verdict.ALREADY_STOPPED, request_id
 
@@ -277,7 +277,7 @@ class Batch:
 
 
 class _SharedReads:
-    """Combines simultaneous reads of records by the messages of a batch into one call."""
+    """Reads the records that the messages of a batch need at the same time, in one call of DynamoDB."""
 
     def __init__(self, table: SegmentTable, in_thread: InThread) -> None:
         self._table = table
@@ -286,7 +286,7 @@ class _SharedReads:
         self._next: asyncio.Task[dict[Task, Record]] | None = None  # not yet begun
 
     async def read(self, task: Task) -> Record | None:
-        """Read a record, in a read that begins after this call; None if there is none."""
+        """Return a task's record, or None. The read begins after this call, so it finds every earlier write."""
         if self._next is None:
             self._next = asyncio.create_task(self._read())
             # Otherwise asyncio logs errors after their last caller has gone.
