@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import ipaddress
 import os
-import secrets
 import shutil
 import signal
 import socket
@@ -23,10 +20,8 @@ from ssl import create_default_context
 from typing import Any
 
 import boto3
+import trustme
 from botocore.config import Config
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 REGION = "us-east-1"
 START_DEADLINE_SECONDS = 60
@@ -44,7 +39,7 @@ class EmbeddedAws:
     endpoint
         Its https URL.
     ca_bundle
-        The certificate that its clients must trust.
+        The certificate of the authority that its clients must trust.
     log
         The output of ministack and the functions.
     """
@@ -107,7 +102,7 @@ def embedded_aws(*, port: int = 0, certificate_folder: Path | None = None) -> It
     port
         Its port, by default any free one.
     certificate_folder
-        Folder that keeps its certificate for the next start; by default each start creates one.
+        Folder that keeps its certificates for the next start; by default each start creates new ones.
 
     Raises
     ------
@@ -122,13 +117,13 @@ def embedded_aws(*, port: int = 0, certificate_folder: Path | None = None) -> It
 def _ministack(port: int, certificate_folder: Path | None) -> Iterator[EmbeddedAws]:
     home = Path(tempfile.mkdtemp(prefix="segment-stopper-"))
     try:
-        certificate, key = _certificate(certificate_folder or home)
-        aws = EmbeddedAws(f"https://{_HOST}:{port}", certificate, home / "ministack.log")
+        authority, server = _certificate(certificate_folder or home)
+        aws = EmbeddedAws(f"https://{_HOST}:{port}", authority, home / "ministack.log")
         with aws.log.open("wb") as log:
             # A process group of its own: Ctrl-C reaches only the caller, which then stops the functions in order.
             process = subprocess.Popen(  # nosec B603 # our own command, no shell
                 [sys.executable, "-m", "ministack"],
-                env=_process_environment(home, port, certificate, key),
+                env=_process_environment(home, port, authority, server),
                 cwd=home,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -144,7 +139,7 @@ def _ministack(port: int, certificate_folder: Path | None) -> Iterator[EmbeddedA
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _process_environment(home: Path, port: int, certificate: Path, key: Path) -> dict[str, str]:
+def _process_environment(home: Path, port: int, authority: Path, server: Path) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("COV_CORE_")}
     return inherited | {
         "AUTH": "true",
@@ -153,9 +148,9 @@ def _process_environment(home: Path, port: int, certificate: Path, key: Path) ->
         "IOT_MTLS_ENABLED": "false",  # needs a fixed port
         "GATEWAY_PORT": str(port),
         "MINISTACK_REGION": REGION,
-        "MINISTACK_SSL_CERT": str(certificate),
-        "MINISTACK_SSL_KEY": str(key),
-        "AWS_CA_BUNDLE": str(certificate),
+        "MINISTACK_SSL_CERT": str(server),
+        "MINISTACK_SSL_KEY": str(server),
+        "AWS_CA_BUNDLE": str(authority),
         "TMPDIR": str(home),
     }
 
@@ -195,32 +190,12 @@ def free_port(wanted: int = 0) -> int:
 
 
 def _certificate(folder: Path) -> tuple[Path, Path]:
-    certificate_path, key_path = folder / "certificate.pem", folder / "key.pem"
-    soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=7)
-    if key_path.exists() and x509.load_pem_x509_certificate(certificate_path.read_bytes()).not_valid_after_utc > soon:
-        return certificate_path, key_path
-    folder.mkdir(mode=0o700, exist_ok=True)
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"sandbox {secrets.token_hex(4)}")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=30))
-        .add_extension(
-            x509.SubjectAlternativeName(
-                [x509.DNSName("localhost"), x509.DNSName("*.localhost"), x509.IPAddress(ipaddress.ip_address(_HOST))]
-            ),
-            critical=False,
-        )
-        .sign(key, hashes.SHA256())
-    )
-    certificate_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    key_path.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return certificate_path, key_path
+    """Return the certificate of the authority, and that of the server with its key; create them if missing."""
+    authority_path, server_path = folder / "certificate.pem", folder / "server.pem"
+    if not server_path.exists():
+        folder.mkdir(mode=0o700, exist_ok=True)
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(str(authority_path))
+        server = authority.issue_cert("localhost", "*.localhost", _HOST)
+        server.private_key_and_cert_chain_pem.write_to_path(str(server_path))
+    return authority_path, server_path
