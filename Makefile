@@ -1,4 +1,4 @@
-# Everything runs in .venv, which is made on first use from hash-locked requirements.
+# Everything runs in .venv, which is created on first use from hash-locked requirements.
 PYTHON ?= python3
 CONFIG ?= default
 VENV := .venv
@@ -11,7 +11,7 @@ SOURCES := template.yaml $(shell find -L functions -type f -not -path '*/__pycac
 export PATH := $(BIN):$(PATH)
 export SAM_CLI_TELEMETRY := 0
 
-# Building asks for a region, whichever, and needs no profile: deploying takes those of your environment.
+# `sam build` needs a region, but any will do, and no profile. `sam deploy` uses those of your environment.
 $(BUILT): export AWS_DEFAULT_REGION ?= us-east-1
 
 .DEFAULT_GOAL := help
@@ -112,8 +112,7 @@ lock: #: Lock the dependencies of pyproject.toml again (needs uv)
 clean: #: Remove what was installed and built
 	rm -rf $(VENV) .aws-sam .sandbox .mutants .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-# The lock is complete, and every package in it has its hash. pip warns of how this machine is set up: only its errors
-# are for the person who installs.
+# The lock is complete, and every package in it has its hash. -qq hides pip's warnings about this machine, not its errors.
 PIP_INSTALL := install -qq --disable-pip-version-check --no-deps --require-hashes
 
 $(INSTALLED): locks/dev.txt

@@ -19,7 +19,7 @@ import urllib3
 from sandbox.embedded_aws import embedded_aws
 from sandbox.rtc_double import RtcDouble
 from sandbox.stack import ACCESS_KEY_ID, APP_ID, ROOT, SECRET_ACCESS_KEY, Sandbox, deploy, sandbox
-from tools.event_queue import Depth, read_depth
+from tools.event_queue import read_depth
 
 CONCURRENCY = 5
 PEER = Path(__file__).parent / "peer"
@@ -87,10 +87,6 @@ class Deployment(Sandbox):
         if not answer.json()["applied"]:
             raise RuntimeError("the embedded AWS does not record its calls")
 
-    def depth(self) -> Depth:
-        """Count the messages on the event queue."""
-        return read_depth(self.client("sqs"), self.outputs["EventQueueUrl"])
-
     def settle(self, seconds: float, quiet_seconds: float = _QUIET_SECONDS) -> bool:
         """Wait until the queue is empty.
 
@@ -100,7 +96,7 @@ class Deployment(Sandbox):
         last: tuple[int, int, int] | None = None
         changed_at = time.monotonic()
         while time.monotonic() < deadline:
-            depth = self.depth()
+            depth = read_depth(self.client("sqs"), self.outputs["EventQueueUrl"])
             if not depth.total:
                 return True
             state = (depth.waiting, depth.in_work, len(self.rtc.requests))

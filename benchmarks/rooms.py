@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 from benchmarks.deployments import Deployment, message
 from benchmarks.load import Task, running
-from benchmarks.sweeps import let_rooms_wait, settle, sweep_once, unscheduled
+from benchmarks.meters import Spent
+from benchmarks.sweeps import settle, sweep_once, unscheduled
 from benchmarks.table_units import counted
 from sandbox.stack import APP_ID, wait_for
 from segments import events, ledger
 from segments.stop_rules import Outcome, Record
+from tools.rooms import read_fields
 
 SESSIONS = 50
 _SLICES = 20
@@ -22,8 +23,6 @@ _SWEEPS = 3  # a room is found gone, found gone again, and left
 _RETENTION_SECONDS = 604_800
 _MINUTE_MS = 60_000
 _DAY_MS = 86_400_000
-
-Spending = dict[str, float]
 
 
 def room_ends(deployment: Deployment, marks: Sequence[int], permanent: int) -> dict[str, Any]:
@@ -38,14 +37,14 @@ def room_ends(deployment: Deployment, marks: Sequence[int], permanent: int) -> d
     }
 
 
-def _ends(deployment: Deployment, marks: Sequence[int]) -> Iterator[tuple[int, Spending]]:
+def _ends(deployment: Deployment, marks: Sequence[int]) -> Iterator[tuple[int, Spent]]:
     past = _Past(deployment, "many-ends")
     for mark in marks:
         past.leave(mark - 1, room_ends=True)
         task = APP_ID, past.room_id, f"audio-{mark}"
         deployment.rtc.start_task(*task)
         _serve_alone(deployment, message(*task, "SegmentStarted"))
-        with _counted(deployment) as spent:
+        with counted(deployment) as spent:
             _serve_alone(deployment, message(*task[:2]))
         if deployment.rtc.is_running(*task):
             raise RuntimeError(f"end {mark} of the room did not stop its task")
@@ -64,7 +63,7 @@ def _permanent(deployment: Deployment, tasks: int) -> dict[str, Any]:
         ("its stop by name", message(*task, "ModerationViolation")),
         ("the room's end", message(*task[:2])),
     ):
-        with _counted(deployment) as found[name]:
+        with counted(deployment) as found[name]:
             _serve_alone(deployment, body)
     if deployment.rtc.is_running(*task):
         raise RuntimeError("the task of the permanent room was not stopped")
@@ -108,9 +107,7 @@ class _Past:
 
     def room_item_bytes(self) -> int:
         """Return the size of the room's own item as JSON, which is larger than the item in the table."""
-        key = {"room": {"S": f"{APP_ID}#{self.room_id}"}, "task_id": {"S": ledger.ROOM_ITEM}}
-        item = self._client.get_item(TableName=self._table_name, Key=key, ConsistentRead=True)["Item"]
-        return len(str(item))
+        return len(str(read_fields(self._client, self._table_name, events.Task(self._room, ledger.ROOM_ITEM))))
 
 
 def sessions(deployment: Deployment) -> list[dict[str, Any]]:
@@ -120,15 +117,15 @@ def sessions(deployment: Deployment) -> list[dict[str, Any]]:
             {"session": name, **_sessions(deployment, number, *how)}
             for number, (name, how) in enumerate(
                 (
-                    ("start told, no slices", (True, 0)),
-                    (f"start told, {_SLICES} slices", (True, _SLICES)),
-                    (f"untold, {_SLICES} slices", (False, _SLICES)),
+                    ("start reported, no slices", (True, 0)),
+                    (f"start reported, {_SLICES} slices", (True, _SLICES)),
+                    (f"start not reported, {_SLICES} slices", (False, _SLICES)),
                 )
             )
         ]
 
 
-def _sessions(deployment: Deployment, kind: int, told: bool, slices: int) -> dict[str, Any]:
+def _sessions(deployment: Deployment, kind: int, start_reported: bool, slices: int) -> dict[str, Any]:
     tasks: list[Task] = [(APP_ID, f"session-{kind}-{number}", "audio") for number in range(SESSIONS)]
     deployment.rtc.forget()
     for task in tasks:
@@ -140,8 +137,8 @@ def _sessions(deployment: Deployment, kind: int, told: bool, slices: int) -> dic
         )
         settle(deployment)
 
-    with _counted(deployment) as spent:
-        if told:
+    with counted(deployment) as spent:
+        if start_reported:
             send("SegmentStarted")
         for _ in range(slices):
             send("SegmentRealTimeData")
@@ -151,27 +148,16 @@ def _sessions(deployment: Deployment, kind: int, told: bool, slices: int) -> dic
         raise RuntimeError(f"{running(deployment, tasks)} tasks still run")
     for app_id, room_id, _ in tasks:
         deployment.rtc.close_room(app_id, room_id)
-    swept = [_sweep_after_a_minute(deployment, tasks) for _ in range(_SWEEPS)]
+    swept = list[Spent]()
+    for _ in range(_SWEEPS):
+        deployment.let_a_minute_pass((app_id, room_id) for app_id, room_id, _ in tasks)
+        with counted(deployment) as spent_on_sweep:
+            sweep_once(deployment)
+        swept.append(spent_on_sweep)
     return {
         **{name: value / SESSIONS for name, value in spent.items()},
         **{f"swept_{name}": sum(one[name] for one in swept) / SESSIONS for name in spent},
     }
-
-
-def _sweep_after_a_minute(deployment: Deployment, tasks: Sequence[Task]) -> Spending:
-    let_rooms_wait(deployment, tasks)
-    with _counted(deployment) as spent:
-        sweep_once(deployment)
-    return spent
-
-
-@contextmanager
-def _counted(deployment: Deployment) -> Iterator[Spending]:
-    """Count requests to the API and the table, and table units. The result is complete at the end of the block."""
-    before = len(deployment.rtc.requests)
-    with counted(deployment) as spent:
-        yield spent
-    spent["api_requests"] = len(deployment.rtc.requests) - before
 
 
 def _serve_alone(deployment: Deployment, body: str) -> None:

@@ -78,7 +78,7 @@ def _sweep(deployment: Deployment, tasks: Sequence[Task], *, sweeps: int = 1) ->
     sweeper = _sweeper(deployment)
     runs = []
     for _ in range(sweeps):
-        let_rooms_wait(deployment, [])
+        deployment.let_a_minute_pass([])
         with measured(sweeper, closely=True) as spent:
             sweep_once(deployment)
         runs.append(spent)
@@ -90,11 +90,6 @@ def _sweep(deployment: Deployment, tasks: Sequence[Task], *, sweeps: int = 1) ->
         "busiest_second": deployment.rtc.busiest_second(_QUESTION),
         **{name: sum(run[name] for run in runs) for name in runs[0]},
     }
-
-
-def let_rooms_wait(deployment: Deployment, tasks: Sequence[Task]) -> None:
-    """Wait until a room that was found gone may be found gone again."""
-    deployment.let_a_minute_pass((app_id, room_id) for app_id, room_id, _ in tasks)
 
 
 def _sweeper(deployment: Deployment) -> Deployment:

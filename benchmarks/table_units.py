@@ -50,7 +50,7 @@ class Index:
 
 @contextmanager
 def counted(deployment: Deployment) -> Iterator[dict[str, float]]:
-    """Count the requests and units of a table during the block. The result is complete at the end of the block.
+    """Count requests to the API and the table, and table units. The result is complete at the end of the block.
 
     A write costs a unit, even if its condition fails, and more for each change of an index, which the table's stream
     shows. Every item is at most 1 KB, which is checked. The size of its result decides the cost of a read: for a query,
@@ -62,9 +62,10 @@ def counted(deployment: Deployment) -> Iterator[dict[str, float]]:
     scopes = ("LocalSecondaryIndexes", "GlobalSecondaryIndexes")
     indexes = [index_of(index, keys) for scope in scopes for index in table.get(scope, ())]
     stream = _Stream(deployment, table) if indexes else None
-    since = time.time()
+    since, requests_before = time.time(), len(deployment.rtc.requests)
     with deployment.recorded():
         yield spent
+    spent["api_requests"] = len(deployment.rtc.requests) - requests_before
     changes = list(stream.changes()) if stream else []
     largest = max((size_of(after) for _, after in changes), default=0)
     if largest > WRITE_UNIT_BYTES:

@@ -108,7 +108,7 @@ def main(picture: Console | None = None, short: Console | None = None) -> int:
         tell("Waiting for the outcome bus ...")
         modes = ", ".join(sorted({line["mode"] for line in box.log_lines() if "mode" in line}))
         ended = [end for row in rows for end in row.ends] + [end for _, result in life for end in result.ends]
-        told = _wait_for_outcome_events(box, ended)
+        published = _wait_for_outcome_events(box, ended)
     tables = Group(_table(rows), "", _letters_table(rows), "", life_table(life))
     console.print("", tables, "")
     if picture:
@@ -116,7 +116,7 @@ def main(picture: Console | None = None, short: Console | None = None) -> int:
     if short:
         short.print(_table([row for row in rows if row.scene.sample in IN_SHORT]))
     console.print(f"The stack ran in the mode `{modes}`.")
-    console.print(f"The outcome bus received an event for each stop: {told} SegmentStopped events.\n")
+    console.print(f"The outcome bus received an event for each stop: {published} SegmentStopped events.\n")
     failed = [row.scene.sample for row in rows if not row.as_expected]
     failed += [step.title for step, result in life if result != step.expected]
     if failed:
@@ -129,14 +129,14 @@ def main(picture: Console | None = None, short: Console | None = None) -> int:
 
 def _wait_for_outcome_events(box: Sandbox, ends: Sequence[str]) -> int:
     stops = sum(end in ("stopped", "already_stopped") for end in ends)
-    told: list[Any] = []
+    received: list[Any] = []
 
-    def all_told() -> bool:
-        told.extend(event for event in box.outcome_events() if event["detail-type"] == "SegmentStopped")
-        return len(told) >= stops
+    def all_received() -> bool:
+        received.extend(event for event in box.outcome_events() if event["detail-type"] == "SegmentStopped")
+        return len(received) >= stops
 
-    wait_for(all_told, "an outcome event for every stop")
-    return len(told)
+    wait_for(all_received, "an outcome event for every stop")
+    return len(received)
 
 
 def _play(box: Sandbox, scenes: Sequence[Scene], tell: Callable[[str], None]) -> list[Row]:
@@ -169,17 +169,17 @@ def _play(box: Sandbox, scenes: Sequence[Scene], tell: Callable[[str], None]) ->
 
 def _wait_for_ends(box: Sandbox, samples: Mapping[str, str], tell: Callable[[str], None]) -> dict[str, list[str]]:
     """Wait for the outcomes of all messages; `samples` holds their names by message id."""
-    told = ""
+    shown = ""
 
     def all_ended() -> dict[str, list[str]]:
-        nonlocal told
+        nonlocal shown
         ends = _ends(box, samples)
         left = [samples[message_id] for message_id, found in ends.items() if not found]
         trying = f"; {left[0]} is tried again later" if len(left) == 1 else ""
         text = f"Sending events/: {len(ends) - len(left)} of {len(ends)} have ended{trying} ..."
-        if text != told:
+        if text != shown:
             tell(text)
-        told = text
+        shown = text
         return {} if left else ends
 
     return wait_for(all_ended, "every message's end in the log", seconds=120)

@@ -135,12 +135,12 @@ class Sandbox:
         """
 
         def answer() -> list[Any]:
-            said = self.client("lambda").invoke(
+            response = self.client("lambda").invoke(
                 FunctionName=self.resource(logical_id), Payload=json.dumps(event, default=str)
             )
-            told = json.load(said["Payload"])
-            lost = "FunctionError" in said and told["errorMessage"].startswith("Worker process ")
-            return [] if lost else [told]
+            content = json.load(response["Payload"])
+            lost = "FunctionError" in response and content["errorMessage"].startswith("Worker process ")
+            return [] if lost else [content]
 
         return wait_for(answer, f"an answer of {logical_id}")[0]
 

@@ -108,9 +108,10 @@ def _latest_metrics(client: Any, deployment: Deployment, now_ms: int) -> dict[st
     )
     newest: dict[str, tuple[int, float]] = {}
     for result in answer["MetricDataResults"]:
-        points = [(_ms(at), value) for at, value in zip(result["Timestamps"], result["Values"], strict=True) if value]
+        points = [point for point in zip(result["Timestamps"], result["Values"], strict=True) if point[1]]
         if points:
-            newest[result["Label"]] = max(points)
+            at, value = max(points)
+            newest[result["Label"]] = int(at.timestamp() * 1000), value
     oldest = newest.get("ApproximateAgeOfOldestMessage")
     if oldest is not None and now_ms - oldest[0] > 5 * 60_000:
         del newest["ApproximateAgeOfOldestMessage"]  # a metric without recent datapoints says nothing about now
@@ -241,7 +242,3 @@ def _refusal(log: _Log, now_ms: int) -> Trouble | None:
 
 def _served(log: _Log, since_ms: int) -> bool:
     return any(line.get("outcome") in _SERVED for _, line in log.lines('"outcome"', since_ms))
-
-
-def _ms(moment: datetime) -> int:
-    return int(moment.timestamp() * 1000)
