@@ -112,7 +112,7 @@ lock: #: Lock the dependencies of pyproject.toml again (needs uv)
 clean: #: Remove what was installed and built
 	rm -rf $(VENV) .aws-sam .sandbox .mutants .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-# The lock is complete, and every package in it has its hash. -qq hides pip's warnings about this machine, not its errors.
+# The lock is complete, and every package in it has its hash. -qq hides pip's warnings about this machine, but no error.
 PIP_INSTALL := install -qq --disable-pip-version-check --no-deps --require-hashes
 
 $(INSTALLED): locks/dev.txt

@@ -85,7 +85,7 @@ class Deployment(Sandbox):
                 "POST", f"{self.aws.endpoint}/_ministack/config", json={"cloudtrail._recording_enabled": str(on)}
             )
         if not answer.json()["applied"]:
-            raise RuntimeError("the embedded AWS does not record its calls")
+            raise RuntimeError("the embedded AWS refused to record its calls")
 
     def settle(self, seconds: float, quiet_seconds: float = _QUIET_SECONDS) -> bool:
         """Wait until the queue is empty.
@@ -161,7 +161,7 @@ def _ready(deployment: Deployment) -> Deployment:
     (mapping,) = client.list_event_source_mappings(FunctionName=deployment.function_name)["EventSourceMappings"]
     same = (configuration["MemorySize"], mapping["ScalingConfig"]["MaximumConcurrency"])
     if same != (512, CONCURRENCY):
-        raise RuntimeError(f"{deployment.name} has memory and concurrency {same}, the product has other values")
+        raise RuntimeError(f"{deployment.name} has memory and concurrency {same}, unlike the other implementation")
     deployment.warm_up()
     return deployment
 

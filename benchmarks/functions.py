@@ -150,5 +150,5 @@ def _probe(function: Function, **order: Any) -> Any:
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(f"{function.handler} fails by itself:\n{done.stderr[-2000:]}")
+        raise RuntimeError(f"{function.handler} failed in the probe:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout)

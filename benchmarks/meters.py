@@ -59,7 +59,7 @@ def _log(deployment: Deployment, since: float, pattern: str) -> list[str]:
         logGroupName=deployment.log_group, startTime=int(since * 1000), filterPattern=pattern
     )
     if len(answer["events"]) >= 10_000:
-        raise RuntimeError("the lines do not fit into one answer")
+        raise RuntimeError("the log has more lines than one answer of CloudWatch Logs holds")
     return [event["message"] for event in answer["events"]]
 
 

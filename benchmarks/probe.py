@@ -139,7 +139,7 @@ def messages(order: dict[str, Any]) -> list[dict[str, float]]:
             batches.append(watch.read("batch"))
             done += _MESSAGES_A_BATCH
             if answer["batchItemFailures"]:
-                raise RuntimeError(f"{len(answer['batchItemFailures'])} messages of ten failed")
+                raise RuntimeError(f"{len(answer['batchItemFailures'])} of {_MESSAGES_A_BATCH} messages failed")
         # The fastest tenth: other work of the machine hardly affects it.
         fast = {name: statistics.quantiles((taken[name] for taken in batches), n=10)[0] for name in batches[0]}
         marks.append(
@@ -190,7 +190,7 @@ def slices(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def _time_lapse() -> Any:
-    """Move the clocks forward by this many seconds."""
+    """Return a function that sets the clocks forward by a number of seconds."""
     ahead = [0.0]
     monotonic, time_ns = time.monotonic, time.time_ns
     time.monotonic = lambda: monotonic() + ahead[0]

@@ -145,7 +145,7 @@ def _sessions(deployment: Deployment, kind: int, start_reported: bool, slices: i
         for event_type in ("RoomDestroy", "RoomEnded"):
             send(event_type, named=False)
     if running(deployment, tasks):
-        raise RuntimeError(f"{running(deployment, tasks)} tasks still run")
+        raise RuntimeError(f"{running(deployment, tasks)} tasks were not stopped")
     for app_id, room_id, _ in tasks:
         deployment.rtc.close_room(app_id, room_id)
     swept = list[Spent]()

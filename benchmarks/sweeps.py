@@ -71,7 +71,7 @@ def _watched(deployment: Deployment, rooms: int) -> list[Task]:
 def settle(deployment: Deployment) -> None:
     """Wait until every message is served."""
     if not deployment.settle(120, quiet_seconds=120):
-        raise RuntimeError(f"{deployment.undone()} messages are left")
+        raise RuntimeError(f"{deployment.undone()} messages were not served")
 
 
 def _sweep(deployment: Deployment, tasks: Sequence[Task], *, sweeps: int = 1) -> Spent:
@@ -104,6 +104,6 @@ def sweep_once(deployment: Deployment) -> None:
     sweeper.client("lambda").invoke(FunctionName=sweeper.function_name, InvocationType="Event", Payload=b"{}")
     while not function_seconds(sweeper, began)[1]:
         if time.time() > began + _SWEEP_SECONDS:
-            raise TimeoutError("a sweep does not end")
+            raise TimeoutError(f"a sweep did not end within {_SWEEP_SECONDS:.0f} s")
         time.sleep(_POLL_SECONDS)
     settle(deployment)

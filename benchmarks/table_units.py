@@ -95,7 +95,7 @@ def _read_units(deployment: Deployment, name: str, request: dict[str, Any]) -> f
             given = deployment.client("dynamodb").query(**request)["Items"]
             return _a_read(request) * max(1, math.ceil(sum(map(size_of, given)) / _READ_UNIT_BYTES))
         case _:
-            raise RuntimeError(f"no price is known for {name}")
+            raise RuntimeError(f"the benchmark does not know the read units of {name}")
 
 
 class _Stream:

@@ -32,9 +32,9 @@ def main(folder: Path = FOLDER) -> NoReturn:
     console = Console(highlight=False, soft_wrap=True, emoji=False)
     start_aws = functools.partial(embedded_aws, port=free_port(_AWS_PORT), certificate_folder=folder)
     with contextlib.ExitStack() as stack:
-        with progress(console) as tell:
+        with progress(console) as report:
             box = stack.enter_context(
-                sandbox(app_ids={APP_ID}, port=free_port(_RTC_PORT), start_aws=start_aws, tell=tell)
+                sandbox(app_ids={APP_ID}, port=free_port(_RTC_PORT), start_aws=start_aws, report=report)
             )
         file = folder / "env"
         file.write_text(settings(box))

@@ -100,12 +100,12 @@ def main(picture: Console | None = None, short: Console | None = None) -> int:
         A console that gets the rows of `IN_SHORT`.
     """
     console = Console(highlight=False)
-    with progress(console) as tell, sandbox(app_ids={APP_ID}, tell=tell) as box:
+    with progress(console) as report, sandbox(app_ids={APP_ID}, report=report) as box:
         box.rtc.fail(INTERNAL_ERROR, task=(APP_ID, "room-15", "audio"))
-        rows = [*_play(box, FIRST, tell), *_play(box, THEN, tell)]
-        tell(f"Sending the callbacks of room {ROOM_ID} ...")
+        rows = [*_play(box, FIRST, report), *_play(box, THEN, report)]
+        report(f"Sending the callbacks of room {ROOM_ID} ...")
         life = live(box)
-        tell("Waiting for the outcome bus ...")
+        report("Waiting for the outcome bus ...")
         modes = ", ".join(sorted({line["mode"] for line in box.log_lines() if "mode" in line}))
         ended = [end for row in rows for end in row.ends] + [end for _, result in life for end in result.ends]
         published = _wait_for_outcome_events(box, ended)
@@ -139,14 +139,14 @@ def _wait_for_outcome_events(box: Sandbox, ends: Sequence[str]) -> int:
     return len(received)
 
 
-def _play(box: Sandbox, scenes: Sequence[Scene], tell: Callable[[str], None]) -> list[Row]:
+def _play(box: Sandbox, scenes: Sequence[Scene], report: Callable[[str], None]) -> list[Row]:
     for scene in scenes:
         for room_id, task_id in scene.running:
             box.rtc.start_task(APP_ID, room_id, task_id, start_time_ms=scene.started_ms)
     already = len(box.rtc.requests)
     bodies = [_body(scene.sample) for scene in scenes]
     message_ids = box.send(bodies)
-    ends = _wait_for_ends(box, dict(zip(message_ids, (scene.sample for scene in scenes), strict=True)), tell)
+    ends = _wait_for_ends(box, dict(zip(message_ids, (scene.sample for scene in scenes), strict=True)), report)
     letters = {letter["Attributes"]["SourceMessageId"]: letter for letter in box.dead_letters()}
     requests = [r for r in box.rtc.requests[already:] if r.action == "StopSegment" and r.body]
     rows = []
@@ -167,7 +167,7 @@ def _play(box: Sandbox, scenes: Sequence[Scene], tell: Callable[[str], None]) ->
     return rows
 
 
-def _wait_for_ends(box: Sandbox, samples: Mapping[str, str], tell: Callable[[str], None]) -> dict[str, list[str]]:
+def _wait_for_ends(box: Sandbox, samples: Mapping[str, str], report: Callable[[str], None]) -> dict[str, list[str]]:
     """Wait for the outcomes of all messages; `samples` holds their names by message id."""
     shown = ""
 
@@ -178,7 +178,7 @@ def _wait_for_ends(box: Sandbox, samples: Mapping[str, str], tell: Callable[[str
         trying = f"; {left[0]} is tried again later" if len(left) == 1 else ""
         text = f"Sending events/: {len(ends) - len(left)} of {len(ends)} have ended{trying} ..."
         if text != shown:
-            tell(text)
+            report(text)
         shown = text
         return {} if left else ends
 

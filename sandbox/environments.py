@@ -88,7 +88,7 @@ class Environment:
     def _exchange(self, line: Mapping[str, object], seconds: float) -> dict[str, Any]:
         to, back = self._process.stdin, self._process.stdout
         if to is None or back is None:
-            raise ValueError("the process must have pipes")
+            raise ValueError("the process was started without pipes")
         timer = threading.Timer(seconds, self._process.kill)
         timer.start()
         try:

@@ -43,5 +43,7 @@ class LogReader:
             self._newest_ms = max(self._newest_ms, event["timestamp"])
         self._invocations |= found
         if len(events) >= _MOST_EVENTS and self._newest_ms - _OVERLAP_MS <= asked_ms:
-            raise RuntimeError(f"the log of {_OVERLAP_MS} ms does not fit into one answer")
+            raise RuntimeError(
+                f"the log has {_MOST_EVENTS} lines or more within {_OVERLAP_MS} ms, more than one answer holds"
+            )
         return len(events) < _MOST_EVENTS

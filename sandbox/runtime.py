@@ -42,7 +42,7 @@ class Context:
         return max(0, round(1000 * (self._ends_at - _monotonic())))
 
 
-def _tell_time() -> float:
+def _monotonic_after_freezes() -> float:
     return _monotonic() + _frozen_seconds
 
 
@@ -61,7 +61,7 @@ def _answer(function: Any, invocation: dict[str, Any]) -> dict[str, Any]:
 
 def _serve(answers: TextIO) -> None:
     order = json.loads(sys.stdin.readline())
-    time.monotonic = _tell_time  # before the function or a library keeps a reference to it
+    time.monotonic = _monotonic_after_freezes  # before the function or a library keeps a reference to it
     sys.path.insert(0, order["artifact"])
     module, _, name = order["handler"].rpartition(".")
     function = getattr(importlib.import_module(module), name)

@@ -219,7 +219,7 @@ def sandbox(
     *,
     key_policy: str | None = None,
     template: Path = BUILT_TEMPLATE,
-    tell: Callable[[str], object] = lambda _: None,
+    report: Callable[[str], object] = lambda _: None,
     start_aws: Callable[[], contextlib.AbstractContextManager[EmbeddedAws]] = embedded_aws,
     **double: Any,
 ) -> Iterator[Sandbox]:
@@ -233,7 +233,7 @@ def sandbox(
         The policy of a KMS key that is created and passed as KmsKeyArn.
     template
         A template whose functions are built.
-    tell
+    report
         Receives progress messages.
     start_aws
         Starts the AWS, and stops it at the end.
@@ -245,7 +245,7 @@ def sandbox(
     DeployError
         The template is not built, or its deployment fails.
     """
-    tell("Starting an AWS (ministack) and an RTC API on this machine ...")
+    report("Starting an AWS (ministack) and an RTC API on this machine ...")
     with RtcDouble(secrets={ACCESS_KEY_ID: SECRET_ACCESS_KEY}, **double) as rtc, start_aws() as aws:
         secrets = aws.client("secretsmanager")
         callback_secret = secrets.create_secret(Name="sandbox-callback", SecretString=SECRET_KEY)
@@ -258,7 +258,7 @@ def sandbox(
         }
         if key_policy:
             surroundings["KmsKeyArn"] = aws.client("kms").create_key(Policy=key_policy)["KeyMetadata"]["Arn"]
-        tell("Deploying template.yaml to it with SAM CLI ...")
+        report("Deploying template.yaml to it with SAM CLI ...")
         outputs = deploy(aws, surroundings | PARAMETERS | dict(parameters or {}), template)
         secrets.put_secret_value(
             SecretId=outputs["RtcCredentialsSecretArn"],
