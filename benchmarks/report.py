@@ -175,7 +175,7 @@ def _room_ends(load: Results) -> Iterator[Table]:
 
 def _sessions(load: Results) -> Iterator[Table]:
     columns = _UNITS | {f"of three sweeps, {name}": f"swept_{key}" for name, key in _UNITS.items()}
-    title = "A session whose end is reported twice (target: at most 8 write units if it is reported)"
+    title = "A session whose end is reported twice (target: at most 8 write units if its start is reported)"
     yield _runs(title, columns, load["product"], "session")
 
 

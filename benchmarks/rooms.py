@@ -117,9 +117,9 @@ def sessions(deployment: Deployment) -> list[dict[str, Any]]:
             {"session": name, **_sessions(deployment, number, *how)}
             for number, (name, how) in enumerate(
                 (
-                    ("start reported, no slices", (True, 0)),
-                    (f"start reported, {_SLICES} slices", (True, _SLICES)),
-                    (f"start not reported, {_SLICES} slices", (False, _SLICES)),
+                    ("by its start", (True, 0)),
+                    (f"by its start and {_SLICES} slices", (True, _SLICES)),
+                    (f"only by {_SLICES} slices", (False, _SLICES)),
                 )
             )
         ]
