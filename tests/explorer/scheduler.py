@@ -48,7 +48,7 @@ class Choice:
 
 
 class Play(Protocol):
-    """A world that is being played."""
+    """A world in play."""
 
     story: list[str]
     allowed: Counter[str]

@@ -1,4 +1,4 @@
-"""The stack, broken on purpose: `python -m tests.faults --help`."""
+"""Faults in the deployed sandbox: `python -m tests.faults --help`."""
 
 from __future__ import annotations
 
@@ -22,18 +22,16 @@ WIDTH = 140
 
 
 @click.command(epilog="Example: python -m tests.faults --seed 7 --kind 'API: late' --events 500")
-@click.option("--seed", default=1, show_default=True, help="What is sent, and what fails.")
-@click.option("--events", default=10_000, show_default=True, help="How many events to send, over all kinds of faults.")
-@click.option(
-    "--kind", "names", multiple=True, type=click.Choice([kind.name for kind in KINDS]), help="Only this; repeatable."
-)
+@click.option("--seed", default=1, show_default=True, help="Seed of the messages and the faults.")
+@click.option("--events", default=10_000, show_default=True, help="Number of events, over all kinds of faults.")
+@click.option("--kind", "names", multiple=True, type=click.Choice([kind.name for kind in KINDS]), help="Only these.")
 def main(seed: int, events: int, names: tuple[str, ...]) -> None:
-    """Let everything fail that can, in the deployed sandbox and under load, and see whether the promises hold.
+    """Send events to the deployed sandbox while calls and processes fail, and check that the promises hold.
 
     Each event ends in one documented outcome or on the dead-letter queue with its reason, nothing is lost, no session
     is stopped by an event older than its start, and the request limit holds. Exits with 1 if one is broken.
     """
-    # So that the servers are stopped then, too.
+    # So that the servers are stopped on SIGTERM, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     console = Console(width=max(WIDTH, Console().width))
     kinds = [kind for kind in KINDS if not names or kind.name in names]
@@ -43,7 +41,7 @@ def main(seed: int, events: int, names: tuple[str, ...]) -> None:
         for kind in kinds:
             run = running.run([kind], -(-events // len(kinds)), seed)
             if not all(run.faults):
-                run = replace(run, broken=[*run.broken, "a fault never happened, so nothing is shown"])
+                run = replace(run, broken=[*run.broken, "a fault never happened, so this run proves nothing"])
             runs.append(run)
             console.print(f"  {run.name}: {len(run.evidence.sent)} events in {run.seconds:.0f} s", highlight=False)
             for sentence in run.broken[:MOST_SENTENCES]:
@@ -55,11 +53,11 @@ def main(seed: int, events: int, names: tuple[str, ...]) -> None:
 
 
 def table(runs: Sequence[Run]) -> Table:
-    """Draw the outcomes of the runs' events."""
-    drawn = Table(title="Broken on purpose", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    """Draw a table of the runs and the outcomes of their events."""
+    drawn = Table(title="Faults and outcomes", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     outcomes = sorted({outcome for run in runs for outcome in run.evidence.outcomes})
     for name in ("fault kind", "events", "faults", *outcomes, "dead letters", "broken promises", "highest window"):
-        # One word a line: the table is to fit into WIDTH.
+        # One word per line, so that the table fits into WIDTH.
         drawn.add_column(re.sub("[ _]", "\n", name), justify="left" if name == "fault kind" else "right")
     for run in runs:
         seen = run.evidence

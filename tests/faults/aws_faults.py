@@ -1,4 +1,4 @@
-"""AWS calls that fail on the way: microburst as a proxy before the embedded AWS, with its certificate."""
+"""A proxy that makes AWS calls fail: microburst in front of the embedded AWS, with its certificate."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from sandbox.embedded_aws import EmbeddedAws
 
 
 class AwsFaults:
-    """A proxy that applies its rules to AWS calls.
+    """A running proxy, which applies rules to AWS calls.
 
-    Its command speaks plain http only, which the queues' policies refuse; so its application is served here, behind
-    TLS. It draws from the global random numbers: seed those for a run that is to be like another.
+    Microburst's own command serves only plain HTTP, which the queues' policies refuse, so this module serves its
+    application with TLS. Microburst uses the global random numbers: seed them to repeat a run.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class AwsFaults:
 @contextlib.contextmanager
 def aws_faults(aws: EmbeddedAws) -> Iterator[AwsFaults]:
     """Run the proxy."""
-    # A client that does not wait for a slow answer is not an event.
+    # Not an error: a client that does not wait for a slow answer.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     proxy = Microburst(aws.endpoint)
     loop = asyncio.new_event_loop()
@@ -68,7 +68,7 @@ async def _serve(proxy: Microburst, aws: EmbeddedAws) -> web.AppRunner:
     trust = ssl.create_default_context(cafile=str(aws.ca_bundle))
 
     async def keep_host(request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
-        # The one that the function has signed; the proxy would name the embedded AWS.
+        # The function signed this host; the proxy would send the host of the embedded AWS.
         request.headers["Host"] = _host(runner)
         return await send(request)
 

@@ -1,4 +1,4 @@
-"""The kinds of faults: each is done to the sandbox while messages are on their way, and counts what it did."""
+"""The kinds of faults. Each happens in the sandbox while messages are on their way, and counts its effects."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests.faults.workers import Killer
 
 Line = Mapping[str, Any]
 Count = Callable[[Sequence[Line]], int]
-"""Counts the faults that happened; takes what the function logged."""
+"""Returns the number of faults that happened, given the function's log lines."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """The place of a fault, and the tasks that it may concern."""
+    """The sandbox in which a fault happens, and the tasks and rooms that it may affect."""
 
     box: Sandbox
     observer: Observer
@@ -44,13 +44,13 @@ class Kind:
     Parameters
     ----------
     happen
-        Enters the fault; a second kind of fault may happen with it.
+        Begins the fault; several kinds may happen at the same time.
     happen_to_sweeps
-        Enters a fault that concerns the sweeper.
+        Begins a fault of the sweeper.
     seconds
-        How long it lasts, at most, from when the last message was sent.
-    dies
-        Whether a message may be served without being acknowledged, so that it is served again, or ends on the
+        How long it lasts, at most, after the last message was sent.
+    redelivers
+        Whether a message may be served without being deleted, so that it is served again, or moved to the
         dead-letter queue by the event queue's own redrive.
     """
 
@@ -58,18 +58,18 @@ class Kind:
     happen: Happen | None = None
     happen_to_sweeps: Happen | None = None
     seconds: float = 0.0
-    dies: bool = False
+    redelivers: bool = False
 
 
 def _api(*faults: Fault, share: float = 0.3, most: int = 3, for_ever: int = 3) -> Happen:
-    """Let requests about some tasks fail: most of them `most` times at most, some for ever."""
+    """Let requests about some tasks fail: for `for_ever` tasks always, for the others at most `most` times."""
 
     @contextlib.contextmanager
     def happen(scene: Scene) -> Iterator[Count]:
-        hurt = scene.rng.sample(scene.tasks, max(1, round(share * len(scene.tasks))))
+        affected = scene.rng.sample(scene.tasks, max(1, round(share * len(scene.tasks))))
         planned: dict[Task, int] = {}
-        for number, task in enumerate(hurt):
-            times = None if number < for_ever and len(hurt) > 2 * for_ever else scene.rng.randint(1, most)
+        for number, task in enumerate(affected):
+            times = None if number < for_ever and len(affected) > 2 * for_ever else scene.rng.randint(1, most)
             scene.box.rtc.fail(scene.rng.choice(faults), next_requests=times, task=(APP_ID, *task))
             planned[task] = times or 1_000_000
 
@@ -94,7 +94,7 @@ def _table(*rules: dict[str, Any]) -> Happen:
 
 
 def _without_permission(sid: str, is_sign: Callable[[Line], bool]) -> Happen:
-    """Take a statement out of the function's role."""
+    """Remove a statement from the function's role."""
 
     @contextlib.contextmanager
     def happen(scene: Scene) -> Iterator[Count]:
@@ -105,7 +105,7 @@ def _without_permission(sid: str, is_sign: Callable[[Line], bool]) -> Happen:
 
 
 def _killed(function: str) -> Happen:
-    """Kill a function's processes."""
+    """Kill the processes of a function at random times."""
 
     @contextlib.contextmanager
     def happen(scene: Scene) -> Iterator[Count]:
@@ -134,7 +134,7 @@ def _odd_answers_about_rooms(scene: Scene) -> Iterator[Count]:
 
 @contextlib.contextmanager
 def _foreign_app(scene: Scene) -> Iterator[Count]:
-    # The sweeper goes by names, so all of these come before the rooms of the stories. They stay in the table.
+    # The sweeper goes in the order of names, so these rooms come before those of the stories. They stay in the table.
     started = {"EventType": "SegmentStarted", "AppId": FOREIGN_APP_ID, "TaskId": "audio"}
     scene.box.send([json.dumps({**started, "RoomId": f"room-{number}"}) for number in range(FOREIGN_ROOMS)])
     wait_for(lambda: not scene.box.undone(), "the foreign app's starts to be served")
@@ -143,7 +143,7 @@ def _foreign_app(scene: Scene) -> Iterator[Count]:
 
 @contextlib.contextmanager
 def _delivered_again(scene: Scene) -> Iterator[Count]:
-    # The queue hands some batches out again while they are still in work.
+    # The queue delivers some batches again while they are still being served.
     slow = Fault("delay", delay_seconds=3)
     for task in scene.rng.sample(scene.tasks, min(10, len(scene.tasks))):
         scene.box.rtc.fail(slow, next_requests=1, task=(APP_ID, *task))
@@ -153,7 +153,7 @@ def _delivered_again(scene: Scene) -> Iterator[Count]:
 
 @contextlib.contextmanager
 def visibility(box: Sandbox, seconds: int) -> Iterator[None]:
-    """Set for how long the queue waits for an answer about what it has handed out."""
+    """Set the visibility time-out of the event queue."""
     sqs, url = box.client("sqs"), box.outputs["EventQueueUrl"]
     name = "VisibilityTimeout"
     usual = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"][name]
@@ -166,7 +166,7 @@ def visibility(box: Sandbox, seconds: int) -> Iterator[None]:
 
 _ODD = [*map(Fault, (*RAW_BODIES, "drop")), INTERNAL_ERROR, SERVICE_UNAVAILABLE, QPS_OVER_LIMIT]
 
-# AWS refuses a write of the table that a throttled index cannot follow: here, of those that open or close a task.
+# AWS refuses a write to the table if an index that it changes is throttled: these are the writes of `watch`.
 _INDEX_THROTTLED = _table(
     *(
         {"operation": operation, "body": touches, "error": {"code": "ThrottlingException"}, "probability": 0.6}
@@ -180,7 +180,7 @@ _INDEX_THROTTLED = _table(
 FOREIGN_APP_ID, FOREIGN_ROOMS = "0-foreign", 300
 
 KINDS = (
-    Kind("worker killed", _killed("StopSegmentFunction"), seconds=20, dies=True),
+    Kind("worker killed", _killed("StopSegmentFunction"), seconds=20, redelivers=True),
     Kind("API: 429", _api(QPS_OVER_LIMIT, share=0.05, most=2)),
     Kind("API: failing", _api(*_ODD, Fault("drop_after"))),
     Kind("API: late", _api(Fault("delay", delay_seconds=6), share=0.03, most=1, for_ever=0)),
@@ -198,7 +198,7 @@ KINDS = (
         _table({"latency": 6000, "probability": 0.01}, {"latency": {"min": 50, "max": 1000}, "probability": 0.5}),
         seconds=20,
     ),
-    Kind("queue: again", _delivered_again, seconds=10, dies=True),
+    Kind("queue: again", _delivered_again, seconds=10, redelivers=True),
     Kind(
         "dead letters refused",
         _without_permission("KeepFailures", lambda line: line.get("message") == "dead letter not sent"),

@@ -1,4 +1,4 @@
-"""The promises under any fault, checked against the function's log, the dead letters and the API's requests."""
+"""The promises that hold under any fault, checked with the function's log, the dead letters and the API's requests."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Evidence:
     Parameters
     ----------
     sent
-        The messages by the ids that the queue gave them.
+        The messages by their ids on the queue.
     lines
         The function's log.
-    dies
-        Whether the function may have crashed on a message, or the queue delivered it twice.
+    redelivers
+        Whether messages may have been delivered again, after a crash or while they were served.
     """
 
     stories: Sequence[Story]
@@ -38,13 +38,13 @@ class Evidence:
     lines: Sequence[Line]
     letters: Sequence[Letter]
     rtc: RtcDouble
-    dies: bool
+    redelivers: bool
 
     @cached_property
     def ends(self) -> Mapping[str, Sequence[frozenset[str]]]:
-        """The outcomes of each time that a message was served to its end.
+        """The outcomes of each message, one set for each delivery that ended it.
 
-        A delivery does not count if the message, or one of its tasks, failed and was to be tried again.
+        A delivery does not count if the message, or one of its tasks, failed and was retried.
         """
         receives: defaultdict[tuple[str, int], set[str]] = defaultdict(set)
         for line in self.lines:
@@ -58,7 +58,7 @@ class Evidence:
 
     @cached_property
     def letters_of(self) -> Mapping[str, Sequence[Letter]]:
-        """The dead letters by their bodies, which no two messages share."""
+        """The dead letters by their bodies, which are unique."""
         letters: defaultdict[str, list[Letter]] = defaultdict(list)
         for letter in self.letters:
             letters[letter.body].append(letter)
@@ -73,7 +73,7 @@ class Evidence:
 
     @property
     def outcomes(self) -> Counter[str]:
-        """How often each outcome was the end of a message."""
+        """The number of messages with each outcome."""
         return Counter(outcome for ends in self.ends.values() for outcome in ends[-1])
 
 
@@ -95,9 +95,9 @@ def _wrong_ends(evidence: Evidence) -> Iterator[str]:
         for outcomes in ends:
             if not outcomes <= message.may_end | {"exhausted"}:
                 yield f"ended as {sorted(outcomes)}: {message.body}"
-        # A message that is served twice may end twice: the function crashed, or was overtaken, before its answer
-        # reached the queue.
-        if evidence.dies or not ends:
+        # A message that is served twice may end twice: the function crashed, or was too slow, before it deleted the
+        # message.
+        if evidence.redelivers or not ends:
             continue
         if len(ends) > 1 or len(letters) > 1:
             yield f"ended {len(ends)} times, with {len(letters)} letters: {message.body}"
@@ -111,14 +111,14 @@ def _wrong_letters(evidence: Evidence) -> Iterator[str]:
     refused = any(line.get("message") == "dead letter not sent" for line in evidence.lines)
     for letter in evidence.letters:
         if letter.body not in bodies and '"RoomGone"' not in letter.body:
-            yield f"no message has become {letter}"
-        # If the letter was refused, the log says why. If the function crashed, nothing could.
-        if not (set(letter.attributes) >= REASON or refused or evidence.dies):
+            yield f"no message has the body of {letter}"
+        # If SQS refused the letter, the log has the reason. If the function crashed, nothing has it.
+        if not (set(letter.attributes) >= REASON or refused or evidence.redelivers):
             yield f"no reason: {letter}"
 
 
 def _wrong_tasks(evidence: Evidence) -> Iterator[str]:
-    """Find the tasks that were stopped, and should go on, and those that go on, and should be stopped."""
+    """Find the tasks that were stopped but should run, and those that run but should be stopped."""
     for story in evidence.stories:
         failed = bool(story.messages) and story.messages[-1].body in evidence.letters_of
         for task_id in story.running:

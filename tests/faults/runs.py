@@ -1,4 +1,4 @@
-"""A run: messages about many rooms are sent, something fails meanwhile, and the promises are held against the end."""
+"""A run sends messages about many rooms while faults happen, and then checks the promises."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ QUEUE_DEADLINE_SECONDS = 240
 LOG_DEADLINE_SECONDS = 30
 SWEEPS, SWEEPS_WITH_FAULTS = 2, 4
 LIVING_ROOMS = 20
-# The function's time-out, and a little: the embedded AWS loses a batch now and then, which comes back after that.
+# A little more than the function's time-out: the embedded AWS sometimes loses a batch, which then returns.
 VISIBILITY_SECONDS = 70
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run that is over.
+    """A finished run.
 
     Parameters
     ----------
     faults
         How often each kind of fault happened.
     broken
-        The promises that were not kept.
+        A sentence for each broken promise.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Run:
 
 
 class Stage:
-    """A sandbox in which things fail."""
+    """A sandbox for runs, whose functions call AWS through the proxy."""
 
     def __init__(self, box: Sandbox, proxy: AwsFaults) -> None:
         self._box = box
@@ -57,12 +57,12 @@ class Stage:
             self._observer.renew_function(function, AWS_ENDPOINT_URL=proxy.url)
 
     def run(self, kinds: Sequence[Kind], events: int, seed: int) -> Run:
-        """Send messages while faults of these kinds happen, and judge the outcomes."""
+        """Send messages while faults of these kinds happen, and check the promises."""
         name = ", ".join(kind.name for kind in kinds)
         rng = Random(f"{seed} {name}")
         random.seed(rng.random())  # the proxy's
         began, began_ms = time.monotonic(), now_ms()
-        # The memory of the last run's environments must not help.
+        # Begin with environments without memory of the last run.
         kill_workers(self._box.aws, self._box.outputs["StopSegmentFunctionName"])
         self._box.rtc.forget()
         stories = write_stories(rng, events, now_ms(), f"room-{seed}-{next(self._numbers)}")
@@ -84,9 +84,9 @@ class Stage:
         left += self._wait_until_empty(QUEUE_DEADLINE_SECONDS)
         counts += self._sweep([kind.happen_to_sweeps for kind in kinds if kind.happen_to_sweeps], scene)
         letters = [Letter(taken["Body"], taken["Attributes"]) for taken in self._box.dead_letters()]
-        dies = any(kind.dies for kind in kinds)
+        redelivers = any(kind.redelivers for kind in kinds)
         evidence = self._complete(
-            lambda: Evidence(stories, sent, self._box.log_lines(since_ms=began_ms), letters, self._box.rtc, dies)
+            lambda: Evidence(stories, sent, self._box.log_lines(since_ms=began_ms), letters, self._box.rtc, redelivers)
         )
         broken = judge(evidence)
         if left:
@@ -96,7 +96,7 @@ class Stage:
         return Run(name, evidence, faults, time.monotonic() - began, broken)
 
     def _sweep(self, faults: Sequence[Happen], scene: Scene) -> list[Count]:
-        """Sweep as often as a room needs after its end, and before that as often as faults are to happen to it."""
+        """Sweep with the faults, and then twice without faults, as a room that is gone needs."""
         self._box.rtc.heal()
         rooms = [*scene.gone_rooms, *(room_id for room_id, _ in scene.tasks[:LIVING_ROOMS])]
         with contextlib.ExitStack() as happening:
@@ -109,8 +109,8 @@ class Stage:
         return counts
 
     def _sweep_once(self, rooms: Sequence[str]) -> None:
-        """Let so much time pass that rooms are to be looked at again, and look."""
-        self._box.sweep(rooms)  # one that is killed is followed by another, which finds its lease
+        """Run a sweep that asks about the rooms, and wait until its messages are served."""
+        self._box.sweep(rooms)  # if it is killed, another one follows and finds its lease
         self._wait_until_empty(QUEUE_DEADLINE_SECONDS)
 
     def _send(self, messages: Sequence[Message]) -> dict[str, Message]:
@@ -118,14 +118,14 @@ class Stage:
         return dict(zip(ids, messages, strict=True))
 
     def _wait_until_empty(self, seconds: float) -> int:
-        """Wait until the event queue is empty, and return how many messages are on it if that takes longer."""
+        """Wait until the event queue is empty or the time is up. Return the number of messages left."""
         deadline = time.monotonic() + seconds
         while (left := self._box.undone()) and time.monotonic() < deadline:
             time.sleep(0.2)
         return left
 
     def _complete(self, gather: Callable[[], Evidence]) -> Evidence:
-        """Gather the evidence again until every message is accounted for, or the deadline has come."""
+        """Gather the evidence again until it shows the end of every message, or until the deadline."""
         deadline = time.monotonic() + LOG_DEADLINE_SECONDS
         while (evidence := gather()).lost and time.monotonic() < deadline:
             time.sleep(0.5)
@@ -134,7 +134,7 @@ class Stage:
 
 @contextlib.contextmanager
 def stage() -> Iterator[Stage]:
-    """Deploy a stack that gives messages up at once, with a proxy in which its AWS calls may fail."""
+    """Deploy a stack that never requeues a message, with a proxy that can make its AWS calls fail."""
     with (
         sandbox({"GiveUpAfterMinutes": "0"}, app_ids={APP_ID}) as box,
         aws_faults(box.aws) as proxy,

@@ -1,4 +1,4 @@
-"""The lives of rooms, and the messages that report them. Every order of events is walked by tests/explorer."""
+"""Stories of rooms, and the messages that report them. tests/explorer checks every order of events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.e2e.observer import APP_ID, rfc3339
 
 KNOWN = frozenset({"known", "stopped", "already_stopped", "duplicate"})  # the room may have ended before
 STOPPED = frozenset({"stopped", "already_stopped", "duplicate"})
-ALL_STOPPED = STOPPED | {"no_open_tasks"}  # a message that is served twice finds no task
+ALL_STOPPED = STOPPED | {"no_open_tasks"}  # a message that is served again finds no open task
 LATE = frozenset({"superseded", "duplicate"})
 
 Task = tuple[str, str]
@@ -27,9 +27,9 @@ class Message:
     Parameters
     ----------
     may_end
-        The outcomes that it may have, unless the tries are exhausted.
+        The outcomes that it may have, besides `exhausted`.
     is_early
-        Whether it is served before anything fails.
+        Whether it is served before the faults begin.
     """
 
     body: str
@@ -39,18 +39,18 @@ class Message:
 
 @dataclass
 class Story:
-    """A room.
+    """A room, its tasks and the messages about them.
 
     Parameters
     ----------
     running
-        The start of its tasks at the API, in Unix ms.
+        The start times of its tasks at the API, in Unix ms.
     messages
-        If the tasks do not go on, the last one leads to their stop.
+        Unless `goes_on`, the last message stops the tasks.
     goes_on
-        Whether its tasks started after each event that would stop them.
+        Whether its tasks run at the end, because they started after every stop event.
     is_gone
-        Whether the room is gone without a report.
+        Whether the room is gone, without a message that reports its end.
     """
 
     room_id: str
@@ -136,7 +136,7 @@ _PLOTS = (_ends, _ends_for_all, _calls_back, _is_restarted, _is_restarted_withou
 
 
 def write_stories(rng: Random, messages: int, now_ms: int, prefix: str) -> list[Story]:
-    """Create rooms, with each plot in turn, until there are enough messages."""
+    """Write stories, one plot after the other, until there are enough messages."""
     stories: list[Story] = []
     while sum(len(story.messages) for story in stories) < messages:
         story = Story(f"{prefix}-{len(stories)}", now_ms, rng)

@@ -1,4 +1,4 @@
-"""The promises hold while things fail, and a broken one is found."""
+"""The promises hold while faults happen, and the check finds broken promises."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def running() -> Iterator[Stage]:
         ),
     ],
 )
-def test_promises_hold_while_things_fail(running: Stage, names: list[str]) -> None:
+def test_promises_hold_during_faults(running: Stage, names: list[str]) -> None:
     kinds = [replace(kind, seconds=min(kind.seconds, SECONDS)) for kind in KINDS if kind.name in names]
     run = running.run(kinds, events=EVENTS, seed=SEED)
-    # `python -m tests.faults` asks that each kind happens: here few events may miss one.
+    # `python -m tests.faults` requires every kind to happen. With so few events some may not.
     assert sum(map(bool, run.faults)) > len(kinds) / 2
     assert run.broken == []
 
 
 def evidence_of(*ends: str, goes_on: bool = True, is_stopped: bool = False, letters: Sequence[Letter] = ()) -> Evidence:
-    """Return what is seen of a task whose start is reported, and an end that stops it or came before."""
+    """Return the evidence of a task with a reported start and one stop event, older than the start if it `goes_on`."""
     story = Story("room", now_ms(), Random(SEED), goes_on=goes_on)
     story.start("audio")
     story.report_start("audio")
@@ -60,7 +60,7 @@ def evidence_of(*ends: str, goes_on: bool = True, is_stopped: bool = False, lett
     lines = [{"message_id": name, "receive_count": 1, "outcome": end} for name, end in zip(sent, ends, strict=False)]
     bodies = [message.body for message in story.messages]
     addressed = [replace(letter, body=letter.body or bodies[-1]) for letter in letters]
-    return Evidence([story], sent, lines, addressed, rtc, dies=False)
+    return Evidence([story], sent, lines, addressed, rtc, redelivers=False)
 
 
 REASONED = Letter("", dict.fromkeys(REASON, "exhausted"))
@@ -74,7 +74,7 @@ REASONED = Letter("", dict.fromkeys(REASON, "exhausted"))
         evidence_of("known", "exhausted", goes_on=False, letters=[REASONED]),
     ],
 )
-def test_run_that_keeps_the_promises_is_found_to(kept: Evidence) -> None:
+def test_kept_promises_yield_no_sentence(kept: Evidence) -> None:
     assert judge(kept) == []
 
 
@@ -86,11 +86,11 @@ def test_run_that_keeps_the_promises_is_found_to(kept: Evidence) -> None:
         (evidence_of("known", "ignored"), "ended as ['ignored']"),
         (evidence_of("known", "exhausted"), "ended as ['exhausted'], with ()"),
         (evidence_of("known", letters=[Letter("", {})]), "no reason: "),
-        (evidence_of("known", "superseded", letters=[replace(REASONED, body="other")]), "no message has become"),
+        (evidence_of("known", "superseded", letters=[replace(REASONED, body="other")]), "no message has the body of"),
         (evidence_of("known", "superseded", is_stopped=True), "an older event stopped audio"),
         (evidence_of("known", "stopped", goes_on=False), "audio still runs in room"),
     ],
 )
-def test_broken_promise_is_found(broken: Evidence, found: str) -> None:
+def test_a_broken_promise_yields_one_sentence(broken: Evidence, found: str) -> None:
     (sentence,) = judge(broken)
     assert sentence.startswith(found)

@@ -1,4 +1,4 @@
-"""The processes in which the embedded AWS runs a function, and their deaths."""
+"""Find and kill the processes in which the embedded AWS runs a function."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def worker_pids(aws: EmbeddedAws, function_name: str) -> list[int]:
 
 
 def kill_workers(aws: EmbeddedAws, function_name: str) -> None:
-    """Kill all idle processes of a function: the next ones start without memory."""
+    """Kill all idle processes of a function, so that the next ones start without memory."""
     for pid in worker_pids(aws, function_name):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    # A worker that still runs would be given one more batch.
+    # A process that still runs would receive one more batch.
     wait_for(lambda: not worker_pids(aws, function_name), "the function's processes to end")
 
 

@@ -262,7 +262,7 @@ class TestInvocation:
         return now() - began
 
     @on_virtual_time
-    async def test_it_ends_one_gap_minus_the_lead_after_its_last_request(self) -> None:
+    async def test_an_invocation_ends_one_gap_minus_the_lead_after_its_last_request(self) -> None:
         turns = Turns(30, now)
         for _ in range(3):
             await self.took(turns, 10, 0.02)
@@ -272,7 +272,7 @@ class TestInvocation:
         assert await self.took(turns, 1, 0.3) == pytest.approx(0.28 + GAP_SECONDS)
 
     @on_virtual_time
-    async def test_it_does_not_wait_if_no_request_was_sent(self) -> None:
+    async def test_an_invocation_without_a_request_does_not_wait(self) -> None:
         turns = Turns(30, now)
         assert await self.took(turns, 0, 0.0) == 0
         began = now()
@@ -281,7 +281,7 @@ class TestInvocation:
         assert now() - began == pytest.approx(LEAD_SECONDS)
 
     @on_virtual_time
-    async def test_it_waits_for_the_gap_after_an_error_too(self) -> None:
+    async def test_an_invocation_that_fails_waits_for_the_gap_too(self) -> None:
         turns, began = Turns(30, now), now()
 
         async def fail() -> None:
@@ -321,7 +321,7 @@ class TestSlowingDown:
         assert length / pace(30).length_seconds(10) == pytest.approx(slower, rel=0.1)
 
     @on_virtual_time
-    async def test_it_doubles_the_gap_too(self) -> None:
+    async def test_slowing_down_doubles_the_gap_too(self) -> None:
         turns = Turns(30, now)
         turns.slow_down()
         began = now()
@@ -363,7 +363,7 @@ class TestCounting:
         ],
     )
     @on_virtual_time
-    async def test_when_a_request_counts(
+    async def test_the_time_from_which_a_request_counts(
         self, earlier_answers: int, before: float, round_trip: float, is_answered: bool, counts_from: float
     ) -> None:
         turns = Turns(1, now)

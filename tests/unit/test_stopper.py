@@ -257,7 +257,7 @@ class TestHeartbeats:
         assert event
         return event
 
-    def test_each_one_stops_the_task_heartbeat_and_only_its_copy_is_a_duplicate(self, environment: Environment) -> None:
+    def test_a_heartbeat_stops_its_own_task_and_only_its_copy_is_a_duplicate(self, environment: Environment) -> None:
         assert environment.serve(self.beat(T)) == [Served([Done("heartbeat", Outcome.HEARTBEAT, "stop-1")])]
         assert environment.serve(self.beat(T)) == [Served([Done("heartbeat", Outcome.DUPLICATE)])]
         assert environment.serve(self.beat(T + 1)) == [Served([Done("heartbeat", Outcome.HEARTBEAT, "stop-1")])]
@@ -266,7 +266,7 @@ class TestHeartbeats:
         assert environment.measured == []
 
     @pytest.mark.parametrize("found", [None, RunningTask(T - 1, 0, RUNNING), RunningTask(T - 1, T, ENDED)])
-    def test_in_observe_mode_it_asks_the_api_and_stops_nothing(
+    def test_in_observe_mode_a_heartbeat_asks_the_api_and_stops_nothing(
         self, environment: Environment, found: RunningTask | None
     ) -> None:
         environment.rtc.found = found
@@ -317,7 +317,7 @@ class TestStops:
             pytest.param(room_end(T, business_id="biz-2"), "biz-2", id="the event's id before the task's"),
         ],
     )
-    def test_the_business_id_of_a_request(
+    def test_a_request_has_the_business_id_of_its_event_or_its_task(
         self, environment: Environment, event: Event, business_id: str | None
     ) -> None:
         environment.serve(replace(start(T - 1), business_id="biz-1"))
