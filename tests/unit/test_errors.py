@@ -16,6 +16,6 @@ def test_an_error_shows_its_code_message_and_request_id(kind: type[errors.StopEr
 @pytest.mark.parametrize("text", ["x" * 10_000, "\u4e2d" * 10_000, "\U0001f600" * 10_000, "\ud800" * 10_000])
 def test_code_message_and_request_id_have_a_maximum_of_bytes(text: str) -> None:
     error = errors.Rejected(text, text, text)
-    sizes = [len(said.encode()) for said in (error.code, error.message, error.request_id or "")]
+    sizes = [len(part.encode()) for part in (error.code, error.message, error.request_id or "")]
     assert sizes <= [256, 1_500, 256]
-    assert all(said in text for said in (error.code, error.message)) or "\ud800" in text
+    assert all(part in text for part in (error.code, error.message)) or "\ud800" in text

@@ -75,7 +75,7 @@ def test_an_alarm_notifies_when_it_begins_and_when_it_ends(alarm: str) -> None:
 class TestMetrics:
     @staticmethod
     def literals(function: str, calls: str) -> Iterator[str]:
-        """Yield the metrics that a function's code passes to one of these calls, a pattern of their names."""
+        """Yield the metrics that the code of a function names in calls whose names match the pattern `calls`."""
         for path in sorted((ROOT / "functions" / function).glob("*.py")):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Call) and re.search(rf"(?:^|\.)_?(?:{calls})$", ast.unparse(node.func)):
