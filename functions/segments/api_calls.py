@@ -1,4 +1,4 @@
-"""The calls of the API: paced, none while the API is silent, and retried at once if that can help."""
+"""The calls of the API: paced, suspended while the API is silent, and retried at once if that can help."""
 
 from __future__ import annotations
 

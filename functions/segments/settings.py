@@ -81,7 +81,7 @@ class Reader:
         return word
 
     def number(self, name: str, *, least: int = 0) -> int:
-        """Read a count of at least `least`. CloudFormation accepts fractions, which are rounded down."""
+        """Read a whole number, at least `least`. CloudFormation accepts fractions, which are rounded down."""
         return int(self._decimal(name, least))
 
     def amount(self, name: str, unit: int, *, least: int = 0) -> int:
