@@ -88,6 +88,12 @@ def _runs(title: str, columns: Mapping[str, str], runs: Iterable[Results], *name
     return _table(title, ("",) * len(names) + (*columns,), ([run[key] for key in keys] for run in runs))
 
 
+def _figures(title: str, columns: Mapping[str, Results], rows: Sequence[Row]) -> Table:
+    """Write a row for each figure: its label, its value in each column, and its target."""
+    cells = ((label, *(column[name] for column in columns.values()), target) for label, name, target in rows)
+    return _table(title, ("", *columns, "target"), cells)
+
+
 def _side_by_side(load: Results, title: str, rows: Sequence[Row]) -> Iterator[Table]:
     ours, theirs = load["product"], load["peer"]
 
@@ -202,11 +208,7 @@ def _sweep(load: Results) -> Iterator[Table]:
         ("write units, the indexes' included", "write_units", "all alive: <= 100"),
         ("read units", "read_units", "all alive: <= 200"),
     )
-    yield _table(
-        "Sweeping rooms whose tasks may be running",
-        ("", *mixes, "target"),
-        ((label, *(mix[key] for mix in mixes.values()), target) for label, key, target in rows),
-    )
+    yield _figures("Sweeping rooms whose tasks may be running", mixes, rows)
     prices = {
         f"a million room hours, checked {LOOKS_AN_HOUR} times each": per_million_room_hours(mixes["all alive"]),
         "without watched rooms, a month": standing_still(mixes["nothing watched"]),
@@ -223,11 +225,7 @@ def _sweep_rejected(load: Results) -> Iterator[Table]:
         ("longest time between two of them, seconds", "longest_gap_seconds", "a round and a sweep's start"),
         ("most requests in any second", "busiest_second", "<= 30"),
     )
-    yield _table(
-        f"{run['rejected']:,} rooms of a deleted app before {run['healthy']} others",
-        ("", "", "target"),
-        ((label, run[key], target) for label, key, target in rows),
-    )
+    yield _figures(f"{run['rejected']:,} rooms of a deleted app before {run['healthy']} others", {"": run}, rows)
 
 
 _TABLES: dict[str, Callable[[Any], Iterator[Table]]] = {

@@ -10,13 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
-from botocore.httpsession import URLLib3Session
-
 from benchmarks.deployments import Deployment
-from sandbox.embedded_aws import REGION
 
 WRITE_UNIT_BYTES = 1024
 _READ_UNIT_BYTES = 4096
@@ -150,34 +144,18 @@ def size_of(item: Item) -> int:
 
 def _recorded(deployment: Deployment, since: float) -> Iterator[dict[str, Any]]:
     """Read the calls to DynamoDB since then, newest first. The embedded AWS returns 50 at a time, without pages."""
+    client = deployment.aws.client("cloudtrail")
+    query: dict[str, Any] = {
+        "LookupAttributes": [{"AttributeKey": "EventSource", "AttributeValue": "dynamodb.amazonaws.com"}],
+        "StartTime": since,
+    }
     seen: set[str] = set()
-    until = math.inf
-    while True:
-        query = {
-            "LookupAttributes": [{"AttributeKey": "EventSource", "AttributeValue": "dynamodb.amazonaws.com"}],
-            "StartTime": since,
-        }
-        if until < math.inf:
-            query["EndTime"] = until
-        events = [event for event in _look_up(deployment, query) if event["EventId"] not in seen]
-        if not events:
-            return
+
+    def replace_query(params: dict[str, Any], **_: object) -> None:
+        params["body"] = json.dumps(query).encode()  # boto3 would round the times to seconds
+
+    client.meta.events.register("before-call", replace_query)
+    while events := [event for event in client.lookup_events()["Events"] if event["EventId"] not in seen]:
         yield from events
         seen.update(event["EventId"] for event in events)
-        until = events[-1]["EventTime"]
-
-
-def _look_up(deployment: Deployment, query: dict[str, Any]) -> list[dict[str, Any]]:
-    # boto3 would round the times to seconds.
-    headers = {
-        "X-Amz-Target": "com.amazonaws.cloudtrail.v20131101.CloudTrail_20131101.LookupEvents",
-        "Content-Type": "application/x-amz-json-1.1",
-    }
-    request = AWSRequest("POST", deployment.aws.endpoint + "/", headers, json.dumps(query))
-    SigV4Auth(Credentials("test", "test"), "cloudtrail", REGION).add_auth(request)
-    trust: Any = str(deployment.aws.ca_bundle)
-    answer = URLLib3Session(verify=trust).send(request.prepare())
-    if answer.status_code != 200:
-        raise RuntimeError(f"the embedded AWS did not report its calls: {answer.text}")
-    events: list[dict[str, Any]] = json.loads(answer.content)["Events"]
-    return events
+        query["EndTime"] = events[-1]["EventTime"].timestamp() + 1e-6  # which was rounded to microseconds
