@@ -5,6 +5,7 @@ import pytest
 from segments.settings import SettingsError
 from stop_segment.settings import Settings, read_settings
 from tests.environments import STOP_SETTINGS
+from tests.transformed import PARAMETERS, PLACES, Stack
 
 
 def settings(**changes: str) -> Settings:
@@ -186,3 +187,14 @@ def test_the_mode_is_stop_or_observe() -> None:
     assert settings(MODE="observe").observes
     with pytest.raises(SettingsError, match="MODE must be one of stop, observe"):
         settings(MODE="watch")
+
+
+def test_the_settings_in_the_tests_are_the_defaults_of_the_template() -> None:
+    defaults = {name: str(parameter.get("Default", "")) for name, parameter in PARAMETERS.items()}
+    function = Stack(defaults, PLACES[0]).properties("StopSegmentFunction")
+    assert function
+    variables = function["Environment"]["Variables"]
+    created = {name for name, value in variables.items() if "<" in str(value)}  # such as the queues' URLs
+    assert {name: str(variables[name]) for name in STOP_SETTINGS.keys() - created} == {
+        name: value for name, value in STOP_SETTINGS.items() if name not in created
+    }
