@@ -215,14 +215,14 @@ class Turns:
     async def take(self, seconds_left: Callable[[], float], message: Hashable = None) -> Turn:
         """Wait for a turn. The messages take turns, however many requests each of them needs.
 
-        Raises `NoTimeLeft` if the turn would come after `seconds_left()`.
+        Raises `NoTimeLeft` if the wait would be longer than `seconds_left()`.
         """
         async with self._queues[message], self._queue:
             while True:
                 wait = max(0.0, self._next_at() - self._clock_seconds())
                 if wait > seconds_left():
                     raise NoTimeLeft(
-                        "NoTimeLeft", "no time for this call's turn is left, so the message is tried again"
+                        "NoTimeLeft", "the invocation ends before this call's turn, so the message is tried again"
                     )
                 if not wait:
                     break
