@@ -6,7 +6,6 @@ import json
 import random
 import statistics
 import subprocess  # nosec B404 # runs the probe
-import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from typing import Any
 
 from benchmarks.deployments import PEER_BUILD
 from sandbox.callbacks import SECRET_KEY, callback
-from sandbox.environments import BUILD, HANDLERS, lambda_variables, python_of_lambda
+from sandbox.environments import BUILD, HANDLERS, lambda_variables, python_for_functions
 
 PROBE = Path(__file__).with_name("probe.py")
 MARKS = (1_000, 10_000, 100_000)
@@ -92,18 +91,13 @@ def start_up(repeats: int) -> dict[str, Any]:
     for _ in range(repeats + 1):
         for name, function in functions.items():
             runs[name].append(_probe(function, do="start-up"))
-    version = subprocess.check_output([_python(), "-V"], text=True)  # noqa: S603 # nosec B603 # our own command
+    version = subprocess.check_output([python_for_functions(), "-V"], text=True)  # noqa: S603 # nosec B603 # our own command
     # The first run only fills the file cache.
     medians = {
         name: {key: statistics.median(run[key] for run in taken[1:]) for key in taken[0]}
         for name, taken in runs.items()
     }
     return {"python": version.strip(), "as_shipped": medians}
-
-
-def _python() -> str:
-    """Return a Python of Lambda's version if this machine has one: no other version reads the artifacts' bytecode."""
-    return python_of_lambda() or sys.executable
 
 
 def slices() -> dict[str, Any]:
@@ -142,7 +136,7 @@ def _probe(function: Function, **order: Any) -> Any:
         "event": function.event,
     }
     done = subprocess.run(  # noqa: S603 # nosec B603 # our own command, no shell
-        [_python(), "-I", "-S", "-B", str(PROBE)],
+        [python_for_functions(), "-I", "-S", "-B", str(PROBE)],
         input=json.dumps(order),
         env=lambda_variables(function.artifact.name, function.artifact) | _TRACE | function.environment,
         capture_output=True,

@@ -135,7 +135,7 @@ def environment(
     with tempfile.TemporaryDirectory(prefix="segment-stopper-") as home, (Path(home) / "log").open("wb") as log:
         process = subprocess.Popen(  # noqa: S603 # nosec B603 # our own command, no shell
             # -u writes each line at once. -B writes no bytecode: on Lambda the artifact is read-only.
-            [python_of_lambda() or _own_python(), "-I", "-S", "-u", "-B", str(_RUNTIME)],
+            [python_for_functions(), "-I", "-S", "-u", "-B", str(_RUNTIME)],
             env=lambda_variables(function, artifact) | dict(variables) | {"HOME": home},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -183,7 +183,13 @@ def python_of_lambda() -> str | None:
     return found.strip() or None
 
 
-def _own_python() -> str:
+def python_for_functions() -> str:
+    """Return a Python of the runtime's version, the only one that reads the artifacts' bytecode.
+
+    If this machine has none, warn, and return the Python of this process.
+    """
+    if python := python_of_lambda():
+        return python
     local = "{}.{}".format(*sys.version_info)
     warnings.warn(f"this machine has no Python {PYTHON}, which Lambda uses: functions run in {local}", stacklevel=2)
     return sys.executable
