@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +20,9 @@ from tests.mutants.survivors import explained, mutant, place
 
 ROOT = Path(__file__).parents[2]
 COPY = ROOT / ".mutants" / "copy"
-FUNCTIONS = [path.name for path in (ROOT / "functions").glob("*/")]
-COPIED = (*FUNCTIONS, "benchmarks", "contracts", "sandbox", "tests", "tools", "pyproject.toml")
-PACKAGES = ("segments", "stop_segment")
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutmut"]
+PACKAGES = SETTINGS["source_paths"]
+COPIED = (*PACKAGES, *SETTINGS["also_copy"], "tests", "pyproject.toml")
 CHILDREN = 2
 NOTICED = ("killed", "timeout")
 
@@ -43,7 +44,7 @@ def main(modules: Sequence[str]) -> None:
     def is_asked_for(place: str) -> bool:
         return not modules or _module(place) in modules
 
-    _copy()
+    copy_project(COPY)
     names = [f"{package}.{module}.*" for module in modules for package in PACKAGES]
     subprocess.run([_MUTMUT, "run", "--max-children", str(CHILDREN), *names], cwd=COPY, check=True)
     results = {name: result for name, result in _results().items() if is_asked_for(place(name))}
@@ -65,13 +66,14 @@ def main(modules: Sequence[str]) -> None:
     sys.exit(0 if survivors == known else 1)
 
 
-def _copy() -> None:
-    shutil.rmtree(COPY, ignore_errors=True)
-    COPY.mkdir(parents=True)
+def copy_project(folder: Path) -> None:
+    """Create a folder with the files that the tests on mutants need."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     for source in (
         next(found for found in (ROOT / name, ROOT / "functions" / name) if found.exists()) for name in COPIED
     ):
-        target = COPY / source.name
+        target = folder / source.name
         if source.is_dir():
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
