@@ -38,8 +38,8 @@ def handler(event: dict[str, Any], context: object) -> dict[str, list[dict[str, 
     passed_over: dict[str, str] = {}
     for record in event["Records"]:
         try:
-            if told := answer_in(record):
-                answers[record["messageId"]] = told
+            if answer := answer_in(record):
+                answers[record["messageId"]] = answer
                 continue
             identifier, entry = _read(record)
         except Exception as error:  # noqa: BLE001 - a faulty record must not hold up the others behind it

@@ -19,8 +19,8 @@ OVER = ("TaskTimedOut", "InvalidToken", "TaskDoesNotExist")
 
 def answer_in(record: Mapping[str, Any]) -> dict[str, Any]:
     """Read the answer that a message of the queue holds; empty if it holds something else."""
-    told: dict[str, Any] = json.loads(record["body"]) if record["eventSource"] == "aws:sqs" else {}
-    return told if "TaskToken" in told else {}
+    answer: dict[str, Any] = json.loads(record["body"]) if record["eventSource"] == "aws:sqs" else {}
+    return answer if "TaskToken" in answer else {}
 
 
 def answer_all(answers: Mapping[str, Mapping[str, Any]]) -> dict[str, str | None]:
@@ -36,12 +36,12 @@ def answer_all(answers: Mapping[str, Mapping[str, Any]]) -> dict[str, str | None
     return dict(zip(answers, failures, strict=True))
 
 
-def _answer(client: Any, told: Mapping[str, Any]) -> str | None:
+def _answer(client: Any, answer: Mapping[str, Any]) -> str | None:
     try:
-        if "Output" in told:
-            client.send_task_success(taskToken=told["TaskToken"], output=json.dumps(told["Output"]))
+        if "Output" in answer:
+            client.send_task_success(taskToken=answer["TaskToken"], output=json.dumps(answer["Output"]))
         else:
-            client.send_task_failure(taskToken=told["TaskToken"], error=told["Error"], cause=told["Cause"])
+            client.send_task_failure(taskToken=answer["TaskToken"], error=answer["Error"], cause=answer["Cause"])
     except (ClientError, BotoCoreError) as error:
         return code_of(error)
     return None

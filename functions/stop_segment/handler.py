@@ -27,11 +27,11 @@ from segments.telemetry import logger, measure, metrics
 from segments.times import now_ms
 from stop_segment.arrivals import Arrival, arrive, waves
 from stop_segment.failures import End, Failure, end_of
-from stop_segment.logs import log_failure, log_outcome, log_served, log_unanswered, log_untold
+from stop_segment.logs import log_failure, log_outcome, log_served, log_unanswered, log_unpublished
 from stop_segment.queues import Queues
 from stop_segment.settings import read_settings
 from stop_segment.stopper import Batch, Stopper
-from stop_segment.workflow_answers import failed, failed_before, is_told, served_well
+from stop_segment.workflow_answers import failed, failed_before, is_published, served_well
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -129,23 +129,23 @@ def _settle(failures: list[Failure]) -> list[str]:
         *_together((queues.send_dead_letters, letters, time_ms), (queues.send_copies, copies, time_ms, jitter))
     )
     # After the letters: a workflow that is notified of one finds it on its queue.
-    lying = [letter for letter in letters if letter[0].message_id in sent]
-    told = [letter for letter in lying if is_told(letter[0])]
-    waited_for = [letter for letter in lying if letter[0].arrival.task_token]
+    sent_letters = [letter for letter in letters if letter[0].message_id in sent]
+    reported = [letter for letter in sent_letters if is_published(letter[0])]
+    waited_for = [letter for letter in sent_letters if letter[0].arrival.task_token]
     kept = [failure for failure in failures if failure.message_id not in sent]
-    _together((_tell, told, time_ms), (_answer_letters, waited_for, time_ms), (queues.postpone, kept, jitter))
+    _together((_publish, reported, time_ms), (_answer_letters, waited_for, time_ms), (queues.postpone, kept, jitter))
     for failure in failures:
         _on_the_side(log_failure, failure, ends[failure.message_id], sent=failure.message_id in sent)
     return [failure.message_id for failure in kept]
 
 
-def _tell(letters: list[tuple[Failure, str]], time_ms: int) -> None:
+def _publish(letters: list[tuple[Failure, str]], time_ms: int) -> None:
     """Report dead letters to the publishing function. If this fails, they are still on their queue."""
     if settings.failed_stop_queue_url:
-        told = queues.send_notices(letters, time_ms)
+        accepted = queues.send_notices(letters, time_ms)
         for failure, _ in letters:
-            if failure.message_id not in told:
-                log_untold(failure)
+            if failure.message_id not in accepted:
+                log_unpublished(failure)
 
 
 def _answer_letters(letters: list[tuple[Failure, str]], time_ms: int) -> None:

@@ -67,7 +67,7 @@ def log_failure(failure: Failure, end: End, *, sent: bool) -> None:
             metrics.add_metric(refusal.__name__, MetricUnit.Count, 1)
 
 
-def log_untold(failure: Failure) -> None:
+def log_unpublished(failure: Failure) -> None:
     """Log that a dead letter will not be published."""
     logger.warning("failed stop not published", **_error_fields(failure.error), **failure.arrival.log_fields)
     metrics.add_metric("FailuresNotTold", MetricUnit.Count, 1)

@@ -19,7 +19,7 @@ MOST_ERROR_CHARACTERS = 256
 MOST_CAUSE_CHARACTERS = 32_768
 
 
-def is_told(failure: Failure) -> bool:
+def is_published(failure: Failure) -> bool:
     """Return whether a failure's dead letter is published: those of heartbeats are not."""
     event = failure.arrival.event
     return event is None or event.type is not EventType.HEARTBEAT
@@ -71,12 +71,12 @@ def failed_before(copy: Arrival) -> str:
 
 
 def _failure(message_id: str, task_token: str | None, kind: str, code: str, text: str) -> str:
-    told = {"Error": code[:MOST_ERROR_CHARACTERS], "Cause": f"{kind}: {text}"[:MOST_CAUSE_CHARACTERS]}
-    return _answer(message_id, task_token, told)
+    result = {"Error": code[:MOST_ERROR_CHARACTERS], "Cause": f"{kind}: {text}"[:MOST_CAUSE_CHARACTERS]}
+    return _answer(message_id, task_token, result)
 
 
-def _answer(message_id: str, task_token: str | None, told: dict[str, Any]) -> str:
-    return json.dumps({"TaskToken": task_token, "SourceMessageId": message_id, **told})
+def _answer(message_id: str, task_token: str | None, result: dict[str, Any]) -> str:
+    return json.dumps({"TaskToken": task_token, "SourceMessageId": message_id, **result})
 
 
 def _event_fields(event: Event) -> dict[str, Any]:

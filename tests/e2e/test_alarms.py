@@ -204,7 +204,7 @@ def rooms_that_the_api_rejects(stack: Stack, alarm: Alarm) -> None:
 
 @rings_at_once("FailuresNotToldAlarm")
 def failure_that_is_not_reported(stack: Stack) -> None:
-    with stack.observer.without_permission("StopSegmentRole", "TellOfFailures"):
+    with stack.observer.without_permission("StopSegmentRole", "ReportFailures"):
         assert stack.room().end_of("RoomEnded", TaskId="not an id") == ["invalid_message"]
 
 

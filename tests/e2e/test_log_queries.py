@@ -114,7 +114,7 @@ def trouble(box: Sandbox, observer: Observer) -> Trouble:
     box.invoke("StopSegmentFunction", {})  # this invocation fails, because every event of SQS has Records
     assert observer.ends(message_ids) == dict(zip(message_ids, ends.values(), strict=True))
     day_before = rfc3339(now_ms() - 86_400_000)
-    with observer.without_permission("StopSegmentRole", "TellOfFailures"):
+    with observer.without_permission("StopSegmentRole", "ReportFailures"):
         (unanswered,) = box.send([room("unanswered").event("RoomEnded", TaskId="audio", TaskToken="t")])
         observer.retried(unanswered)
     with (

@@ -368,7 +368,7 @@ class TestSettling:
             "handler.log_outcome",
             "handler.log_served",
             "handler.log_failure",
-            "handler._tell",
+            "handler._publish",
             "metrics.add_metric",
             "logger.info",
             "logger.warning",

@@ -7,7 +7,7 @@ from segments.errors import InvalidMessage, Rejected, StopError
 from segments.events import Event, EventType, Room
 from stop_segment.arrivals import Arrival
 from stop_segment.failures import Failure
-from stop_segment.workflow_answers import is_told, notice
+from stop_segment.workflow_answers import is_published, notice
 from tests.contracts import closed, schema
 
 T = 1_795_327_920_123
@@ -60,4 +60,4 @@ def test_ten_of_the_largest_notices_fit_into_one_call() -> None:
 
 def test_a_heartbeat_has_no_notice() -> None:
     contents = (InvalidMessage("NotJson", "the body is not JSON"), EVENT, replace(EVENT, type=EventType.HEARTBEAT))
-    assert [is_told(failure(content)) for content in contents] == [True, True, False]
+    assert [is_published(failure(content)) for content in contents] == [True, True, False]

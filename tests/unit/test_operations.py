@@ -99,7 +99,7 @@ class TestMetrics:
         for end in End:
             logs.log_failure(failure, end, sent=True)
             logs.log_failure(barred, end, sent=True)
-        logs.log_untold(failure)
+        logs.log_unpublished(failure)
         logs.log_unanswered(failure, "the stack has no WorkflowArn")
         for name in (*TestMetrics.literals("stop_segment", "measure"), *TestMetrics.literals("segments", "measure")):
             telemetry.measure(name, 1)

@@ -35,10 +35,10 @@ EVENT = Event(EventType.ROOM_ENDED, Room("661e", "room-1"), T, ("audio",), "evt-
 
 
 def output_of(answer: str) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(answer)
-    assert told["TaskToken"] == TOKEN
-    assert breaks(told["Output"], closed(schema("workflow-output"))) == []
-    output: dict[str, Any] = told["Output"]
+    content: dict[str, Any] = json.loads(answer)
+    assert content["TaskToken"] == TOKEN
+    assert breaks(content["Output"], closed(schema("workflow-output"))) == []
+    output: dict[str, Any] = content["Output"]
     return output
 
 
@@ -76,16 +76,16 @@ class TestAnswers:
     # SendTaskFailure, Step Functions API Reference: error at most 256 characters, cause at most 32,768.
     def test_an_error_is_not_longer_than_step_functions_allows(self) -> None:
         said = {"ErrorKind": "rejected", "ErrorCode": "N" * 300, "ErrorMessage": "x" * 40_000, "SourceMessageId": "m-1"}
-        told = json.loads(failed_before(Arrival("m-2", "h", "{}", T, attributes=said, content=EVENT)))
-        assert len(told["Error"]) == MOST_ERROR_CHARACTERS == 256
-        assert len(told["Cause"]) == MOST_CAUSE_CHARACTERS == 32_768
-        assert told["Cause"].startswith("rejected: xxx")
-        assert (told["TaskToken"], told["SourceMessageId"]) == (TOKEN, "m-1")
+        content = json.loads(failed_before(Arrival("m-2", "h", "{}", T, attributes=said, content=EVENT)))
+        assert len(content["Error"]) == MOST_ERROR_CHARACTERS == 256
+        assert len(content["Cause"]) == MOST_CAUSE_CHARACTERS == 32_768
+        assert content["Cause"].startswith("rejected: xxx")
+        assert (content["TaskToken"], content["SourceMessageId"]) == (TOKEN, "m-1")
 
     def test_an_error_is_that_of_the_dead_letter(self) -> None:
         failure = Failure(Arrival("m-1", "h", "{}", T, content=EVENT), Rejected("NoApp", "no such app"))
-        told = json.loads(failed(failure, "rejected"))
-        assert (told["Error"], told["Cause"]) == ("NoApp", "rejected: no such app")
+        content = json.loads(failed(failure, "rejected"))
+        assert (content["Error"], content["Cause"]) == ("NoApp", "rejected: no such app")
 
 
 def test_the_examples_of_the_workflow_page_are_valid() -> None:
