@@ -107,3 +107,10 @@ def test_every_event_of_an_earlier_contract_is_still_accepted(version: str, name
 def test_readers_of_an_earlier_contract_can_read_every_output(version: str, name: str) -> None:
     for value in variants(sample(name), schema(name)):
         assert breaks(value, schema(name, version)) == [], value
+
+
+def test_the_examples_of_the_workflow_page_are_valid() -> None:
+    page = (ROOT / "docs" / "workflows.md").read_text()
+    event, output = (json.loads(text) for text in re.findall(r"^```json\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
+    assert parse_event(json.dumps({"EventType": "RoomEnded"} | event), SENT_MS)
+    assert breaks(output, closed(schema("workflow-output"))) == []
