@@ -29,7 +29,9 @@ def read(assignments: Sequence[str], cleared: Sequence[str]) -> dict[str, str]:
     for name, value in wanted.items():
         if not value.strip():
             # A shell variable that is empty by mistake would remove a callback URL or the alarms.
-            raise ValueError(f"{name} has no value: --clear {name} makes it empty, and removes what it provides")
+            raise ValueError(
+                f"{name} has no value: write {name}=VALUE. --clear {name} makes it empty, and removes its feature"
+            )
     return wanted | dict.fromkeys(cleared, "")
 
 

@@ -81,7 +81,7 @@ def _entry(detail_type: str, time_ms: int, detail: str, bus_name: str) -> PutEve
         "Detail": detail,
     }
     if bytes_of(entry) > PUT_EVENTS_BYTES_A_CALL:
-        raise Unpublishable(f"the event must have at most {PUT_EVENTS_BYTES_A_CALL} bytes")
+        raise Unpublishable(f"the outcome event must have at most {PUT_EVENTS_BYTES_A_CALL} bytes")
     return entry
 
 

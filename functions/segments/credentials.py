@@ -103,11 +103,11 @@ class Credentials:
         except (ValueError, RecursionError):
             content = None
         if not isinstance(content, dict):
-            raise CredentialsRefused("SecretInvalid", "the secret must be a JSON object") from None
+            raise CredentialsRefused("SecretInvalid", "the RTC secret must be a JSON object") from None
         values = [content.get(name, "") for name in ("AccessKeyId", "SecretAccessKey", "SessionToken")]
         are_whole = all(isinstance(value, str) and _HEADER_VALUE.fullmatch(value) for value in values)
         if not are_whole or not all(values[:2]):
             raise CredentialsRefused(
-                "SecretInvalid", "the secret must hold AccessKeyId and SecretAccessKey, as strings without white space"
+                "SecretInvalid", "the RTC secret must hold AccessKeyId and SecretAccessKey, as strings without blanks"
             )
         return Key(*values)

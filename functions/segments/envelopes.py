@@ -45,7 +45,7 @@ def unwrap(body: str) -> dict[str, Any] | None:
             return content
         # The inner event's fields take precedence.
         content |= {key: value for key, value in outside.items() if value is not None and content.get(key) is None}
-    raise InvalidMessage("TooManyEnvelopes", f"the event must be wrapped at most {MOST_ENVELOPES - 1} times")
+    raise InvalidMessage("TooManyEnvelopes", f"the event must have at most {MOST_ENVELOPES - 1} envelopes")
 
 
 def _from_callback(envelope: dict[str, Any], outer_time: object) -> dict[str, Any] | None:

@@ -61,7 +61,7 @@ class Alarm:
         return not {period - n for n in range(periods)} & (self._periods() - self.breaching_periods())
 
     def breaching_periods(self) -> set[int]:
-        """Return the periods of the last 6 hours that were past its threshold, numbered since 1970."""
+        """Return the numbers of the breaching periods of the last 6 hours, counted from 1970."""
         breaches = COMPARISONS[self.description["ComparisonOperator"]]
         return self._periods(lambda value: breaches(value, self.threshold))
 

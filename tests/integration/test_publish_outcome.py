@@ -175,7 +175,7 @@ class TestPassingOver:
             "room must be an AppId, #, and a RoomId",
             "stop_event_time must be a time in Unix ms, not before 2018",
             "stopped_at must be a time in Unix ms, not before 2018",
-            "the event must have at most 262144 bytes",
+            "the outcome event must have at most 262144 bytes",
         ]
         (line,) = metrics(capsys.readouterr().out)
         assert (line["OutcomesPublished"], line["OutcomesPassedOver"]) == ([2], [6])

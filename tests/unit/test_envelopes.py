@@ -83,7 +83,7 @@ def test_too_many_envelopes_are_refused(envelopes: int) -> None:
     nested: dict[str, Any] = EVENT
     for _ in range(envelopes):
         nested = event_bridge(nested)
-    assert refusal(nested) == ("TooManyEnvelopes", "the event must be wrapped at most 3 times")
+    assert refusal(nested) == ("TooManyEnvelopes", "the event must have at most 3 envelopes")
 
 
 @pytest.mark.parametrize("detail", [json.dumps(EVENT), None, [EVENT], 5])

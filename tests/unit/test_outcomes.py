@@ -167,5 +167,5 @@ def test_an_event_may_have_as_many_bytes_as_eventbridge_accepts() -> None:
     text = json.dumps({"FailedAt": "2026-11-22T06:12:01.456Z", "x": "\u4e2d" * 87_000}, ensure_ascii=False)
     filled = text + " " * (262_144 - 14 - len("rtc-segment-stopper" + "SegmentStopFailed") - len(text.encode()))
     assert bytes_of(segment_stop_failed(filled, "outcomes")) == 262_144
-    with pytest.raises(Unpublishable, match="the event must have at most 262144 bytes"):
+    with pytest.raises(Unpublishable, match="the outcome event must have at most 262144 bytes"):
         segment_stop_failed(filled + " ", "outcomes")

@@ -459,7 +459,11 @@ def test_set_reads_values_and_clears_parameters() -> None:
 @pytest.mark.parametrize(
     ("assignments", "cleared", "refusal"),
     [
-        (("AlarmTopicArn= ",), (), "^AlarmTopicArn has no value: --clear AlarmTopicArn makes it empty"),
+        (
+            ("AlarmTopicArn= ",),
+            (),
+            "^AlarmTopicArn has no value: write AlarmTopicArn=VALUE. --clear AlarmTopicArn makes it empty",
+        ),
         ((), (), "^write each parameter once"),
         (("MaxConcurrency",), (), "^write each parameter once"),
         (("A=1", "A=2"), (), "^write each parameter once"),

@@ -1,4 +1,4 @@
-"""The workflows run make targets and Python versions that the project has."""
+"""The workflows of the code host run only make targets that exist, on Python versions that the project supports."""
 
 import re
 import tomllib
