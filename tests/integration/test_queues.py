@@ -26,9 +26,9 @@ class Sqs:
 
     def __init__(self, client: Any) -> None:
         self.client = client
-        self.event_queue, self.dead_letter_queue, self.failed_stop_queue = (
+        self.event_queue, self.dead_letter_queue, self.failed_stop_queue, self.answer_queue = (
             client.create_queue(QueueName=f"{name}-{uuid4().hex}")["QueueUrl"]
-            for name in ("events", "letters", "failed-stops")
+            for name in ("events", "letters", "failed-stops", "answers")
         )
         self.asked: list[dict[str, Any]] = []
 
@@ -36,7 +36,8 @@ class Sqs:
         self.asked.append(params)
 
     def queues(self) -> Queues:
-        return Queues(self.client, self.event_queue, self.dead_letter_queue, self.failed_stop_queue)
+        places = (self.event_queue, self.dead_letter_queue, self.failed_stop_queue, self.answer_queue)
+        return Queues(self.client, *places)
 
     def receive(self, queue: str, count: int) -> list[dict[str, Any]]:
         """Receive this number of messages, which stay invisible."""
@@ -95,6 +96,23 @@ def test_a_notice_is_the_whole_message_to_the_publishing_function(sqs: Sqs) -> N
     assert sorted(one["Body"] for one in received) == sorted(notice(one, kind, NOW_MS) for one, kind in letters)
     assert not any(attributes(one) for one in received if "MessageAttributes" in one)
     assert sqs.receive(sqs.dead_letter_queue, 0) == []
+
+
+def test_an_answer_is_the_whole_message_to_the_publishing_function(sqs: Sqs) -> None:
+    answers = [(failure("m-1"), '{"TaskToken": "one"}'), (failure("m-2"), '{"TaskToken": "two"}')]
+    assert sqs.queues().send_answers(answers) == {"m-1", "m-2"}
+    assert sorted(one["Body"] for one in sqs.receive(sqs.answer_queue, 2)) == [answer for _, answer in answers]
+
+
+def test_a_copy_that_only_repeats_an_answer_has_the_attributes_of_the_dead_letter_and_a_mark(sqs: Sqs) -> None:
+    letters = [(failure(), "rejected")]
+    sqs.queues().send_dead_letters(letters, NOW_MS)
+    assert sqs.queues().send_given_up(letters, NOW_MS) == {"m-1"}
+    assert [sent["QueueUrl"] for sent in sqs.asked] == [sqs.dead_letter_queue, sqs.event_queue]
+    (letter,), (copy,) = (sent["Entries"] for sent in sqs.asked)
+    mark = {"GivenUp": {"DataType": "String", "StringValue": "true"}}
+    assert copy["MessageAttributes"] == letter["MessageAttributes"] | mark
+    assert (copy["MessageBody"], copy["DelaySeconds"]) == (letter["MessageBody"], 5)
 
 
 class TestDeadLetters:

@@ -13,6 +13,13 @@ def test_an_error_shows_its_code_message_and_request_id(kind: type[errors.StopEr
     assert repr(error) == f"{kind.__name__}('Throttled', 'the API is busy', '20261122REQUEST')"
 
 
+@pytest.mark.parametrize("has_letter", [False, True])
+def test_an_unanswered_message_carries_its_answer_but_does_not_show_it(has_letter: bool) -> None:
+    error = errors.Unanswered("token", has_letter=True) if has_letter else errors.Unanswered("token")
+    assert (error.answer, error.has_letter) == ("token", has_letter)
+    assert str(error) == "WorkflowNotAnswered: the message was processed, but its workflow could not be notified"
+
+
 @pytest.mark.parametrize("text", ["x" * 10_000, "\u4e2d" * 10_000, "\U0001f600" * 10_000, "\ud800" * 10_000])
 def test_code_message_and_request_id_have_a_maximum_of_bytes(text: str) -> None:
     error = errors.Rejected(text, text, text)

@@ -49,7 +49,8 @@ class Rtc:
             raise NO_ANSWER
         return Stopped(Outcome.STOPPED, "stop-1")
 
-    def get_segment_task(self, _: Task) -> tuple[RunningTask | None, str]:
+    def get_segment_task(self, task: Task) -> tuple[RunningTask | None, str]:
+        assert task.room.app_id == ROOM.app_id
         self.questions += 1
         return self.found, "query-1"
 
@@ -265,6 +266,10 @@ class TestHeartbeats:
         assert environment.record() is None
         assert environment.measured == []
 
+    def test_a_heartbeat_without_an_answer_has_failed(self, environment: Environment) -> None:
+        environment.rtc.silent = True
+        assert environment.serve(self.beat(T)) == [Served([], [("heartbeat", NO_ANSWER)])]
+
     @pytest.mark.parametrize("found", [None, RunningTask(T - 1, 0, RUNNING), RunningTask(T - 1, T, ENDED)])
     def test_in_observe_mode_a_heartbeat_asks_the_api_and_stops_nothing(
         self, environment: Environment, found: RunningTask | None
@@ -289,12 +294,13 @@ class TestObserving:
 
     def test_a_task_that_is_over_at_the_api_is_closed(self, environment: Environment) -> None:
         environment.restart(OBSERVING)
-        environment.serve(start(T - 2))
+        environment.serve(start(T - 2), sighting(T - 2))
         environment.rtc.found = RunningTask(T - 2, T - 1, ENDED)
         assert environment.serve(stop()) == [Served([Done("audio", Outcome.ALREADY_STOPPED, "query-1")])]
         assert environment.record() == Record(started_at_ms=T - 2)
         assert environment.serve(room_end()) == [Served([Done(None, Outcome.NO_OPEN_TASKS)])]
-        assert environment.table.note_start(AUDIO, T + 1)
+        environment.serve(sighting(T + 1))  # not one that says nothing new
+        assert environment.table.open_tasks(ROOM)
 
 
 class TestStops:

@@ -34,7 +34,7 @@ EVENT = Event(EventType.ROOM_ENDED, Room("661e", "room-1"), T, ("audio",), "evt-
 
 def output_of(answer: str) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(answer)
-    assert content["TaskToken"] == TOKEN
+    assert (content["TaskToken"], content["SourceMessageId"]) == (TOKEN, "m-1")
     assert breaks(content["Output"], closed(schema("workflow-output"))) == []
     output: dict[str, Any] = content["Output"]
     return output
@@ -71,6 +71,12 @@ class TestAnswers:
         assert ("TasksLeftOut" in output) is (count > 800)
         assert len(output["Tasks"]) >= min(count, 500)
 
+    @pytest.mark.parametrize(("more", "left_out"), [(0, None), (1, 1)])
+    def test_an_output_of_exactly_the_maximum_is_whole(self, more: int, left_out: int | None) -> None:
+        size = len(json.dumps(output_of(served_well("m-1", EVENT, [Done("audio", Outcome.STOPPED, "2")]))))
+        done = [Done("audio", Outcome.STOPPED, "2" * (MOST_OUTPUT_BYTES - size + 1 + more))]
+        assert output_of(served_well("m-1", EVENT, done)).get("TasksLeftOut") == left_out
+
     # SendTaskFailure, Step Functions API Reference: error at most 256 characters, cause at most 32,768.
     def test_an_error_is_not_longer_than_step_functions_allows(self) -> None:
         said = {"ErrorKind": "rejected", "ErrorCode": "N" * 300, "ErrorMessage": "x" * 40_000, "SourceMessageId": "m-1"}
@@ -84,6 +90,11 @@ class TestAnswers:
         failure = Failure(Arrival("m-1", "h", "{}", T, content=EVENT), Rejected("NoApp", "no such app"))
         content = json.loads(failed(failure, "rejected"))
         assert (content["Error"], content["Cause"]) == ("NoApp", "rejected: no such app")
+        assert content["SourceMessageId"] == "m-1"
+
+    def test_an_answer_to_a_copy_without_the_attributes_of_a_letter_is_empty(self) -> None:
+        content = json.loads(failed_before(Arrival("m-2", "h", "{}", T, content=EVENT)))
+        assert (content["Error"], content["Cause"], content["SourceMessageId"]) == ("", ": ", "m-2")
 
 
 class TestReading:
