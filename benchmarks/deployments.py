@@ -161,7 +161,9 @@ def _ready(deployment: Deployment) -> Deployment:
     (mapping,) = client.list_event_source_mappings(FunctionName=deployment.function_name)["EventSourceMappings"]
     same = (configuration["MemorySize"], mapping["ScalingConfig"]["MaximumConcurrency"])
     if same != (512, CONCURRENCY):
-        raise RuntimeError(f"{deployment.name} has memory and concurrency {same}, unlike the other implementation")
+        raise RuntimeError(
+            f"{deployment.name} has memory and concurrency {same}: a comparison needs {(512, CONCURRENCY)}"
+        )
     deployment.warm_up()
     return deployment
 

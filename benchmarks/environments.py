@@ -49,7 +49,9 @@ def _serve(deployment: Deployment, slots: Sequence[Sequence[Environment]], batch
         for made, _ in zip(itertools.cycle(slot), range(batches), strict=False):
             answer = made.invoke(batch(next(_numbers)))
             if answer["batchItemFailures"]:
-                raise RuntimeError(f"{len(answer['batchItemFailures'])} messages of a batch failed")
+                raise RuntimeError(
+                    f"{len(answer['batchItemFailures'])} messages of a batch failed, so the measurement is invalid"
+                )
 
     time.sleep(1.1)  # so that no second contains requests of two loads
     deployment.rtc.forget()

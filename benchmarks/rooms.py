@@ -26,9 +26,9 @@ _DAY_MS = 86_400_000
 
 
 def room_ends(deployment: Deployment, marks: Sequence[int], permanent: int) -> dict[str, Any]:
-    """Count the cost of a room's ends, each with a new TaskId, and of stops by name in a permanent room.
+    """Count the cost of a room's ends, each with a new TaskId, and of stops by TaskId in a room that never ends.
 
-    The past sessions of the rooms are written with the functions' own module.
+    The past sessions of the rooms are written with `segments.ledger`, as the functions write them.
     """
     deployment.rtc.forget()
     return {

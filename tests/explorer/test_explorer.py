@@ -37,7 +37,7 @@ def test_promises_hold_in_every_history(world: World | Waiting, budget: Budget) 
 
 @pytest.mark.long
 @pytest.mark.parametrize("broken", BREAKS, ids=lambda broken: broken.name)
-def test_each_break_is_found(broken: Break) -> None:
+def test_the_explorer_finds_each_planted_fault(broken: Break) -> None:
     def is_found(walk: Walk) -> bool:
         return any(broken.found in sentence for violation in walk.violations for sentence in violation)
 

@@ -74,7 +74,7 @@ REASONED = Letter("", dict.fromkeys(REASON, "exhausted"))
         evidence_of("known", "exhausted", goes_on=False, letters=[REASONED]),
     ],
 )
-def test_kept_promises_yield_no_sentence(kept: Evidence) -> None:
+def test_the_judge_reports_no_violation_of_kept_promises(kept: Evidence) -> None:
     assert judge(kept) == []
 
 

@@ -51,7 +51,7 @@ def files(function: str) -> list[Path]:
     return [path for path in (BUILD / function).rglob("*") if path.is_file()]
 
 
-def test_every_function_of_the_stack_is_checked() -> None:
+def test_every_built_function_has_a_handler_and_settings_in_these_tests() -> None:
     assert {path.name for path in BUILD.iterdir() if path.is_dir()} == HANDLERS.keys() == SETTINGS.keys()
 
 
@@ -155,7 +155,7 @@ def test_bytecode_is_the_same_at_any_place_and_time(tmp_path: Path) -> None:
     assert again == built
 
 
-def test_build_without_lambda_s_python_reports_the_cost(tmp_path: Path) -> None:
+def test_a_build_without_the_runtime_s_python_warns_and_writes_no_bytecode(tmp_path: Path) -> None:
     (tmp_path / "module.py").touch()
     said = make_bytecode(tmp_path, "RUNTIME=3.99")
     assert said.startswith("No bytecode")

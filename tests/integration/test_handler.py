@@ -229,7 +229,7 @@ def test_on_the_last_receive_a_later_copy_with_the_original_times_replaces_the_m
     assert "requeued" in [line.get("outcome") for line in output().logs]
 
 
-def test_an_unexpected_error_keeps_its_message_until_the_last_receive_and_no_other_message(
+def test_an_unexpected_error_retries_only_its_message_which_becomes_a_dead_letter_at_last(
     function: Function,
     new_room: Callable[[], Room],
     monkeypatch: pytest.MonkeyPatch,

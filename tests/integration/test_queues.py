@@ -89,7 +89,7 @@ def attributes(letter: dict[str, Any]) -> dict[str, tuple[str, str]]:
     return {name: (value["DataType"], value["StringValue"]) for name, value in letter["MessageAttributes"].items()}
 
 
-def test_a_notice_is_the_whole_message_to_the_publishing_function(sqs: Sqs) -> None:
+def test_the_message_of_a_notice_has_it_as_its_body_and_no_attributes(sqs: Sqs) -> None:
     letters = [(failure("m-1"), "rejected"), (failure("m-2", error=InvalidMessage("NotJson", "no")), "invalid_message")]
     assert sqs.queues().send_notices(letters, NOW_MS) == {"m-1", "m-2"}
     received = sqs.receive(sqs.failed_stop_queue, 2)
@@ -98,7 +98,7 @@ def test_a_notice_is_the_whole_message_to_the_publishing_function(sqs: Sqs) -> N
     assert sqs.receive(sqs.dead_letter_queue, 0) == []
 
 
-def test_an_answer_is_the_whole_message_to_the_publishing_function(sqs: Sqs) -> None:
+def test_the_message_of_an_answer_has_it_as_its_body(sqs: Sqs) -> None:
     answers = [(failure("m-1"), '{"TaskToken": "one"}'), (failure("m-2"), '{"TaskToken": "two"}')]
     assert sqs.queues().send_answers(answers) == {"m-1", "m-2"}
     assert sorted(one["Body"] for one in sqs.receive(sqs.answer_queue, 2)) == [answer for _, answer in answers]
@@ -154,7 +154,7 @@ class TestDeadLetters:
         assert len(sqs.queues().send_dead_letters(letters, NOW_MS)) == 10
         assert [len(asked["Entries"]) for asked in sqs.asked] == [9, 1]
 
-    def test_an_answer_without_a_list_of_accepted_messages_means_none(self, sqs: Sqs) -> None:
+    def test_no_dead_letter_counts_as_sent_if_the_answer_lists_none(self, sqs: Sqs) -> None:
         """SQS leaves out an empty list, the embedded AWS does not."""
 
         def leave_out(parsed: dict[str, Any], **_: object) -> None:

@@ -228,7 +228,7 @@ class TestRegions:
         assert url == f"https://<CallbackApi>.execute-api.{somewhere.region}.{somewhere.suffix}/"
 
     @pytest.mark.parametrize("somewhere", PLACES)
-    def test_the_callback_function_calls_hosts_of_its_region(self, somewhere: Any) -> None:
+    def test_the_callback_function_calls_the_endpoints_of_its_region(self, somewhere: Any) -> None:
         stack = Stack({name: longest(name) for name in PARAMETERS}, somewhere)
         function = stack.properties("ReceiveCallbackFunction") or {}
         variables = function["Environment"]["Variables"]

@@ -120,7 +120,7 @@ class TestMetrics:
         }
         return {**stops, **others}
 
-    def test_the_metrics_of_the_code_are_found(self, emitted: dict[str, tuple[str, str]]) -> None:
+    def test_the_scan_of_the_code_finds_known_metrics(self, emitted: dict[str, tuple[str, str]]) -> None:
         """The other tests rely on it."""
         some = {"AlreadyStopped", "NoOpenTasks", "Retried", "Exhausted", "CredentialsRefused", "TimeToStop", "TurnWait"}
         assert some | {"CallbackRefused", "CallbackMalformed", "CallbackQueued", "OutcomesNotPublished"} <= set(emitted)

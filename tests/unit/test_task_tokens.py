@@ -56,7 +56,7 @@ class TestAnswers:
             ],
         }
 
-    def test_an_outcome_of_the_room_comes_without_tasks(self) -> None:
+    def test_an_output_has_an_empty_list_of_tasks_if_the_room_has_no_open_task(self) -> None:
         bare = replace(EVENT, event_id=None, business_id=None, task_ids=())
         output = output_of(served_well("m-1", bare, [Done(None, Outcome.NO_OPEN_TASKS)]))
         assert (output["Outcome"], output["Tasks"]) == ("no_open_tasks", [])
