@@ -113,7 +113,7 @@ class Deployment(Sandbox):
         with self.held_back():
             self.send([message(*task) for task in tasks])
         if not self.settle(90, quiet_seconds=90):
-            raise RuntimeError(f"{self.name} did not serve its first messages")
+            raise RuntimeError(f"{self.name} did not serve the warm-up messages within 90 s")
         self.rtc.forget()
 
 

@@ -336,6 +336,6 @@ def wait_for(condition: Callable[[], T], what: str, *, seconds: float = 60) -> T
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {seconds:.0f} s for {what}")
+            raise TimeoutError(f"timed out after {seconds:.0f} s of waiting for {what}")
         time.sleep(0.1)
     return value

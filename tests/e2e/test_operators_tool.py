@@ -41,7 +41,7 @@ def stack() -> Iterator[Sandbox]:
 
 @pytest.fixture(autouse=True)
 def _empty_queue(stack: Sandbox) -> Iterator[None]:
-    """Remove all letters before a test, and all faults of the API after it."""
+    """Remove all dead letters before a test, and all faults of the API after it."""
     stack.dead_letters()
     yield
     stack.rtc.heal()

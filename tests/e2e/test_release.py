@@ -182,5 +182,5 @@ def test_bill_of_materials_names_every_deployed_package(dist: Path) -> None:
 def test_a_tag_of_another_version_releases_nothing(tmp_path: Path) -> None:
     refused = release(tmp_path / "dist", "--tag", "v0.0.1")
     assert refused.returncode == 1
-    assert "pyproject.toml says" in refused.stderr
+    assert "pyproject.toml needs the tag v" in refused.stderr
     assert not (tmp_path / "dist").exists()
