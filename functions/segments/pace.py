@@ -84,10 +84,10 @@ def _pace(per_second: int, trains: int) -> Pace:
 
 
 def _batch_seconds(found: Pace) -> float:
-    """Return how long a batch takes at this pace, its last answer included."""
+    """Return the time from the first to the last request of a batch at this pace."""
     trains, rest = divmod(_BATCH - 1, found.train)
     before_seconds = trains * (found.length_seconds(found.train) + found.gap_seconds)
-    return before_seconds + found.length_seconds(rest + 1) + max(found.gap_seconds, GAP_SECONDS)
+    return before_seconds + found.length_seconds(rest + 1)
 
 
 class Turn:

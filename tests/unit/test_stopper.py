@@ -280,6 +280,12 @@ class TestHeartbeats:
         assert environment.rtc.stops == []
 
 
+def test_a_sighting_s_business_id_is_used_for_the_stop_at_the_room_s_end(environment: Environment) -> None:
+    environment.serve(replace(sighting(), business_id="biz-1"))
+    environment.serve(room_end(T + 1))
+    assert environment.rtc.stops == [("audio", "biz-1")]
+
+
 class TestObserving:
     def test_an_observed_room_end_is_no_duplicate_of_itself_and_is_stopped_later(
         self, environment: Environment
