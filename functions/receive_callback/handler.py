@@ -56,10 +56,10 @@ class Refusal(Exception):
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:  # noqa: ARG001 - Lambda passes it
-    """Answer one HTTP request of the RTC server: an HTTP API's, payload version 2.0.
+    """Answer one HTTP request of the RTC server. `event` is an event of an HTTP API, payload version 2.0.
 
-    The answers are 200 ready (to GET and HEAD), queued, known, replayed, stale or ignored, 400 malformed, 401 not
-    signed, 405 another method, 413 over 64 KiB, 503 send it again.
+    Answers with 200: ready (to GET and HEAD), queued, known, replayed, stale, ignored. Other answers: 400 malformed,
+    401 not signed, 405 another method, 413 over 64 KiB, 503 send it again.
     """
     if event["requestContext"]["http"]["method"] in ("GET", "HEAD"):
         return _answer(HTTPStatus.OK, "ready")  # the RTC console accepts only URLs that answer GET

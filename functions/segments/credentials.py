@@ -96,7 +96,7 @@ class Credentials:
             cause = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
             # AWS has one code for the secret and the key that encrypts it. Only its message distinguishes them.
             cause += ", of the KMS key that encrypts it" if "KMS" in str(error) else ""
-            raise CredentialsRefused("SecretUnavailable", f"the secret cannot be read: {cause}") from None
+            raise CredentialsRefused("SecretUnavailable", f"the RTC secret cannot be read: {cause}") from None
         # Errors here are raised from None: their causes would quote the secret.
         try:
             content = json.loads(text or "")
