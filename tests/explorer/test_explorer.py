@@ -35,7 +35,6 @@ def test_promises_hold_in_every_history(world: World | Waiting, budget: Budget) 
     assert [str(violation) for violation in walk.violations.values()] == []
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("broken", BREAKS, ids=lambda broken: broken.name)
 def test_the_explorer_finds_each_planted_fault(broken: Break) -> None:
     def is_found(walk: Walk) -> bool:
@@ -50,7 +49,6 @@ def test_the_explorer_finds_each_planted_fault(broken: Break) -> None:
     assert is_found(walk), f"not found in {walk.histories} histories, but {list(walk.violations)}"
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     ("case", "name", "budget"),
     [
