@@ -52,31 +52,31 @@ def test(*, url: str | None, key_file: Path | None, stack_name: str, output_form
     key = key_file.read_text().strip() if key_file else _key_of(deployment)
     if not key:
         raise click.ClickException("there is no callback key: the file or the secret is empty")
-    console = callbacks.send_get(url)
+    get_answer = callbacks.send_get(url)
     signed = callbacks.make_callback(now_ms(), "signed", key)
     forged = callbacks.forge(signed, now_ms())
     # The forged one first: `status` reports a wrong key if no accepted callback follows a refused one.
-    refused = callbacks.send(url, forged)
-    accepted = callbacks.send(url, signed)
+    forged_answer = callbacks.send(url, forged)
+    signed_answer = callbacks.send(url, signed)
     with interruptible() as interrupted:
-        arrived = accepted.is_taken and _arrives(deployment, signed["EventId"], interrupted)
+        arrived = signed_answer.is_taken and _arrives(deployment, signed["EventId"], interrupted)
     forged_served = _last_end(deployment) == forged["EventId"]
-    queue = _at_the_queue(taken=accepted.is_taken, arrived=arrived, forged_served=forged_served)
-    well = console.status == 200 and arrived and refused.is_refused and not forged_served
+    queue = _at_the_queue(taken=signed_answer.is_taken, arrived=arrived, forged_served=forged_served)
+    well = get_answer.status == 200 and arrived and forged_answer.is_refused and not forged_served
     report(
         output_format,
         {
             "url": url,
             "well": well,
-            "get": {"status": console.status, "word": callbacks.describe_get(console)},
-            "signed": {"status": accepted.status, "word": callbacks.describe_signed(accepted)},
-            "forged": {"status": refused.status, "word": callbacks.describe_forged(refused)},
+            "get": {"status": get_answer.status, "word": callbacks.describe_get(get_answer)},
+            "signed": {"status": signed_answer.status, "word": callbacks.describe_signed(signed_answer)},
+            "forged": {"status": forged_answer.status, "word": callbacks.describe_forged(forged_answer)},
             "queue": {"arrived": arrived, "word": queue},
         },
         url,
-        f"GET      {callbacks.describe_get(console)}",
-        f"signed   {callbacks.describe_signed(accepted)}",
-        f"forged   {callbacks.describe_forged(refused)}",
+        f"GET      {callbacks.describe_get(get_answer)}",
+        f"signed   {callbacks.describe_signed(signed_answer)}",
+        f"forged   {callbacks.describe_forged(forged_answer)}",
         f"queue    {queue}",
     )
     if not well:

@@ -108,6 +108,6 @@ class Credentials:
         are_whole = all(isinstance(value, str) and _HEADER_VALUE.fullmatch(value) for value in values)
         if not are_whole or not all(values[:2]):
             raise CredentialsRefused(
-                "SecretInvalid", "the RTC secret must hold AccessKeyId and SecretAccessKey, as strings without blanks"
+                "SecretInvalid", "the RTC secret must hold AccessKeyId and SecretAccessKey, strings without white space"
             )
         return Key(*values)
