@@ -29,7 +29,7 @@ NAMESPACE = "RtcSegmentStopper"
 ENDS_SILENTLY = "NewDeadLettersAlarm"  # it ends while the letters stay: DeadLettersAlarm reports when they are gone
 RING_WITHOUT_DATA = ("HeartbeatAlarm", "NoSweepAlarm")  # they report that something no longer happens
 ALARMS = {name: r["Properties"] for name, r in RESOURCES.items() if r["Type"] == "AWS::CloudWatch::Alarm"}
-CONSEQUENCE = r"(Some rooms|Rooms|Room ends|Tasks keep running|Slicing may|Nothing is being stopped|Workflows)\b"
+CONSEQUENCE = r"(Some rooms|Rooms|Room ends|Tasks keep running|Slicing may)\b"
 INSTRUCTION = r"(Check|Correct|Find|Fix|Put|Read)\b"
 
 
