@@ -13,14 +13,14 @@ from segments.events import FIRST_SENT_AT, GIVEN_UP, Event, parse_event, redrive
 
 @dataclass(frozen=True)
 class Arrival:
-    """A message as SQS delivers it, and its content."""
+    """A message from SQS, and its content."""
 
     message_id: str
     receipt_handle: str
     body: str = field(repr=False)
     sent_ms: int  # when SQS accepted it, Unix ms
     receive_count: int = 1
-    # A value that is not a string is as unreadable as a wrong one: "".
+    # A value that is not a string becomes "", which is also unreadable.
     attributes: Mapping[str, str] = field(default_factory=dict)
     content: Event | StopError | None = None  # None: a callback of an irrelevant type
 
@@ -45,12 +45,12 @@ class Arrival:
 
     @property
     def time_ms(self) -> int:
-        """The event's time T, or the best estimate, Unix ms."""
+        """The event's time T in Unix ms, or the best estimate if the message holds no event."""
         return self.event.time_ms if self.event else self._earlier("EventTime")
 
     @property
     def first_sent_ms(self) -> int:
-        """When the message was sent, or the first one that it is a copy of, Unix ms."""
+        """The time in Unix ms at which the message was sent; for a copy, the time of the first message."""
         return self._earlier(FIRST_SENT_AT)
 
     def _earlier(self, attribute: str) -> int:
@@ -60,7 +60,7 @@ class Arrival:
 
     @property
     def is_given_up(self) -> bool:
-        """Whether it already has a dead letter, so that only its workflow has to be notified."""
+        """Whether the message already has a dead letter, so that only the workflow must still be notified."""
         return GIVEN_UP in self.attributes and self.task_token is not None
 
     @property
@@ -84,12 +84,12 @@ def arrive(record: Mapping[str, Any]) -> Arrival:
     except InvalidMessage as error:
         content = error
     except Exception as error:  # noqa: BLE001 - a fault of ours in reading one message must not fail the others
-        content = FunctionFailed("FunctionFailed", f"the function failed to read it: {type(error).__name__}")
+        content = FunctionFailed("FunctionFailed", f"the function failed to read the message: {type(error).__name__}")
     return Arrival(record["messageId"], record["receiptHandle"], body, sent_ms, receive_count, attributes, content)
 
 
 def waves(arrivals: list[Arrival]) -> tuple[list[Arrival], list[Arrival]]:
-    """Separate starts and sightings from stops, the newest stop first: its answer also answers older ones."""
+    """Separate starts and sightings from stops. The newest stop comes first: its answer also answers older stops."""
     notes: list[Arrival] = []
     stops: list[tuple[int, Arrival]] = []
     for arrival in arrivals:

@@ -15,7 +15,7 @@ _LONGEST_DELAY_SECONDS = 900  # of a message in SQS
 
 @dataclass(frozen=True)
 class Failure:
-    """A message that failed, and why."""
+    """A failed message, and its error."""
 
     arrival: Arrival
     error: StopError
@@ -27,7 +27,7 @@ class Failure:
 
 
 class End(StrEnum):
-    """What happens to a failed message: a dead letter (by its ErrorKind), a later copy, or the next receive."""
+    """What happens to a failed message: a dead letter (named by its ErrorKind), a later copy, or the next receive."""
 
     INVALID_MESSAGE = "invalid_message"
     REJECTED = "rejected"
@@ -37,15 +37,15 @@ class End(StrEnum):
 
     @property
     def is_dead_letter(self) -> bool:
-        """Whether it goes to the dead-letter queue."""
+        """Whether the message goes to the dead-letter queue."""
         return self not in (End.REQUEUED, End.RETRIED)
 
 
 def end_of(failure: Failure, now_ms: int, *, max_receive_count: int, give_up_after_ms: int) -> End:
     """Decide what happens to a failed message.
 
-    Outages pass, so their messages are tried until they are `give_up_after_ms` old, as copies once SQS would not
-    deliver the message again. Dead letters are for causes that people must fix.
+    If the cause can pass, the message is tried until it is `give_up_after_ms` old. After the last receive, a copy takes
+    its place. Dead letters are for causes that people must fix.
     """
     arrival, error = failure.arrival, failure.error
     if isinstance(error, InvalidMessage):
@@ -53,7 +53,7 @@ def end_of(failure: Failure, now_ms: int, *, max_receive_count: int, give_up_aft
     if isinstance(error, Rejected):
         return End.REJECTED
     if isinstance(error, Unanswered) and error.has_letter:
-        return End.RETRIED  # until SQS moves it: its dead letter is already on the queue
+        return End.RETRIED  # until SQS moves the message, whose dead letter is already on the queue
     if arrival.receive_count < max_receive_count:
         return End.RETRIED
     may_pass = not isinstance(error, FunctionFailed)
@@ -61,14 +61,14 @@ def end_of(failure: Failure, now_ms: int, *, max_receive_count: int, give_up_aft
 
 
 def back_off_seconds(receive_count: int, jitter: float) -> int:
-    """Return the delay of the next try: exponential back-off with full jitter, a random number from 0 to 1."""
+    """Return the delay of the next try: exponential back-off with full `jitter` (a random number from 0 to 1)."""
     # The exponent is bounded first, since receive counts are not.
     ceiling = min(BACK_OFF_CAP_SECONDS, BACK_OFF_BASE_SECONDS * (1 << min(receive_count - 1, 16)))
     return round(jitter * ceiling)
 
 
 def delay_seconds(age_ms: int, jitter: float) -> int:
-    """Return the delay of a copy: up to the age of its message, so that storms spread out.
+    """Return the delay of a copy: at most the age of its message, so that the copies of an outage spread out.
 
     `jitter` is a random number from 0 to 1.
     """

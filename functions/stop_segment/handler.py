@@ -62,7 +62,7 @@ jitter = random.random
 @logger.inject_lambda_context
 @metrics.log_metrics(capture_cold_start_metric=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, list[dict[str, str]]]:
-    """Serve a batch of messages, and return those that SQS must keep, as ``batchItemFailures``.
+    """Serve a batch of messages, and return the messages that SQS must keep, as ``batchItemFailures``.
 
     Every other message has an outcome, a dead letter, or a copy in its place.
     """
@@ -88,17 +88,17 @@ async def _serve(arrivals: list[Arrival], batch: Batch, until_settling: Callable
 
 
 async def _serve_in_time(arrival: Arrival, batch: Batch, until_settling: Callable[[], float]) -> StopError | None:
-    """Serve a message, but stop in time to settle all messages of its batch."""
+    """Serve a message until its batch must be settled, and return the error, if any."""
     try:
         async with asyncio.timeout(until_settling()):
             return await _serve_message(arrival, batch)
     except StopError as error:
         return error
     except TimeoutError:
-        return NoTimeLeft("NoTimeLeft", "the invocation ends before the message is served; it is tried again")
+        return NoTimeLeft("NoTimeLeft", "the invocation ends before the message is served, so it is tried again")
     except Exception as error:  # noqa: BLE001 - a fault of ours must not lose the message: it is tried again
         _on_the_side(logger.exception, "unexpected error", **arrival.log_fields)
-        return FunctionFailed("FunctionFailed", f"the function failed: {type(error).__name__}")
+        return FunctionFailed("FunctionFailed", f"the function failed on the message: {type(error).__name__}")
 
 
 async def _serve_message(arrival: Arrival, batch: Batch) -> StopError | None:
@@ -117,7 +117,7 @@ async def _serve_message(arrival: Arrival, batch: Batch) -> StopError | None:
 
 
 def _settle(failures: list[Failure]) -> list[str]:
-    """Send dead letters and later copies, set the back-offs; return the ids of the messages that SQS must keep."""
+    """Send dead letters and copies, and set back-offs. Returns the ids of the messages that SQS must keep."""
     time_ms = now_ms()
     answered = _answer([(one, one.error.answer) for one in failures if isinstance(one.error, Unanswered)])
     failures = [failure for failure in failures if failure.message_id not in answered]
@@ -128,7 +128,7 @@ def _settle(failures: list[Failure]) -> list[str]:
     sent = set().union(
         *_together((queues.send_dead_letters, letters, time_ms), (queues.send_copies, copies, time_ms, jitter))
     )
-    # After the letters: a workflow that is notified of one finds it on its queue.
+    # After the letters, so that a notified workflow finds its dead letter on the queue.
     sent_letters = [letter for letter in letters if letter[0].message_id in sent]
     reported = [letter for letter in sent_letters if is_published(letter[0])]
     waited_for = [letter for letter in sent_letters if letter[0].arrival.task_token]
@@ -140,7 +140,7 @@ def _settle(failures: list[Failure]) -> list[str]:
 
 
 def _publish(letters: list[tuple[Failure, str]], time_ms: int) -> None:
-    """Report dead letters to the publishing function. If this fails, they are still on their queue."""
+    """Report dead letters to the publishing function. If a report fails, its letter stays on the dead-letter queue."""
     if settings.failed_stop_queue_url:
         accepted = queues.send_notices(letters, time_ms)
         for failure, _ in letters:
@@ -149,13 +149,13 @@ def _publish(letters: list[tuple[Failure, str]], time_ms: int) -> None:
 
 
 def _answer_letters(letters: list[tuple[Failure, str]], time_ms: int) -> None:
-    """Answer the workflows of dead letters. If this fails, a copy is marked so that it only repeats the answer."""
+    """Answer the workflows of dead letters. For a failed answer, send a marked copy, which only repeats the answer."""
     answered = _answer([(failure, failed(failure, kind)) for failure, kind in letters])
     queues.send_given_up([letter for letter in letters if letter[0].message_id not in answered], time_ms)
 
 
 def _answer(answers: list[tuple[Failure, str]]) -> set[str]:
-    """Answer workflows; return the ids of the messages that need no further answer."""
+    """Answer workflows, and return the ids of the messages that need no further answer."""
     if not settings.answer_queue_url:
         for failure, _ in answers:
             _on_the_side(log_unanswered, failure, "the stack has no WorkflowArn")
@@ -168,12 +168,12 @@ def _answer(answers: list[tuple[Failure, str]]) -> set[str]:
 
 
 def _together(*steps: tuple[Any, ...]) -> list[set[str]]:
-    """Run steps (a function and its arguments) at the same time; skip those with an empty first argument."""
+    """Run steps (a function and its arguments) at the same time, but skip steps with an empty first argument."""
     return [done or set() for done in at_once([functools.partial(_on_the_side, *step) for step in steps if step[1]])]
 
 
 def _on_the_side(step: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Run a step that must not change the result of any message: if it raises, log it and return None."""
+    """Run a step that must not change any message's result. If the step raises, log the error and return None."""
     try:
         return step(*arguments, **options)
     except Exception:  # noqa: BLE001 - letters that were sent count, and so do the other messages' results

@@ -16,11 +16,11 @@ from stop_segment.failures import End, Failure
 from stop_segment.stopper import Served
 
 MOST_LINES = 100  # tasks of a message, with a line each
-_MOST_NAMED = 10  # tasks in a line about several
+_MOST_NAMED = 10  # tasks named in a line about several tasks
 
 
 def log_served(arrival: Arrival, served: Served) -> None:
-    """Log the result of each task of an event: a line each up to MOST_LINES, then a line for each outcome."""
+    """Log the results of an event's tasks: one line per task up to MOST_LINES, then one line per outcome."""
     for done in served.done[:MOST_LINES]:
         log_outcome(arrival, done.task_id, done.outcome, done.request_id)
     for outcome, tasks in Counter(done.outcome for done in served.done[MOST_LINES:]).items():
@@ -54,7 +54,7 @@ def _count(arrival: Arrival, outcome: Outcome, tasks: int) -> None:
 
 
 def log_failure(failure: Failure, end: End, *, sent: bool) -> None:
-    """Log what happens to a failed message; if its dead letter or copy was not `sent`, it is tried again."""
+    """Log what happens to a failed message; if its dead letter or copy was not `sent`, the message is tried again."""
     unsent = not sent and end is not End.RETRIED
     message = f"{'dead letter' if end.is_dead_letter else 'copy'} not sent" if unsent else end.value
     outcome = End.RETRIED if unsent else end
@@ -74,7 +74,7 @@ def log_unpublished(failure: Failure) -> None:
 
 
 def log_unanswered(failure: Failure, reason: str) -> None:
-    """Log that a waiting workflow has no answer."""
+    """Log that a workflow was not answered, and why."""
     logger.warning("workflow not answered", reason=reason, **failure.arrival.log_fields)
     metrics.add_metric("WorkflowNotAnswered", MetricUnit.Count, 1)
 

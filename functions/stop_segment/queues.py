@@ -1,4 +1,4 @@
-"""The messages that replace failed ones, and the back-offs of those that stay. This module knows SQS."""
+"""The messages that replace failed messages, and the back-offs of messages that stay. This module knows SQS."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Queues:
     """The queues that failures need.
 
     A letter is a failure with its ErrorKind. Every `send` method returns the ids of the failed messages whose
-    replacements SQS accepted. `jitter` gives random numbers from 0 to 1. The last two URLs may be empty: no such queue.
+    replacements SQS accepted. `jitter` gives random numbers from 0 to 1. The last two URLs may be empty.
     """
 
     client: SQSClient
@@ -35,14 +35,14 @@ class Queues:
     answer_queue_url: str = ""
 
     def send_dead_letters(self, letters: Sequence[tuple[Failure, str]], now_ms: int) -> set[str]:
-        """Send letters to the dead-letter queue. Acknowledge only the messages in the result."""
+        """Send letters to the dead-letter queue. Only the messages in the result may be acknowledged."""
         return self._send(
             self.dead_letter_queue_url,
             [_Entry(failure, failure.arrival.body, _attributes(failure, kind, now_ms)) for failure, kind in letters],
         )
 
     def send_copies(self, failures: Sequence[Failure], now_ms: int, jitter: Callable[[], float]) -> set[str]:
-        """Send copies of messages to the event queue, to be served later, with the times of the original.
+        """Send copies of messages to the event queue, with a delay and with the times of the original messages.
 
         Only the messages whose copies were sent may be acknowledged.
         """
@@ -54,7 +54,7 @@ class Queues:
         return self._send(self.event_queue_url, entries)
 
     def send_given_up(self, letters: Sequence[tuple[Failure, str]], now_ms: int) -> set[str]:
-        """Send copies of letters to the event queue, since their workflows must still be notified."""
+        """Send copies of letters to the event queue, since the workflows of these letters must still be notified."""
         mark: dict[str, MessageAttributeValueTypeDef] = {GIVEN_UP: {"DataType": "String", "StringValue": "true"}}
         entries = [
             _Entry(failure, failure.arrival.body, _attributes(failure, kind, now_ms) | mark, BACK_OFF_BASE_SECONDS)
@@ -70,7 +70,7 @@ class Queues:
         )
 
     def send_answers(self, answers: Sequence[tuple[Failure, str]]) -> set[str]:
-        """Send answers to workflows to the publishing function."""
+        """Send answers for workflows to the publishing function."""
         return self._send(self.answer_queue_url, [_Entry(failure, answer) for failure, answer in answers])
 
     def _send(self, queue_url: str, entries: Sequence[_Entry]) -> set[str]:
@@ -87,7 +87,7 @@ class Queues:
         return {part[int(entry["Id"])].failure.message_id for entry in answer.get("Successful", [])}
 
     def postpone(self, failures: Sequence[Failure], jitter: Callable[[], float]) -> None:
-        """Set when each message is tried again. If this fails, the queue's visibility time-out applies."""
+        """Set when each message is tried again. If a call fails, the queue's visibility time-out applies."""
         for part in parts(failures):
             try:
                 self.client.change_message_visibility_batch(
@@ -115,7 +115,7 @@ class _Entry:
     failure: Failure
     body: str
     attributes: dict[str, MessageAttributeValueTypeDef] = field(default_factory=dict)
-    delay_seconds: int | None = None  # None: for other queues than the event queue
+    delay_seconds: int | None = None  # None for queues other than the event queue
 
     def of_call(self, number: int) -> SendMessageBatchRequestEntryTypeDef:
         entry: SendMessageBatchRequestEntryTypeDef = {
@@ -126,7 +126,7 @@ class _Entry:
         if self.delay_seconds is not None:
             entry["DelaySeconds"] = self.delay_seconds
             if event := self.failure.arrival.event:
-                # While one AppId floods the queue, SQS serves the others first.
+                # While one AppId floods the queue, SQS serves the other AppIds first.
                 entry["MessageGroupId"] = event.room.app_id
         return entry
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from segments.settings import Reader, SettingsError, SharedSettings
 
-# An account may send 60 GetSegmentTask requests per second (its page of the API). Others may use a third.
+# An account may send 60 GetSegmentTask requests per second (its page of the API). Other programs may use a third.
 _QUERIES_PER_SECOND = 40
 
 
@@ -28,14 +28,14 @@ class Settings(SharedSettings):
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
-    """Read the settings. Raises `SettingsError` if one is missing, out of range, or a URL that must not be called."""
+    """Read the settings. Raises `SettingsError` if a setting is missing, out of range, or a URL that is not allowed."""
     read = Reader(environment)
     functions = read.number("MAX_CONCURRENCY", least=2)
     requests = read.number("RTC_QPS_LIMIT", least=1)
     if functions > min(requests, _QUERIES_PER_SECOND):
         raise SettingsError(
             f"MAX_CONCURRENCY must be at most RTC_QPS_LIMIT and at most {_QUERIES_PER_SECOND}: "
-            "each function needs one request per second"
+            "each invocation needs 1 request per second"
         )
     return Settings(
         **read.shared(),

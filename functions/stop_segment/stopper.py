@@ -40,14 +40,14 @@ class Done:
 
 @dataclass(frozen=True)
 class Served:
-    """The result of an event: the served tasks, and the failed ones."""
+    """The result of an event: the served tasks, and the failed tasks."""
 
     done: list[Done]
     failed: list[tuple[str, StopError]] = field(default_factory=list)
 
     @property
     def failure(self) -> StopError | None:
-        """The error of the message: a retryable one, if any task has one."""
+        """The error of the message: a retryable error if a task has one, otherwise the error of any failed task."""
         for kind in (Retryable, StopError):
             for task_id, error in self.failed:
                 if isinstance(error, kind):
@@ -70,14 +70,14 @@ class Stopper:
     _remembered: Cache[Task, tuple[int, int]] = field(default_factory=lambda: Cache(_MOST_REMEMBERED))
 
     def batch(self, seconds_left: Callable[[], float]) -> Batch:
-        """Begin an invocation; a call is started only while `seconds_left()` is not negative."""
+        """Begin an invocation. A call is started only while `seconds_left()` is not negative."""
         return Batch(self, seconds_left)
 
     def remembers(self, task: Task, time_ms: int) -> bool:
-        """Return whether a sighting at `time_ms` tells the table nothing new.
+        """Return whether a sighting at `time_ms` adds nothing to the table.
 
-        It does not if a sighting that is not newer was recorded within the last minute. The task was open then,
-        so a later end of the room has found it. An older sighting is news, since it may be from before a room's end.
+        A sighting adds nothing if an earlier sighting was recorded within the last minute: every room end since then
+        has found the open task. A sighting from before the recorded one may also be from before a room's end.
         """
         since_ms, until_ms = self._remembered.get(task, (0, 0))
         return since_ms <= time_ms and self.now_ms() < until_ms
@@ -85,7 +85,7 @@ class Stopper:
     def remember(self, task: Task, time_ms: int) -> None:
         """Remember for a minute that the task is open, and that its room had not ended at `time_ms`.
 
-        After that minute, sightings are recorded again, in case another function has closed the task.
+        After that minute, sightings are recorded again, in case another function environment has closed the task.
         """
         self._remembered[task] = time_ms, self.now_ms() + _REMEMBERED_MS
 
@@ -95,7 +95,7 @@ class Stopper:
 
 
 class Batch:
-    """The events of one invocation: they share their reads, and their calls about the same task."""
+    """The events of one invocation, which share reads, and share calls about the same task."""
 
     def __init__(self, stopper: Stopper, seconds_left: Callable[[], float]) -> None:
         self._in_thread = stopper.in_thread
@@ -247,12 +247,12 @@ class Batch:
         return Done(task.task_id, stopped.outcome, stopped.request_id)
 
     async def _look(self, task: Task, event: Event) -> tuple[Verdict, str | None]:
-        """Ask whether the task runs, to predict the answer of StopSegment without a stop."""
+        """Ask the API whether the task runs, to predict the answer of StopSegment without a stop."""
         found, request_id = await self._get_segment_task(task, event)
         return Verdict.STOP if found and not found.is_over else Verdict.ALREADY_STOPPED, request_id
 
     async def _observe(self, task: Task, record: Record, done: Done) -> Done:
-        """Finish an observed stop: no answer is recorded, but a task that is over is no longer watched."""
+        """Finish a stop in observe mode: record no answer, but end the watch of a task that is over."""
         if done.outcome is Outcome.ALREADY_STOPPED and record.watch:
             await self._in_thread(self._table.note_over, task, record, self._now_ms())
             self._stopper.forget(task)
@@ -268,7 +268,7 @@ class Batch:
         found, request_id = await self._get_segment_task(task, event)
         verdict = decide_from_api(event.time_ms, found, record, self._now_ms())
         if verdict is Verdict.ASK:
-            raise Retryable("TaskUnclear", "GetSegmentTask does not say when the task started", request_id)
+            raise Retryable("TaskUnclear", "GetSegmentTask gave no start time: send a new stop event", request_id)
         began_ms = found.started_at_ms if found and verdict is Verdict.SUPERSEDED else 0
         if began_ms > event.time_ms:
             # A start in the future, perhaps in another unit, would supersede every later stop.

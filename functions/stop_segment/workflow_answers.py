@@ -1,4 +1,4 @@
-"""The messages for workflows, in JSON: notices of dead letters, and answers to task tokens."""
+"""The messages to the publishing function, in JSON: notices of dead letters, and answers for workflows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_CAUSE_CHARACTERS = 32_768
 
 
 def is_published(failure: Failure) -> bool:
-    """Return whether a failure's dead letter is published: those of heartbeats are not."""
+    """Return whether a failure's dead letter is published. The dead letters of heartbeats are not."""
     event = failure.arrival.event
     return event is None or event.type is not EventType.HEARTBEAT
 
@@ -42,9 +42,9 @@ def notice(failure: Failure, kind: str, now_ms: int) -> str:
 
 
 def served_well(message_id: str, event: Event, done: Sequence[Done]) -> str:
-    """Write the answer to a message that was served, with the result of each task.
+    """Write the answer for the workflow of a message that was served, with the result of each task.
 
-    A room may have more tasks than an answer can hold: then the answer counts the others.
+    If the room has more tasks than an answer can hold, the answer counts the tasks that it leaves out.
     """
     output = _event_fields(event) | {
         "EventTime": to_rfc3339(event.time_ms),
@@ -59,13 +59,13 @@ def served_well(message_id: str, event: Event, done: Sequence[Done]) -> str:
 
 
 def failed(failure: Failure, kind: str) -> str:
-    """Write the answer to a message that became a dead letter with this ErrorKind."""
+    """Write the answer for the workflow of a message that became a dead letter with this ErrorKind."""
     error = failure.error
     return _failure(failure.message_id, failure.arrival.task_token, kind, error.code, error.message)
 
 
 def failed_before(copy: Arrival) -> str:
-    """Write the answer to a message with an earlier dead letter, from the attributes of its copy."""
+    """Write the answer for the workflow of an earlier dead letter, from the attributes of the letter's copy."""
     said = (copy.attributes.get(name, "") for name in ("ErrorKind", "ErrorCode", "ErrorMessage"))
     return _failure(copy.attributes.get("SourceMessageId", copy.message_id), copy.task_token, *said)
 

@@ -260,7 +260,7 @@ def test_an_unexpected_error_retries_only_its_message_which_becomes_a_dead_lette
     assert not good.is_running()
     letter = function.letters(last)[last["messageId"]]
     assert (letter["ErrorKind"], letter["ErrorCode"]) == ("exhausted", "FunctionFailed")
-    assert letter["ErrorMessage"] == "the function failed: ValueError"
+    assert letter["ErrorMessage"] == "the function failed on the message: ValueError"
     ends = [line for line in output().logs if line["message_id"] == records[0]["messageId"]]
     assert [(line["level"], line.get("outcome")) for line in ends] == [("ERROR", None), ("WARNING", "retried")]
     assert ends[1]["error_code"] == "FunctionFailed"

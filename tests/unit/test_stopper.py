@@ -217,7 +217,7 @@ class TestCosts:
 
 
 OBSERVING = replace(SETTINGS, observes=True)
-UNCLEAR = "TaskUnclear: GetSegmentTask does not say when the task started"
+UNCLEAR = "TaskUnclear: GetSegmentTask gave no start time: send a new stop event"
 
 
 @pytest.mark.parametrize(
