@@ -1,7 +1,7 @@
-"""The answers of the RTC API, and whose fault an error is.
+"""The answers of the RTC API, and the party at fault for an error.
 
-The code decides, whatever the HTTP status: the public error table (document 70426) gives no statuses, and the pages of
-the gateway disagree on them. The status decides only if no page names the code, or there is none.
+The error code decides, not the HTTP status: the public error table (document 70426) gives no statuses, and the pages of
+the gateway disagree on statuses. The status decides only if the code is missing, or if no page names the code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LONGEST_NAME = 128
 
 
 class Whose(StrEnum):
-    """The party at fault, which has to change something before the same request succeeds."""
+    """The party at fault, which must change something before the same request can succeed."""
 
     KEY = "key"
     APP = "app"
@@ -48,13 +48,13 @@ BECOMES: dict[Whose, type[StopError]] = {
 _REFUSED = "the API refuses the key in the secret"
 _NOT_ALLOWED = "the user of the key in the secret lacks a policy that allows the call"
 _OFF = "the RTC service, or slicing, is switched off for the account"
-_UNPAID = "the account is in arrears"
+_UNPAID = "the account has unpaid bills"
 _UNKNOWN_CALL = "the endpoint does not know the call: check RtcPlatform and RtcEndpoint"
-_PAGE = "the answer is not from the RTC API, but from a proxy, a firewall or a host that RtcEndpoint should not name"
+_PAGE = "the answer is not from the RTC API but from another host: check RtcEndpoint, proxies and firewalls"
 
 
 class Row(NamedTuple):
-    """Error codes (a `*` at the end stands for any characters), the gateway's numbers for them, and our description."""
+    """Error codes (a `*` at the end stands for any characters) with the party at fault, gateway numbers and a text."""
 
     whose: Whose
     codes: str
@@ -82,9 +82,9 @@ CODES = (
 
 
 def whose_status(status: int, *, from_api: bool) -> Whose:
-    """Return the party at fault by the status, for an unknown or missing code.
+    """Return the party at fault by the HTTP status, for an answer with an unknown or missing error code.
 
-    `from_api`: the answer has ResponseMetadata. A proxy may answer too, and knows nothing of the request.
+    `from_api` is True if the answer has ResponseMetadata. Otherwise it may be the answer of a proxy.
     """
     if status == 429:
         return Whose.LIMIT
@@ -96,7 +96,7 @@ def whose_status(status: int, *, from_api: bool) -> Whose:
 
 
 def row_of(code: str, number: object = None) -> Row | None:
-    """Find the row of an error code, or of the gateway's number for it; None if neither is documented."""
+    """Find the row of an error code or of a gateway number. None: neither is documented."""
     named = (row for row in CODES if any(_is(code, pattern) for pattern in row.codes.split()))
     numbered = (row for row in CODES if str(number) in row.numbers.split())
     return next(named, None) or next(numbered, None)
@@ -108,14 +108,14 @@ def _is(code: str, pattern: str) -> bool:
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer of the API: `content` is the JSON object in its body, or None."""
+    """An HTTP answer of the API. `content` is the JSON object in the body, or None."""
 
     status: int
     content: dict[str, Any] | None
 
     @classmethod
     def read(cls, status: int, text: str | None) -> Answer:
-        """Read an answer's body."""
+        """Create an answer from an HTTP status and a body."""
         try:
             content = json.loads(text or "")
         except (ValueError, RecursionError):
@@ -124,7 +124,7 @@ class Answer:
 
     @property
     def error_code(self) -> str:
-        """The error's Code; empty if there is none."""
+        """The error's Code; empty if the answer has no error code."""
         code = self._error.get("Code")
         return _line(code)[:_LONGEST_NAME] if isinstance(code, str) else ""
 
@@ -135,12 +135,12 @@ class Answer:
 
     @property
     def result(self) -> Any:
-        """The Result, if the answer is a success."""
+        """The Result of a success; None for any other answer."""
         succeeded = 200 <= self.status < 300 and bool(self._metadata) and not self._metadata.get("Error")
         return self.content.get("Result") if self.content and succeeded else None
 
     def failure(self) -> StopError:
-        """Return the error to raise for the request."""
+        """Return the error to raise for this answer."""
         row = self.row
         name = self.error_code or ("UnreadableAnswer" if 200 <= self.status < 300 else f"Http{self.status}")
         if row.whose is Whose.KEY:
@@ -153,7 +153,7 @@ class Answer:
 
     @property
     def row(self) -> Row:
-        """The row of the table for this failure: the party at fault, and our description."""
+        """The table's row for this failure, with the party at fault and a text."""
         if self._error and (found := row_of(self.error_code, self._error.get("CodeN"))):
             return found
         whose = whose_status(self.status, from_api=bool(self._metadata))
@@ -173,5 +173,5 @@ def _dict(value: object) -> dict[str, Any]:
 
 
 def _line(value: object) -> str:
-    """Reduce the API's message to one printable line, for logs and message attributes."""
+    """Reduce a text of the API to one printable line, for logs and message attributes."""
     return "".join(character if character.isprintable() else " " for character in str(value))

@@ -1,4 +1,4 @@
-"""The calls of the API: paced, suspended while the API is silent, and retried at once if that can help."""
+"""The calls of the API: paced, suspended while the API does not answer, and retried at once if a retry can help."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Calls:
         seconds_left: Callable[[], float],
         message: Hashable = None,
     ) -> Any:
-        """Call the API, and retry at once if that can help, once for each cause. Raises the errors of `function`.
+        """Call the API. If a retry can help, retry at once, once for each cause. Raises the errors of `function`.
 
-        `function` makes one request. After `arguments` it takes a function to call just before the request is sent.
-        A call starts only within `seconds_left()`. The messages take turns.
+        `function` makes one request. Its last argument, after `arguments`, is a function that it calls just before it
+        sends the request. A call starts only if its turn comes within `seconds_left()`. The messages take turns.
         """
         causes: set[type[TryAtOnce]] = set()
         while True:

@@ -20,7 +20,7 @@ def parts(
     most: int = ENTRIES_A_CALL,
     most_bytes: int = SQS_BYTES_A_CALL,
 ) -> Iterator[list[T]]:
-    """Split items into parts that fit one call each; an item that is too large becomes a part alone."""
+    """Split items into parts, each for one call. An item that is too large for a call becomes a separate part."""
     part: list[T] = []
     part_bytes = 0
     for item in items:

@@ -1,4 +1,4 @@
-"""The memory of a function environment between invocations: a bounded number of things."""
+"""The memory of a function environment between invocations: a dictionary with a maximum number of entries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ V = TypeVar("V")
 
 
 class Cache(dict[K, V]):
-    """Remembers a bounded number of things. If full, it forgets the one that has not been set for the longest time."""
+    """A dictionary with a maximum number of entries. A full cache forgets the entry that was set longest ago."""
 
     def __init__(self, most: int) -> None:
         super().__init__()

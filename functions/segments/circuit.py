@@ -1,4 +1,4 @@
-"""Prevents a silent API from costing every message a full time-out."""
+"""Avoids a full time-out for every message while the API does not answer."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ OPEN_SECONDS = 10.0
 
 
 class Circuit:
-    """Open after MOST_SILENCES calls in a row without an answer; then one call every OPEN_SECONDS tries again.
+    """Opens after MOST_SILENCES calls in a row without an answer. Then one call every OPEN_SECONDS is let through.
 
-    An error is an answer: only silence costs time. Each function environment has a circuit. A shared one would cost
-    reads on every path, to save at most a few time-outs.
+    An error counts as an answer: only a missing answer costs time. Each function environment has a circuit. A shared
+    circuit would cost reads on every path, and would save at most a few time-outs.
     """
 
     def __init__(self, clock_seconds: Callable[[], float]) -> None:
@@ -23,18 +23,18 @@ class Circuit:
         self._next_trial = float("-inf")
 
     def check(self) -> None:
-        """Raise `CircuitOpen` if the API has been silent and the next trial is not due."""
+        """Raise `CircuitOpen` if the circuit is open and the next trial call is not due."""
         if self._silences >= MOST_SILENCES and self._clock_seconds() < self._next_trial:
-            raise CircuitOpen("CircuitOpen", "the API has not been answering, so this call was not made")
+            raise CircuitOpen("CircuitOpen", "the API did not answer the last calls, so this call was not made")
 
     def enter(self) -> None:
-        """Let a call through, as the next trial if the API has been silent. Raises as `check` does."""
+        """Let a call through, as the trial call if the circuit is open. Raises `CircuitOpen` as `check` does."""
         self.check()
         if self._silences >= MOST_SILENCES:
             self._next_trial = self._clock_seconds() + OPEN_SECONDS
 
     def note(self, *, answered: bool) -> None:
-        """Record the result of a call."""
+        """Record whether a call was answered."""
         self._silences = 0 if answered else self._silences + 1
         if self._silences == MOST_SILENCES:
             self._next_trial = self._clock_seconds() + OPEN_SECONDS

@@ -41,7 +41,7 @@ class Clients(NamedTuple):
 
 
 def make_clients(settings: SharedSettings) -> Clients:
-    """Create the clients, with the settings of a function."""
+    """Create the clients from the settings of a function."""
     config = Config(
         user_agent="rtc-segment-stopper",  # otherwise botocore builds one for each request: 7 % of a message's time
         parameter_validation=False,  # saves 17 % of a message's CPU time; tests cover the few forms of our requests

@@ -1,4 +1,4 @@
-"""The RTC API's key in the secret."""
+"""The RTC API's key, as the functions read it from the secret."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
 MAX_AGE_SECONDS = 300
-LEAST_SECONDS_BETWEEN_READS = 60  # of a secret without a key, or with one that the API refuses
+LEAST_SECONDS_BETWEEN_READS = 60  # of a secret without a key, or with a key that the API refuses
 _HEADER_VALUE = re.compile("[!-~]*")  # other characters would break the header, and the error would quote the key
 
 
 @dataclass(frozen=True)
 class Key:
-    """A key of the RTC API. No log and no traceback shows it."""
+    """A key of the RTC API. No log and no traceback shows the key."""
 
     access_key_id: str = field(repr=False)
     secret_access_key: str = field(repr=False)
@@ -32,10 +32,10 @@ class Key:
 
 
 class Credentials:
-    """The current key: read when first needed, every MAX_AGE_SECONDS, and at once if it is missing or refused.
+    """Reads the key when it is first needed, every MAX_AGE_SECONDS, and at once if the key is missing or refused.
 
-    The secret is JSON with AccessKeyId, SecretAccessKey and perhaps SessionToken. Both methods raise
-    `CredentialsRefused` if it cannot be read, or holds no key.
+    The secret is JSON with AccessKeyId, SecretAccessKey and an optional SessionToken. Both methods raise
+    `CredentialsRefused` if the secret cannot be read, or holds no key.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Credentials:
         self._read_again_at = self._renew_at = -math.inf
 
     def current(self) -> Key:
-        """Return the key. An old one is better than none while the secret cannot be read."""
+        """Return the key. While the secret cannot be read, an old key is better than no key."""
         # Before the lock: callers that wait for a read that fails share its result instead of each trying again.
         asked_at = self._clock_seconds()
         with self._lock:
@@ -61,9 +61,9 @@ class Credentials:
             return self._key
 
     def renewed(self, refused: Key) -> bool:
-        """Read the secret again because the API refused a key, at most once a minute.
+        """Read the secret again, at most once a minute, because the API refused a key.
 
-        Returns whether there is a key to try now that is not the refused one.
+        Returns whether the current key differs from the refused key.
         """
         with self._lock:
             now = self._clock_seconds()
@@ -74,7 +74,7 @@ class Credentials:
             return self._key != refused
 
     def _read(self) -> bool:
-        """Read the secret, and schedule the next read. Returns whether it holds a key."""
+        """Read the secret, and schedule the next read. Returns whether the secret holds a key."""
         try:
             self._key = self._key_in_secret()
             seconds = MAX_AGE_SECONDS
@@ -94,8 +94,8 @@ class Credentials:
             text = self._secrets_manager.get_secret_value(SecretId=self._secret_arn).get("SecretString")
         except (BotoCoreError, ClientError) as error:
             cause = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
-            # AWS has one code for the secret and the key that encrypts it. Only its message distinguishes them.
-            cause += ", of the KMS key that encrypts it" if "KMS" in str(error) else ""
+            # AWS has the same code for the secret and for its KMS key. Only AWS's message distinguishes them.
+            cause += " for the KMS key of the secret" if "KMS" in str(error) else ""
             raise CredentialsRefused("SecretUnavailable", f"the RTC secret cannot be read: {cause}") from None
         # Errors here are raised from None: their causes would quote the secret.
         try:
@@ -108,6 +108,6 @@ class Credentials:
         are_whole = all(isinstance(value, str) and _HEADER_VALUE.fullmatch(value) for value in values)
         if not are_whole or not all(values[:2]):
             raise CredentialsRefused(
-                "SecretInvalid", "the RTC secret must hold AccessKeyId and SecretAccessKey, strings without white space"
+                "SecretInvalid", "the RTC secret must hold AccessKeyId and SecretAccessKey, each without white space"
             )
         return Key(*values)

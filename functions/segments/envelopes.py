@@ -1,4 +1,4 @@
-"""The envelopes of an event: EventBridge event, SNS notification, raw RTC callback, or nested ones."""
+"""The envelopes of an event: EventBridge event, SNS notification, raw RTC callback, or nested envelopes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ ID = re.compile(r"[a-zA-Z0-9_@.-]{1,128}")
 
 
 def unwrap(body: str) -> dict[str, Any] | None:
-    """Take an event, not yet checked, out of its envelopes. None: an RTC callback of an irrelevant type.
+    """Take an unchecked event out of its envelopes. Returns None for an RTC callback of an irrelevant type.
 
-    Raises `InvalidMessage` if the body, or a string in it that must hold a JSON object, does not, or nests too deep.
+    Raises `InvalidMessage` if an envelope breaks the contract, or if the envelopes nest too deep.
     """
     content = _json_object(body, "the body")
     outer_time = None
@@ -31,7 +31,7 @@ def unwrap(body: str) -> dict[str, Any] | None:
         outer_time = content.get("Timestamp", content.get("time"))
         if "detail-type" in content and "detail" in content:
             if not isinstance(content["detail"], dict):
-                raise InvalidMessage("InvalidEnvelope", "detail must be an object")
+                raise InvalidMessage("InvalidEnvelope", "detail must be a JSON object")
             # EventBridge's time has whole seconds only.
             outside, content = (
                 {"EventType": content["detail-type"], "EventTime": content.get("time")},
@@ -57,7 +57,7 @@ def _from_callback(envelope: dict[str, Any], outer_time: object) -> dict[str, An
     data = _json_object(envelope["EventData"], "EventData")
     content = {key: data[key] for key in _CALLBACKS[event_type] if key in data}
     if not content.get("BusinessId"):
-        content.pop("BusinessId", None)  # the RTC server sends it empty if an application has none
+        content.pop("BusinessId", None)  # the RTC server sends an empty BusinessId if an application has none
     content["EventType"] = event_type
     # An unreadable time is no reason to refuse a room's end: the time of the callback's arrival is known.
     times_ms = (read_callback_ms(envelope.get("EventTime")), read_callback_ms(outer_time))

@@ -1,4 +1,4 @@
-"""The errors of a stop, and what happens to its message after each.
+"""The errors of a stop, and what happens to the message after each error.
 
 * StopError
   - InvalidMessage, Rejected: to the dead-letter queue at once, as ``invalid_message`` or ``rejected``.
@@ -15,10 +15,10 @@ _MOST_NAME_BYTES = 256
 
 
 class StopError(Exception):
-    """A message that could not be served. Its texts have a maximum length: logs, dead letters and events repeat them.
+    """A message could not be served. The texts have a maximum length: logs, dead letters and events repeat them.
 
     `code` is a stable name for the cause: the API's error code, if there is one. `message` is one sentence for a
-    person, and never holds a secret or a payload. `request_id` is the API's, if it answered with one.
+    person, and never holds a secret or a payload. `request_id` is the RequestId of the API's answer, if any.
     """
 
     def __init__(self, code: str, message: str, request_id: str | None = None) -> None:
@@ -36,7 +36,7 @@ class InvalidMessage(StopError):
 
 
 class Rejected(StopError):
-    """The API says that the request can never work."""
+    """The API rejects the request, and would reject every retry."""
 
 
 class Retryable(StopError):
@@ -50,8 +50,8 @@ class FunctionFailed(Retryable):
 class Unanswered(Retryable):
     """The message was processed, but its workflow could not be notified.
 
-    The `answer` holds the task token, so the error's message does not repeat it. `has_letter`: the message has a dead
-    letter, so only the answer is still missing.
+    The `answer` holds the task token, so the error's message does not repeat the answer. `has_letter` is True if the
+    message has a dead letter, so that only the answer is missing.
     """
 
     def __init__(self, answer: str, *, has_letter: bool = False) -> None:
@@ -61,7 +61,7 @@ class Unanswered(Retryable):
 
 
 class CredentialsRefused(Retryable):
-    """The API refuses the key, or the secret holds none."""
+    """The API refuses the key, or the secret holds no key."""
 
 
 class SetupRefused(Retryable):
@@ -69,15 +69,15 @@ class SetupRefused(Retryable):
 
 
 class NoTimeLeft(Retryable):
-    """The call was not made: the invocation would end before its answer."""
+    """The call was not made, since the invocation would end before the answer."""
 
 
 class CircuitOpen(Retryable):
-    """The call was not made: the API has not been answering."""
+    """The call was not made, since the API did not answer the last calls."""
 
 
 class TooManyRequests(Retryable):
-    """The account's request limit is used up, since other programs share it."""
+    """The account's request limit is used up, since other programs share the limit."""
 
 
 class NoAnswer(Retryable):
@@ -89,11 +89,11 @@ class TryAtOnce(Retryable):
 
 
 class ConnectionLost(TryAtOnce):
-    """The connection was closed before an answer arrived, as kept-alive connections are after a freeze."""
+    """The connection was closed before an answer arrived, for example while Lambda froze the environment."""
 
 
 class KeyRenewed(TryAtOnce):
-    """The API refused a key, and the secret now holds another one."""
+    """The API refused a key, and the secret now holds another key."""
 
 
 def _cut(text: str, most_bytes: int) -> str:

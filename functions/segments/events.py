@@ -36,7 +36,7 @@ class EventType(StrEnum):
 HEARTBEAT_ROOM_ID = "rtc-segment-stopper"
 HEARTBEAT_TASK_ID = "heartbeat"
 _OURS = (EventType.ROOM_GONE, EventType.HEARTBEAT)  # senders do not need them
-_LONGEST_WORD = 100  # comparing longer ones would be slow
+_LONGEST_WORD = 100  # comparing longer words would be slow
 MOST_TOKEN_CHARACTERS = 2_048  # of a task token of Step Functions; also in event.schema.json
 _OF_ONE_TASK = (EventType.SEGMENT_STARTED, EventType.SEGMENT_REAL_TIME_DATA)
 
@@ -73,7 +73,7 @@ class Event:
 
     @property
     def is_stop(self) -> bool:
-        """Whether the event requests a stop; other events report a running task."""
+        """Whether the event requests a stop. Other events report a running task."""
         return self.type not in _OF_ONE_TASK
 
     @property
@@ -87,8 +87,8 @@ def parse_event(
 ) -> Event | None:
     """Read the body of a message that SQS accepted at `sent_ms`. None: an RTC callback of an irrelevant type.
 
-    A redriven message or a later copy has a `redriven_time`: its attribute EventTime, in Unix ms or RFC 3339. Raises
-    `InvalidMessage` if the body breaks the contract; the error names the field and the rule.
+    `redriven_time` is the attribute EventTime of a redriven message or a later copy, in Unix ms or RFC 3339. Raises
+    `InvalidMessage`, with the field and the rule, if the body breaks the contract.
     """
     content = unwrap(body)
     if content is None:
@@ -118,7 +118,7 @@ def parse_event(
 
 
 def task_token(body: str) -> str | None:
-    """Read the task token of a message that breaks the contract in other fields; None if there is no readable one."""
+    """Read the task token of a message that breaks the contract in other fields. None: no token is readable."""
     try:
         content = unwrap(body) or {}
     except InvalidMessage:
@@ -128,15 +128,15 @@ def task_token(body: str) -> str | None:
 
 
 def redriven_ms(text: str, name: str = "EventTime") -> int:
-    """Read a time, in Unix ms or RFC 3339, among the attributes of a message that was redriven or copied.
+    """Read a time in an attribute of a redriven or copied message, in Unix ms or RFC 3339.
 
-    Raises `InvalidMessage` if it is neither, or too early.
+    Raises `InvalidMessage` if the attribute has another form, or if the time is too early.
     """
     return _to_ms(read_attribute_ms, text, f"the attribute {name}")
 
 
 def _unknown_type(content: Mapping[str, Any]) -> str:
-    """Suggest a known EventType for an unknown one; empty if another field is wrong."""
+    """Write the error for an unknown EventType, with a suggestion. Empty: another field is wrong."""
     word = content.get("EventType")
     if not isinstance(word, str) or word in set(EventType):
         return ""

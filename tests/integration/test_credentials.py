@@ -78,7 +78,7 @@ def test_an_error_about_the_kms_key_of_the_secret_names_it() -> None:
     refused = ClientError({"Error": said}, "GetSecretValue")  # type: ignore[typeddict-item]
     client = SimpleNamespace(get_secret_value=Mock(side_effect=refused))
     error = refusal(Credentials(client, "rtc", lambda: 0.0))  # type: ignore[arg-type]
-    assert error.message == "the RTC secret cannot be read: AccessDeniedException, of the KMS key that encrypts it"
+    assert error.message == "the RTC secret cannot be read: AccessDeniedException for the KMS key of the secret"
 
 
 def test_a_secrets_manager_that_does_not_answer_is_retried(aws_away: EmbeddedAws) -> None:

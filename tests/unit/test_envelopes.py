@@ -88,7 +88,7 @@ def test_too_many_envelopes_are_refused(envelopes: int) -> None:
 
 @pytest.mark.parametrize("detail", [json.dumps(EVENT), None, [EVENT], 5])
 def test_a_detail_that_is_not_an_object_is_refused(detail: object) -> None:
-    assert refusal(event_bridge(detail)) == ("InvalidEnvelope", "detail must be an object")
+    assert refusal(event_bridge(detail)) == ("InvalidEnvelope", "detail must be a JSON object")
 
 
 @pytest.mark.parametrize(
