@@ -1,4 +1,4 @@
-"""The segment table: the one module that knows DynamoDB."""
+"""The segment table. Only this module knows DynamoDB."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _WHOLE_NUMBER = re.compile("-?[0-9]{1,38}")  # as DynamoDB writes one
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to sweep, and the position of the sweeps in their rounds of the watched rooms. Times are Unix ms."""
+    """The right to sweep, and the position of the sweeps in a round of the watched rooms. Times are Unix ms."""
 
     until_ms: int  # its end, which distinguishes this lease from all others
     place: Room | None = None  # the sweep goes on after this room
@@ -52,12 +52,12 @@ class Lease:
 
 
 class SegmentTable:
-    """The tasks that were stopped and started, those that may be running, and the rooms that are gone.
+    """The table of tasks that were started, were stopped or may be running, and of rooms that have ended or are gone.
 
-    Every method may raise `Retryable` if DynamoDB does not answer. Reads are strongly consistent, except for those of
-    `WatchedTasks`. A task's item has `watch` or `expires_at`: a task that may be running does not expire.
+    Every method may raise `Retryable` if DynamoDB does not answer. Reads are strongly consistent, except for reads of
+    the index `WatchedTasks`. A task's item has `watch` or `expires_at`: a task that may be running does not expire.
 
-    An item outlives its last event by `retention_seconds`. `sweeps`: a sweeper checks the watched tasks.
+    An item outlives its last event by `retention_seconds`. `sweeps` is True if a sweeper checks the watched tasks.
     """
 
     def __init__(self, client: DynamoDBClient, name: str, retention_seconds: int, *, sweeps: bool) -> None:
@@ -67,18 +67,18 @@ class SegmentTable:
         self._sweeps = sweeps
 
     def read(self, tasks: Sequence[Task]) -> dict[Task, Record]:
-        """Read the records of tasks or rooms (`room_item`), 100 in each call. The result has only those that exist."""
+        """Read the records of tasks or rooms (`room_item`), 100 in each call. The result has only existing records."""
         found: dict[Task, Record] = {}
         for start in range(0, len(tasks), _KEYS_A_READ):
             keys = [_key(task) for task in tasks[start : start + _KEYS_A_READ]]
             answer = self._call("batch_get_item", RequestItems={self._name: {"Keys": keys, "ConsistentRead": True}})
             if answer.get("UnprocessedKeys"):
-                raise Retryable("TableThrottled", "DynamoDB did not read every record of the batch")
+                raise Retryable("TableThrottled", "DynamoDB throttled the read of some records")
             found.update((task_of(item), _record(item)) for item in answer["Responses"].get(self._name, []))
         return found
 
     def open_tasks(self, room: Room) -> dict[Task, Record]:
-        """Read the tasks of a room that may be running."""
+        """Read the records of the tasks that may be running in a room."""
         items = self._query(
             IndexName=OPEN_TASKS,
             ConsistentRead=True,
@@ -88,7 +88,7 @@ class SegmentTable:
         return {task_of(item): _record(item) for item in items}
 
     def note_start(self, task: Task, started_at_ms: int, business_id: str | None = None) -> bool:
-        """Open a task that started at this time, unless a later start or stop is known. Return whether it is open."""
+        """Open a task that started at this time if no later start or stop is known. Return whether the task is open."""
         return self._open(
             task,
             {"started_at": started_at_ms, "open_since": started_at_ms, **_business_id(business_id)},
@@ -96,7 +96,7 @@ class SegmentTable:
         )
 
     def note_sighting(self, task: Task, seen_at_ms: int, business_id: str | None = None) -> bool:
-        """Open a task that ran at this time, as `note_start` does: a stop at the same time also keeps it closed."""
+        """Open a task that ran at this time, as `note_start` does, unless a stop at the same time or later is known."""
         return self._open(
             task,
             {"open_since": seen_at_ms, **_business_id(business_id)},
@@ -112,10 +112,10 @@ class SegmentTable:
     def note_stop(
         self, task: Task, known: Record, event: Event, outcome: Outcome, request_id: str | None, now_ms: int
     ) -> Record:
-        """Record the API's answer to a stop event, close the task, and return its record.
+        """Record the API's answer to a stop event, close the task, and return the task's record.
 
-        A newer event's answer stays, and a task that was opened after the event stays open. An answer without effect
-        does not extend a record's life. If the record no longer equals `known`, the decision is made again.
+        The answer to a newer event stays, and a task that was opened after the event stays open. Only the outcome
+        `stopped` postpones the expiry of a record. If the record no longer equals `known`, the change is decided again.
         """
         answer = {"outcome": outcome.value, "request_id": request_id, "stopped_at": now_ms}
         for _ in range(_TRIES):
@@ -127,13 +127,13 @@ class SegmentTable:
             except _Refused as refused:
                 known = refused.record
         else:
-            raise Retryable("TableContended", f"the record of the task changed {_TRIES} times while it was written")
+            raise Retryable("TableContended", f"other writes changed the task's record {_TRIES} times in a row")
         return known
 
     def _answered(
         self, known: Record, event: Event, answer: Mapping[str, str | int | None], now_ms: int
     ) -> dict[str, Any]:
-        """Decide what an answer changes in a record: the options of `_update`, empty if it changes nothing."""
+        """Return an answer's changes of a record, as options of `_update`. Empty: the answer changes nothing."""
         is_done = answer["outcome"] == Outcome.STOPPED.value
         stop_event_time_ms = known.stop_event_time_ms
         if known.covers(event.time_ms) and not (is_done and stop_event_time_ms == event.time_ms):
@@ -152,15 +152,15 @@ class SegmentTable:
         return {"values": {**values, **expires}} if is_done else {"values": values, "set_once": expires}
 
     def note_over(self, task: Task, known: Record, now_ms: int) -> None:
-        """Close a task that the API reports as over, unless it was opened after `known` was read."""
+        """Close a task that the API reports as over, unless the task was opened after `known` was read."""
         values = {"open_since": None, "watch": None, "expires_at": self._expires_at(now_ms)}
         with contextlib.suppress(_Refused):
             self._update(task, values, when=_unchanged(known))
 
     def note_room_end(self, event: Event, now_ms: int) -> Record:
-        """Record a room's end: the tasks that started in it until the event's time must be stopped.
+        """Record a room's end, after which the tasks that started in the room until the event's time must be stopped.
 
-        A newer end stays. Returns the room's record from before this call.
+        A newer end in the record stays. Returns the room's record from before this call.
         """
         end = {**_stop(event), "expires_at": self._expires_at(now_ms)}
         newest: _Condition = ("stop_event_time", "<", event.time_ms)
@@ -170,7 +170,7 @@ class SegmentTable:
             return refused.record
 
     def take_lease(self, now_ms: int, until_ms: int) -> Lease | None:
-        """Take the right to sweep; None if another sweep holds it."""
+        """Take the right to sweep. None: another sweep holds the right."""
         try:
             item = self._change(SWEEP_ITEM, {"lease_until": until_ms}, when=[("lease_until", "<", now_ms)])
         except _Refused:
@@ -180,7 +180,7 @@ class SegmentTable:
         return Lease(until_ms, _room(place) if place else None, *rounds)
 
     def note_place(self, lease: Lease) -> bool:
-        """Record the position of a sweep. Return whether its lease is still valid; if not, nothing is recorded.
+        """Record the position of a sweep if its lease is still valid, and return whether the lease is valid.
 
         Call this method before checking the rooms up to this position.
         """
@@ -205,7 +205,7 @@ class SegmentTable:
     def watched_rooms(
         self, *, after: Room | None = None, until: Room | None = None
     ) -> Iterator[tuple[Room, dict[Task, Record]]]:
-        """Yield the rooms that have watched items (tasks, and `#look`), by name. The index may be late."""
+        """Yield the rooms with watched items (tasks and `#look`), by name. The index may lag behind the table."""
         condition, values = "watch = :watch", {":watch": {"S": WATCHED}}
         for sign, name, bound in ((">", ":after", after), ("<=", ":until", until)):
             if bound:
@@ -238,10 +238,10 @@ class SegmentTable:
         when: Sequence[_Condition] = (),
         returns: Literal["ALL_NEW", "ALL_OLD"] = "ALL_NEW",
     ) -> Mapping[str, Any]:
-        """Change an item on conditions, and return it. Raises `_Refused` if a condition fails.
+        """Change an item under conditions, and return the item. Raises `_Refused` if a condition fails.
 
-        `values` are set, None removes an attribute; `set_once` are set if the item does not have them. ``<`` and ``<=``
-        also hold if the item does not have the attribute, ``=`` None holds only then.
+        A value of None removes its attribute. `set_once` sets only attributes that the item does not have. ``<`` and
+        ``<=`` also hold for an attribute that the item does not have. ``=`` None holds only for such an attribute.
         """
         update = _Expressions()
         given = {name: value for name, value in values.items() if value is not None}
@@ -283,10 +283,10 @@ class SegmentTable:
         except ClientError as error:
             code = error.response["Error"]["Code"]
             if code == "ConditionalCheckFailedException":
-                # No item: a condition that needs one has failed.
+                # Without an item, a condition that needs an item has failed.
                 item: Any = error.response.get("Item", {})
                 raise _Refused(_record(item)) from None
-            raise Retryable(f"Table{code}", f"DynamoDB refused {method}") from error
+            raise Retryable(f"Table{code}", f"DynamoDB refused {method}: check the table and the role") from error
         except BotoCoreError as error:
             raise Retryable("TableUnreachable", f"DynamoDB did not answer {method}: {type(error).__name__}") from error
 
@@ -295,7 +295,7 @@ _Condition = tuple[str, Literal["<=", "<", "="], str | int | None]  # attribute,
 
 
 class _Refused(Exception):
-    """A write's condition failed; `record` is the present item."""
+    """The condition of a write failed. `record` is the record in the table."""
 
     def __init__(self, record: Record) -> None:
         super().__init__(record)
@@ -303,7 +303,7 @@ class _Refused(Exception):
 
 
 class _Expressions:
-    """The names and values in an expression. Every name gets a placeholder: DynamoDB reserves hundreds."""
+    """The names and values in an expression. Every name gets a placeholder, since DynamoDB reserves many names."""
 
     def __init__(self) -> None:
         self.names: dict[str, str] = {}
@@ -325,7 +325,7 @@ def room_item(room: Room) -> Task:
 
 
 def _unchanged(known: Record) -> list[_Condition]:
-    """Return the conditions that a record has not changed: every change of it changes one of these attributes."""
+    """Return conditions for an unchanged record: every change of a record changes one of these attributes."""
     return [("stop_event_time", "=", known.stop_event_time_ms), ("open_since", "=", known.open_since_ms)]
 
 
@@ -335,7 +335,7 @@ def _stop(event: Event) -> dict[str, str | int | None]:
 
 
 def _business_id(business_id: str | None) -> dict[str, str]:
-    # An event without one keeps the record's.
+    # An event without a BusinessId keeps the BusinessId of the record.
     return {"business_id": business_id} if business_id else {}
 
 
@@ -364,7 +364,7 @@ def _record(item: Mapping[str, Any]) -> Record:
 def fields_of(item: Mapping[str, Any], attributes: Mapping[str, str]) -> dict[str, Any]:
     """Read an item's attributes into fields. A value in a form that no function writes counts as missing.
 
-    `attributes` maps attributes to fields. A field in ms or seconds is a whole number, any other is a text.
+    `attributes` maps attributes to fields. A field in ms or seconds is a whole number, every other field is a text.
     """
     return {
         field: _whole_number(item, attribute) if field.endswith(("_ms", "_seconds")) else _text(item, attribute)

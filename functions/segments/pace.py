@@ -1,24 +1,24 @@
-"""The request limit of one action of the API: each invocation keeps its share without knowing the others.
+"""The request limit of one action of the API: each invocation keeps its share without knowing the other invocations.
 
 The number of environments is not bounded, only the number of invocations at the same time: the slots. In each slot one
-invocation follows another, in any environment, and does not know the requests of the previous one. So requests leave in
-trains, and an invocation ends no sooner than a gap after its last train::
+invocation follows another, in any environment, and does not know the requests of the previous invocation. So requests
+leave in trains, and an invocation ends no sooner than a gap after its last train::
 
     an invocation                                  the next one in this slot, in any environment
     |  | | | | |               gap            |  | | | | |
              |<--------------------------------->|
 
-Among as many distances in a row as a full train has requests, at least one is a gap. So their sum is at least a full
-train with its gap. `pace` makes this period long enough that a second holds at most the slot's share.
-The API counts a request when it arrives, a time that is not known here::
+If a full train has n requests, at least one of n consecutive distances between requests is a gap. So n distances take
+at least a full train with its gap. `pace` makes this period so long that a second holds at most the slot's share.
+The API counts a request at its arrival. This module does not know the time of arrival::
 
     sent ------------- arrived ------------- answered
       |<-------------- its time --------------->|
            |<----------- fastest -------------->|
            counts as sent here
 
-Any time beyond the fastest round trip may have been spent on the way, so a request counts as sent `fastest` before its
-answer. From that time it took at most as long to arrive as every later request takes.
+Any time beyond the fastest round trip may have been spent on the way to the API, so a request counts as sent `fastest`
+before its answer. From this time, the request took at most as long to arrive as every later request takes.
 """
 
 from __future__ import annotations
@@ -57,26 +57,26 @@ class Pace:
     gap_seconds: float  # between the last request of a train and the next train
 
     def length_seconds(self, requests: int) -> float:
-        """Return the time from the first to the last of this number of requests in a train."""
+        """Return the time from the first to the last request, for this number of requests in a train."""
         return (requests - 1) * self.pause_seconds
 
     @property
     def per_second(self) -> float:
-        """The requests per second of full trains."""
+        """The number of requests per second in full trains."""
         return self.train / (self.length_seconds(self.train) + self.gap_seconds)
 
 
 def pace(per_second: int) -> Pace:
     """Find the pace that serves a batch fastest, with at most `per_second` arrivals in any second.
 
-    Among equally fast paces it prefers the highest use of the limit, then the longest trains.
+    Among equally fast paces, the highest use of the limit decides, then the longest train.
     """
     paces = (_pace(per_second, per_second // train) for train in range(min(per_second, 3 * _BATCH), 0, -1))
     return min(paces, key=lambda found: (round(_batch_seconds(found), 6), -found.per_second))
 
 
 def _pace(per_second: int, trains: int) -> Pace:
-    """Divide a second into equal trains, each with a gap behind it that is no shorter than a pause."""
+    """Divide a second into equal trains. Each train has a gap behind it, which is no shorter than a pause."""
     train = per_second // trains
     period_seconds = WINDOW_SECONDS / trains
     gap_seconds = min(max(GAP_SECONDS, period_seconds / train), period_seconds)
@@ -91,7 +91,7 @@ def _batch_seconds(found: Pace) -> float:
 
 
 class Turn:
-    """Permission to send one request. The holder must use it or give it up.
+    """Permission to send one request. The holder must use the turn or give it up.
 
     `note_answer` receives the round trip of each answer, in seconds.
     """
@@ -106,8 +106,8 @@ class Turn:
     def spend(self, function: Callable[..., T], *arguments: object) -> T:
         """Make the request, in any thread, and return the result of `function`.
 
-        `function` takes `arguments`, and a function to call just before it sends the request. It raises if there is no
-        successful answer.
+        The last argument of `function`, after `arguments`, is a function to call just before the request is sent.
+        `function` raises an error if there is no successful answer.
         """
         try:
             answer = function(*arguments, self.send)
@@ -119,11 +119,11 @@ class Turn:
 
     @property
     def was_sent(self) -> bool:
-        """Whether its request was sent."""
+        """Whether the request of this turn was sent."""
         return self._sent_at is not None
 
     def send(self) -> None:
-        """Record that the request is sent now: on a busy machine that may be long after its turn."""
+        """Record that the request is sent now. On a busy machine, its turn may have come long before."""
         self._sent_at = self._clock_seconds()
 
     def end(self) -> None:
@@ -136,14 +136,14 @@ class Turn:
             self._note_answer(answered_at - self._sent_at)
 
     def give_up(self) -> None:
-        """Record that there is no successful answer; once the turn is over, this changes nothing."""
+        """Record that there is no successful answer. If the turn is already over, this call changes nothing."""
         if self._over is None:
             # A request that was sent may have spent all this time on its way: it counts as sent now.
             now = -math.inf if self._sent_at is None else self._clock_seconds()
             self._over = now, now
 
     def counts_from(self, fastest_seconds: float) -> float | None:
-        """Return the latest time from which its request counts. None: it is under way; -inf: there was no request."""
+        """Return the time from which the request counts. None: the request is under way. -inf: no request was sent."""
         if (over := self._over) is None:
             return None
         sent_at, answered_at = over
@@ -151,7 +151,7 @@ class Turn:
 
 
 class _Fastest:
-    """The fastest of the last answers: those of the last 4 to 8 seconds at full pace."""
+    """The fastest of the last answers. At full pace, they are the answers of the last 4 to 8 seconds."""
 
     def __init__(self, per_second: int) -> None:
         self._per_second = per_second
@@ -168,7 +168,7 @@ class _Fastest:
 
     @property
     def seconds(self) -> float:
-        """The round trip; 0 until enough are known, since all requests of a first batch may wait for connections."""
+        """The fastest round trip. 0 until enough are known: all requests of a first batch may wait for connections."""
         with self._lock:
             return min(self._before, self._lately) if self._count > min(self._per_second, _BATCH) else 0.0
 
@@ -176,8 +176,8 @@ class _Fastest:
 class Turns:
     """Lets requests leave at the pace of a slot's share. The messages of an invocation take turns.
 
-    At most `per_second` of them arrive in any second. Between invocations it remembers only the API's speed and its
-    refusals. `clock_seconds` is monotonic.
+    At most `per_second` requests arrive in any second. Between invocations, only the API's speed and its refusals are
+    remembered. `clock_seconds` is monotonic.
     """
 
     def __init__(
@@ -190,8 +190,8 @@ class Turns:
         self._clock_seconds = clock_seconds
         self._sleep = sleep
         self._fastest = _Fastest(per_second)
-        # First come, first served. Each message has at most one request in the queue, and its next one goes to the
-        # end, so the messages take turns.
+        # First come, first served. Each message has at most one request in the queue, and its next request goes
+        # to the end, so the messages take turns.
         self._queue = asyncio.Lock()
         self._queues: defaultdict[Hashable, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._train: list[Turn] = []
@@ -202,7 +202,7 @@ class Turns:
 
     @asynccontextmanager
     async def invocation(self) -> AsyncIterator[None]:
-        """Begin an invocation; at its end, wait until the next one may begin, in any environment."""
+        """Begin an invocation. At its end, wait until the next invocation may begin, in any environment."""
         lead_seconds = min(LEAD_SECONDS, self._pace.gap_seconds)
         self._train, self._train_leaves_at = [], self._clock_seconds() + lead_seconds
         self._queues.clear()
@@ -234,7 +234,7 @@ class Turns:
             return turn
 
     def slow_down(self) -> None:
-        """Halve the rate, since others share the account's limit; it recovers within RECOVERY_SECONDS."""
+        """Halve the rate, since other programs use the account's limit. It recovers within RECOVERY_SECONDS."""
         now = self._clock_seconds()
         # Refusals within a window count once.
         if now - self._slowed_at >= WINDOW_SECONDS:
@@ -256,7 +256,7 @@ class Turns:
     def _next_train_at(self) -> float:
         """Return the earliest time for the next train.
 
-        The distances are kept from the end of a train, too, since late requests may arrive together.
+        Every request also keeps its full distance to the end of its train, since late requests may arrive together.
         """
         fastest_seconds, slowness = self._fastest.seconds, self._slowness()
         arrivals = [turn.counts_from(fastest_seconds) for turn in self._train]

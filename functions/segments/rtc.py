@@ -1,7 +1,7 @@
-"""The RTC API: the one module that knows the Volcengine SDK.
+"""The RTC API. Only this module knows the Volcengine SDK.
 
 The SDK loses the RequestId of a success and garbles some failures. So each answer is captured before the SDK
-interprets it, and `api_answers` judges it, in every form that an answer can have.
+interprets the answer, and `api_answers` judges the answer in every possible form.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Stopped:
 
 
 class RtcApi:
-    """StopSegment, GetSegmentTask and GetRoomOnlineUsers, one HTTP request a call. Safe to use from many threads.
+    """StopSegment, GetSegmentTask and GetRoomOnlineUsers, one HTTP request per call. Many threads may use one object.
 
-    Every method calls `sending` just before the request is sent, and raises `Rejected` or `Retryable`. At most
+    Every method calls `sending` just before the request is sent, and may raise `Rejected` or `Retryable`. At most
     `connections` calls may be under way at once.
     """
 
@@ -75,9 +75,9 @@ class RtcApi:
     def get_segment_task(
         self, task: Task, sending: Callable[[], None] = lambda: None
     ) -> tuple[RunningTask | None, str | None]:
-        """Ask for the state of a task; None: the API does not know the task (GetSegmentTask page of the API).
+        """Return the state of a task and the RequestId (GetSegmentTask page of the API).
 
-        Returns the RequestId as well.
+        The state is None if the API does not know the task.
         """
         query = _ids(task.room) | {"TaskId": task.task_id}
         answer = self._call("GET", "GetSegmentTask", QUERY_VERSION, query, sending)
@@ -88,13 +88,13 @@ class RtcApi:
             raise answer.failure()
         times = [found.get(name) or 0 for name in ("StartTime", "EndTime", "Status")]
         if not all(isinstance(value, int) for value in times):
-            raise Retryable("UnreadableAnswer", "a time or Status of GetSegmentTask is no number", answer.request_id)
+            raise Retryable("UnreadableAnswer", "a time or Status of GetSegmentTask is not a number", answer.request_id)
         return RunningTask(*times), answer.request_id
 
     def room_exists(self, room: Room, sending: Callable[[], None] = lambda: None) -> bool:
-        """Ask whether a room exists now (GetRoomOnlineUsers page of the API, document 1188355).
+        """Return whether a room exists now (GetRoomOnlineUsers page of the API, document 1188355).
 
-        An answer that says neither yes nor no is an error.
+        An answer that does not show whether the room exists is an error.
         """
         answer = self._call("GET", "GetRoomOnlineUsers", ROOM_QUERY_VERSION, _ids(room), sending)
         said = answer.result if isinstance(answer.result, dict) else {}
@@ -129,12 +129,12 @@ class RtcApi:
         except CredentialsRefused as error:
             return CredentialsRefused(error.code, error.message, answer.request_id)
         if renewed:
-            return KeyRenewed("KeyRenewed", "the API refused a key that has been replaced", answer.request_id)
+            return KeyRenewed("KeyRenewed", "the API refused a key that the secret no longer holds", answer.request_id)
         return answer.failure()
 
 
 class _Exchange(threading.local):
-    """The call under way in a thread: its key, the function to call when it is sent, the raw answer."""
+    """The call under way in a thread: the key, the function to call before the request is sent, and the raw answer."""
 
     key: Key
     answer: Answer | None
@@ -190,4 +190,4 @@ def _answer_in(error: Exception | None) -> Answer:
         raise NoAnswer("Timeout", f"the API did not answer in time: {type(cause).__name__}") from None
     kind = NoAnswer if isinstance(cause, HTTPError) else Retryable
     # From None: the SDK's error about an unsent request may quote its headers.
-    raise kind("ApiUnreachable", f"no answer from the API: {type(cause or error).__name__}") from None
+    raise kind("ApiUnreachable", f"the connection to the API failed: {type(cause or error).__name__}") from None

@@ -20,7 +20,7 @@ _PLATFORMS = {  # the endpoint and the region of the RTC API, and its version of
 
 
 class SettingsError(Exception):
-    """A setting is missing or invalid. The message names it."""
+    """A setting is missing or invalid. The message names the setting."""
 
 
 @dataclass(frozen=True)
@@ -70,22 +70,22 @@ class Reader:
         """Read a text that is not empty."""
         value = self._environment.get(name, "")
         if not value:
-            raise SettingsError(f"{name} is missing")
+            raise SettingsError(f"the environment variable {name} is missing or empty")
         return value
 
     def choice(self, name: str, choices: Sequence[str]) -> str:
-        """Read one of a few words."""
+        """Read a word that must be one of `choices`."""
         word = self.text(name)
         if word not in choices:
             raise SettingsError(f"{name} must be one of {', '.join(choices)}")
         return word
 
     def number(self, name: str, *, least: int = 0) -> int:
-        """Read a whole number, at least `least`. CloudFormation accepts fractions, which are rounded down."""
+        """Read a whole number of at least `least`. CloudFormation accepts fractions, which are rounded down."""
         return int(self._decimal(name, least))
 
     def amount(self, name: str, unit: int, *, least: int = 0) -> int:
-        """Read an amount of at least `least`, such as 0.5 minutes, in a smaller unit. Only 0 becomes 0."""
+        """Read an amount of at least `least`, such as 0.5 minutes, in a smaller unit. Only the amount 0 becomes 0."""
         value = self._decimal(name, least)
         return max(round(unit * value), int(value > 0))
 
@@ -106,5 +106,5 @@ def _checked_endpoint(url: str) -> str:
     if not host or parts.scheme not in ("https", "http") or parts.path not in ("", "/") or parts.query:
         raise SettingsError("RTC_ENDPOINT must be a URL with a scheme, a host and optionally a port")
     if parts.scheme == "http" and host not in _LOOPBACK:
-        raise SettingsError("RTC_ENDPOINT must be https: plain http is for a loopback address only")
+        raise SettingsError("RTC_ENDPOINT must be https: plain http is allowed only for a loopback address")
     return f"{parts.scheme}://{parts.netloc}"

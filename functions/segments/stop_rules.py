@@ -18,7 +18,7 @@ from segments.events import Event, EventType
 
 
 class Outcome(StrEnum):
-    """The result of a message, or of one of its tasks. docs/events.md explains each."""
+    """The result of a message, or of one of its tasks. docs/events.md explains each outcome."""
 
     STOPPED = "stopped"
     ALREADY_STOPPED = "already_stopped"
@@ -52,7 +52,7 @@ class Record:
     event_type: str | None = None
     event_id: str | None = None
     business_id: str | None = None
-    watch: str | None = None  # None: the sweeper does not check it
+    watch: str | None = None  # None: the sweeper does not check the task
     gone_at_ms: int | None = None  # of `#look`: when the room was last found gone
 
     @property
@@ -61,13 +61,13 @@ class Record:
         return self.open_since_ms is not None
 
     def covers(self, time_ms: int) -> bool:
-        """Whether an event of that time, or of a later one, has been answered."""
+        """Whether an event at this time or later has been answered."""
         return self.stop_event_time_ms is not None and time_ms <= self.stop_event_time_ms
 
 
 @dataclass(frozen=True)
 class RunningTask:
-    """The answer of GetSegmentTask about a task. Times are Unix ms, 0 is never."""
+    """The answer of GetSegmentTask about a task. Times are Unix ms; 0 means never."""
 
     started_at_ms: int
     ended_at_ms: int
@@ -75,7 +75,7 @@ class RunningTask:
 
     @property
     def is_over(self) -> bool:
-        """Whether it has ended."""
+        """Whether the task has ended."""
         return bool(self.ended_at_ms) or self.status in _ENDED
 
 
@@ -90,7 +90,7 @@ def decide(time_ms: int, record: Record, *, is_late: bool, duplicate_window_ms: 
         return Verdict.DUPLICATE
     if record.started_at_ms is not None and record.started_at_ms > time_ms:
         return Verdict.SUPERSEDED
-    # Seen after that time, and no start was reported: it may be the next session.
+    # The task was seen after this time, and no start was reported: this may be the next session.
     began_later = record.open_since_ms is not None and record.open_since_ms > time_ms
     return Verdict.ASK if is_late or began_later else Verdict.STOP
 
@@ -98,7 +98,7 @@ def decide(time_ms: int, record: Record, *, is_late: bool, duplicate_window_ms: 
 def is_late(event: Event, now_ms: int, stale_after_ms: int) -> bool:
     """Return whether a new session of the task may have begun, unreported, since a stop event.
 
-    The events of second tries and of the sweeper always count as late.
+    Events of second tries, and events of the sweeper, always count as late.
     """
     return event.is_second_try or event.type is EventType.ROOM_GONE or now_ms - event.time_ms > stale_after_ms
 
@@ -114,9 +114,9 @@ def _is_answered(time_ms: int, record: Record, duplicate_window_ms: int) -> bool
 
 
 def decide_from_api(time_ms: int, task: RunningTask | None, record: Record, now_ms: int) -> Verdict:
-    """Apply rule 3 to a late stop event at `time_ms`, with the API's answer about its task (None: it does not know it).
+    """Apply rule 3 to a late stop event at `time_ms`, with the API's answer (None: the API does not know the task).
 
-    Returns `Verdict.ASK` if the answer does not decide it.
+    Returns `Verdict.ASK` if the answer is not enough for a verdict.
     """
     if task is None:
         # The API forgets tasks of this age, even running ones. No newer task has the name, so a stop is safe.

@@ -1,8 +1,8 @@
-"""Times: Unix ms inside, RFC 3339 outside. Every function reads and writes its times here.
+"""Times: Unix ms inside the functions, RFC 3339 outside. Every function reads and writes its times with this module.
 
-Readers accept times from `EARLIEST_MS` to `LATEST_MS`, and writers never raise: no event of the RTC service is older,
-and no date is later. Programs use the year 1 and 1970 for "never set", and seconds that are read as milliseconds also
-lie in 1970.
+Readers accept times from `EARLIEST_MS` to `LATEST_MS`: no event of the RTC service is older, and no date is later.
+Writers never raise an error. Some programs send the year 1 or 1970 for "never set", and seconds that are read as
+milliseconds also give 1970.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _WHOLE_NUMBER = re.compile("-?[0-9]{1,15}")
 
 
 def now_ms() -> int:
-    """Return the time of day, Unix ms."""
+    """Return the current time in Unix ms."""
     return time.time_ns() // 1_000_000
 
 
@@ -36,7 +36,7 @@ def read_ms(text: str) -> int:
     """Read a date and time in RFC 3339, as Unix ms. Raises `ValueError` with the broken rule."""
     found_ms = _find_ms(_RFC3339, text)
     if found_ms is None:
-        raise ValueError("must be a date and time that exists, with its offset")
+        raise ValueError("must be an existing date and time with an offset, in RFC 3339")
     return _not_too_early(found_ms)
 
 
@@ -44,14 +44,14 @@ def read_attribute_ms(text: str) -> int:
     """Read a message attribute that holds Unix ms or RFC 3339, as Unix ms. Raises as `read_ms` does."""
     found_ms = int(text) if _WHOLE_NUMBER.fullmatch(text) else _find_ms(_RFC3339, text)
     if found_ms is None:
-        raise ValueError("must be Unix ms, or a date and time that exists, with its offset")
+        raise ValueError("must be Unix ms, or an existing date and time with an offset, in RFC 3339")
     return _not_too_early(found_ms)
 
 
 def read_callback_ms(event_time: object) -> int | None:
     """Read the EventTime of an RTC callback, as Unix ms.
 
-    None: the time is unreadable or too early, so the time of arrival counts. No room's end is lost for this reason.
+    None: the time is unreadable or too early, so the time of arrival counts. No room end is lost for this reason.
     """
     found_ms = _find_ms(_ISO8601, event_time.strip()) if isinstance(event_time, str) else None
     return None if found_ms is None or found_ms < EARLIEST_MS else min(found_ms, LATEST_MS)
@@ -71,7 +71,7 @@ def read_stored_ms(number: object) -> int | None:
 
 
 def utc(unix_ms: int) -> datetime:
-    """Return Unix ms as a date and time in UTC; a time outside the readers' range becomes the nearest one inside."""
+    """Return Unix ms as a date and time in UTC. A time outside the readers' range becomes the nearest time inside."""
     return _EPOCH + timedelta(milliseconds=max(EARLIEST_MS, min(unix_ms, LATEST_MS)))
 
 
@@ -81,7 +81,7 @@ def to_rfc3339(unix_ms: int) -> str:
 
 
 def _find_ms(form: re.Pattern[str], text: str) -> int | None:
-    """Read a text in this form; None if it has another form, or no such time exists."""
+    """Read a time in this form, as Unix ms. None: the text has another form, or the time does not exist."""
     found = form.fullmatch(text[:_MOST_CHARACTERS])
     if found is None or len(text) > _MOST_CHARACTERS:
         return None

@@ -435,14 +435,17 @@ class TestReading:
                 table.read([task])
             changes = {"Responses": {}}
             assert table.read([task]) == {}
-        assert str(raised.value) == "TableThrottled: DynamoDB did not read every record of the batch"
+        assert str(raised.value) == "TableThrottled: DynamoDB throttled the read of some records"
 
 
 @NOT_IN_MEMORY
 def test_a_missing_table_is_retried(client: Any, task: Task) -> None:
     with pytest.raises(Retryable) as raised:
         SegmentTable(client, "no-such-table", RETENTION_SECONDS, sweeps=True).note_start(task, T)
-    assert str(raised.value) == "TableResourceNotFoundException: DynamoDB refused update_item"
+    assert (
+        str(raised.value)
+        == "TableResourceNotFoundException: DynamoDB refused update_item: check the table and the role"
+    )
 
 
 def test_a_dynamodb_that_does_not_answer_is_retried(aws_away: EmbeddedAws, task: Task) -> None:

@@ -203,7 +203,7 @@ class TestTime:
     @pytest.mark.parametrize(
         ("bad", "rule"),
         [
-            ("2026-02-29T00:00:00Z", "be a date and time that exists, with its offset"),
+            ("2026-02-29T00:00:00Z", "be an existing date and time with an offset, in RFC 3339"),
             ("0001-01-01T00:00:00+23:59", "not be before 2018, when the RTC service did not exist"),
             (f"2026-11-22{MARK}", "match pattern ^[0-9]{4}-"),
             (f"2026-11-22T06:12:00.{'1' * 60}Z", "be shorter than or equal to 64 characters"),
