@@ -1,6 +1,6 @@
-"""Trims botocore's data to the services that a function calls, without their documentation.
+"""Trims botocore's data to the services that a function calls, without documentation.
 
-Reading all of it would take 14 % of a cold start: `python3 trim.py FOLDER SERVICE ...`
+Reading all data would take 14 % of a cold start. Usage: `python3 trim.py FOLDER SERVICE ...`
 """
 
 import gzip
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def trim(folder: Path, services: set[str]) -> None:
-    """Trim the `data` folder of a botocore."""
+    """Trim the `data` folder of a botocore package."""
     for path in folder.iterdir():
         if path.is_dir() and path.name not in services:
             shutil.rmtree(path)

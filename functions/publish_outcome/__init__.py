@@ -1,1 +1,1 @@
-"""Publishes every stop on an event bus, and answers workflows."""
+"""Publishes every stop on an event bus, and answers the workflows that wait for stops."""

@@ -1,4 +1,4 @@
-"""The Lambda function that publishes the stops in the segment table's stream, and handles notices and answers."""
+"""The Lambda function that publishes stops from the segment table's stream and dead letters, and answers workflows."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _bus_name = os.environ["OUTCOME_EVENT_BUS_NAME"]
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: object) -> dict[str, list[dict[str, str]]]:  # noqa: ARG001 - Lambda passes it
-    """Publish the stops in a batch of table changes, or serve a batch of failed stops and answers to workflows.
+    """Publish the stops in a batch of table changes, or serve a batch of dead-letter notices and workflow answers.
 
-    Returns the changes, or the messages, that are to be delivered again, as ``batchItemFailures``.
+    Returns the changes or messages that must be delivered again, as ``batchItemFailures``.
     """
     entries: dict[str, PutEventsRequestEntryTypeDef] = {}
     answers: dict[str, Mapping[str, Any]] = {}
@@ -49,7 +49,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, list[dict[str, 
         if entry is not None:
             entries[identifier] = entry
     if passed_over:
-        # They can never become events: delivered again, they would only delay the others.
+        # These records can never become events. If they were delivered again, they would only delay other records.
         metrics.add_metric("OutcomesPassedOver", MetricUnit.Count, len(passed_over))
         reasons, records = sorted(set(passed_over.values())), list(passed_over)[:_MOST_NAMED]
         logger.error("outcome events passed over", reasons=reasons, count=len(passed_over), records=records)
@@ -58,7 +58,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, list[dict[str, 
 
 
 def _read(record: Mapping[str, Any]) -> tuple[str, PutEventsRequestEntryTypeDef | None]:
-    """Create an event from a change of the table or a notice, with its identifier for batchItemFailures."""
+    """Create an event from a change of the table or a notice, and return it with the identifier of the record."""
     if record["eventSource"] == "aws:sqs":
         return record["messageId"], segment_stop_failed(record["body"], _bus_name)
     change = record.get("dynamodb", {})
@@ -67,7 +67,7 @@ def _read(record: Mapping[str, Any]) -> tuple[str, PutEventsRequestEntryTypeDef 
 
 
 def _publish(entries: Mapping[str, PutEventsRequestEntryTypeDef]) -> dict[str, str]:
-    """Put the events on the bus; return the reason for each rejected one, by its record's identifier."""
+    """Put events on the bus, and return the reason for each rejected event, by the identifier of its record."""
     failures: dict[str, str] = {}
     for part in parts(list(entries), lambda one: bytes_of(entries[one]), most_bytes=PUT_EVENTS_BYTES_A_CALL):
         failures |= _put(part, [entries[identifier] for identifier in part])
@@ -93,7 +93,7 @@ def _put(identifiers: Sequence[str], entries: Sequence[PutEventsRequestEntryType
 
 
 def _answer(answers: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Answer workflows; return the ids of the answers to deliver again. The log names messages, never a token."""
+    """Answer workflows, and return the ids of the answers to deliver again. The log names messages, but no tokens."""
     again = []
     for identifier, failure in answer_all(answers).items():
         source = answers[identifier]["SourceMessageId"]

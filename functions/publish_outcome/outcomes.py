@@ -1,4 +1,4 @@
-"""The events for other systems: `SegmentStopped` for a change of the table that is a stop, and `SegmentStopFailed`."""
+"""The events for other systems: `SegmentStopped` for a stop in the table, `SegmentStopFailed` for a dead letter."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ Image = Mapping[str, Mapping[str, Any]]
 
 
 class Unpublishable(Exception):
-    """A change or notice in a form that no function writes. The message names the field and the rule."""
+    """A table change or a notice has a form that no function writes. The message names the field and the rule."""
 
 
 def segment_stopped(old: Image, new: Image, bus_name: str) -> PutEventsRequestEntryTypeDef | None:
-    """Create the event for a change of an item from `old` to `new`, each empty if missing. Raises `Unpublishable`.
+    """Create the event for a change of an item from `old` to `new` (empty: no item). Raises `Unpublishable`.
 
     None: the change is not a stop, but a start, a sighting, a room's end, an expiry, or a heartbeat.
     """
@@ -44,7 +44,7 @@ def segment_stopped(old: Image, new: Image, bus_name: str) -> PutEventsRequestEn
         return None
     room = _ROOM.fullmatch(_text(new, "room"))
     if room is None:
-        raise Unpublishable("room must be an AppId, #, and a RoomId")
+        raise Unpublishable("the attribute room must be an AppId, # and a RoomId")
     stopped_at_ms = _time_ms(new, "stopped_at")
     said = {name: attribute for name, attribute in _DETAILS.items() if attribute in new or attribute in _REQUIRED}
     detail = {
@@ -59,11 +59,11 @@ def segment_stopped(old: Image, new: Image, bus_name: str) -> PutEventsRequestEn
 
 
 def segment_stop_failed(detail: str, bus_name: str) -> PutEventsRequestEntryTypeDef:
-    """Create the event for a dead letter, with the stop function's notice as its detail. Raises `Unpublishable`."""
+    """Create the event for a dead letter, with the stop function's notice as the detail. Raises `Unpublishable`."""
     try:
         failed_at_ms = read_ms(json.loads(detail)["FailedAt"])
     except (ValueError, TypeError, LookupError, RecursionError):
-        raise Unpublishable("the notice must be a JSON object with a FailedAt") from None
+        raise Unpublishable("the notice of a dead letter must be a JSON object with a time FailedAt") from None
     return _entry(STOP_FAILED, failed_at_ms, detail, bus_name)
 
 
@@ -92,12 +92,12 @@ def _stop_of(item: Image) -> tuple[Any, ...]:
 def _text(item: Image, attribute: str) -> str:
     text = item.get(attribute, {}).get("S")
     if not isinstance(text, str) or not text:
-        raise Unpublishable(f"{attribute} must be a string that is not empty")
+        raise Unpublishable(f"the attribute {attribute} must be a string that is not empty")
     return text
 
 
 def _time_ms(item: Image, attribute: str) -> int:
     time_ms = read_stored_ms(item.get(attribute, {}).get("N"))
     if time_ms is None:
-        raise Unpublishable(f"{attribute} must be a time in Unix ms, not before 2018")
+        raise Unpublishable(f"the attribute {attribute} must be a time in Unix ms, not before 2018")
     return time_ms

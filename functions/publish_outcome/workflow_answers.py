@@ -1,4 +1,4 @@
-"""Answers to workflows: each task token is answered with the result of its message."""
+"""Answers for workflows: each task token is answered with the result of its message."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ OVER = ("TaskTimedOut", "InvalidToken", "TaskDoesNotExist")
 
 
 def answer_in(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the answer that a message of the queue holds; empty if it holds something else."""
+    """Read the answer for a workflow in a record. Empty: the record holds something else."""
     answer: dict[str, Any] = json.loads(record["body"]) if record["eventSource"] == "aws:sqs" else {}
     return answer if "TaskToken" in answer else {}
 
 
 def answer_all(answers: Mapping[str, Mapping[str, Any]]) -> dict[str, str | None]:
-    """Answer workflows at the same time; return the cause of each failed answer by the id of its message.
+    """Answer workflows at the same time. Returns the failure of each answer (None: success) by the id of its message.
 
-    An answer has a TaskToken, and either an Output or an Error with its Cause. A failure is AWS's error code, or the
-    name of the exception.
+    An answer has a TaskToken, and either an Output or an Error with a Cause. A failure is AWS's error code, or the name
+    of the exception.
     """
     if not answers:
         return {}
@@ -48,13 +48,13 @@ def _answer(client: Any, answer: Mapping[str, Any]) -> str | None:
 
 
 def code_of(error: ClientError | BotoCoreError) -> str:
-    """Return AWS's error code, or the exception's name."""
+    """Return AWS's error code in an exception, or the exception's name."""
     return error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
 
 
 @functools.cache
 def step_functions() -> Any:
-    """Create the client when the first workflow is answered: most stacks answer none."""
+    """Create the client when the first workflow is answered: most stacks do not answer any."""
     return make_client("stepfunctions")
 
 

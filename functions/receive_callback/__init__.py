@@ -1,1 +1,1 @@
-"""Receives the RTC server's callbacks and puts those that concern segment tasks on the event queue."""
+"""Receives the RTC server's callbacks, and puts callbacks about segment tasks on the event queue."""

@@ -1,7 +1,7 @@
-"""The parts of AWS's JSON protocol that two calls need.
+"""The parts of AWS's JSON protocol that the calls SendMessage and GetSecretValue need.
 
-The RTC server waits for our cold starts. A boto3 client would make them 3 times as long, and botocore's signing alone
-20 % longer. A test compares the signatures with botocore's.
+The RTC server waits during a cold start. A boto3 client would make a cold start 3 times as long, and botocore's signing
+alone would make it 20 % longer. A test compares the signatures with the signatures of botocore.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _pool = urllib3.PoolManager(
 
 
 class AwsError(Exception):
-    """AWS refused a call or did not answer: the text is AWS's error code, or the exception's name."""
+    """AWS refused a call or did not answer. The text is AWS's error code, or the name of the exception."""
 
 
 class Service:
-    """An AWS service: its name in endpoints and signatures, the prefix of its actions in X-Amz-Target, its protocol."""
+    """An AWS service, with its name in endpoints, the prefix of its actions, and the version of its JSON protocol."""
 
     def __init__(self, name: str, target: str, json_version: str, environment: Mapping[str, str] = os.environ) -> None:
         region = environment["AWS_REGION"]
@@ -62,7 +62,7 @@ class Service:
         return answer
 
     def signed(self, action: str, body: bytes, unix_seconds: float) -> dict[str, str]:
-        """Return the headers of a request, with its signature (AWS Signature Version 4)."""
+        """Return the headers of a request, with the signature (AWS Signature Version 4)."""
         time_stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(unix_seconds))
         headers = {  # in alphabetical order, as they are signed
             "Content-Type": self._content_type,
@@ -90,7 +90,7 @@ def _post(url: str, body: bytes, headers: dict[str, str]) -> urllib3.BaseHTTPRes
     try:
         return _pool.request("POST", url, body=body, headers=headers)
     except (ProtocolError, SSLError) as error:
-        # A connection may break while Lambda freezes the environment, and only the next use shows it.
+        # A connection may break while Lambda freezes the environment, and only the next request shows this.
         # AWS may have accepted the first request: queuing a callback twice is harmless (docs/design.md).
         if not isinstance(error.args[-1], (ConnectionError, ssl.SSLEOFError)):
             raise

@@ -1,6 +1,6 @@
 """The Lambda function behind the callback URL: verify, queue, answer.
 
-It imports little, since the RTC server waits at most 5 seconds for its answer, a cold start included.
+This module imports little, since the RTC server waits at most 5 seconds for an answer, including a cold start.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _keys = CallbackKeys(
     Service("secretsmanager", "secretsmanager", "1.1"), os.environ["CALLBACK_SECRET_ARN"], time.monotonic, now_ms
 )
 _queue_url = os.environ["EVENT_QUEUE_URL"]
-# Hashes of the values that are kept: callbacks may be long, and one signature may cover several. A replay that is not
-# remembered is queued again, which is harmless: time decides what it may stop (docs/design.md).
+# Hashes of values: callbacks may be long, and one signature may cover several callbacks. A replay that was forgotten is
+# queued again, which is harmless: time decides which tasks a message may stop (docs/design.md).
 _queued: Cache[int, None] = Cache(MOST_REMEMBERED)
 _slices = QueuedSlices(MOST_REMEMBERED, time.monotonic)
 
 
 class Refusal(Exception):
-    """A refused request: the metric that counts it, and a reason without any value of the request."""
+    """A refused request, with the metric that counts the refusal, and a reason that quotes nothing of the request."""
 
     def __init__(self, status: HTTPStatus, metric: str, reason: str) -> None:
         super().__init__(status, metric, reason)
@@ -58,8 +58,8 @@ class Refusal(Exception):
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:  # noqa: ARG001 - Lambda passes it
     """Answer one HTTP request of the RTC server. `event` is an event of an HTTP API, payload version 2.0.
 
-    Answers with 200: ready (to GET and HEAD), queued, known, replayed, stale, ignored. Other answers: 400 malformed,
-    401 not signed, 405 another method, 413 over 64 KiB, 503 send it again.
+    Answers with status 200: ready (to GET and HEAD), queued, known, replayed, stale, ignored. Other statuses: 400 for a
+    malformed callback, 401 wrong signature, 405 wrong method, 413 over 64 KiB, 503 if the sender must send it again.
     """
     if event["requestContext"]["http"]["method"] in ("GET", "HEAD"):
         return _answer(HTTPStatus.OK, "ready")  # the RTC console accepts only URLs that answer GET
@@ -87,7 +87,7 @@ def _receive(event: dict[str, Any]) -> str:
         return _drop("replayed", "CallbackReplayed", fields)
     found = read_slice(callback, time_ms) if event_type == SLICE else None
     if found and found in _slices:
-        # No log line and no metric for each: they would cost more than the rest of its processing.
+        # No log line and no metric for each slice: they would cost more than the rest of the processing.
         _slices.known += 1
         logger.debug("known", **fields)
         return "known"
@@ -97,7 +97,9 @@ def _receive(event: dict[str, Any]) -> str:
         sent = _sqs.call("SendMessage", QueueUrl=_queue_url, MessageBody=message, **group)
     except AwsError as error:
         logger.warning("the event queue did not accept a callback", error=str(error), **fields)
-        raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "CallbackNotQueued", "not queued, send it again") from None
+        raise Refusal(
+            HTTPStatus.SERVICE_UNAVAILABLE, "CallbackNotQueued", "the callback was not queued: send it again"
+        ) from None
     _queued[values] = None
     if found:
         _slices.add(found)
@@ -123,45 +125,45 @@ def _count(metric: str) -> None:
 
 def _callback(event: dict[str, Any]) -> dict[str, Any]:
     if event["requestContext"]["http"]["method"] != "POST":
-        raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "CallbackMalformed", "only POST, GET and HEAD are served")
+        raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "CallbackMalformed", "the method must be POST, GET or HEAD")
     text = event.get("body") or ""
     raw = base64.b64decode(text) if event.get("isBase64Encoded") else text.encode(errors="surrogatepass")
     if len(raw) > MOST_BYTES:
         raise Refusal(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "CallbackMalformed", f"the body has more than {MOST_BYTES} bytes"
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "CallbackMalformed", f"the body must have at most {MOST_BYTES} bytes"
         )
     try:
         callback = json.loads(raw.decode())
     except UnicodeDecodeError:
-        raise _malformed("the body is not UTF-8") from None
+        raise _malformed("the body must be UTF-8") from None
     except (ValueError, RecursionError):
-        raise _malformed("the body is not JSON") from None
+        raise _malformed("the body must be JSON") from None
     if not isinstance(callback, dict):
-        raise _malformed("the body is not a JSON object")
+        raise _malformed("the body must be a JSON object")
     return callback
 
 
 def _verified(callback: dict[str, Any]) -> tuple[str, ...]:
-    """Return the values that the signature covers. Raises `Refusal` if it is wrong."""
+    """Return the values that the signature covers. Raises `Refusal` if the signature is wrong."""
     try:
         signed = read_signed(callback, _keys.current) or read_signed(callback, _keys.renewed)
     except MalformedCallback as error:
         raise _malformed(str(error)) from None
     except KeysUnavailable as error:
         logger.warning("the callback secret gave no key", error=str(error))
-        reason = "the callback secret cannot be read, send it again"
+        reason = "the callback secret cannot be read: send the callback again"
         raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "CallbackNotQueued", reason) from None
     if signed is None:
-        raise Refusal(HTTPStatus.UNAUTHORIZED, "CallbackRefused", "the signature is missing or wrong")
+        raise Refusal(HTTPStatus.UNAUTHORIZED, "CallbackRefused", "the signature is missing or wrong: check the key")
     return signed
 
 
 def _meaning(signed: tuple[str, ...], arrived_ms: int) -> tuple[dict[str, str], int]:
-    """Return the signed values of a callback, without the nonce, and its time.
+    """Return the signed values of a callback, without the nonce, and the callback's time.
 
-    A signature stays valid if values change places or exchange characters, and a room's end without a readable time
-    counts from its arrival. To keep a forger from making an old callback new this way, the time is read wherever it
-    stands: the signed values, joined as the signature joins them, always contain it whole.
+    A signature stays valid if values change places or exchange characters, and a callback without a readable time
+    counts from its arrival. So a forger could make an old callback look new. To prevent this, the time is also searched
+    in the signed values, joined as the signature joins them: this text always contains the whole time.
     """
     callback = dict(zip(NAMES, signed, strict=False))  # without the nonce, which only a forger could use
     if (time_ms := read_callback_ms(callback["EventTime"])) is not None:

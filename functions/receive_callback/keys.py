@@ -1,4 +1,4 @@
-"""The callback secret keys: the current one, and for a day the previous one, so that a rotation loses no callback."""
+"""The callback secret keys: the current key and, for a day, the previous key, so that a rotation loses no callback."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ PREVIOUS_SECONDS = 24 * 3600  # how long a key stays valid after the next one wa
 
 
 class KeysUnavailable(Exception):
-    """Secrets Manager returns no key, and none was read before: the text is AWS's error code."""
+    """Secrets Manager returns no key, and no key was read before. The text is AWS's error code."""
 
 
 class CallbackKeys:
-    """The keys, as Secrets Manager holds them in the stages AWSCURRENT and AWSPREVIOUS: the secret is the bare key.
+    """The keys in the stages AWSCURRENT and AWSPREVIOUS of the callback secret, which holds the bare key.
 
-    However many forgeries arrive, a minimum time passes between two reads. `clock_seconds` is monotonic, `now_ms` the
-    time of day. Both methods raise `KeysUnavailable`.
+    A minimum time passes between two reads, however many forged callbacks arrive. `clock_seconds` is monotonic, and
+    `now_ms` is the time of day. Both methods raise `KeysUnavailable`.
     """
 
     def __init__(
@@ -69,6 +69,6 @@ class CallbackKeys:
         self._previous_until_ms = until_ms if previous else -math.inf
 
     def _read_stage(self, stage: str) -> tuple[str, float]:
-        """Return a version's key, and when it was created, Unix ms."""
+        """Return the key in a stage of the secret, and the time in Unix ms at which this version was created."""
         answer = self._secrets_manager.call("GetSecretValue", SecretId=self._secret_arn, VersionStage=stage)
         return str(answer.get("SecretString", "")).strip(), float(answer.get("CreatedDate", 0)) * 1000

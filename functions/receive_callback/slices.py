@@ -1,7 +1,7 @@
-"""Known slices: this function environment queued a slice of the same task less than a minute ago.
+"""Known slices: this function environment queued another slice of the same task less than a minute ago.
 
-The RTC server reports a slice for every user every few seconds. The first one makes its task known; so would any later
-one. docs/design.md explains why nothing is lost if later ones are left out for a minute.
+The RTC server reports a slice for every user every few seconds. The first slice makes its task known, as any later
+slice would. docs/design.md explains why nothing is lost if later slices are left out for a minute.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class Slice(NamedTuple):
 
 
 def read_slice(callback: Mapping[str, Any], time_ms: int) -> Slice | None:
-    """Read a callback of type SegmentRealTimeData; None if it is unusual: then the stop function reports it."""
+    """Read a callback of type SegmentRealTimeData. None: an unusual callback, which the stop function must report."""
     room, task_id = room_of(callback), _data(callback).get("TaskId")
     return Slice((*room, task_id), time_ms) if room and isinstance(task_id, str) else None
 
 
 def room_of(callback: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Read AppId and RoomId of a callback; None if it has no RoomId."""
+    """Read AppId and RoomId of a callback. None: the callback has no RoomId."""
     room_id = _data(callback).get("RoomId")
     return (callback["AppId"], room_id) if isinstance(room_id, str) else None
 
@@ -54,9 +54,9 @@ class QueuedSlices:
         self._queued: Cache[tuple[str, str, str], tuple[int, float]] = Cache(most)
 
     def __contains__(self, found: Slice) -> bool:
-        """Return whether a queued slice of this task is not newer than this one.
+        """Return whether a slice is known: the queued slice of its task is not newer.
 
-        An older slice is news: it may be from before the room's end, and the queued one from after it.
+        A slice that is older than the queued slice is news: only the queued slice may be from after the room's end.
         """
         time_ms, until = self._queued.get(found.task, (found.time_ms, 0.0))
         return time_ms <= found.time_ms and self._clock_seconds() < until
@@ -66,6 +66,6 @@ class QueuedSlices:
         self._queued[queued.task] = queued.time_ms, self._clock_seconds() + REMEMBERED_SECONDS
 
     def forget(self, room: tuple[str, str] | None) -> None:
-        """Forget the slices of a room that has ended: the next ones belong to a new session."""
+        """Forget the slices of a room that has ended: the next slices belong to a new session."""
         for task in [task for task in self._queued if task[:2] == room]:
             del self._queued[task]

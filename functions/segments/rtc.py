@@ -75,10 +75,7 @@ class RtcApi:
     def get_segment_task(
         self, task: Task, sending: Callable[[], None] = lambda: None
     ) -> tuple[RunningTask | None, str | None]:
-        """Return the state of a task and the RequestId (GetSegmentTask page of the API).
-
-        The state is None if the API does not know the task.
-        """
+        """Return the state of a task (None: unknown to the API) and the RequestId (GetSegmentTask page of the API)."""
         query = _ids(task.room) | {"TaskId": task.task_id}
         answer = self._call("GET", "GetSegmentTask", QUERY_VERSION, query, sending)
         if answer.error_code == TASK_NOT_FOUND:
@@ -92,10 +89,7 @@ class RtcApi:
         return RunningTask(*times), answer.request_id
 
     def room_exists(self, room: Room, sending: Callable[[], None] = lambda: None) -> bool:
-        """Return whether a room exists now (GetRoomOnlineUsers page of the API, document 1188355).
-
-        An answer that does not show whether the room exists is an error.
-        """
+        """Return whether a room exists now (document 1188355 of the API). An answer without this value is an error."""
         answer = self._call("GET", "GetRoomOnlineUsers", ROOM_QUERY_VERSION, _ids(room), sending)
         said = answer.result if isinstance(answer.result, dict) else {}
         # The second is how BytePlus spells it.

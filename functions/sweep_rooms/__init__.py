@@ -1,1 +1,1 @@
-"""Checks rooms that may have running tasks: if a room is gone, the stop of its tasks is requested."""
+"""Checks rooms that may have running tasks. If a room is gone, the stop of the room's tasks is requested."""

@@ -32,7 +32,7 @@ def room_gone(room: Room, tasks: Sequence[Task], time_ms: int) -> str:
 
 
 def send_room_gone(sqs: SQSClient, queue_url: str, room: Room, tasks: Sequence[Task], time_ms: int) -> None:
-    """Send RoomGone events for tasks of a room. If this fails, a later sweep finds the tasks again."""
+    """Send RoomGone events for tasks of a room. If a call fails, a later sweep finds the tasks again."""
     for start in range(0, len(tasks), TASKS_A_MESSAGE):
         part = tasks[start : start + TASKS_A_MESSAGE]
         task_ids = [task.task_id for task in part]

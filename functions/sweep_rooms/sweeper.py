@@ -1,4 +1,4 @@
-"""A sweep: ask whether the rooms of watched tasks exist, and send a RoomGone for the tasks of those that do not."""
+"""A sweep: ask the API whether the rooms of watched tasks exist, and send RoomGone events for rooms that are gone."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SweepSettings(SharedSettings):
 
 
 def read_settings(environment: Mapping[str, str]) -> SweepSettings:
-    """Read the settings. Raises `SettingsError` if one is missing, out of range, or a URL that must not be called."""
+    """Read the settings. Raises `SettingsError` if a setting is missing, out of range, or a URL that is not allowed."""
     read = Reader(environment)
     read.number("SWEEP_MINUTES", least=1)
     return SweepSettings(**read.shared(), max_task_ms=read.amount("MAX_TASK_HOURS", _HOUR_MS))
@@ -66,7 +66,7 @@ class Sweeper:
     now_ms: Callable[[], int]
 
     async def sweep(self, seconds_left: Callable[[], float]) -> Sweep | None:
-        """Continue from the place of the last sweep, at most one round, while `seconds_left()` is enough for a page.
+        """Continue from the place of the last sweep for at most one round, while `seconds_left()` is enough for a page.
 
         None: another sweep is running. Raises `Retryable` if the watched rooms could not be read from the table.
         """
@@ -96,7 +96,7 @@ class Sweeper:
         rooms: Iterator[tuple[Room, dict[Task, Record]]],
         seconds_left: Callable[[], float],
     ) -> bool:
-        """Sweep rooms in pages. Returns whether all were swept."""
+        """Sweep rooms in pages. Returns whether all rooms were swept."""
         while seconds_left() >= PAGE_SECONDS:
             page: list[tuple[Room, dict[Task, Record]]] = await self.in_thread(_next_page, rooms)
             if not page:

@@ -172,9 +172,9 @@ class TestPassingOver:
         assert line["reasons"] == [
             "AttributeError",
             "JSONDecodeError",
-            "room must be an AppId, #, and a RoomId",
-            "stop_event_time must be a time in Unix ms, not before 2018",
-            "stopped_at must be a time in Unix ms, not before 2018",
+            "the attribute room must be an AppId, # and a RoomId",
+            "the attribute stop_event_time must be a time in Unix ms, not before 2018",
+            "the attribute stopped_at must be a time in Unix ms, not before 2018",
             "the outcome event must have at most 262144 bytes",
         ]
         (line,) = metrics(capsys.readouterr().out)

@@ -152,13 +152,13 @@ class TestAnswers:
     @pytest.mark.parametrize(
         ("body", "reason"),
         [
-            pytest.param(None, "the body is not JSON", id="nothing"),
-            pytest.param("[]", "the body is not a JSON object", id="list"),
-            pytest.param("[" * 30_000, "the body is not JSON", id="deep"),
-            pytest.param('{"a": ' + "9" * 5_000 + "}", "the body is not JSON", id="huge number"),
-            pytest.param("\ufeff" + json.dumps(signed()), "the body is not JSON", id="byte order mark"),
-            pytest.param(b'{"RoomId": "\xff"}', "the body is not UTF-8", id="not UTF-8"),
-            pytest.param("{}", "EventType must be a string", id="no EventType"),
+            pytest.param(None, "the body must be JSON", id="nothing"),
+            pytest.param("[]", "the body must be a JSON object", id="list"),
+            pytest.param("[" * 30_000, "the body must be JSON", id="deep"),
+            pytest.param('{"a": ' + "9" * 5_000 + "}", "the body must be JSON", id="huge number"),
+            pytest.param("\ufeff" + json.dumps(signed()), "the body must be JSON", id="byte order mark"),
+            pytest.param(b'{"RoomId": "\xff"}', "the body must be UTF-8", id="not UTF-8"),
+            pytest.param("{}", "the callback's EventType must be a string", id="no EventType"),
         ],
     )
     def test_400_for_a_malformed_body(self, function: Function, body: object, reason: str) -> None:
@@ -178,7 +178,7 @@ class TestAnswers:
 
     @pytest.mark.parametrize("method", ["PUT", "OPTIONS", "post", "get"])
     def test_405_for_every_other_method(self, function: Function, method: str) -> None:
-        assert function.answer(signed(), method) == (405, "only POST, GET and HEAD are served")
+        assert function.answer(signed(), method) == (405, "the method must be POST, GET or HEAD")
         assert function.queued() == []
         assert function.asked == []
 
@@ -188,7 +188,7 @@ class TestAnswers:
         padding = MOST_BYTES - len(json.dumps(content))
         fits = json.dumps(content) + " " * padding
         for body in (fits + " ", fits.encode() + b" ", "é" * (MOST_BYTES // 2 + 1)):
-            assert function.answer(body) == (413, "the body has more than 65536 bytes")
+            assert function.answer(body) == (413, "the body must have at most 65536 bytes")
         assert function.answer(fits) == (200, "queued")
         assert function.answer(fits.encode()) == (200, "replayed")
         assert function.queued() == [kept(content)]
@@ -290,7 +290,7 @@ class TestReplays:
     ) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(function.module._sqs, "url", aws_away.endpoint)
-            assert function.answer(content) == (503, "not queued, send it again")
+            assert function.answer(content) == (503, "the callback was not queued: send it again")
         assert function.answer(content) == (200, "queued")
 
     def test_a_callback_is_no_replay_of_another_that_has_the_same_signature(self, function: Function) -> None:
@@ -402,7 +402,7 @@ class TestKeys:
         function.rotate(NEXT_KEY)
         function.rotate("the-key-after-that")
         assert function.status(signed(key=NEXT_KEY)) == 200
-        assert function.answer(signed(key=KEY)) == (401, "the signature is missing or wrong")
+        assert function.answer(signed(key=KEY)) == (401, "the signature is missing or wrong: check the key")
 
     def test_an_unknown_signature_makes_the_function_read_the_new_key(self, function: Function) -> None:
         assert function.status(signed()) == 200

@@ -101,7 +101,7 @@ def test_a_signed_value_that_is_not_a_string_is_malformed_and_no_key_is_read(nam
     def keys() -> list[str]:
         raise AssertionError
 
-    with pytest.raises(MalformedCallback, match=f"^{name} must be a string$"):
+    with pytest.raises(MalformedCallback, match=f"^the callback's {name} must be a string$"):
         read_signed(changed({name: value, "Signature": BY_HAND}), keys)
 
 

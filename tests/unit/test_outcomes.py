@@ -144,12 +144,12 @@ def test_the_event_of_any_item_keeps_the_contract_or_is_refused(attribute: str, 
         event = {"detail": json.loads(entry["Detail"])}
         event["detail"]["Outcome"] = "stopped"  # the only enumeration
         problem = str(breaks(event, schema("segment-stopped") | {"required": ["detail"]}))
-    assert problem == "[]" or problem.startswith(f"{attribute} must be ")
+    assert problem == "[]" or problem.startswith(f"the attribute {attribute} must be ")
 
 
 def test_a_missing_attribute_is_named() -> None:
     for attribute in ("room", "task_id", "stop_event_time", "outcome", "event_type"):
-        with pytest.raises(Unpublishable, match=f"^{attribute} must be "):
+        with pytest.raises(Unpublishable, match=f"^the attribute {attribute} must be "):
             entry_of({}, {name: value for name, value in STOPPED.items() if name != attribute})
 
 
@@ -158,7 +158,7 @@ def test_a_missing_attribute_is_named() -> None:
     ["", "nonsense", "[]", "5", "null", "{}", '{"FailedAt": 5}', '{"FailedAt": "0001-01-01T00:00:00Z"}', "[" * 100_000],
 )
 def test_a_text_that_is_no_notice_is_refused(text: str) -> None:
-    with pytest.raises(Unpublishable, match="the notice must be a JSON object with a FailedAt"):
+    with pytest.raises(Unpublishable, match="the notice of a dead letter must be a JSON object with a time FailedAt"):
         segment_stop_failed(text, "outcomes")
 
 
