@@ -100,7 +100,7 @@ def _measure(names: Sequence[str]) -> Iterator[dict[str, Any]]:
 
 
 def _loads(names: Sequence[str]) -> dict[str, Any]:
-    """Put each load on the product and on the peer, on one deployment each."""
+    """Apply all loads to one deployment of the product, and to one of the peer."""
     results: dict[str, Any] = {name: {"answer_after_seconds": ANSWER_AFTER_SECONDS} for name in names}
     if results:
         for deploy in BOTH:

@@ -1,4 +1,4 @@
-"""The cost on AWS of a million stops, duplicates, slices or room hours, from the measurements of a few.
+"""The cost on AWS of a million stops, duplicates, slices or room hours, computed from small measurements.
 
 List prices in us-east-1, US dollars, without free tiers, from the pages of Lambda, SQS, DynamoDB and CloudWatch.
 """
@@ -33,7 +33,8 @@ _REPORT_BYTES = sum(len(line) + 1 + 26 for line in _REPORT)
 def per_million(spent: Mapping[str, Any]) -> dict[str, float]:
     """Price a million messages of one kind, from a result of `load.spending`.
 
-    A sender of single messages pays one SQS request for each. A batch costs two more, to receive and to delete.
+    A sender of single messages pays one SQS request for each. A batch costs two more requests, to receive and to delete
+    its messages.
     """
     a_message = {name.removesuffix("_per_1000"): value / 1000 for name, value in spent.items()}
     return _price(a_message | {"sqs_requests": 1 + 2 * a_message["invocations"]}, _MILLION)

@@ -48,7 +48,7 @@ class Deployment(Sandbox):
 
     @property
     def table_name(self) -> str:
-        """The table of its records."""
+        """The name of the table with the deployment's records."""
         return self.outputs["SegmentTableName"]
 
     @property
@@ -74,7 +74,7 @@ class Deployment(Sandbox):
 
     @contextlib.contextmanager
     def recorded(self) -> Iterator[None]:
-        """Let the embedded AWS record every call that it serves, which slows it down."""
+        """Let the embedded AWS record every call that it serves. The recording slows the embedded AWS down."""
         self._record(on=True)
         yield
         self._record(on=False)

@@ -1,9 +1,8 @@
-"""One function alone, in a fresh interpreter, from its built artifact only: its start-up, or its time per message.
+"""Measures one function alone, in a fresh interpreter, from its built artifact: its start-up, or its time per message.
 
-Run as a file by `functions`, with ``python -I -S`` so that nothing but the artifact and the standard library is there.
-Standard input holds the job as JSON, standard output gets the result. The stub of the network replaces only HTTP, so
-that all code of the function and its libraries runs: the RTC API answers ``ok`` at once, and the table accepts every
-write.
+`functions` runs this file with ``python -I -S``, so that it finds only the artifact and the standard library. Standard
+input holds the job as JSON, standard output gets the result. The stub of the network replaces only HTTP, so that all
+code of the function and its libraries runs. The RTC API answers ``ok`` at once, and the table accepts every write.
 """
 
 from __future__ import annotations
@@ -160,7 +159,7 @@ class _Log:
         self.bytes = 0
 
     def write(self, text: str) -> None:
-        """Count it."""
+        """Count the bytes of the text."""
         self.bytes += len(text.encode()) + 26 * text.count("\n")
 
     def flush(self) -> None:

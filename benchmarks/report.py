@@ -69,7 +69,7 @@ def print_report(results: Results, console: Console) -> None:
 
 
 def number(value: float) -> str:
-    """Write a figure with three significant digits, or as a whole number if it has more."""
+    """Write a figure with three significant digits, or as a whole number if the figure has more digits."""
     return f"{value:,.0f}" if value == int(value) or value >= 100 else f"{value:.3g}"
 
 

@@ -76,7 +76,7 @@ class _Past:
     Parameters
     ----------
     length
-        How many sessions it had.
+        The number of sessions.
     """
 
     def __init__(self, deployment: Deployment, room_id: str) -> None:
@@ -89,7 +89,7 @@ class _Past:
         self._began_ms = round(1000 * time.time()) - _DAY_MS
 
     def leave(self, length: int, *, room_ends: bool) -> None:
-        """Write this many past sessions of the room, stopped by its ends or by name."""
+        """Write this many past sessions of the room, each stopped by the room's end or by name."""
         with ThreadPoolExecutor(8) as threads:
             list(threads.map(self._session, range(self.length + 1, length + 1)))
         if room_ends and length > self.length:

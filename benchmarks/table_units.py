@@ -46,9 +46,9 @@ class Index:
 def counted(deployment: Deployment) -> Iterator[dict[str, float]]:
     """Count requests to the API and the table, and table units. The result is complete at the end of the block.
 
-    A write costs a unit, even if its condition fails, and more for each change of an index, which the table's stream
-    shows. Every item is at most 1 KB, which is checked. The size of its result decides the cost of a read: for a query,
-    that size is measured by repeating the query at the end.
+    A write costs a unit, even if its condition fails. Each change of an index, as the table's stream shows it, costs
+    more. An item of more than 1 KB is an error. The size of the result decides the cost of a read. For a query, that
+    size is measured by repeating the query at the end.
     """
     spent: dict[str, float] = {}
     table = deployment.client("dynamodb").describe_table(TableName=deployment.table_name)["Table"]
@@ -93,7 +93,7 @@ def _read_units(deployment: Deployment, name: str, request: dict[str, Any]) -> f
 
 
 class _Stream:
-    """A table's stream from now on."""
+    """The stream of a table, read from its present end."""
 
     def __init__(self, deployment: Deployment, table: Mapping[str, Any]) -> None:
         arn = table.get("LatestStreamArn")
@@ -143,7 +143,7 @@ def size_of(item: Item) -> int:
 
 
 def _recorded(deployment: Deployment, since: float) -> Iterator[dict[str, Any]]:
-    """Read the calls to DynamoDB since then, newest first. The embedded AWS returns 50 at a time, without pages."""
+    """Read the calls to DynamoDB since a time, newest first. The embedded AWS returns 50 at a time, without pages."""
     client = deployment.aws.client("cloudtrail")
     query: dict[str, Any] = {
         "LookupAttributes": [{"AttributeKey": "EventSource", "AttributeValue": "dynamodb.amazonaws.com"}],

@@ -1,6 +1,6 @@
 """`make release`: the files of a release, with the same bytes for the same commit on every machine.
 
-Only a machine without the runtime's Python makes other files, because it cannot compile the functions' bytecode.
+A machine without the runtime's Python makes other files, because it cannot compile the functions' bytecode.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _check(tag: str, version: str) -> None:
     if not kept.exists() or kept.read_text() != digests():
         raise NotReady(f"{kept.relative_to(ROOT)} does not have the digests of the schemas in contracts/")
     if not list(BUILT.rglob("*.pyc")):
-        raise NotReady("the functions were built without the runtime's Python, so they hold no bytecode")
+        raise NotReady("the functions hold no bytecode: install the runtime's Python, and build them again")
 
 
 def _notes(version: str) -> str:

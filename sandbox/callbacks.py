@@ -1,4 +1,4 @@
-"""The RTC server's callbacks: signed as it signs them, sent to an HTTP API of the embedded AWS.
+"""The callbacks of the RTC server: signed in the same way, and sent to an HTTP API of the embedded AWS.
 
 `python -m sandbox.callbacks EVENT_TYPE EVENT_DATA` prints one with the present time.
 """

@@ -30,9 +30,9 @@ class Scene:
     Parameters
     ----------
     running
-        The running tasks when it is sent, as (room, task).
+        The tasks that run when the sample is sent, as (room, task).
     end
-        The outcomes of its tasks, or the ErrorKind of its dead letter.
+        The outcomes of the sample's tasks, or the ErrorKind of its dead letter.
     requests
         The expected number of StopSegment requests.
     """
@@ -85,12 +85,12 @@ class Row:
 
     @property
     def as_expected(self) -> bool:
-        """Whether it ended as it should."""
+        """Whether the scene ended as expected."""
         return " ".join(self.ends) == self.scene.end and self.requests == self.scene.requests
 
 
 def main(picture: Console | None = None, short: Console | None = None) -> int:
-    """Run the demo; return 0 if everything ended as it should.
+    """Run the demo; return 0 if every scene ended as expected.
 
     Parameters
     ----------

@@ -50,7 +50,7 @@ class EmbeddedAws:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment variables with which AWS CLI, SAM CLI and boto3 use it, as the account's root."""
+        """The environment variables with which AWS CLI, SAM CLI and boto3 use this AWS, as the account's root."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_CA_BUNDLE": str(self.ca_bundle),
@@ -102,12 +102,12 @@ def embedded_aws(*, port: int = 0, certificate_folder: Path | None = None) -> It
     port
         Its port, by default any free one.
     certificate_folder
-        Folder that keeps its certificates for the next start; by default each start creates new ones.
+        Folder that keeps the certificates for the next start; by default each start creates new certificates.
 
     Raises
     ------
     RuntimeError
-        It ended, or did not answer within START_DEADLINE_SECONDS; the message holds the end of its log.
+        ministack ended, or did not answer within START_DEADLINE_SECONDS. The message holds the end of its log.
     """
     with shielded(), _ministack(port or free_port(), certificate_folder) as aws:
         yield aws

@@ -37,7 +37,7 @@ class FunctionError(Exception):
 
 
 class Environment:
-    """A function environment. Invocations of one wait for each other; those of several may overlap.
+    """A function environment. Its invocations wait for each other; those of different environments may overlap.
 
     Parameters
     ----------
@@ -60,7 +60,8 @@ class Environment:
         remaining_ms
             The function's time-out.
         frozen_seconds
-            How far its monotonic clock moves forward before, as after a long freeze; the time of day stays.
+            How far the function's monotonic clock moves forward before the event, as after a long freeze. The time of
+            day stays.
 
         Raises
         ------
@@ -124,7 +125,7 @@ def environment(
     variables
         The function's environment variables from the template, and `EmbeddedAws.environment`.
     artifact, handler
-        Those of a function that is not in this build.
+        The artifact and the handler of a function that is not in this build.
 
     Raises
     ------

@@ -53,7 +53,7 @@ DOCUMENTED: dict[str, tuple[int, int | None]] = {
 
 @dataclass(frozen=True)
 class Fault:
-    """A way to fail. Only with `delay` and `drop_after` is the request carried out.
+    """A way to fail. The request is carried out only with `delay` and `drop_after`.
 
     Parameters
     ----------

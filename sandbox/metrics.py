@@ -23,7 +23,7 @@ class Metric:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Return its identity as the arguments of an API request."""
+        """Return the metric's identity as the arguments of an API request."""
         dimensions = [{"Name": name, "Value": value} for name, value in sorted(self.dimensions)]
         return {"MetricName": self.name, "Dimensions": dimensions}
 

@@ -1,4 +1,4 @@
-"""The demo's second act: two lessons in a room, reported by the RTC server through the callback URL."""
+"""The second part of the demo: two lessons in a room, reported by the RTC server through the callback URL."""
 
 from __future__ import annotations
 

@@ -120,14 +120,14 @@ class RtcDouble:
     def start_task(self, app_id: str, room_id: str, task_id: str, *, start_time_ms: int | None = None) -> None:
         """Start a task at `start_time_ms` (Unix ms, default now), in a room that exists from now on.
 
-        It is a new session if the id was used before.
+        The task is a new session if its id was used before.
         """
         with self._lock:
             self._rooms.add((app_id, room_id))
             self._tasks[app_id, room_id, task_id] = Task(_now_ms() if start_time_ms is None else start_time_ms)
 
     def close_room(self, app_id: str, room_id: str) -> None:
-        """Remove a room. Its tasks keep running, as they do until MaxIdleTime after their last stream."""
+        """Remove a room. Its tasks keep running until `end_task`, as on the service until MaxIdleTime."""
         with self._lock:
             self._rooms.discard((app_id, room_id))
 
@@ -158,7 +158,7 @@ class RtcDouble:
         next_requests
             The number of requests; None: until `heal`, or another lasting fault.
         task
-            Only for requests that name this (AppId, RoomId, TaskId).
+            Limits the fault to requests that name this (AppId, RoomId, TaskId).
         """
         with self._lock:
             self._faults.add(fault, next_requests, task)

@@ -46,7 +46,7 @@ class ApiRequest:
 
     @property
     def parameters(self) -> dict[str, Any] | None:
-        """The ids and other parameters of the request; None if they belong in the body, and it is not a JSON object."""
+        """The ids and other parameters of the request; None if they belong in a body that is not a JSON object."""
         return self.query if self.method == "GET" else self.body
 
     @property

@@ -34,7 +34,7 @@ class Task:
 
     @property
     def is_running(self) -> bool:
-        """Whether it has not ended yet."""
+        """Whether the session has not ended yet."""
         return self.end_time_ms == 0
 
     def result(self, key: TaskKey) -> dict[str, Any]:

@@ -129,9 +129,10 @@ class Sandbox:
         return _physical_id(self.aws, logical_id)
 
     def invoke(self, logical_id: str, event: object) -> Any:
-        """Invoke a function and return its answer; if it failed, this has errorType and errorMessage.
+        """Invoke a function and return its answer; if the function failed, the answer has errorType and errorMessage.
 
-        The embedded AWS sometimes loses the process of a function, mostly at its start: then it is invoked again.
+        The embedded AWS sometimes loses the process of a function, mostly at its start. Then the function is invoked
+        again.
         """
 
         def answer() -> list[Any]:
@@ -152,7 +153,7 @@ class Sandbox:
     def let_a_minute_pass(self, rooms: Iterable[tuple[str, str]]) -> None:
         """Make the records of rooms (AppId, RoomId) and of the sweeps a minute older.
 
-        Each room only once, even if it is given twice: a room older than the sweeps is never found gone twice. The
+        A room that is given twice is made older only once: a room older than the sweeps is never found gone twice. The
         lease of a crashed sweep expires, as it does before the schedule's next sweep.
         """
         self.client("dynamodb").update_item(
@@ -311,9 +312,9 @@ def deploy(
 
 
 def number_the_concurrency(aws: EmbeddedAws, numbered: Mapping[str, int] | None = None) -> dict[str, int]:
-    """Set the concurrency of the event source mappings again, unless it is `numbered`; return it for all.
+    """Set the concurrency of each event source mapping as a number, unless `numbered` holds it; return all of them.
 
-    ministack keeps a Number parameter as a string, and its poller fails with it.
+    ministack keeps a Number parameter as a string, and its poller fails with a string.
     """
     client, found = aws.client("lambda"), {}
     for mapping in client.list_event_source_mappings()["EventSourceMappings"]:
@@ -331,7 +332,7 @@ def wait_for(condition: Callable[[], T], what: str, *, seconds: float = 60) -> T
     Raises
     ------
     TimeoutError
-        It was not true in time; the message names the condition.
+        The condition was not true in time; the message names it.
     """
     deadline = time.monotonic() + seconds
     while not (value := condition()):

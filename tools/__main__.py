@@ -186,7 +186,8 @@ def set_parameters(
     """Change parameters of the stack without changing its code.
 
     The stack keeps the template and the code that are deployed, whatever this folder holds. The next deployment keeps
-    the values, unless it sets others. To make a value empty, use --clear. docs/parameters.md describes the parameters.
+    the values, unless it sets other values. To make a value empty, use --clear. docs/parameters.md describes the
+    parameters.
     """
     deployment = find_deployment(client("cloudformation"), stack_name)
     try:

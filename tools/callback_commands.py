@@ -40,8 +40,8 @@ def test(*, url: str | None, key_file: Path | None, stack_name: str, output_form
     """Send a GET, a forged and a signed callback, and check the answers.
 
     The RTC console sends the GET when a URL is entered, and refuses the URL if the answer is not 200. The callbacks end
-    a test room of a test application, which do not exist. The forged one must be refused, the signed one must be
-    accepted and processed. The exit code is 0 if all of this holds, else 1.
+    a test room of a test application, and neither exists. The stack must refuse the forged callback, and accept and
+    process the signed one. The exit code is 0 if all of this holds, else 1.
     """
     deployment = find_deployment(client("cloudformation"), stack_name)
     url = url or deployment.outputs.get("CallbackUrl")
@@ -51,7 +51,7 @@ def test(*, url: str | None, key_file: Path | None, stack_name: str, output_form
         raise click.ClickException(f"{url} is not an https URL, and the RTC server calls only https URLs")
     key = key_file.read_text().strip() if key_file else _key_of(deployment)
     if not key:
-        raise click.ClickException("there is no callback key: the file or the secret is empty")
+        raise click.ClickException("the file or the secret holds no callback key: put the RTC console's key into it")
     get_answer = callbacks.send_get(url)
     signed = callbacks.make_callback(now_ms(), "signed", key)
     forged = callbacks.forge(signed, now_ms())

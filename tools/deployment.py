@@ -41,7 +41,7 @@ def find_deployment(client: CloudFormationClient, stack_name: str) -> Deployment
     Raises
     ------
     NotDeployed
-        The region has no stack of this name, or one without this application's outputs.
+        The region has no stack of this name, or that stack lacks this application's outputs.
     """
     try:
         stack = client.describe_stacks(StackName=stack_name)["Stacks"][0]

@@ -29,7 +29,7 @@ class Depth:
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The number of all messages on the queue."""
         return self.waiting + self.in_work
 
 

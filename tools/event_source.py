@@ -27,8 +27,8 @@ class EventSource:
     Parameters
     ----------
     state
-        `Enabled`, `Disabled`, or Lambda's name for the change from one to the other. For the mapping of a queue, Lambda
-        reports nothing else: only those of streams have a last result.
+        `Enabled`, `Disabled`, or Lambda's name for the change from one to the other. Lambda reports no last result for
+        the mapping of a queue, only for the mapping of a stream.
     """
 
     uuid: str

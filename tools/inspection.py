@@ -230,7 +230,7 @@ def _heartbeat_failure(log: _Log, heartbeat_ms: int | None, now_ms: int) -> Trou
 
 
 def _refusal(log: _Log, now_ms: int) -> Trouble | None:
-    """Find the API's last refusal of the key, the account or the deployment, if it has served no call since."""
+    """Find the API's last refusal of the key, the account or the deployment, if the API has served no call since."""
     for minutes in (2, 15):  # the lines of a whole outage may be more than are read
         found = (failure for failure, _ in log.failures('"error_code"', now_ms - minutes * 60_000))
         refusals = [failure for failure in found if failure.is_of(*REFUSED)]

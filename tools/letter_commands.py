@@ -65,8 +65,8 @@ def letters_group() -> None:
     """List, show, redrive or delete dead letters.
 
     SQS cannot list a queue, so every command receives all letters, which hides them from other readers. At its end, and
-    on Ctrl-C, it gives back the letters that it did not delete. If it is killed, its letters appear again by
-    themselves: after 20 seconds, plus 40 seconds and the time of the redrive for every 1,000 letters.
+    on Ctrl-C, the command gives back the letters that it did not delete. If the command is killed, its letters appear
+    again by themselves: after 20 seconds, plus 40 seconds and the time of the redrive for every 1,000 letters.
     """
 
 
@@ -76,7 +76,7 @@ def letters_group() -> None:
 def list_letters(*, selection: Selection, stack_name: str, output_format: str) -> None:
     """Count the dead letters by their reason.
 
-    Letters of the kind `died` have no reason: the function crashed on them, and SQS moved them itself.
+    Letters of the kind `died` have no reason: the function crashed on the message, and SQS moved the message itself.
     """
     with _opened(stack_name) as (_, queue):
         reading = queue.read()
@@ -140,8 +140,8 @@ def redrive(*, selection: Selection, yes: bool, per_second: int, stack_name: str
     """Send dead letters to the event queue again.
 
     Fix the cause first. Each letter keeps its event time, so it cannot stop a task that has started since, and
-    redriving it twice changes nothing. A letter is deleted only after the event queue has accepted it, so none is lost.
-    If it fails again, it comes back as a new letter.
+    redriving it twice changes nothing. A letter is deleted only after the event queue has accepted it, so no letter is
+    lost. If the event fails again, it comes back as a new letter.
     """
     with _opened(stack_name) as (deployment, queue):
         reading = queue.read(seconds_a_letter=1 / per_second)
@@ -190,7 +190,7 @@ def purge(*, selection: Selection, file: Path, yes: bool, stack_name: str, outpu
 def restore(*, file: Path, stack_name: str, output_format: str) -> None:
     """Put purged letters back on the dead-letter queue.
 
-    FILE is what `purge` saved.
+    FILE is the file that `purge` wrote.
     """
     try:
         copies = saved.load(file)
@@ -213,7 +213,7 @@ def _opened(stack_name: str) -> Iterator[tuple[Deployment, DeadLetterQueue]]:
 def _work(
     reading: Reading, chosen: list[DeadLetter], steps: Iterable[Tally] | None, verb: str, output_format: str
 ) -> None:
-    """Carry out the job on the letters, or without --yes, show what it would do."""
+    """Carry out the job on the letters, or without --yes, show what the job would do."""
     facts = {**_overview(reading, chosen), "dry_run": steps is None}
     _warn(output_format, reading)
     if steps is not None:
@@ -224,7 +224,7 @@ def _work(
 
 
 def _follow(steps: Iterable[Tally], total: int, verb: str, facts: dict[str, Any], output_format: str) -> None:
-    """Carry out a job under its progress bar, and report at its end how many letters it handled."""
+    """Carry out a job under a progress bar, and report at the end how many letters the job handled."""
     tally = Tally()
     try:
         with display.progress_bar(verb.capitalize(), shown=output_format == "text" and total > 0) as progress:

@@ -108,7 +108,7 @@ class Group:
     Parameters
     ----------
     example
-        The error message of the oldest.
+        The error message of the oldest letter.
     """
 
     kind: str
@@ -184,7 +184,7 @@ def restored(line: str) -> Message:
     match letter:
         case {"Body": str(body), "ErrorKind": str(), "EventTime": int()}:
             return Message(body, {name: letter[name] for name in _FIELDS if name in letter})
-    raise ValueError("not a saved dead letter, which has Body, ErrorKind and EventTime")
+    raise ValueError("this line is not a saved dead letter: a letter has Body, ErrorKind and EventTime")
 
 
 def group_to_json(one: Group) -> dict[str, str | int | None]:

@@ -51,12 +51,12 @@ class Reading:
     Parameters
     ----------
     letters
-        Each one once.
+        The letters, each of them once.
     hidden
         The approximate number of letters that another reader held when the reading began.
     complete
-        Whether the queue was read to its end: not if letters arrived faster, or if so many are in flight that SQS
-        delivers no more.
+        Whether the queue was read to its end. False if letters arrived faster than they were read, or if so many are in
+        flight that SQS delivers no more.
     """
 
     letters: Sequence[DeadLetter]
@@ -102,7 +102,8 @@ class Tally:
 class DeadLetterQueue:
     """The letters of a dead-letter queue, held between `__enter__` and `__exit__`.
 
-    Every method may raise `Interrupted` between two calls, and what boto3 raises. Leaving gives back what is held.
+    Every method may raise `Interrupted` between two calls, and the errors of boto3. `__exit__` gives back the letters
+    that are held.
 
     Parameters
     ----------
@@ -166,8 +167,8 @@ class DeadLetterQueue:
     def redrive(self, letters: Sequence[DeadLetter], event_queue_url: str, per_second: int) -> Iterator[Tally]:
         """Send held letters to the event queue, with their event times, and then delete them; yield after each call.
 
-        A letter is deleted only after it was sent, so none is lost. A letter that is sent twice is a duplicate, since
-        its event time stays the same.
+        A letter is deleted only after it was sent, so no letter is lost. A letter that is sent twice is a duplicate,
+        since its event time stays the same.
         """
         turn = time.monotonic()
         for part in parts(letters, _bytes, min(ENTRIES_A_CALL, per_second)):

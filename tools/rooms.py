@@ -35,7 +35,7 @@ class Item:
 
     @property
     def is_room(self) -> bool:
-        """Whether it is about the room itself."""
+        """Whether the item is about the room itself."""
         return self.task_id in (ROOM_ITEM, LOOK_ITEM)
 
     @property
@@ -65,7 +65,7 @@ class OpenTask:
 
 
 def read_room(client: DynamoDBClient, table_name: str, room: Room, most: int = 100) -> tuple[list[Item], bool]:
-    """Read the items of a room, those about itself first and then its tasks' by name.
+    """Read the items of a room: first those about the room itself, then those of its tasks by name.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def read_watched(client: DynamoDBClient, table_name: str) -> Iterator[dict[str, 
 
 
 def read_fields(client: DynamoDBClient, table_name: str, task: Task) -> dict[str, Any]:
-    """Read the attributes of one item; there are none if there is no item."""
+    """Read the attributes of one item; the result is empty if there is no item."""
     room = f"{task.room.app_id}#{task.room.room_id}"
     key = {"room": {"S": room}, "task_id": {"S": task.task_id}}
     return dict(client.get_item(TableName=table_name, Key=key, ConsistentRead=True).get("Item", {}))

@@ -49,7 +49,7 @@ class Trouble:
     message: str
 
     def is_of(self, *parties: Whose) -> bool:
-        """Return whether one of these parties is the cause."""
+        """Return whether one of these parties is the cause of the failure."""
         row = row_of(self.code)
         whose = Whose.KEY if self.code in SECRET else row.whose if row else None
         return whose in parties
@@ -292,7 +292,7 @@ def _sweeper(facts: Facts) -> Finding:
 
 
 def _is_late(facts: Facts, sweeping: Sweeping) -> bool:
-    """Return whether the next round should have begun long ago."""
+    """Return whether the sweeper's next round is overdue."""
     if sweeping.open_since_ms is None or sweeping.round_began_at_ms is None:
         return False
     round_ms = max(

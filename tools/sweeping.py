@@ -33,7 +33,7 @@ class Sweeping:
     place
         The last checked room.
     round_began_at_ms, last_round_began_at_ms
-        When the current round through the watched rooms began, and the previous one.
+        When the current round through the watched rooms began, and when the previous round began.
     """
 
     rooms: int
@@ -53,7 +53,7 @@ class Sweeping:
 
     @property
     def all_asked_since_ms(self) -> int | None:
-        """The latest known time for which this holds: every room that was watched then has been checked since."""
+        """The latest known time such that each room watched at that time has been checked since."""
         if self.place is None or self.last_room is None:
             return None
         # The rooms after the place have waited since the previous round.

@@ -119,7 +119,10 @@ class TestCallbacks:
         secrets = box.client("secretsmanager")
         secrets.put_secret_value(SecretId="sandbox-callback", SecretString=" ")
         assert status(box)["callbacks"] == ("wrong", "the callback secret is empty")
-        assert self.run(box) == (1, "Error: there is no callback key: the file or the secret is empty\n")
+        assert self.run(box) == (
+            1,
+            "Error: the file or the secret holds no callback key: put the RTC console's key into it\n",
+        )
         secrets.put_secret_value(SecretId="sandbox-callback", SecretString=SECRET_KEY)
 
 
