@@ -1,4 +1,4 @@
-"""The Lambda function that publishes stops from the segment table's stream and dead letters, and answers workflows."""
+"""The Lambda function that publishes stops and dead letters on the outcome bus, and answers workflows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _bus_name = os.environ["OUTCOME_EVENT_BUS_NAME"]
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: object) -> dict[str, list[dict[str, str]]]:  # noqa: ARG001 - Lambda passes it
-    """Publish the stops in a batch of table changes, or serve a batch of dead-letter notices and workflow answers.
+    """Publish the stops in a batch of table changes, or process a batch of dead-letter notices and workflow answers.
 
     Returns the changes or messages that must be delivered again, as ``batchItemFailures``.
     """
@@ -58,7 +58,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, list[dict[str, 
 
 
 def _read(record: Mapping[str, Any]) -> tuple[str, PutEventsRequestEntryTypeDef | None]:
-    """Create an event from a change of the table or a notice, and return it with the identifier of the record."""
+    """Return the identifier of a table change or a notice, and the event to publish (None if there was no stop)."""
     if record["eventSource"] == "aws:sqs":
         return record["messageId"], segment_stop_failed(record["body"], _bus_name)
     change = record.get("dynamodb", {})

@@ -36,9 +36,9 @@ class Unpublishable(Exception):
 
 
 def segment_stopped(old: Image, new: Image, bus_name: str) -> PutEventsRequestEntryTypeDef | None:
-    """Create the event for a change of an item from `old` to `new` (empty: no item). Raises `Unpublishable`.
+    """Create the event for a change of an item from `old` to `new` (empty if missing). Raises `Unpublishable`.
 
-    None: the change is not a stop, but a start, a sighting, a room's end, an expiry, or a heartbeat.
+    Returns None if the change is not a stop, but a start, a sighting, a room's end, an expiry, or a heartbeat.
     """
     if "stopped_at" not in new or new.get("event_type") == {"S": "Heartbeat"} or _stop_of(new) == _stop_of(old):
         return None

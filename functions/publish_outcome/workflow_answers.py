@@ -18,13 +18,13 @@ OVER = ("TaskTimedOut", "InvalidToken", "TaskDoesNotExist")
 
 
 def answer_in(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the answer for a workflow in a record. Empty: the record holds something else."""
+    """Return the answer for a workflow in a record, or an empty dictionary if the record holds no answer."""
     answer: dict[str, Any] = json.loads(record["body"]) if record["eventSource"] == "aws:sqs" else {}
     return answer if "TaskToken" in answer else {}
 
 
 def answer_all(answers: Mapping[str, Mapping[str, Any]]) -> dict[str, str | None]:
-    """Answer workflows at the same time. Returns the failure of each answer (None: success) by the id of its message.
+    """Answer workflows at the same time. Returns each answer's failure, or None, by the id of its message.
 
     An answer has a TaskToken, and either an Output or an Error with a Cause. A failure is AWS's error code, or the name
     of the exception.
@@ -54,7 +54,7 @@ def code_of(error: ClientError | BotoCoreError) -> str:
 
 @functools.cache
 def step_functions() -> Any:
-    """Create the client when the first workflow is answered: most stacks do not answer any."""
+    """Create the client when the first workflow is answered: most stacks answer no workflow."""
     return make_client("stepfunctions")
 
 

@@ -58,8 +58,8 @@ class Refusal(Exception):
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:  # noqa: ARG001 - Lambda passes it
     """Answer one HTTP request of the RTC server. `event` is an event of an HTTP API, payload version 2.0.
 
-    Answers with status 200: ready (to GET and HEAD), queued, known, replayed, stale, ignored. Other statuses: 400 for a
-    malformed callback, 401 wrong signature, 405 wrong method, 413 over 64 KiB, 503 if the sender must send it again.
+    With status 200, the result is ready (to GET and HEAD), queued, known, replayed, stale or ignored. Errors are 400
+    (malformed), 401 (wrong signature), 405 (wrong method), 413 (over 64 KiB) and 503 (send the callback again).
     """
     if event["requestContext"]["http"]["method"] in ("GET", "HEAD"):
         return _answer(HTTPStatus.OK, "ready")  # the RTC console accepts only URLs that answer GET
@@ -162,8 +162,8 @@ def _meaning(signed: tuple[str, ...], arrived_ms: int) -> tuple[dict[str, str], 
     """Return the signed values of a callback, without the nonce, and the callback's time.
 
     A signature stays valid if values change places or exchange characters, and a callback without a readable time
-    counts from its arrival. So a forger could make an old callback look new. To prevent this, the time is also searched
-    in the signed values, joined as the signature joins them: this text always contains the whole time.
+    counts from its arrival. So a forger could make an old callback look new. To prevent this, the time is also read
+    from the joined text that was signed, which always contains the whole time.
     """
     callback = dict(zip(NAMES, signed, strict=False))  # without the nonce, which only a forger could use
     if (time_ms := read_callback_ms(callback["EventTime"])) is not None:

@@ -14,7 +14,7 @@ PREVIOUS_SECONDS = 24 * 3600  # how long a key stays valid after the next one wa
 
 
 class KeysUnavailable(Exception):
-    """Secrets Manager returns no key, and no key was read before. The text is AWS's error code."""
+    """Secrets Manager returns no key, and no key was read before. The text is AWS's error code, or SecretIsEmpty."""
 
 
 class CallbackKeys:

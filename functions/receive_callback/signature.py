@@ -18,13 +18,13 @@ class MalformedCallback(Exception):
 def sign(callback: Mapping[str, Any], key: str) -> str:
     """Return the signature that the RTC server gives a callback, in lower-case hex. Raises `MalformedCallback`.
 
-    If the callback has both nonces, the first nonce that is a string is signed.
+    If the callback has the fields `Nonce` and `Noce`, the first string of the two is signed.
     """
     return _digest((*next(_readings(callback)), key))
 
 
 def read_signed(callback: Mapping[str, Any], keys: Callable[[], Iterable[str]]) -> tuple[str, ...] | None:
-    """Return the values that a callback's signature covers: the values of NAMES, then the nonce. None: no key fits.
+    """Return the values that a callback's signature covers (NAMES, then the nonce), or None if no key fits.
 
     `keys` returns the callback secret keys, and is called only for a well-formed callback. The time that the check
     takes reveals nothing about the keys. Raises `MalformedCallback`.

@@ -23,13 +23,13 @@ class Slice(NamedTuple):
 
 
 def read_slice(callback: Mapping[str, Any], time_ms: int) -> Slice | None:
-    """Read a callback of type SegmentRealTimeData. None: an unusual callback, which the stop function must report."""
+    """Read a SegmentRealTimeData callback. Returns None for an unusual callback, which the stop function reports."""
     room, task_id = room_of(callback), _data(callback).get("TaskId")
     return Slice((*room, task_id), time_ms) if room and isinstance(task_id, str) else None
 
 
 def room_of(callback: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Read AppId and RoomId of a callback. None: the callback has no RoomId."""
+    """Read AppId and RoomId of a callback. Returns None if the callback has no RoomId."""
     room_id = _data(callback).get("RoomId")
     return (callback["AppId"], room_id) if isinstance(room_id, str) else None
 
@@ -43,7 +43,7 @@ def _data(callback: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class QueuedSlices:
-    """Remembers the tasks whose slices were queued within the last minute, up to a maximum number.
+    """Remembers the tasks whose slices were queued within the last minute, up to a maximum number of tasks.
 
     `known` counts the known slices that no metric has counted yet.
     """
@@ -56,7 +56,7 @@ class QueuedSlices:
     def __contains__(self, found: Slice) -> bool:
         """Return whether a slice is known: the queued slice of its task is not newer.
 
-        A slice that is older than the queued slice is news: only the queued slice may be from after the room's end.
+        An older slice is not known. It may be from before a room's end, and the queued slice from after this end.
         """
         time_ms, until = self._queued.get(found.task, (found.time_ms, 0.0))
         return time_ms <= found.time_ms and self._clock_seconds() < until

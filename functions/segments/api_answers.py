@@ -1,7 +1,7 @@
 """The answers of the RTC API, and the party at fault for an error.
 
-The error code decides, not the HTTP status: the public error table (document 70426) gives no statuses, and the pages of
-the gateway disagree on statuses. The status decides only if the code is missing, or if no page names the code.
+The error code decides, not the HTTP status: the public error table (document 70426) gives no statuses, and the pages
+of the gateway disagree. The status decides only if the code is missing, or if no page names the code.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ CODES = (
 def whose_status(status: int, *, from_api: bool) -> Whose:
     """Return the party at fault by the HTTP status, for an answer with an unknown or missing error code.
 
-    `from_api` is True if the answer has ResponseMetadata. Otherwise it may be the answer of a proxy.
+    `from_api` is True if the answer has ResponseMetadata. Otherwise the answer may be from a proxy.
     """
     if status == 429:
         return Whose.LIMIT
@@ -96,7 +96,7 @@ def whose_status(status: int, *, from_api: bool) -> Whose:
 
 
 def row_of(code: str, number: object = None) -> Row | None:
-    """Find the row of an error code or of a gateway number. None: neither is documented."""
+    """Find the row of an error code or of a gateway number, or return None if neither is documented."""
     named = (row for row in CODES if any(_is(code, pattern) for pattern in row.codes.split()))
     numbered = (row for row in CODES if str(number) in row.numbers.split())
     return next(named, None) or next(numbered, None)
@@ -153,7 +153,7 @@ class Answer:
 
     @property
     def row(self) -> Row:
-        """The table's row for this failure, with the party at fault and a text."""
+        """The row of `CODES` for this failure, or a row for its HTTP status."""
         if self._error and (found := row_of(self.error_code, self._error.get("CodeN"))):
             return found
         whose = whose_status(self.status, from_api=bool(self._metadata))

@@ -33,8 +33,8 @@ class Calls:
     ) -> Any:
         """Call the API. If a retry can help, retry at once, once for each cause. Raises the errors of `function`.
 
-        `function` makes one request. Its last argument, after `arguments`, is a function that it calls just before it
-        sends the request. A call starts only if its turn comes within `seconds_left()`. The messages take turns.
+        `function` makes one request. Its last argument, after `arguments`, is a function to call just before the
+        request is sent. A call starts only if its turn comes within `seconds_left()`. The messages take turns.
         """
         causes: set[type[TryAtOnce]] = set()
         while True:

@@ -11,7 +11,7 @@ OPEN_SECONDS = 10.0
 
 
 class Circuit:
-    """Opens after MOST_SILENCES calls in a row without an answer. Then one call every OPEN_SECONDS is let through.
+    """Opens after MOST_SILENCES calls in a row without an answer. Then 1 call every OPEN_SECONDS is let through.
 
     An error counts as an answer: only a missing answer costs time. Each function environment has a circuit. A shared
     circuit would cost reads on every path, and would save at most a few time-outs.

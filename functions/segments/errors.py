@@ -15,7 +15,7 @@ _MOST_NAME_BYTES = 256
 
 
 class StopError(Exception):
-    """A message could not be served. The texts have a maximum length: logs, dead letters and events repeat them.
+    """A message could not be served. Its texts have a maximum length: logs, dead letters and events repeat them.
 
     `code` is a stable name for the cause: the API's error code, if there is one. `message` is one sentence for a
     person, and never holds a secret or a payload. `request_id` is the RequestId of the API's answer, if any.

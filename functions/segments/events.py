@@ -85,7 +85,7 @@ class Event:
 def parse_event(
     body: str, sent_ms: int, redriven_time: str | None = None, *, is_second_try: bool = False
 ) -> Event | None:
-    """Read the body of a message that SQS accepted at `sent_ms`. None: an RTC callback of an irrelevant type.
+    """Read the body of a message that SQS accepted at `sent_ms`. Returns None for a callback of an irrelevant type.
 
     `redriven_time` is the attribute EventTime of a redriven message or a later copy, in Unix ms or RFC 3339. Raises
     `InvalidMessage`, with the field and the rule, if the body breaks the contract.
@@ -118,7 +118,7 @@ def parse_event(
 
 
 def task_token(body: str) -> str | None:
-    """Read the task token of a message that breaks the contract in other fields. None: no token is readable."""
+    """Read the task token of a message that breaks the contract in other fields, or None if no token is readable."""
     try:
         content = unwrap(body) or {}
     except InvalidMessage:
@@ -136,7 +136,7 @@ def redriven_ms(text: str, name: str = "EventTime") -> int:
 
 
 def _unknown_type(content: Mapping[str, Any]) -> str:
-    """Write the error for an unknown EventType, with a suggestion. Empty: another field is wrong."""
+    """Write the error for an unknown EventType, with a suggestion, or an empty text if another field is wrong."""
     word = content.get("EventType")
     if not isinstance(word, str) or word in set(EventType):
         return ""

@@ -133,7 +133,7 @@ class SegmentTable:
     def _answered(
         self, known: Record, event: Event, answer: Mapping[str, str | int | None], now_ms: int
     ) -> dict[str, Any]:
-        """Return an answer's changes of a record, as options of `_update`. Empty: the answer changes nothing."""
+        """Return an answer's changes of a record, as options of `_update` (none if the answer changes nothing)."""
         is_done = answer["outcome"] == Outcome.STOPPED.value
         stop_event_time_ms = known.stop_event_time_ms
         if known.covers(event.time_ms) and not (is_done and stop_event_time_ms == event.time_ms):
@@ -170,7 +170,7 @@ class SegmentTable:
             return refused.record
 
     def take_lease(self, now_ms: int, until_ms: int) -> Lease | None:
-        """Take the right to sweep. None: another sweep holds the right."""
+        """Take the right to sweep, or return None if another sweep holds the right."""
         try:
             item = self._change(SWEEP_ITEM, {"lease_until": until_ms}, when=[("lease_until", "<", now_ms)])
         except _Refused:
@@ -325,7 +325,7 @@ def room_item(room: Room) -> Task:
 
 
 def _unchanged(known: Record) -> list[_Condition]:
-    """Return conditions for an unchanged record: every change of a record changes one of these attributes."""
+    """Return conditions for an unchanged record: every change of a record changes one of the compared attributes."""
     return [("stop_event_time", "=", known.stop_event_time_ms), ("open_since", "=", known.open_since_ms)]
 
 

@@ -1,15 +1,16 @@
 """The request limit of one action of the API: each invocation keeps its share without knowing the other invocations.
 
-The number of environments is not bounded, only the number of invocations at the same time: the slots. In each slot one
-invocation follows another, in any environment, and does not know the requests of the previous invocation. So requests
-leave in trains, and an invocation ends no sooner than a gap after its last train::
+The number of environments is not bounded, only the number of invocations at the same time. Their places are called
+slots. In each slot, one invocation follows another, in any environment, and does not know the requests of the previous
+invocation. So requests leave in trains, and an invocation ends no sooner than a gap after its last train::
 
     an invocation                                  the next one in this slot, in any environment
     |  | | | | |               gap            |  | | | | |
              |<--------------------------------->|
 
-If a full train has n requests, at least one of n consecutive distances between requests is a gap. So n distances take
-at least a full train with its gap. `pace` makes this period so long that a second holds at most the slot's share.
+If a full train has n requests, at least one of n consecutive distances between requests is a gap. So n distances are
+at least as long as a full train with its gap. `pace` makes this period so long that a second holds at most the slot's
+share of the limit.
 The API counts a request at its arrival. This module does not know the time of arrival::
 
     sent ------------- arrived ------------- answered
@@ -17,7 +18,7 @@ The API counts a request at its arrival. This module does not know the time of a
            |<----------- fastest -------------->|
            counts as sent here
 
-Any time beyond the fastest round trip may have been spent on the way to the API, so a request counts as sent `fastest`
+Any time beyond the fastest round trip may have been spent on the way to the API. So a request counts as sent `fastest`
 before its answer. From this time, the request took at most as long to arrive as every later request takes.
 """
 
@@ -123,7 +124,7 @@ class Turn:
         return self._sent_at is not None
 
     def send(self) -> None:
-        """Record that the request is sent now. On a busy machine, its turn may have come long before."""
+        """Record that the request is sent now. On a busy machine, the turn may have begun long before."""
         self._sent_at = self._clock_seconds()
 
     def end(self) -> None:
@@ -143,7 +144,7 @@ class Turn:
             self._over = now, now
 
     def counts_from(self, fastest_seconds: float) -> float | None:
-        """Return the time from which the request counts. None: the request is under way. -inf: no request was sent."""
+        """Return the time from which the request counts: None if it is under way, -inf if no request was sent."""
         if (over := self._over) is None:
             return None
         sent_at, answered_at = over
@@ -168,7 +169,7 @@ class _Fastest:
 
     @property
     def seconds(self) -> float:
-        """The fastest round trip. 0 until enough are known: all requests of a first batch may wait for connections."""
+        """The fastest round trip; 0 until enough are known: all requests of a first batch may wait for connections."""
         with self._lock:
             return min(self._before, self._lately) if self._count > min(self._per_second, _BATCH) else 0.0
 
@@ -234,7 +235,7 @@ class Turns:
             return turn
 
     def slow_down(self) -> None:
-        """Halve the rate, since other programs use the account's limit. It recovers within RECOVERY_SECONDS."""
+        """Halve the rate, since other programs use the account's limit. The rate recovers within RECOVERY_SECONDS."""
         now = self._clock_seconds()
         # Refusals within a window count once.
         if now - self._slowed_at >= WINDOW_SECONDS:

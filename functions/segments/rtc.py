@@ -1,7 +1,7 @@
 """The RTC API. Only this module knows the Volcengine SDK.
 
 The SDK loses the RequestId of a success and garbles some failures. So each answer is captured before the SDK
-interprets the answer, and `api_answers` judges the answer in every possible form.
+interprets the answer, and `api_answers` judges the captured answer in every possible form.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class RtcApi:
     def get_segment_task(
         self, task: Task, sending: Callable[[], None] = lambda: None
     ) -> tuple[RunningTask | None, str | None]:
-        """Return the state of a task (None: unknown to the API) and the RequestId (GetSegmentTask page of the API)."""
+        """Return the state of a task (None if the API does not know the task) and the RequestId of the answer."""
         query = _ids(task.room) | {"TaskId": task.task_id}
         answer = self._call("GET", "GetSegmentTask", QUERY_VERSION, query, sending)
         if answer.error_code == TASK_NOT_FOUND:
@@ -170,7 +170,7 @@ def _ids(room: Room) -> dict[str, str]:
 
 
 def _answer_in(error: Exception | None) -> Answer:
-    """Find the answer in the SDK's error, or raise the error that a missing answer means."""
+    """Find the answer in the SDK's error, or raise the error for a missing answer."""
     if isinstance(error, ApiException) and error.status:
         return Answer.read(error.status, error.body)
     if isinstance(error, UnicodeDecodeError):

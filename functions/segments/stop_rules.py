@@ -1,4 +1,4 @@
-"""Time decides, not the order of arrival: the rules for a stop event at T about a task.
+"""The rules for a stop event at T about a task: time decides, not the order of arrival.
 
 ::
 
@@ -52,7 +52,7 @@ class Record:
     event_type: str | None = None
     event_id: str | None = None
     business_id: str | None = None
-    watch: str | None = None  # None: the sweeper does not check the task
+    watch: str | None = None  # None if the sweeper does not check the task
     gone_at_ms: int | None = None  # of `#look`: when the room was last found gone
 
     @property
@@ -61,7 +61,7 @@ class Record:
         return self.open_since_ms is not None
 
     def covers(self, time_ms: int) -> bool:
-        """Whether an event at this time or later has been answered."""
+        """Whether a stop event at this time or later has been answered."""
         return self.stop_event_time_ms is not None and time_ms <= self.stop_event_time_ms
 
 
@@ -114,7 +114,7 @@ def _is_answered(time_ms: int, record: Record, duplicate_window_ms: int) -> bool
 
 
 def decide_from_api(time_ms: int, task: RunningTask | None, record: Record, now_ms: int) -> Verdict:
-    """Apply rule 3 to a late stop event at `time_ms`, with the API's answer (None: the API does not know the task).
+    """Apply rule 3 to a late stop event at `time_ms`. `task` is None if the API does not know the task.
 
     Returns `Verdict.ASK` if the answer is not enough for a verdict.
     """

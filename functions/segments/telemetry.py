@@ -12,6 +12,6 @@ metrics = Metrics()
 
 
 def measure(name: str, value: float) -> None:
-    """Emit a measured metric: a count for ApiThrottled, otherwise ms. Never raises: no stop depends on a metric."""
+    """Emit a metric in ms (ApiThrottled as a count). Never raises an error, since no stop depends on a metric."""
     with contextlib.suppress(Exception):
         metrics.add_metric(name, MetricUnit.Count if name == "ApiThrottled" else MetricUnit.Milliseconds, value)

@@ -41,7 +41,7 @@ def read_ms(text: str) -> int:
 
 
 def read_attribute_ms(text: str) -> int:
-    """Read a message attribute that holds Unix ms or RFC 3339, as Unix ms. Raises as `read_ms` does."""
+    """Read a message attribute that holds Unix ms or RFC 3339, as Unix ms. Raises `ValueError` as `read_ms` does."""
     found_ms = int(text) if _WHOLE_NUMBER.fullmatch(text) else _find_ms(_RFC3339, text)
     if found_ms is None:
         raise ValueError("must be Unix ms, or an existing date and time with an offset, in RFC 3339")
@@ -51,7 +51,7 @@ def read_attribute_ms(text: str) -> int:
 def read_callback_ms(event_time: object) -> int | None:
     """Read the EventTime of an RTC callback, as Unix ms.
 
-    None: the time is unreadable or too early, so the time of arrival counts. No room end is lost for this reason.
+    Returns None if the time is unreadable or too early. Then the time of arrival counts, so no room end is lost.
     """
     found_ms = _find_ms(_ISO8601, event_time.strip()) if isinstance(event_time, str) else None
     return None if found_ms is None or found_ms < EARLIEST_MS else min(found_ms, LATEST_MS)
@@ -64,7 +64,7 @@ def find_callback_ms(text: str) -> int | None:
 
 
 def read_stored_ms(number: object) -> int | None:
-    """Read a number as DynamoDB writes it, as Unix ms. None: no function could have written this time."""
+    """Read a number as DynamoDB writes it, as Unix ms. Returns None if no function could have written this time."""
     if not isinstance(number, str) or not _WHOLE_NUMBER.fullmatch(number):
         return None
     return int(number) if EARLIEST_MS <= int(number) <= LATEST_MS else None
@@ -81,7 +81,7 @@ def to_rfc3339(unix_ms: int) -> str:
 
 
 def _find_ms(form: re.Pattern[str], text: str) -> int | None:
-    """Read a time in this form, as Unix ms. None: the text has another form, or the time does not exist."""
+    """Read a time in this form, as Unix ms. Returns None if the text has another form or the time does not exist."""
     found = form.fullmatch(text[:_MOST_CHARACTERS])
     if found is None or len(text) > _MOST_CHARACTERS:
         return None

@@ -22,7 +22,7 @@ class Arrival:
     receive_count: int = 1
     # A value that is not a string becomes "", which is also unreadable.
     attributes: Mapping[str, str] = field(default_factory=dict)
-    content: Event | StopError | None = None  # None: a callback of an irrelevant type
+    content: Event | StopError | None = None  # None for a callback of an irrelevant type
 
     @property
     def event(self) -> Event | None:

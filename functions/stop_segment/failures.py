@@ -44,8 +44,8 @@ class End(StrEnum):
 def end_of(failure: Failure, now_ms: int, *, max_receive_count: int, give_up_after_ms: int) -> End:
     """Decide what happens to a failed message.
 
-    If the cause can pass, the message is tried until it is `give_up_after_ms` old. After the last receive, a copy takes
-    its place. Dead letters are for causes that people must fix.
+    If the cause can pass, the message is tried until it is `give_up_after_ms` old. After the last receive, a copy
+    replaces the message. Dead letters are for causes that people must fix.
     """
     arrival, error = failure.arrival, failure.error
     if isinstance(error, InvalidMessage):
@@ -68,7 +68,7 @@ def back_off_seconds(receive_count: int, jitter: float) -> int:
 
 
 def delay_seconds(age_ms: int, jitter: float) -> int:
-    """Return the delay of a copy: at most the age of its message, so that the copies of an outage spread out.
+    """Return the delay of a copy: at most the age of its message, so that many copies do not arrive at once.
 
     `jitter` is a random number from 0 to 1.
     """

@@ -88,7 +88,7 @@ async def _serve(arrivals: list[Arrival], batch: Batch, until_settling: Callable
 
 
 async def _serve_in_time(arrival: Arrival, batch: Batch, until_settling: Callable[[], float]) -> StopError | None:
-    """Serve a message until its batch must be settled, and return the error, if any."""
+    """Serve a message until the batch's failures must be settled, and return the error, if any."""
     try:
         async with asyncio.timeout(until_settling()):
             return await _serve_message(arrival, batch)

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Queues:
-    """The queues that failures need.
+    """The queues for failed messages.
 
     A letter is a failure with its ErrorKind. Every `send` method returns the ids of the failed messages whose
-    replacements SQS accepted. `jitter` gives random numbers from 0 to 1. The last two URLs may be empty.
+    replacements SQS accepted. `jitter` gives random numbers from 0 to 1. `failed_stop_queue_url` and
+    `answer_queue_url` may be empty.
     """
 
     client: SQSClient
@@ -63,7 +64,7 @@ class Queues:
         return self._send(self.event_queue_url, entries)
 
     def send_notices(self, letters: Sequence[tuple[Failure, str]], now_ms: int) -> set[str]:
-        """Report letters to the publishing function."""
+        """Report dead letters to the publishing function."""
         return self._send(
             self.failed_stop_queue_url,
             [_Entry(failure, notice(failure, kind, now_ms)) for failure, kind in letters],

@@ -77,7 +77,7 @@ class Stopper:
         """Return whether a sighting at `time_ms` adds nothing to the table.
 
         A sighting adds nothing if an earlier sighting was recorded within the last minute: every room end since then
-        has found the open task. A sighting from before the recorded one may also be from before a room's end.
+        has found the open task. An older sighting counts as new, since it may be from before a room's end.
         """
         since_ms, until_ms = self._remembered.get(task, (0, 0))
         return since_ms <= time_ms and self.now_ms() < until_ms
@@ -252,7 +252,7 @@ class Batch:
         return Verdict.STOP if found and not found.is_over else Verdict.ALREADY_STOPPED, request_id
 
     async def _observe(self, task: Task, record: Record, done: Done) -> Done:
-        """Finish a stop in observe mode: record no answer, but end the watch of a task that is over."""
+        """Finish a stop in observe mode: record no answer, but close a task that is over."""
         if done.outcome is Outcome.ALREADY_STOPPED and record.watch:
             await self._in_thread(self._table.note_over, task, record, self._now_ms())
             self._stopper.forget(task)

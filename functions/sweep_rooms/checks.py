@@ -1,4 +1,4 @@
-"""Decides which watched tasks of a room to stop, by the API's answer about the room.
+"""Decides which watched tasks of a room to stop, from the API's answer about the room.
 
 ::
 
@@ -23,7 +23,7 @@ GONE_AGAIN_MS = 60_000
 class Check:
     """A decision about a room. Times are Unix ms."""
 
-    gone_at_ms: int | None  # when the room was last found gone; None: the room exists
+    gone_at_ms: int | None  # when the room was last found gone; None if the room exists
     to_stop: tuple[Task, ...]
     stop_time_ms: int  # T: when the room was gone, or the tasks were too old
 
@@ -37,11 +37,11 @@ def decide_check(
     last_round_began_at_ms: int,
     max_task_ms: int,
 ) -> Check:
-    """Decide about a room and its watched tasks. Times are Unix ms.
+    """Decide which watched tasks of a room to stop, and whether to record the room as gone. Times are Unix ms.
 
-    `gone_at_ms` is when the room was last found gone (None: never). `asked_at_ms` is the time of this answer. Tasks
-    that start later must not be stopped. All watched rooms were checked since `last_round_began_at_ms`. `max_task_ms`
-    is the maximum age of a task (0: no maximum).
+    `gone_at_ms` is when the room was last found gone (None if never). The API answered at `asked_at_ms`, so tasks that
+    start later must not be stopped. All watched rooms were checked since `last_round_began_at_ms`. `max_task_ms` is
+    the maximum age of a task (0 means no maximum).
     """
     if exists:
         opened_ms = {task: one.open_since_ms for task, one in tasks.items() if one.open_since_ms is not None}

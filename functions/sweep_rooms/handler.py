@@ -1,4 +1,4 @@
-"""The Lambda function behind the schedule: sweep, then report."""
+"""The Lambda function that the sweep schedule starts: sweep, then report."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ loop = asyncio.Runner()
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:  # noqa: ARG001 - the schedule's
-    """Sweep once, and return the numbers of the log line. Empty: another sweep is running."""
+    """Sweep once, and return the numbers of the log line (none if another sweep is running)."""
     ends_at = time.monotonic() + settings.sweep_every_ms / 1000 - BETWEEN_SWEEPS_SECONDS
 
     def seconds_left() -> float:

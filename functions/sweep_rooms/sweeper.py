@@ -55,7 +55,7 @@ class Sweep:
 
 @dataclass(eq=False)
 class Sweeper:
-    """Sweeps the rooms of watched tasks in pages, in endless rounds. Only one sweep runs at a time."""
+    """Sweeps the rooms of watched tasks in pages and in repeated rounds. Only one sweep runs at a time."""
 
     settings: SweepSettings
     table: SegmentTable
@@ -68,7 +68,7 @@ class Sweeper:
     async def sweep(self, seconds_left: Callable[[], float]) -> Sweep | None:
         """Continue from the place of the last sweep for at most one round, while `seconds_left()` is enough for a page.
 
-        None: another sweep is running. Raises `Retryable` if the watched rooms could not be read from the table.
+        Returns None if another sweep is running. Raises `Retryable` if the table's watched rooms could not be read.
         """
         sweep = Sweep()
         now_ms = self.now_ms()
