@@ -22,7 +22,7 @@ def _shielded() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def aws() -> Iterator[EmbeddedAws]:
-    """Run one AWS per test process. Tests create resources with unique names in it."""
+    """Run one AWS per test process. Tests create resources with unique names in this AWS."""
     with embedded_aws() as running:
         yield running
 

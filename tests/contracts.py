@@ -1,4 +1,4 @@
-"""The schemas of contracts/, to check real input and output with."""
+"""The schemas of contracts/, with which tests check real input and output."""
 
 import json
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ EARLIER_VERSIONS = sorted(folder.name for folder in CONTRACTS.glob("earlier/*"))
 
 
 def path_of(name: str, version: str | None = None) -> Path:
-    """Return the file of a contract: today's, or an earlier version's if that differs."""
+    """Return the file of a contract: the present one, or that of an earlier version if it differs."""
     today, kept = (folder / f"{name}.schema.json" for folder in (CONTRACTS, CONTRACTS / "earlier" / (version or "")))
     return kept if kept.exists() else today
 

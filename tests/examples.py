@@ -11,9 +11,8 @@ settings.register_profile("thorough", deadline=None, max_examples=THOROUGH, prin
 
 
 def examples(hundredths: int, by_night: int | None = None) -> int:
-    """Return the number for a test that needs more or fewer than the profile says: hundredths of it.
-
-    `by_night` is the share of the thorough profile, if it is another one.
+    """Return the number of examples for a test, as a percentage of the profile's number. `by_night` is the percentage
+    of the thorough profile, if it differs.
     """
     most = settings().max_examples
     share = by_night if by_night and most == THOROUGH else hundredths

@@ -1,4 +1,4 @@
-"""moto, a second double of AWS: a result on both is less likely to be a fault of one."""
+"""moto, a second double of AWS: a result on both doubles is less likely to be a fault of one."""
 
 from __future__ import annotations
 

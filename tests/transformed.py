@@ -185,7 +185,7 @@ def _decided_by(node: object) -> set[str]:
 
 
 def _compared(parameter: str) -> list[str]:
-    """Return the values with which conditions compare a parameter, of each condition the first."""
+    """Return the first value with which each condition compares a parameter."""
     pattern = rf'\[{{"Ref": "{parameter}"}}, "([^"]*)"\]'
     found = [re.search(pattern, json.dumps(condition)) for condition in template()["Conditions"].values()]
     return [comparison[1] for comparison in found if comparison]

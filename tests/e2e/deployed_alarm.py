@@ -41,13 +41,13 @@ class Alarm:
 
     @property
     def state(self) -> tuple[str, str]:
-        """The state that embedded AWS has given it, and the reason."""
+        """The alarm's state in the embedded AWS, and the reason for that state."""
         description = self._describe()
         return description["StateValue"], description["StateReason"]
 
     @property
     def rings(self) -> bool:
-        """Whether it has been in ALARM: enough consecutive periods were past its threshold."""
+        """Whether the alarm has been in ALARM: enough consecutive periods were past its threshold."""
         periods: int = self.description["EvaluationPeriods"]
         needed = self.description.get("DatapointsToAlarm", periods)
         breaching = self.breaching_periods()
@@ -55,7 +55,8 @@ class Alarm:
         return any(sum(last - n in breaching for n in range(periods)) >= needed for last in breaching)
 
     def rings_after(self, period: int) -> bool:
-        """Return whether it is in ALARM at the end of a numbered period. Periods without data must be breaching."""
+        """Return whether the alarm is in ALARM at the end of a numbered period. Periods without data must be
+        breaching."""
         assert self.description["TreatMissingData"] == "breaching"
         periods: int = self.description["EvaluationPeriods"]
         return not {period - n for n in range(periods)} & (self._periods() - self.breaching_periods())

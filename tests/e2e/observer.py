@@ -36,7 +36,7 @@ class Letter:
 
 
 class Observer:
-    """A sandbox and all of its output. Queues deliver a message only once, so the observer keeps it."""
+    """A sandbox and all of its output. Queues deliver a message only once, so the observer keeps every message."""
 
     def __init__(self, box: Sandbox) -> None:
         self.box = box
@@ -56,7 +56,7 @@ class Observer:
         return max((line["receive_count"] for line in self.lines(message_id)), default=0)
 
     def ends(self, message_ids: Collection[str]) -> dict[str, list[str]]:
-        """Wait for the end of messages, and return the outcomes of each one's last receive, sorted."""
+        """Wait for the end of messages, and return the outcomes of each message's last receive, sorted."""
         try:
             return wait_for(lambda: self._ends(message_ids), f"the end of {len(message_ids)} messages", seconds=90)
         except TimeoutError as error:

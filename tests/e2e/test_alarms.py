@@ -2,8 +2,8 @@
 
 Embedded AWS evaluates an alarm whenever data are put, but it adds up all periods of the alarm and all resources of the
 metric. So `Alarm.rings` reads the data as CloudWatch does: period by period, with the alarm's own dimensions. Embedded
-AWS turns no log line of a function into a metric, and publishes hardly any of AWS's own metrics. The tests put both:
-the values that a function really logged, and those that AWS publishes about a resource in trouble.
+AWS turns no log line of a function into a metric, and publishes hardly any of AWS's own metrics. The tests put both
+kinds of data: the values that a function really logged, and those that AWS publishes about a resource in trouble.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ def callback_that_the_queue_refuses(stack: Stack) -> None:
 
 @rings("OutcomesRefusedAlarm")
 def outcome_bus_that_refuses_events(stack: Stack, alarm: Alarm) -> None:
-    """Embedded AWS does not redeliver what the function reports as failed. AWS does, but not every minute."""
+    """Embedded AWS does not redeliver what the function reports as failed. AWS redelivers it, but not every minute."""
     body = stack.room().event("RoomEnded", TaskId="audio")
     with stack.observer.without_permission("PublishOutcomeRole", "Publish"):
         metric, values = stack.logged(alarm, "PublishOutcomeLogGroup", lambda: stack.box.send([body]))
@@ -271,7 +271,7 @@ TROUBLES |= {logical_id: of_aws(*of) for logical_id, of in OF_AWS.items()}
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    """Deploy a stack with every alarm. They notify a topic."""
+    """Deploy a stack with every alarm, and a topic that the alarms notify."""
     with sandbox({"AlarmTopicArn": TOPIC_ARN, "HeartbeatAppId": APP_ID}, app_ids={APP_ID}) as box:
         yield Stack(box)
 

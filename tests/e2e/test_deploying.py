@@ -61,7 +61,7 @@ class Account:
         }
 
     def let_the_pipeline_read_logs(self) -> None:
-        """Grant it for the log groups of embedded AWS, which are not named after the stack as they are on AWS."""
+        """Grant the pipeline the log groups of embedded AWS, which are not named after the stack as on AWS."""
         statement = {
             "Effect": "Allow",
             "Action": "logs:FilterLogEvents",

@@ -1,4 +1,4 @@
-"""The platforms beside the default one: each has its own signing region and version."""
+"""The platforms other than the default: each has its own signing region and version."""
 
 import json
 

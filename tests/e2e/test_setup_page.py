@@ -1,6 +1,6 @@
-"""The commands of docs/setup.md, run word for word against the sandbox, print the output that the page shows.
+"""The commands of docs/setup.md print the output that the page shows, when they are run word for word in the sandbox.
 
-Its Chinese twin has the same commands with the same output.
+The page's Chinese twin has the same commands with the same output.
 """
 
 import re

@@ -26,7 +26,7 @@ from tests.unit.rtc_model import WatchedTable
 
 @dataclass(frozen=True)
 class Break:
-    """A part to remove, the world and the budget that show its absence, and the promise that breaks."""
+    """A part of the code to remove, the world and the budget that show its absence, and the promise that breaks."""
 
     name: str
     patched: Callable[[], AbstractContextManager[Any]]
@@ -107,7 +107,7 @@ def without_values(method: str, attribute: str) -> Callable[[], AbstractContextM
 
 
 def with_record(broken: Callable[[Record, Event], Record]) -> Callable[[], AbstractContextManager[Any]]:
-    """Replace the record that an answer is written for."""
+    """Replace the record for which an answer is written."""
     real = SegmentTable._answered
 
     def answered(self: SegmentTable, known: Record, event: Event, *rest: Any) -> dict[str, Any]:

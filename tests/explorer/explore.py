@@ -18,7 +18,7 @@ ALL: tuple[World | Waiting, ...] = (*WORLDS, *WAITING)
 
 
 def explore(world: World | Waiting, budget: Budget, until: Callable[[Walk], bool] = lambda _: False) -> Walk:
-    """Walk every history of a world that the budget allows, or until `until` says that it is enough."""
+    """Walk every history of a world that the budget allows, or until `until` returns True."""
     if isinstance(world, Waiting):
         with function_environment() as module:
             return walk(lambda: Waited(world, module), budget, until)

@@ -92,7 +92,7 @@ class QueuedMessage:
     is_done: bool = False
 
     def arrive(self) -> Event:
-        """Parse the message as it was received last."""
+        """Parse the message in the form in which it was last received."""
         return _read(self.body, self.sent_ms, self.received)
 
 
@@ -125,7 +125,7 @@ class Mark:
     requests
         The number of requests until then.
     is_second_try
-        Whether all of its messages were received before, or are the sweeper's.
+        Whether all messages of the invocation were received before, or are the sweeper's.
     """
 
     now_ms: int
@@ -165,7 +165,7 @@ class Actor:
         self._working = self._play.loop.create_task(work)
 
     def check(self) -> None:
-        """Raise the error that ended its work, if any."""
+        """Raise the error that ended the actor's work, if any."""
         if self._working and self._working.done():
             self._working.result()
             self._trace = []
@@ -547,7 +547,7 @@ def _second(time_ms: int) -> str:
 
 
 def contents(value: object) -> Hashable:
-    """Return the data that a value holds, to be compared. Objects that it only uses are left out."""
+    """Return the data that a value holds, to be compared. Objects that the value only uses are left out."""
     match value:
         case dict():
             return tuple(sorted((repr(key), contents(held)) for key, held in value.items()))

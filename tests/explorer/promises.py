@@ -39,7 +39,8 @@ def judge(play: Played) -> Iterator[str]:
 
 
 def no_wrong_stop(play: Played, request: Request, began: Mark) -> Iterator[str]:
-    """No event stops a session that started after it, and the sweeper stops none whose room is occupied."""
+    """No event stops a session that started after the event, and the sweeper stops no session whose room is
+    occupied."""
     session, decision = request.ended, request.decision
     if session is None:
         return
@@ -190,7 +191,7 @@ def every_stop_is_reported(play: Played) -> Iterator[str]:
 
 
 def is_stopped_too_early(play: Played, session: Session) -> bool:
-    """Whether an event that is older than the session stopped it."""
+    """Whether an event that is older than the session stopped the session."""
     return any(
         request.ended is session and request.decision.time_ms < session.started_ms for request in play.rtc.requests
     )

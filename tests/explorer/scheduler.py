@@ -21,7 +21,7 @@ class Budget:
     Parameters
     ----------
     preemptions
-        How often an actor that could go on is held up while another one goes on.
+        How often an actor that could go on is held up while another actor goes on.
     faults
         The maximum number of crashes, failed calls, lost answers and repeated deliveries.
     """
@@ -79,7 +79,7 @@ class Violation:
 
 @dataclass
 class Walk:
-    """The results of a walk. If several histories break a promise in the same way, it keeps the shortest."""
+    """The results of a walk. If several histories break a promise in the same way, the walk keeps the shortest."""
 
     histories: int = 0
     violations: dict[tuple[str, ...], Violation] = field(default_factory=dict)
@@ -87,7 +87,7 @@ class Walk:
     _states: defaultdict[Hashable, list[Budget]] = field(default_factory=lambda: defaultdict(list))
 
     def forget_states(self) -> None:
-        """Drop the states: there are many, and they cannot be sent to another process."""
+        """Drop the states: they are many, and they cannot be sent to another process."""
         self._states.clear()
 
     def is_known(self, state: Hashable, left: Budget) -> bool:
@@ -104,7 +104,7 @@ class Walk:
 
 
 def walk(begin: Callable[[], Play], budget: Budget, until: Callable[[Walk], bool] = lambda _: False) -> Walk:
-    """Play a world in every way that the budget allows, or until `until` says that it is enough."""
+    """Play a world in every way that the budget allows, or until `until` returns True."""
     found = Walk()
     path: list[int] | None = []
     while path is not None and not until(found):

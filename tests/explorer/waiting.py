@@ -115,7 +115,7 @@ class Waited:
         self.waiting = [Copy(self.world.body, T)]
 
     def batch(self, _: object) -> Self:
-        """Return the object that serves a batch: this one."""
+        """Return the object that serves a batch: this object."""
         return self
 
     async def serve(self, _: object) -> Served:
@@ -160,7 +160,8 @@ class Waited:
         return found + [Choice(partial(self.deliver, copy, is_kept=True), FAULT) for copy in self.waiting]
 
     def deliver(self, copy: Copy, failing: tuple[int, How] | None = None, *, is_kept: bool = False) -> None:
-        """Deliver a message, or move it as SQS would. It stays if the function fails or crashes, or with `is_kept`."""
+        """Deliver a message, or move it as SQS would. The message stays if the function fails or crashes, or with
+        `is_kept`."""
         self.waiting.remove(copy)
         self._now_ms += MINUTE_MS
         copy = replace(copy, received=copy.received + 1)

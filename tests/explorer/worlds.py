@@ -21,7 +21,7 @@ class World:
     room
         The times at which the room is occupied.
     moments
-        More seconds at which the clock may stop, in addition to those of the facts and messages.
+        Seconds at which the clock may stop, in addition to those of the facts and messages.
     sweeps
         Seconds at which a sweep begins.
     served_by

@@ -48,10 +48,10 @@ class Kind:
     happen_to_sweeps
         Begins a fault of the sweeper.
     seconds
-        How long it lasts, at most, after the last message was sent.
+        The maximum duration of the fault after the last message was sent.
     redelivers
-        Whether a message may be served without being deleted, so that it is served again, or moved to the
-        dead-letter queue by the event queue's own redrive.
+        Whether a message may be served without being deleted, so that it is served again, or the event queue's own
+        redrive moves it to the dead-letter queue.
     """
 
     name: str

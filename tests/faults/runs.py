@@ -96,7 +96,7 @@ class Stage:
         return Run(name, evidence, faults, time.monotonic() - began, broken)
 
     def _sweep(self, faults: Sequence[Happen], scene: Scene) -> list[Count]:
-        """Sweep with the faults, and then twice without faults, as a room that is gone needs."""
+        """Sweep with the faults, and then twice without faults, since two sweeps must find that a room is gone."""
         self._box.rtc.heal()
         rooms = [*scene.gone_rooms, *(room_id for room_id, _ in scene.tasks[:LIVING_ROOMS])]
         with contextlib.ExitStack() as happening:

@@ -27,9 +27,9 @@ class Message:
     Parameters
     ----------
     may_end
-        The outcomes that it may have, besides `exhausted`.
+        The outcomes that the message may have, besides `exhausted`.
     is_early
-        Whether it is served before the faults begin.
+        Whether the message is served before the faults begin.
     """
 
     body: str

@@ -1,4 +1,4 @@
-"""The output of `sam build`: each function runs with only its own artifact, on any architecture."""
+"""The output of `sam build`: each function runs with its own artifact alone, on any architecture."""
 
 import json
 import os

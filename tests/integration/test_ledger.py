@@ -27,7 +27,7 @@ LATER_EXPIRES = LATER_MS // 1000 + RETENTION_SECONDS
 
 @pytest.fixture(scope="module", params=["embedded AWS", "moto", "stand-in"])
 def client(request: pytest.FixtureRequest, aws: EmbeddedAws) -> Iterator[Any]:
-    """Create a client. The stand-in keeps the same promises, since the explorer runs on it."""
+    """Create a client. The stand-in must behave in the same way, since the explorer runs on it."""
     if request.param == "stand-in":
         yield MemoryDynamo().client
         return
@@ -89,7 +89,7 @@ def item(table: SegmentTable, task: Task) -> dict[str, Any]:
 def stop(
     table: SegmentTable, task: Task, event: Event, outcome: Outcome, request_id: str | None, now_ms: int
 ) -> Record:
-    """Record an answer with the record that was read just before."""
+    """Record an answer, based on the record that was read just before."""
     known = table.read([task]).get(task, Record())
     return table.note_stop(task, known, event, outcome, request_id, now_ms)
 

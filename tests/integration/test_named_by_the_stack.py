@@ -1,4 +1,4 @@
-"""The look-up of a bus or a topic that a stack only names, since AWS does not report that one is missing."""
+"""The look-up of a bus or a topic that a stack only names, since AWS does not report a missing bus or topic."""
 
 import json
 from typing import Any

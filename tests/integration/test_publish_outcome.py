@@ -144,7 +144,7 @@ def test_no_call_is_larger_than_eventbridge_accepts(function: Function) -> None:
 
 
 class TestPassingOver:
-    """A record that can never become an event is logged, counted and passed over, and delays no other."""
+    """A record that can never become an event is logged, counted and passed over, and delays no other record."""
 
     def test_a_record_that_no_function_wrote_is_passed_over(
         self, function: Function, log: io.StringIO, capsys: pytest.CaptureFixture[str]

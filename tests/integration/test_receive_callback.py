@@ -546,7 +546,7 @@ UNDAMAGED = (b"", 0, 0)
 
 
 def is_properly_signed(body: bytes) -> bool:
-    """Check a body by the rules of the API's documents, with other code than the function's."""
+    """Check a body by the rules of the API's documents, with code that is not the function's."""
     try:
         content = json.loads(body.decode())
     except (ValueError, RecursionError):
@@ -563,11 +563,11 @@ def is_properly_signed(body: bytes) -> bool:
 
 
 class TestRandomRequests:
-    """Each request is sent twice and answered twice, and only signed ones are queued, once."""
+    """Each request is sent twice and answered twice. Only signed requests are queued, and only once."""
 
     @pytest.fixture
     def queued(self, function: Function, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-        """Replace the queue: real sends would take minutes, and the tests above make them."""
+        """Replace the queue: real sends would take minutes, and the tests above make real sends."""
         bodies: list[str] = []
 
         def call(_: str, *, QueueUrl: str, MessageBody: str, **_group: str) -> dict[str, str]:  # noqa: N803 - SQS's names

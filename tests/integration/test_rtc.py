@@ -84,7 +84,7 @@ class Answers:
 
 @contextmanager
 def answering(status: int, body: Callable[[str], bytes]) -> Iterator[Answers]:
-    """Serve answers that the double cannot give; `body` returns one, given the Authorization of the request."""
+    """Serve answers that the double cannot give; `body` returns an answer for the Authorization of the request."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

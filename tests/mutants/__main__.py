@@ -81,7 +81,7 @@ def copy_project(folder: Path) -> None:
 
 
 def _results() -> dict[str, str]:
-    """Return the result of each mutant by mutmut's name for it."""
+    """Return the result of each mutant, by mutmut's name for the mutant."""
     lines = _ask("results", "--all", "true").splitlines()
     return dict(line.strip().split(": ") for line in lines if ": " in line)
 

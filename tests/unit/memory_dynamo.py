@@ -1,7 +1,7 @@
 """The part of DynamoDB that `SegmentTable` uses, in memory: one table, its indexes and its conditions.
 
 The explorer needs many thousands of tables, and an embedded AWS would be too slow. So this stand-in for the client
-evaluates the real expressions of `SegmentTable`. The tests of tests/integration/test_ledger.py run on both.
+evaluates the real expressions of `SegmentTable`. The tests of tests/integration/test_ledger.py run on both clients.
 Its local index is always up to date. Its global index may be late for any item.
 """
 

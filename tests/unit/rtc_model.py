@@ -306,7 +306,8 @@ def _closes(event: Event, task: Task) -> bool:
 
 
 def is_to_be_stopped(session: Session, event: Event, events: Sequence[Event]) -> bool:
-    """Whether a stop event must stop a session: the session runs at its time, and the table can know the session."""
+    """Whether a stop event must stop a session: the session runs at the event's time, and the table can know the
+    session."""
     of_task = [one for one in events if not one.is_stop and session.task in one.tasks]
     reported_ms = max((one.time_ms for one in of_task if one.time_ms <= event.time_ms), default=None)
     is_known = session.task in event.tasks or (

@@ -1,4 +1,4 @@
-"""Rules that AWS enforces, and neither cfn-lint nor the embedded AWS. Each test names its source.
+"""Rules that AWS enforces, but that cfn-lint and the embedded AWS do not check. Each test names its source.
 
 The tests read the transformed template, in every combination of its optional parameters and in each supported region.
 """

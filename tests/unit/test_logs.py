@@ -8,7 +8,7 @@ from sandbox.logs import LogReader
 
 
 class Logs:
-    """Answers as the embedded AWS does, where it takes minutes to log so many lines."""
+    """Answers as the embedded AWS does, which would need minutes to log so many lines."""
 
     def __init__(self, times_ms: list[int]) -> None:
         self.times_ms = times_ms

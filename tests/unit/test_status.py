@@ -61,7 +61,7 @@ def failed(code: str, message: str) -> Trouble:
 
 
 def round_began(minutes: int, **known: Any) -> Facts:
-    """Return the facts with a round that began so long ago, 5 minutes after the round before it."""
+    """Return the facts with a round of that age, which began 5 minutes after the round before it."""
     began_ms = NOW_MS - minutes * MINUTE_MS
     times = {"round_began_at_ms": began_ms, "last_round_began_at_ms": began_ms - 5 * MINUTE_MS}
     return replace(WELL, sweeping=replace(SWEEPING, **times | known))

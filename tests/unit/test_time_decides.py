@@ -156,7 +156,7 @@ def test_promises_hold_in_random_histories(drawn: tuple[World, list[Message]], r
 def test_observing_stops_no_task_and_records_no_answer(
     drawn: tuple[World, list[Message]], random: Random, budget: Budget
 ) -> None:
-    """So the first messages in `stop` mode stop all tasks that an observed message would have stopped."""
+    """The first messages in `stop` mode therefore stop every task that an observed message would have stopped."""
     observing = replace(SETTINGS, observes=True)
     with patch.object(rtc_model, "SETTINGS", observing), played(drawn[0], random, budget, lambda _: ()) as play:
         assert {request.action for request in play.rtc.requests} <= {"GetSegmentTask"}

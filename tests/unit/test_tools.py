@@ -349,7 +349,8 @@ def test_a_denied_request_is_not_reported_as_a_missing_stack() -> None:
 
 
 class Lambda:
-    """Answers as Lambda does about a queue's mapping: with its states, and with refusals while it is changing."""
+    """Answers as Lambda does about a queue's mapping: with the mapping's states, and with refusals while they
+    change."""
 
     def __init__(self, *states: str, busy: int = 0) -> None:
         self._states = list(states)
