@@ -31,7 +31,7 @@ def unwrap(body: str) -> dict[str, Any] | None:
         outer_time = content.get("Timestamp", content.get("time"))
         if "detail-type" in content and "detail" in content:
             if not isinstance(content["detail"], dict):
-                raise InvalidMessage("InvalidEnvelope", "detail must be a JSON object")
+                raise InvalidMessage("InvalidEnvelope", "detail of the EventBridge event must be a JSON object")
             # EventBridge's time has whole seconds only.
             outside, content = (
                 {"EventType": content["detail-type"], "EventTime": content.get("time")},
@@ -51,7 +51,7 @@ def unwrap(body: str) -> dict[str, Any] | None:
 def _from_callback(envelope: dict[str, Any], outer_time: object) -> dict[str, Any] | None:
     event_type = envelope.get("EventType")
     if not isinstance(event_type, str):
-        raise InvalidMessage("InvalidField", "message.EventType must be string")
+        raise InvalidMessage("InvalidField", "message.EventType must be a string")
     if event_type not in _CALLBACKS:
         return None
     data = _json_object(envelope["EventData"], "EventData")

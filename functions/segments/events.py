@@ -159,4 +159,4 @@ def _to_ms(read: Callable[[str], int], text: str, name: str) -> int:
     try:
         return read(text)
     except ValueError as error:
-        raise InvalidMessage("InvalidField", f"{name} {error}") from None
+        raise InvalidMessage("InvalidField", f"{name}: {error}") from None

@@ -73,7 +73,7 @@ class SegmentTable:
             keys = [_key(task) for task in tasks[start : start + _KEYS_A_READ]]
             answer = self._call("batch_get_item", RequestItems={self._name: {"Keys": keys, "ConsistentRead": True}})
             if answer.get("UnprocessedKeys"):
-                raise Retryable("TableThrottled", "DynamoDB throttled the read of some records")
+                raise Retryable("TableThrottled", "DynamoDB did not return every record: a later try may succeed")
             found.update((task_of(item), _record(item)) for item in answer["Responses"].get(self._name, []))
         return found
 
@@ -127,7 +127,7 @@ class SegmentTable:
             except _Refused as refused:
                 known = refused.record
         else:
-            raise Retryable("TableContended", f"other writes changed the task's record {_TRIES} times in a row")
+            raise Retryable("TableContended", f"other writes changed the task's record {_TRIES} times: try again later")
         return known
 
     def _answered(

@@ -85,7 +85,7 @@ class RtcApi:
             raise answer.failure()
         times = [found.get(name) or 0 for name in ("StartTime", "EndTime", "Status")]
         if not all(isinstance(value, int) for value in times):
-            raise Retryable("UnreadableAnswer", "a time or Status of GetSegmentTask is not a number", answer.request_id)
+            raise Retryable("UnreadableAnswer", "a value in GetSegmentTask's answer is not a number", answer.request_id)
         return RunningTask(*times), answer.request_id
 
     def room_exists(self, room: Room, sending: Callable[[], None] = lambda: None) -> bool:

@@ -36,7 +36,7 @@ def read_ms(text: str) -> int:
     """Read a date and time in RFC 3339, as Unix ms. Raises `ValueError` with the broken rule."""
     found_ms = _find_ms(_RFC3339, text)
     if found_ms is None:
-        raise ValueError("must be an existing date and time with an offset, in RFC 3339")
+        raise ValueError("the time must be an existing date and time with an offset, in RFC 3339")
     return _not_too_early(found_ms)
 
 
@@ -44,7 +44,7 @@ def read_attribute_ms(text: str) -> int:
     """Read a message attribute that holds Unix ms or RFC 3339, as Unix ms. Raises `ValueError` as `read_ms` does."""
     found_ms = int(text) if _WHOLE_NUMBER.fullmatch(text) else _find_ms(_RFC3339, text)
     if found_ms is None:
-        raise ValueError("must be Unix ms, or an existing date and time with an offset, in RFC 3339")
+        raise ValueError("the time must be Unix ms, or an existing date and time with an offset, in RFC 3339")
     return _not_too_early(found_ms)
 
 
@@ -101,5 +101,5 @@ def _find_ms(form: re.Pattern[str], text: str) -> int | None:
 
 def _not_too_early(unix_ms: int) -> int:
     if unix_ms < EARLIEST_MS:
-        raise ValueError("must not be before 2018, when the RTC service did not exist")
+        raise ValueError("the time must not be before 2018, when the RTC service did not exist")
     return min(unix_ms, LATEST_MS)

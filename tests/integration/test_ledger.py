@@ -435,7 +435,7 @@ class TestReading:
                 table.read([task])
             changes = {"Responses": {}}
             assert table.read([task]) == {}
-        assert str(raised.value) == "TableThrottled: DynamoDB throttled the read of some records"
+        assert str(raised.value) == "TableThrottled: DynamoDB did not return every record: a later try may succeed"
 
 
 @NOT_IN_MEMORY

@@ -88,7 +88,7 @@ def test_too_many_envelopes_are_refused(envelopes: int) -> None:
 
 @pytest.mark.parametrize("detail", [json.dumps(EVENT), None, [EVENT], 5])
 def test_a_detail_that_is_not_an_object_is_refused(detail: object) -> None:
-    assert refusal(event_bridge(detail)) == ("InvalidEnvelope", "detail must be a JSON object")
+    assert refusal(event_bridge(detail)) == ("InvalidEnvelope", "detail of the EventBridge event must be a JSON object")
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ class TestCallback:
 
     @pytest.mark.parametrize("event_type", [None, 5, ["RoomDestroy"], {}])
     def test_a_callback_without_a_type_is_refused(self, event_type: object) -> None:
-        assert refusal(callback(event_type)) == ("InvalidField", "message.EventType must be string")
+        assert refusal(callback(event_type)) == ("InvalidField", "message.EventType must be a string")
 
     @pytest.mark.parametrize("event_id", ["", "evt 1", "evt/1", "e" * 129, "evt-1\n", 5, None])
     def test_a_room_s_end_with_an_unusual_event_id_is_accepted(self, event_id: object) -> None:

@@ -18,9 +18,9 @@ from tests.contracts import breaks, schema
 from tests.examples import examples
 
 T = 1_795_327_920_123
-NO_TIME = "must be an existing date and time with an offset, in RFC 3339"
-NO_ATTRIBUTE = "must be Unix ms, or an existing date and time with an offset, in RFC 3339"
-EARLY = "must not be before 2018, when the RTC service did not exist"
+NO_TIME = "the time must be an existing date and time with an offset, in RFC 3339"
+NO_ATTRIBUTE = "the time must be Unix ms, or an existing date and time with an offset, in RFC 3339"
+EARLY = "the time must not be before 2018, when the RTC service did not exist"
 NEVER_SET = ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00+08:00", "1970-01-01T00:00:00Z", "1970-01-21T18:42:07.920Z"]
 NO_SUCH_TIMES = [
     "2026-02-29T00:00:00Z",
