@@ -92,8 +92,6 @@ def _record(number: int, sent_ms: str) -> dict[str, Any]:
         "attributes": {"SentTimestamp": sent_ms, "ApproximateReceiveCount": "1"},
         "messageAttributes": {},
         "eventSource": "aws:sqs",
-        "eventSourceARN": "arn:aws:sqs:us-east-1:000000000000:queue",
-        "awsRegion": "us-east-1",
     }
 
 

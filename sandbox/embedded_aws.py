@@ -197,5 +197,7 @@ def _certificate(folder: Path) -> tuple[Path, Path]:
         authority = trustme.CA()
         authority.cert_pem.write_to_path(str(authority_path))
         server = authority.issue_cert("localhost", "*.localhost", _HOST)
-        server.private_key_and_cert_chain_pem.write_to_path(str(server_path))
+        unfinished_path = folder / "server.unfinished"  # if this start is killed, the next one makes new certificates
+        server.private_key_and_cert_chain_pem.write_to_path(str(unfinished_path))
+        unfinished_path.replace(server_path)
     return authority_path, server_path

@@ -3,6 +3,7 @@
 import os
 import socket
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -22,6 +23,17 @@ def test_a_kept_certificate_is_used_again(tmp_path: Path) -> None:
     first = [path.read_bytes() for path in _certificate(folder)]
     assert [path.read_bytes() for path in _certificate(folder)] == first
     assert [path.read_bytes() for path in _certificate(tmp_path)] != first
+
+
+def test_a_start_that_is_killed_leaves_no_certificate_for_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "replace", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            _certificate(tmp_path)
+    assert not (tmp_path / "server.pem").exists()
+    assert all(path.read_bytes() for path in _certificate(tmp_path))
 
 
 def test_aws_settings_and_proxies_of_the_shell_are_hidden_and_restored(monkeypatch: pytest.MonkeyPatch) -> None:
