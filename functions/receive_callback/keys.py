@@ -21,7 +21,7 @@ class CallbackKeys:
     """The keys in the stages AWSCURRENT and AWSPREVIOUS of the callback secret, which holds the bare key.
 
     A minimum time passes between two reads, however many forged callbacks arrive. `clock_seconds` is monotonic, and
-    `now_ms` is the time of day. Both methods raise `KeysUnavailable`.
+    `now_ms` is the time of day. `current` and `renewed` raise `KeysUnavailable`.
     """
 
     def __init__(

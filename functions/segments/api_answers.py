@@ -153,7 +153,7 @@ class Answer:
 
     @property
     def row(self) -> Row:
-        """The row of `CODES` for this failure, or a row for its HTTP status."""
+        """The row of `CODES` for this failure, or a row for the HTTP status if `CODES` has none."""
         if self._error and (found := row_of(self.error_code, self._error.get("CodeN"))):
             return found
         whose = whose_status(self.status, from_api=bool(self._metadata))

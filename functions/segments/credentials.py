@@ -34,7 +34,7 @@ class Key:
 class Credentials:
     """Reads the key when it is first needed, every MAX_AGE_SECONDS, and at once if the key is missing or refused.
 
-    The secret is JSON with AccessKeyId, SecretAccessKey and an optional SessionToken. Both methods raise
+    The secret is JSON with AccessKeyId, SecretAccessKey and an optional SessionToken. `current` and `renewed` raise
     `CredentialsRefused` if the secret cannot be read, or holds no key.
     """
 

@@ -1,9 +1,9 @@
 """The errors of a stop, and what happens to the message after each error.
 
 * StopError
-  - InvalidMessage, Rejected: to the dead-letter queue at once, as ``invalid_message`` or ``rejected``.
-  - Retryable: back-off, and on the last receive a later copy, until the message is too old; then to the dead-letter
-    queue, as ``exhausted``.
+  - InvalidMessage, Rejected: sent to the dead-letter queue at once, as ``invalid_message`` or ``rejected``.
+  - Retryable: tried again after a back-off, and after the last receive as a later copy. A message that is too old is
+    sent to the dead-letter queue, as ``exhausted``.
     + FunctionFailed, Unanswered, CredentialsRefused, SetupRefused, NoTimeLeft, CircuitOpen, TooManyRequests, NoAnswer
     + TryAtOnce: ConnectionLost, KeyRenewed
 """
@@ -15,7 +15,7 @@ _MOST_NAME_BYTES = 256
 
 
 class StopError(Exception):
-    """A message could not be served. Its texts have a maximum length: logs, dead letters and events repeat them.
+    """A message could not be served. Error texts have a maximum length: logs, dead letters and events repeat them.
 
     `code` is a stable name for the cause: the API's error code, if there is one. `message` is one sentence for a
     person, and never holds a secret or a payload. `request_id` is the RequestId of the API's answer, if any.

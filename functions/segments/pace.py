@@ -1,8 +1,8 @@
 """The request limit of one action of the API: each invocation keeps its share without knowing the other invocations.
 
-The number of environments is not bounded, only the number of invocations at the same time. Their places are called
-slots. In each slot, one invocation follows another, in any environment, and does not know the requests of the previous
-invocation. So requests leave in trains, and an invocation ends no sooner than a gap after its last train::
+The number of environments is not bounded, only the number of invocations at the same time. The places for invocations
+are called slots. In each slot, one invocation follows another, in any environment, and does not know the requests of
+the previous invocation. So requests leave in trains, and an invocation ends no sooner than a gap after its last train::
 
     an invocation                                  the next one in this slot, in any environment
     |  | | | | |               gap            |  | | | | |
@@ -37,9 +37,9 @@ from segments.errors import NoTimeLeft
 
 # A second, plus the delay that even the fastest answer may have had on its way.
 WINDOW_SECONDS = 1.005
-# A stop with an answer after 200 ms takes this long, table included: so a single message does not wait for the gap.
+# A stop with an answer after 200 ms takes this long, with the table. So a single message does not wait for the gap.
 GAP_SECONDS = 0.22
-# The part of the gap at the beginning of an invocation, which reads the table then anyway.
+# The part of the gap at the beginning of an invocation, which reads the table at that time anyway.
 LEAD_SECONDS = 0.01
 RECOVERY_SECONDS = 10
 MOST_SLOWED = 4
@@ -152,7 +152,7 @@ class Turn:
 
 
 class _Fastest:
-    """The fastest of the last answers. At full pace, they are the answers of the last 4 to 8 seconds."""
+    """The fastest of the last answers. At full pace, these are the answers of the last 4 to 8 seconds."""
 
     def __init__(self, per_second: int) -> None:
         self._per_second = per_second
@@ -169,7 +169,7 @@ class _Fastest:
 
     @property
     def seconds(self) -> float:
-        """The fastest round trip; 0 until enough are known: all requests of a first batch may wait for connections."""
+        """The fastest round trip, or 0 until enough are known: a first batch may wait for its connections."""
         with self._lock:
             return min(self._before, self._lately) if self._count > min(self._per_second, _BATCH) else 0.0
 

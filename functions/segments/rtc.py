@@ -26,7 +26,7 @@ from segments.settings import SharedSettings
 from segments.stop_rules import Outcome, RunningTask
 
 QUERY_VERSION = "2022-06-01"  # GetSegmentTask has this version on every platform
-ROOM_QUERY_VERSION = "2023-11-01"  # and GetRoomOnlineUsers this one
+ROOM_QUERY_VERSION = "2023-11-01"  # GetRoomOnlineUsers has this version on every platform
 
 
 @dataclass(frozen=True)

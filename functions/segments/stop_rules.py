@@ -67,7 +67,7 @@ class Record:
 
 @dataclass(frozen=True)
 class RunningTask:
-    """The answer of GetSegmentTask about a task. Times are Unix ms; 0 means never."""
+    """The answer of GetSegmentTask about a task. Times are Unix ms, and 0 means never."""
 
     started_at_ms: int
     ended_at_ms: int
@@ -85,7 +85,7 @@ API_REMEMBERS_MS = 72 * 3_600_000  # GetSegmentTask page of the API
 
 
 def decide(time_ms: int, record: Record, *, is_late: bool, duplicate_window_ms: int) -> Verdict:
-    """Apply rules 1 to 4 to a stop event at `time_ms`; `is_late` is the result of the function `is_late`."""
+    """Apply rules 1 to 4 to a stop event at `time_ms`. `is_late` is the result of the function `is_late`."""
     if _is_answered(time_ms, record, duplicate_window_ms):
         return Verdict.DUPLICATE
     if record.started_at_ms is not None and record.started_at_ms > time_ms:

@@ -58,7 +58,7 @@ def read_callback_ms(event_time: object) -> int | None:
 
 
 def find_callback_ms(text: str) -> int | None:
-    """Read the first time in a text, as `read_callback_ms` does."""
+    """Read the first time in a text that `read_callback_ms` can read."""
     times_ms = (read_callback_ms(found.group()) for found in _ISO8601.finditer(text))
     return next((found_ms for found_ms in times_ms if found_ms is not None), None)
 

@@ -149,7 +149,7 @@ def _publish(letters: list[tuple[Failure, str]], time_ms: int) -> None:
 
 
 def _answer_letters(letters: list[tuple[Failure, str]], time_ms: int) -> None:
-    """Answer the workflows of dead letters. For a failed answer, send a marked copy, which only repeats the answer."""
+    """Answer the workflows of dead letters. For a failed answer, send a marked copy that only repeats the answer."""
     answered = _answer([(failure, failed(failure, kind)) for failure, kind in letters])
     queues.send_given_up([letter for letter in letters if letter[0].message_id not in answered], time_ms)
 

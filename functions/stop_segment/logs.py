@@ -42,7 +42,7 @@ def log_served(arrival: Arrival, served: Served) -> None:
 
 
 def log_outcome(arrival: Arrival, task_id: str | None, outcome: Outcome, request_id: str | None = None) -> None:
-    """Log the result of a task; `task_id` is None if the outcome concerns a room or no task at all."""
+    """Log the result of a task. `task_id` is None if the outcome concerns a room or no task at all."""
     logger.info(outcome.value, outcome=outcome.value, task_id=task_id, request_id=request_id, **arrival.log_fields)
     _count(arrival, outcome, 1)
 
@@ -54,7 +54,7 @@ def _count(arrival: Arrival, outcome: Outcome, tasks: int) -> None:
 
 
 def log_failure(failure: Failure, end: End, *, sent: bool) -> None:
-    """Log what happens to a failed message; if its dead letter or copy was not `sent`, the message is tried again."""
+    """Log what happens to a failed message. If its dead letter or copy was not `sent`, the message is tried again."""
     unsent = not sent and end is not End.RETRIED
     message = f"{'dead letter' if end.is_dead_letter else 'copy'} not sent" if unsent else end.value
     outcome = End.RETRIED if unsent else end

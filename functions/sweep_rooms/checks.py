@@ -54,5 +54,5 @@ def decide_check(
         return Check(asked_at_ms, (), asked_at_ms)
     if asked_at_ms - gone_at_ms < GONE_AGAIN_MS:
         return Check(gone_at_ms, (), asked_at_ms)
-    # This answer also counts as a first one: the next sweep stops a session that began unseen in between.
+    # This answer also counts as a first answer: the next sweep stops a session that began unseen in between.
     return Check(asked_at_ms, tuple(sorted(tasks)), gone_at_ms)

@@ -102,7 +102,7 @@ class Sweeper:
             if not page:
                 return True
             lease = replace(lease, place=page[-1][0])
-            # Before the page: if a page crashes this sweep, the next one skips it.
+            # Before the page: if a page crashes this sweep, the next sweep skips the page.
             if not await self.in_thread(self.table.note_place, lease):
                 return False
             looks = (self._look(sweep, lease, room, items, seconds_left) for room, items in page)
