@@ -1,7 +1,7 @@
-"""The operator's command line, for a deployed stack or the sandbox."""
+"""The operator's command line, for a deployed stack or for the sandbox."""
 
 import sys
 from pathlib import Path
 
-# The tools read letters and records with the code of the functions, whose packages are in functions/.
+# The tools read letters and records with the packages of the functions, which are in functions/.
 sys.path.append(str(Path(__file__).parent.parent / "functions"))

@@ -1,4 +1,4 @@
-"""The commands: `stopper --help`."""
+"""The commands that `stopper --help` lists."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ EXIT_CODES = """
 \b
 Exit codes:
   0    done
-  1    status, callback test: something is wrong; show, room: nothing was found; redrive, purge, restore: some
-       letters stay where they are; pause, resume: Lambda did not finish within 2 minutes
+  1    status and callback test found a problem; show and room found nothing; redrive, purge and restore left
+       letters where they were; Lambda did not finish pause or resume within 2 minutes
   2    wrong usage
-  3    no such stack, not a stack of this application, no credentials, or AWS refused
-  130  interrupted: steps that were not done yet have no effect
+  3    no such stack, not a stack of this application, no credentials, or AWS refused a call
+  130  interrupted: the remaining steps were not done
 """
 
 
@@ -49,8 +49,8 @@ Exit codes:
 def main() -> None:
     """Operate an RTC segment stopper.
 
-    The account, the region and the endpoint are those of the AWS CLI: AWS_PROFILE, AWS_REGION, and for the sandbox
-    AWS_ENDPOINT_URL and the other variables of `.sandbox/env`.
+    The commands use the account, the region and the endpoint of the AWS CLI, which AWS_PROFILE and AWS_REGION select.
+    For the sandbox, set the variables of `.sandbox/env`, such as AWS_ENDPOINT_URL.
     """
 
 
@@ -63,10 +63,10 @@ def main() -> None:
 @common_options
 @click.pass_context
 def room(ctx: click.Context, *, app_id: str, room_id: str, limit: int, stack_name: str, output_format: str) -> None:
-    """Show everything in the table about a room.
+    """Show all records of a room.
 
-    It shows when the room ended, whether the sweeper found it gone, and when each of its tasks started and was stopped.
-    A task may be open, which means that it may be running, or only watched: the sweeper asks once more whether a
+    The records show when the room ended, whether the sweeper found the room gone, and when each task started and was
+    stopped. An open task may be running. For a task that is only watched, the sweeper checks once more whether a
     session began right after the stop.
     """
     asked = Room(app_id, room_id)
@@ -111,7 +111,7 @@ def open_tasks(*, limit: int, stack_name: str, output_format: str) -> None:
 @main.command(epilog=examples("status", "status --output json"))
 @common_options
 def status(*, stack_name: str, output_format: str) -> None:
-    """Show on one screen whether the stack works, and what is wrong.
+    """Show on one screen whether the stack works, and which parts have a problem.
 
     Each line is well, wrong, waiting, unknown or off. The exit code is 0 if nothing is wrong, else 1.
     """
@@ -136,9 +136,10 @@ def status(*, stack_name: str, output_format: str) -> None:
 @main.command(epilog=examples("pause", "status", "resume"))
 @common_options
 def pause(*, stack_name: str, output_format: str) -> None:
-    """Stop no task until `resume`: events wait on their queue.
+    """Pause the stopping of tasks until `resume`. Events wait on the event queue.
 
-    This disables the event source mapping of the stop function. The function finishes the events that it already has.
+    The command disables the event source mapping of the stop function. The function finishes the events that it has
+    already received.
     """
     _switch(stack_name, output_format, on=False)
 
@@ -146,7 +147,7 @@ def pause(*, stack_name: str, output_format: str) -> None:
 @main.command(epilog=examples("resume", "resume --output json"))
 @common_options
 def resume(*, stack_name: str, output_format: str) -> None:
-    """Process events again, including those that have waited."""
+    """Process events again, including the events that waited on the queue."""
     _switch(stack_name, output_format, on=True)
 
 
@@ -176,17 +177,17 @@ def _switch(stack_name: str, output_format: str, *, on: bool) -> None:
     "cleared",
     multiple=True,
     metavar="PARAMETER",
-    help="Parameter to make empty, which removes what it provides.",
+    help="Parameter to make empty, which removes the parameter's feature.",
 )
-@click.option("--yes", is_flag=True, help="Do it. Without this, only show what would be done.")
+@click.option("--yes", is_flag=True, help="Change the stack. Without --yes, the command only shows the changes.")
 @common_options
 def set_parameters(
     *, assignments: tuple[str, ...], cleared: tuple[str, ...], yes: bool, stack_name: str, output_format: str
 ) -> None:
-    """Change parameters of the stack without changing its code.
+    """Change parameters of the stack, but not its code.
 
-    The stack keeps the template and the code that are deployed, whatever this folder holds. The next deployment keeps
-    the values, unless it sets other values. To make a value empty, use --clear. docs/parameters.md describes the
+    The stack keeps its deployed template and code, even if the files in this folder differ. The next deployment keeps
+    the new values, unless it sets other values. To make a value empty, use --clear. docs/parameters.md describes the
     parameters.
     """
     deployment = find_deployment(client("cloudformation"), stack_name)

@@ -1,4 +1,4 @@
-"""The commands for callbacks: `stopper callback --help`."""
+"""The commands for callbacks, which `stopper callback --help` lists."""
 
 from __future__ import annotations
 
@@ -28,34 +28,38 @@ def callback_group() -> None:
     "--url",
     envvar="CALLBACK_URL",
     show_envvar=True,
-    help="The URL in the RTC console, if it is not the stack's own: your domain, or the sandbox's URL.",
+    help="The URL in the RTC console, if the console has another URL than the stack's output CallbackUrl.",
 )
 @click.option(
     "--key-file",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="The key in the RTC console, to check that the secret holds the same. Without it, the secret's key.",
+    help="File with the key of the RTC console, to check that the secret holds the same key. Default: the secret.",
 )
 @common_options
 def test(*, url: str | None, key_file: Path | None, stack_name: str, output_format: str) -> None:
     """Send a GET, a forged and a signed callback, and check the answers.
 
-    The RTC console sends the GET when a URL is entered, and refuses the URL if the answer is not 200. The callbacks end
-    a test room of a test application, and neither exists. The stack must refuse the forged callback, and accept and
-    process the signed one. The exit code is 0 if all of this holds, else 1.
+    The RTC console sends a GET when a URL is entered, and refuses the URL if the answer is not 200. Both callbacks end
+    a test room that does not exist. The stack must refuse the forged callback, and must accept and process the signed
+    callback. The exit code is 0 if all checks succeed, else 1.
     """
     deployment = find_deployment(client("cloudformation"), stack_name)
     url = url or deployment.outputs.get("CallbackUrl")
     if url is None:
-        raise click.ClickException("there is no callback URL: deploy with CallbackSecretArn (docs/setup.md)")
+        raise click.ClickException(
+            "the stack has no callback URL: deploy with CallbackSecretArn (docs/setup.md), or give --url"
+        )
     if not url.startswith("https://"):
-        raise click.ClickException(f"{url} is not an https URL, and the RTC server calls only https URLs")
+        raise click.ClickException(f"{url} is not an https URL, and the RTC server calls only https URLs: change --url")
     key = key_file.read_text().strip() if key_file else _key_of(deployment)
     if not key:
-        raise click.ClickException("the file or the secret holds no callback key: put the RTC console's key into it")
+        raise click.ClickException(
+            f"{key_file or 'the callback secret'} is empty: write the callback key of the RTC console into it"
+        )
     get_answer = callbacks.send_get(url)
     signed = callbacks.make_callback(now_ms(), "signed", key)
     forged = callbacks.forge(signed, now_ms())
-    # The forged one first: `status` reports a wrong key if no accepted callback follows a refused one.
+    # Send the forged callback first: `status` reports a wrong key unless an accepted callback follows a refusal.
     forged_answer = callbacks.send(url, forged)
     signed_answer = callbacks.send(url, signed)
     with interruptible() as interrupted:
@@ -86,12 +90,17 @@ def test(*, url: str | None, key_file: Path | None, stack_name: str, output_form
 def _key_of(deployment: Deployment) -> str:
     secret_arn = deployment.parameters.get("CallbackSecretArn")
     if not secret_arn:
-        raise click.ClickException("there is no callback secret: deploy with CallbackSecretArn, or give --key-file")
+        raise click.ClickException(
+            "the stack has no callback secret: deploy with CallbackSecretArn, or give --key-file"
+        )
     try:
         return str(client("secretsmanager").get_secret_value(SecretId=secret_arn).get("SecretString", "")).strip()
     except ClientError as error:
         code = error.response["Error"]["Code"]
-        raise click.ClickException(f"the callback secret {secret_arn} cannot be read: {code}") from None
+        raise click.ClickException(
+            f"the callback secret {secret_arn} cannot be read ({code}): check its ARN and your permissions, or give "
+            "--key-file"
+        ) from None
 
 
 def _arrives(deployment: Deployment, event_id: str, interrupted: Callable[[], bool]) -> bool:
@@ -109,9 +118,9 @@ def _last_end(deployment: Deployment) -> str | None:
 
 def _at_the_queue(*, taken: bool, arrived: bool, forged_served: bool) -> str:
     if forged_served:
-        return "the FORGED one was served"
+        return "the FORGED callback was processed: check that the URL leads to this stack's function"
     if arrived:
-        return "the signed one was served; the forged one never reached it"
+        return "the signed callback was processed, and the forged callback never arrived"
     if taken:
-        return f"the signed one was not served within {callbacks.ARRIVAL_SECONDS} s: run `stopper status`"
-    return "neither callback reached it"
+        return f"the signed callback was not processed within {callbacks.ARRIVAL_SECONDS} s: run `stopper status`"
+    return "neither callback arrived"

@@ -1,4 +1,4 @@
-"""The test of the callback URL: a GET, a forged and a signed callback, sent as the RTC server sends them."""
+"""The test of the callback URL with a GET, a forged and a signed callback, in the form of the RTC server's requests."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ ANSWER_SECONDS = 5  # the RTC server's time-out
 ARRIVAL_SECONDS = 30
 _REDIRECTS = (301, 302, 303, 307, 308)
 _SENTENCES = {
-    400: "the server at the URL does not understand callbacks. Check that it is this stack's URL",
+    400: "the server at the URL does not understand callbacks. Check that the URL is the stack's output CallbackUrl",
     401: (
-        "the signature is refused: this key is not the one in the secret. Check that the RTC console and the secret "
-        "hold the same key. A key that was put into the secret just now takes effect within a minute"
+        "the signature is refused: this key differs from the key in the secret. Check that the RTC console and the "
+        "secret hold the same key. A new key in the secret takes effect within 1 minute"
     ),
-    403: "refused by a web ACL or another server, before the request reached the function",
+    403: "a web ACL or another server refused the request before it reached the function",
     404: "the server does not know this URL. Check its spelling, and whether a later deployment removed it",
     429: "throttled: the URL receives too many callbacks, or its function has no concurrency left",
 }
@@ -40,7 +40,7 @@ _SENTENCES = {
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer: its status and result, or the reason for its absence.
+    """The answer to a request, or the reason for a missing answer.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def make_callback(now_ms: int, name: str, key: str) -> dict[str, str]:
 
 
 def forge(callback: Mapping[str, str], now_ms: int) -> dict[str, str]:
-    """Change a signed callback without signing it again, as an attacker without the key would."""
+    """Change a signed callback without a new signature, as an attacker without the key would."""
     return {**callback, "EventId": f"callback-test-forged-{now_ms}"}
 
 
@@ -111,7 +111,7 @@ def _why_none(error: Exception) -> str:
     if isinstance(error, urllib3.exceptions.NameResolutionError):
         return "this machine has no network, or the URL's host does not exist"
     if isinstance(error, urllib3.exceptions.SSLError):
-        return f"its certificate is not valid on this machine ({error})"
+        return f"the certificate of the server is not valid on this machine ({error})"
     if isinstance(error, urllib3.exceptions.TimeoutError) and not isinstance(
         error, urllib3.exceptions.NewConnectionError
     ):
@@ -136,7 +136,7 @@ def describe_get(answer: Answer) -> str:
     if answer.status in (0, 404, *_REDIRECTS):
         return describe_signed(answer)
     return (
-        f"{answer.status}, not 200: the RTC console refuses the URL. Make every server before the function pass GET on"
+        f"{answer.status}, not 200: the RTC console refuses the URL. Let every server before the function forward GET"
     )
 
 
@@ -168,6 +168,6 @@ def describe_forged(answer: Answer) -> str:
 
 
 def read_last_end(client: DynamoDBClient, table_name: str) -> str | None:
-    """Return the EventId of the last callback that ended the test room, as the table has it."""
+    """Read from the table the EventId of the last callback that ended the test room."""
     item = read_fields(client, table_name, Task(TEST_ROOM, ROOM_ITEM))
     return item["event_id"]["S"] if "event_id" in item else None

@@ -26,19 +26,19 @@ Command = Callable[..., None]
 
 
 def examples(*commands: str) -> str:
-    """Write examples of calls, for the end of a command's help."""
+    """Format example calls for the end of a command's help text."""
     lines = "".join(f"\n  stopper {command}" for command in commands)
     return f"\b\nExamples:{lines}"
 
 
 class AwsTrouble(click.ClickException):
-    """An error of a call to AWS, in one sentence."""
+    """An error of a call to AWS. The message is one sentence."""
 
     exit_code = AWS_TROUBLE
 
 
 class Commands(click.Group):
-    """Commands that report errors of AWS in one sentence and an exit code."""
+    """Commands that report an error of AWS with one sentence and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
@@ -47,14 +47,14 @@ class Commands(click.Group):
         except (NotDeployed, NoEventSource) as error:
             raise AwsTrouble(str(error)) from None
         except (ClientError, BotoCoreError) as error:
-            raise AwsTrouble(f"AWS: {error}") from None
+            raise AwsTrouble(f"a call to AWS failed: {error}") from None
         except Interrupted:
             display.messages.print("Interrupted. The remaining steps were not done.")
             ctx.exit(INTERRUPTED)
 
 
 def common_options(command: Command) -> Command:
-    """Add the options of every command."""
+    """Add the options that every command has."""
     for option in (
         click.option(
             "--output",
@@ -62,7 +62,7 @@ def common_options(command: Command) -> Command:
             type=click.Choice(["text", "json"]),
             default="text",
             show_default=True,
-            help="text for people, or json for programs, with times in Unix ms.",
+            help="Output format: text for people, or json for programs, with times in Unix ms.",
         ),
         click.option(
             "--stack-name",
@@ -83,7 +83,7 @@ def client(service: str) -> Any:
     try:
         return boto3.session.Session().client(service, config=config)  # type: ignore[call-overload]
     except ValueError as error:  # an invalid setting, such as an endpoint that is not a URL
-        raise AwsTrouble(f"AWS: {error}") from None
+        raise AwsTrouble(f"a setting of the AWS CLI is invalid: {error}. Correct it in the environment") from None
 
 
 def report(output_format: str, facts: dict[str, Any], *texts: RenderableType) -> None:

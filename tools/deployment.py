@@ -16,17 +16,17 @@ _NEEDED = ("EventQueueUrl", "EventQueueArn", "DeadLetterQueueUrl", "SegmentTable
 
 
 class NotDeployed(Exception):
-    """There is no such stack, or it is a stack of another application."""
+    """No stack has this name, or the stack belongs to another application."""
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """A deployed stack: its outputs and its parameters by the names of template.yaml.
+    """A deployed stack, with its outputs and parameters by their names in template.yaml.
 
     Parameters
     ----------
     changed_at_ms
-        When it was last deployed, Unix ms.
+        The time of the last deployment, in Unix ms.
     """
 
     stack_name: str
@@ -41,7 +41,7 @@ def find_deployment(client: CloudFormationClient, stack_name: str) -> Deployment
     Raises
     ------
     NotDeployed
-        The region has no stack of this name, or that stack lacks this application's outputs.
+        The region has no stack of this name, or the stack lacks this application's outputs.
     """
     try:
         stack = client.describe_stacks(StackName=stack_name)["Stacks"][0]
@@ -49,13 +49,16 @@ def find_deployment(client: CloudFormationClient, stack_name: str) -> Deployment
         if error.response["Error"]["Code"] != "ValidationError":
             raise
         raise NotDeployed(
-            f"there is no stack {stack_name!r} in {client.meta.region_name}: give its name in STACK or with "
-            "--stack-name, and check that AWS_PROFILE and AWS_REGION name its account and region"
+            f"there is no stack {stack_name!r} in {client.meta.region_name}: give the stack's name in STACK or with "
+            "--stack-name, and check that AWS_PROFILE and AWS_REGION name the stack's account and region"
         ) from None
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
     missing = [name for name in _NEEDED if name not in outputs]
     if missing:
-        raise NotDeployed(f"the stack {stack_name!r} is not an RTC segment stopper: it has no output {missing[0]}")
+        raise NotDeployed(
+            f"the stack {stack_name!r} is not an RTC segment stopper, because the output {missing[0]} is missing: "
+            "give another stack name"
+        )
     parameters = {one["ParameterKey"]: one["ParameterValue"] for one in stack.get("Parameters", [])}
     changed_at = stack.get("LastUpdatedTime", stack["CreationTime"])
     return Deployment(stack_name, outputs, parameters, int(changed_at.timestamp() * 1000))

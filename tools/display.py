@@ -44,7 +44,7 @@ def progress_bar(what: str, *, shown: bool) -> Progress:
 
 
 def printable(text: str) -> str:
-    """Escape characters that control a terminal or hide text in it, except line ends."""
+    """Escape characters that control a terminal or hide text, except line ends."""
     return "".join(
         character if character.isprintable() or character == "\n" else character.encode("unicode_escape").decode()
         for character in text
@@ -52,7 +52,7 @@ def printable(text: str) -> str:
 
 
 def groups_text(groups: Sequence[Group], now_ms: int) -> Text:
-    """Show the groups of letters by reason, each with an example on its own line."""
+    """Show the groups of letters by reason, each with an example on a separate line."""
     heads = ("ErrorKind", "ErrorCode", "Letters", "Oldest")
     cells = [
         (one.kind, printable(one.code or "-"), str(one.count), readable_age(one.oldest_failed_at_ms, now_ms))
@@ -113,7 +113,7 @@ def open_table(tasks: Sequence[OpenTask], now_ms: int) -> Table:
 
 
 def status_table(findings: Sequence[Finding]) -> Table:
-    """Show the findings."""
+    """Show the findings as a table."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
@@ -138,7 +138,7 @@ def switch_text(event_source: EventSource, depth: Depth, *, on: bool, stack_name
     """Describe the effect of switching the event source mapping."""
     on_queue = f"{_count(depth.waiting, 'event waits', 'events wait')} on the queue, {depth.in_work} in work."
     if event_source.state != ("Enabled" if on else "Disabled"):
-        return f"Not yet: the mapping is {event_source.state}. Run `stopper status` again. {on_queue}"
+        return f"Lambda has not finished: the mapping is {event_source.state}. Run `stopper status` again. {on_queue}"
     if on:
         return (
             f"Resumed. {on_queue}\n"
@@ -149,7 +149,7 @@ def switch_text(event_source: EventSource, depth: Depth, *, on: bool, stack_name
     return (
         f"Paused: nothing is stopped from now on. {on_queue}\n"
         f"Events and callbacks still arrive. SQS keeps each for {days:.3g} days after it was sent.\n"
-        "The alarm for the oldest message starts after 2 minutes, the heartbeat's after 15.\n"
+        "The alarm for the oldest message starts after 2 minutes, and the heartbeat's alarm after 15 minutes.\n"
         f"To resume: stopper resume --stack-name {stack_name}"
     )
 

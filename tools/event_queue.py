@@ -1,4 +1,4 @@
-"""The number of messages on a queue, and their retention."""
+"""The number of messages on a queue, and their retention time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Depth:
 
     @property
     def total(self) -> int:
-        """The number of all messages on the queue."""
+        """The number of all messages, waiting or in work."""
         return self.waiting + self.in_work
 
 

@@ -25,7 +25,7 @@ _TAKEN = ("CallbackQueued", "CallbackReplayed", "CallbackIgnored")
 _SERVED = ("stopped", "already_stopped", "heartbeat")  # the outcomes of a call that the API served
 _DAY = timedelta(days=1)
 _NEVER = (None, None)
-_MOST_PAGES = 20  # of log lines: enough to judge the stack, and read within seconds
+_MOST_PAGES = 20  # of log lines: enough to judge the stack, and few enough to read within seconds
 
 Client = Callable[[str], Any]
 
@@ -36,9 +36,9 @@ def inspect(client: Client, deployment: Deployment, interrupted: Callable[[], bo
     Parameters
     ----------
     client
-        Makes a boto3 client of a service.
+        Creates a boto3 client of a service.
     interrupted
-        Returns whether the program is asked to end.
+        Returns whether a signal asked the program to end.
     """
     parameters, outputs = deployment.parameters, deployment.outputs
     cloudformation = client("cloudformation")
@@ -81,7 +81,7 @@ def inspect(client: Client, deployment: Deployment, interrupted: Callable[[], bo
 
 
 def _latest_metrics(client: Any, deployment: Deployment, now_ms: int) -> dict[str, tuple[int, float]]:
-    """Return the newest datapoint of each metric that has one: its time in Unix ms, and its value."""
+    """Return the time (Unix ms) and the value of the newest datapoint of each metric that has datapoints."""
     ours = [{"Name": "service", "Value": deployment.stack_name}]
     queue = [{"Name": "QueueName", "Value": deployment.outputs["EventQueueArn"].rpartition(":")[2]}]
     asked = [
@@ -114,7 +114,7 @@ def _latest_metrics(client: Any, deployment: Deployment, now_ms: int) -> dict[st
             newest[result["Label"]] = int(at.timestamp() * 1000), value
     oldest = newest.get("ApproximateAgeOfOldestMessage")
     if oldest is not None and now_ms - oldest[0] > 5 * 60_000:
-        del newest["ApproximateAgeOfOldestMessage"]  # a metric without recent datapoints says nothing about now
+        del newest["ApproximateAgeOfOldestMessage"]  # an old datapoint does not show the present state
     return newest
 
 
@@ -149,7 +149,7 @@ def _callback_key(client: Any, secret_arn: str) -> Named:
 
 
 def _outcome_bus(client: Any, name: str) -> Named:
-    # PutEvents does not report this: for a bus that does not exist it answers 200, and drops the events (aws-cli 9186).
+    # PutEvents does not report a missing bus: it answers 200, and drops the events (aws-cli 9186).
     try:
         client.describe_event_bus(Name=name)
     except ClientError as error:
@@ -163,7 +163,7 @@ def _alarm_topic(client: Any, arn: str) -> Named:
     except ClientError as error:
         return _unread("the topic cannot be found, so no alarm notifies anyone", error)
     confirmed = int(attributes["SubscriptionsConfirmed"])
-    return Named("" if confirmed else "it has no confirmed subscription, so no alarm notifies anyone")
+    return Named("" if confirmed else "the topic has no confirmed subscription, so no alarm notifies anyone")
 
 
 def _unread(trouble: str, error: ClientError) -> Named:
@@ -204,7 +204,10 @@ class _Log:
         self._log_group = log_group
 
     def lines(self, pattern: str, since_ms: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield the matching lines of the first _MOST_PAGES pages, the oldest first, each with its time in Unix ms."""
+        """Yield the log lines that match the pattern, the oldest first, each with its time in Unix ms.
+
+        Only the first _MOST_PAGES pages of the log are read.
+        """
         pages = self._client.get_paginator("filter_log_events").paginate(
             logGroupName=self._log_group, startTime=since_ms, filterPattern=pattern
         )
@@ -215,14 +218,14 @@ class _Log:
                         yield event["timestamp"], json.loads(line)
 
     def failures(self, pattern: str, since_ms: int) -> Iterator[tuple[Trouble, dict[str, Any]]]:
-        """Yield the failures among the matching lines."""
+        """Yield the failures among the log lines that match the pattern."""
         for at_ms, line in self.lines(pattern, since_ms):
             if "error_code" in line:
                 yield Trouble(at_ms, line["error_code"], line.get("error_message", "")), line
 
 
 def _heartbeat_failure(log: _Log, heartbeat_ms: int | None, now_ms: int) -> Trouble | None:
-    """Find the cause of the last heartbeat's failure, if it came after the last success."""
+    """Find the cause of the heartbeat's last failure, if no heartbeat has succeeded since the failure."""
     since_ms = max(heartbeat_ms or 0, now_ms - HEARTBEAT_MS)
     found = log.failures('"Heartbeat" "error_code"', since_ms)
     failures = [failure for failure, line in found if line.get("event_type") == "Heartbeat"]
@@ -230,8 +233,8 @@ def _heartbeat_failure(log: _Log, heartbeat_ms: int | None, now_ms: int) -> Trou
 
 
 def _refusal(log: _Log, now_ms: int) -> Trouble | None:
-    """Find the API's last refusal of the key, the account or the deployment, if the API has served no call since."""
-    for minutes in (2, 15):  # the lines of a whole outage may be more than are read
+    """Find the API's last refusal of the key, the account or the deployment, if no later call was served."""
+    for minutes in (2, 15):  # a long outage may write more lines than are read
         found = (failure for failure, _ in log.failures('"error_code"', now_ms - minutes * 60_000))
         refusals = [failure for failure in found if failure.is_of(*REFUSED)]
         if refusals:

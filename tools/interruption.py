@@ -1,4 +1,4 @@
-"""Ctrl-C, handled between two calls to AWS and never in the middle of one."""
+"""Handling of Ctrl-C between two calls to AWS, never during a call."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from types import FrameType
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Note the first Ctrl-C or SIGTERM instead of ending; a second one has its usual effect.
+    """Note the first Ctrl-C or SIGTERM instead of ending the program. A second signal has its usual effect.
 
     Yields
     ------
     Callable
-        Returns whether the program is asked to end.
+        Returns whether a signal asked the program to end.
     """
     noted: list[int] = []
 

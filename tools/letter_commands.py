@@ -1,4 +1,4 @@
-"""The commands for dead letters: `stopper letters --help`."""
+"""The commands for dead letters, which `stopper letters --help` lists."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Age(click.ParamType):
 
 
 def selection_options(command: Command) -> Command:
-    """Add the options that select letters, and pass the command the `Selection`."""
+    """Add the options that select letters, and pass the `Selection` to the command."""
 
     @click.option("--id", "source_message_id", help="The letter of the message with this id on the event queue.")
     @click.option("--kind", type=click.Choice(letters.KINDS), help="Letters with this ErrorKind.")
@@ -64,9 +64,10 @@ def selection_options(command: Command) -> Command:
 def letters_group() -> None:
     """List, show, redrive or delete dead letters.
 
-    SQS cannot list a queue, so every command receives all letters, which hides them from other readers. At its end, and
-    on Ctrl-C, the command gives back the letters that it did not delete. If the command is killed, its letters appear
-    again by themselves: after 20 seconds, plus 40 seconds and the time of the redrive for every 1,000 letters.
+    SQS cannot list a queue. Every command therefore receives all letters, and other readers do not receive these
+    letters meanwhile. At the end, and on Ctrl-C, the command gives back the letters that it did not delete. The letters
+    of a killed command appear again after 20 seconds, plus 40 seconds for every 1,000 letters. A redrive adds the time
+    that it needs to send the letters.
     """
 
 
@@ -76,7 +77,7 @@ def letters_group() -> None:
 def list_letters(*, selection: Selection, stack_name: str, output_format: str) -> None:
     """Count the dead letters by their reason.
 
-    Letters of the kind `died` have no reason: the function crashed on the message, and SQS moved the message itself.
+    Letters of the kind `died` have no reason, because the function crashed and SQS moved the messages.
     """
     with _opened(stack_name) as (_, queue):
         reading = queue.read()
@@ -127,7 +128,7 @@ def show_letters(
     )
 )
 @selection_options
-@click.option("--yes", is_flag=True, help="Do it. Without this, only show what would be done.")
+@click.option("--yes", is_flag=True, help="Send the letters. Without --yes, the command only shows the letters.")
 @click.option(
     "--per-second",
     type=click.IntRange(1, 3_000),
@@ -139,9 +140,9 @@ def show_letters(
 def redrive(*, selection: Selection, yes: bool, per_second: int, stack_name: str, output_format: str) -> None:
     """Send dead letters to the event queue again.
 
-    Fix the cause first. Each letter keeps its event time, so it cannot stop a task that has started since, and
-    redriving it twice changes nothing. A letter is deleted only after the event queue has accepted it, so no letter is
-    lost. If the event fails again, it comes back as a new letter.
+    Fix the cause first. Each letter keeps its event time, so it cannot stop a task that started later. Redriving a
+    letter twice changes nothing. A letter is deleted only after the event queue has accepted it, so no letter is lost.
+    A message that fails again becomes a new letter.
     """
     with _opened(stack_name) as (deployment, queue):
         reading = queue.read(seconds_a_letter=1 / per_second)
@@ -165,14 +166,14 @@ def redrive(*, selection: Selection, yes: bool, per_second: int, stack_name: str
     type=click.Path(path_type=Path, dir_okay=False),
     required=True,
     metavar="FILE",
-    help="New file for the copies, as JSON Lines. It is on the disk before any letter is deleted.",
+    help="New file for the copies, in JSON Lines. The file is on the disk before any letter is deleted.",
 )
-@click.option("--yes", is_flag=True, help="Do it. Without this, only show what would be done.")
+@click.option("--yes", is_flag=True, help="Delete the letters. Without --yes, the command only shows the letters.")
 @common_options
 def purge(*, selection: Selection, file: Path, yes: bool, stack_name: str, output_format: str) -> None:
     """Save dead letters to a file, then delete them."""
     if file.exists():
-        raise click.BadParameter(f"{file} exists: name a new file", param_hint="--save")
+        raise click.BadParameter(f"{file} exists already: name a new file", param_hint="--save")
     with _opened(stack_name) as (_, queue):
         reading = queue.read()
         chosen = letters.select(reading.letters, selection)
@@ -190,12 +191,15 @@ def purge(*, selection: Selection, file: Path, yes: bool, stack_name: str, outpu
 def restore(*, file: Path, stack_name: str, output_format: str) -> None:
     """Put purged letters back on the dead-letter queue.
 
-    FILE is the file that `purge` wrote.
+    FILE is a file that `purge` has written.
     """
     try:
         copies = saved.load(file)
     except (ValueError, OSError) as error:
-        raise click.BadParameter(f"{file}: {error}", param_hint="FILE") from None
+        raise click.BadParameter(
+            f"{file} cannot be restored, because {error}. Give a file that `stopper letters purge` saved",
+            param_hint="FILE",
+        ) from None
     with _opened(stack_name) as (_, queue):
         _follow(queue.restore(copies), len(copies), "restored", {}, output_format)
 
@@ -213,7 +217,7 @@ def _opened(stack_name: str) -> Iterator[tuple[Deployment, DeadLetterQueue]]:
 def _work(
     reading: Reading, chosen: list[DeadLetter], steps: Iterable[Tally] | None, verb: str, output_format: str
 ) -> None:
-    """Carry out the job on the letters, or without --yes, show what the job would do."""
+    """Carry out the job on the letters with --yes, or only show which letters the job would change."""
     facts = {**_overview(reading, chosen), "dry_run": steps is None}
     _warn(output_format, reading)
     if steps is not None:
@@ -224,7 +228,7 @@ def _work(
 
 
 def _follow(steps: Iterable[Tally], total: int, verb: str, facts: dict[str, Any], output_format: str) -> None:
-    """Carry out a job under a progress bar, and report at the end how many letters the job handled."""
+    """Carry out a job with a progress bar, and report how many letters the job handled."""
     tally = Tally()
     try:
         with display.progress_bar(verb.capitalize(), shown=output_format == "text" and total > 0) as progress:
@@ -264,13 +268,13 @@ def _warn(output_format: str, reading: Reading) -> None:
         return
     if reading.hidden:
         display.messages.print(
-            f"Not shown: about {_letters(reading.hidden)} held by another reader, perhaps one that was killed. Letters "
-            "that are held appear again within minutes."
+            f"Another reader, perhaps a killed command, holds about {_letters(reading.hidden)}, which are not shown. "
+            "The held letters appear again within minutes."
         )
     if not reading.complete:
         display.messages.print(
-            "The queue was not read to its end: letters arrived faster than they could be read, or 120,000 are in "
-            "flight, and SQS delivers no more. Repeat the command when these are done."
+            "The queue was not read to its end: letters arrived faster than they could be read, or 120,000 letters "
+            "are in flight, and SQS delivers no more. Repeat the command later."
         )
 
 
@@ -280,7 +284,7 @@ def _warn_of_hopeless(output_format: str, chosen: list[DeadLetter]) -> None:
         count = sum(letter.kind in kinds for letter in chosen)
         display.messages.print(
             f"{_letters(count)} of the kind {' or '.join(kinds)} will fail again, unless the cause was in your "
-            "account. Leave them out with --kind exhausted, and have the sender send corrected events."
+            "account. Leave them out with --kind exhausted, and let the sender send corrected events."
         )
 
 

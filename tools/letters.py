@@ -17,7 +17,7 @@ from segments.times import read_attribute_ms
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageAttributeValueOutputTypeDef, MessageTypeDef
 
-DIED = "died"  # the kind of a letter without ErrorKind: SQS moved it after the function had crashed on it
+DIED = "died"  # the kind of a letter without ErrorKind: SQS moved the message after the function had crashed
 _FIELDS = {
     "ErrorKind": "kind",
     "ErrorCode": "code",
@@ -29,7 +29,7 @@ _FIELDS = {
     "EventTime": "event_time_ms",
 }
 KINDS = ("invalid_message", "rejected", "exhausted", DIED)
-HOPELESS = ("invalid_message", "rejected")  # their senders must correct them: redriven unchanged, they fail again
+HOPELESS = ("invalid_message", "rejected")  # the sender must correct these messages: an unchanged message fails again
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,14 @@ class DeadLetter:
     body
         The message that failed, unchanged.
     kind
-        Its ErrorKind, or `died`.
+        The letter's ErrorKind, or `died`.
     event_time_ms
-        Its event time T, which a redriven letter keeps: it must not count as a newer event.
+        The event time T of the message. A redriven letter keeps this time, so that it does not count as a newer event.
     failed_at_ms
-        When it failed; for the kind `died`, when it was sent, the only known time.
+        The time of the failure. For the kind `died`, the time when the message was sent, because no other time is
+        known.
     source_message_id
-        The id that the failed message had on the event queue, and has in the logs.
+        The id of the failed message on the event queue and in the logs.
     """
 
     message_id: str
@@ -77,7 +78,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Selection:
-    """A selection of letters: those that match every field that is not None. Times are Unix ms."""
+    """A selection of the letters that match every field that is not None. Times are Unix ms."""
 
     source_message_id: str | None = None
     kind: str | None = None
@@ -103,7 +104,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Group:
-    """The letters with one reason.
+    """The letters that have the same reason.
 
     Parameters
     ----------
@@ -119,7 +120,7 @@ class Group:
 
 
 def read_letter(message: MessageTypeDef) -> DeadLetter:
-    """Read a message from SQS, with all its attributes and its SentTimestamp."""
+    """Read a dead letter from a message of SQS that has all its attributes and its SentTimestamp."""
     attributes = message.get("MessageAttributes", {})
     texts = {name: value["StringValue"] for name, value in attributes.items() if "StringValue" in value}
     sent_ms = int(message["Attributes"]["SentTimestamp"])
@@ -146,7 +147,7 @@ def select(letters: Iterable[DeadLetter], selection: Selection) -> list[DeadLett
 
 
 def group(letters: Iterable[DeadLetter]) -> list[Group]:
-    """Group letters by ErrorKind, ErrorCode and the common part of their messages, the largest group first."""
+    """Group letters by ErrorKind, ErrorCode and the common part of the error messages, the largest group first."""
     by_reason: dict[tuple[str, str | None, str], list[DeadLetter]] = {}
     for letter in sorted(letters, key=lambda letter: letter.failed_at_ms):
         by_reason.setdefault((letter.kind, letter.code, _common(letter.error_message or "")), []).append(letter)
@@ -158,7 +159,7 @@ def group(letters: Iterable[DeadLetter]) -> list[Group]:
 
 
 def to_json(letter: DeadLetter) -> dict[str, str | int]:
-    """Write a letter under the names of its message attributes, times in Unix ms; missing attributes are left out."""
+    """Write a letter as JSON under the names of its message attributes, without missing ones. Times are Unix ms."""
     values = {name: getattr(letter, field) for name, field in _FIELDS.items()}
     if letter.room:
         values |= {"AppId": letter.room.app_id, "RoomId": letter.room.room_id}
@@ -167,13 +168,13 @@ def to_json(letter: DeadLetter) -> dict[str, str | int]:
 
 
 def redriven(letter: DeadLetter) -> Message:
-    """Create the message that sends the letter's event again, with its old event time."""
+    """Create the message that sends a letter's event again, with the old event time."""
     app_id = letter.room.app_id if letter.room else ""
     return Message(letter.body, {"EventTime": letter.event_time_ms}, app_id if ID.fullmatch(app_id) else None)
 
 
 def restored(line: str) -> Message:
-    """Read a letter from the line of JSON that `to_json` wrote.
+    """Read a letter from a line of JSON in a saved file.
 
     Raises
     ------
@@ -184,11 +185,11 @@ def restored(line: str) -> Message:
     match letter:
         case {"Body": str(body), "ErrorKind": str(), "EventTime": int()}:
             return Message(body, {name: letter[name] for name in _FIELDS if name in letter})
-    raise ValueError("this line is not a saved dead letter: a letter has Body, ErrorKind and EventTime")
+    raise ValueError("a dead letter needs a text in Body and in ErrorKind, and a whole number in EventTime")
 
 
 def group_to_json(one: Group) -> dict[str, str | int | None]:
-    """Write a group as JSON, its reason under the names of the message attributes, times in Unix ms."""
+    """Write a group as JSON, with its reason under the names of the message attributes. Times are Unix ms."""
     return {
         "ErrorKind": one.kind,
         "ErrorCode": one.code,
@@ -199,7 +200,7 @@ def group_to_json(one: Group) -> dict[str, str | int | None]:
 
 
 def _common(message: str) -> str:
-    """Remove from an error message the parts that differ between letters: the task, numbers and ids."""
+    """Remove the parts of an error message that differ between letters: the task, numbers and ids."""
     return re.sub(r"[\w@.-]*\d[\w@.-]*", "#", re.sub(r"^task \S+: ", "", message))
 
 
@@ -216,7 +217,7 @@ def _event_time_ms(body: str, sent_ms: int, attribute: MessageAttributeValueOutp
 
 
 def _room(body: str) -> Room | None:
-    # Read without the event's rules: a letter that breaks one of them still belongs to its room.
+    # Read without the rules for events: a letter that breaks a rule still belongs to its room.
     try:
         content = unwrap(body) or {}
     except InvalidMessage:

@@ -1,4 +1,4 @@
-"""Changes the parameters of a deployed stack, and nothing else."""
+"""Changes to the parameters of a deployed stack, without changes to its template or code."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _POLL_SECONDS, _MOST_POLLS = 2, 900
 
 
 def read(assignments: Sequence[str], cleared: Sequence[str]) -> dict[str, str]:
-    """Read the new values of parameters from PARAMETER=VALUE, and empty ones for those to be cleared.
+    """Read the new values of parameters from PARAMETER=VALUE. The value of each parameter to clear is empty.
 
     Raises
     ------
     ValueError
-        An assignment has another form, names a parameter twice, or has no value.
+        No parameter is named, a parameter is named twice, or an assignment has another form or no value.
     """
     pairs = [one.partition("=") for one in assignments]
     wanted = {name: value for name, equals, value in pairs if equals}
@@ -30,18 +30,18 @@ def read(assignments: Sequence[str], cleared: Sequence[str]) -> dict[str, str]:
         if not value.strip():
             # A shell variable that is empty by mistake would remove a callback URL or the alarms.
             raise ValueError(
-                f"{name} has no value: write {name}=VALUE. --clear {name} makes it empty, and removes its feature"
+                f"{name} has no value: write {name}=VALUE, or remove the parameter's feature with --clear {name}"
             )
     return wanted | dict.fromkeys(cleared, "")
 
 
 def unlike(deployment: Deployment, wanted: Mapping[str, str]) -> dict[str, str]:
-    """Return the values that differ from the stack's.
+    """Return the wanted values that differ from the stack's values.
 
     Raises
     ------
     ValueError
-        The stack has no such parameter.
+        The stack has no parameter of that name.
     """
     for name in wanted:
         if name not in deployment.parameters:
@@ -52,7 +52,7 @@ def unlike(deployment: Deployment, wanted: Mapping[str, str]) -> dict[str, str]:
 
 
 def change(client: CloudFormationClient, deployment: Deployment, values: Mapping[str, str]) -> None:
-    """Change parameters without changing the deployed template and code, and wait until this is done."""
+    """Change parameters without changing the deployed template and code, and wait for the end of the update."""
     client.update_stack(
         StackName=deployment.stack_name,
         UsePreviousTemplate=True,

@@ -1,4 +1,4 @@
-"""Reading, redriving and emptying the dead-letter queue: the one tool module that knows SQS.
+"""Reading, redriving, purging and restoring dead letters on their queue in SQS.
 
 SQS cannot list a queue. A letter is read by receiving it, which hides it from other readers for a while. Letters that
 are only read are given back::
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
         SendMessageBatchRequestEntryTypeDef,
     )
 
-_ATTRIBUTES_BYTES = 2_048  # at most, with their names
+_ATTRIBUTES_BYTES = 2_048  # the maximum for a letter, with the names of the attributes
 _WAIT_SECONDS = 1  # with any wait time, SQS asks all its servers, so an empty answer means an empty queue
-_SLOWEST_LETTERS_A_SECOND = 50  # that a distant region delivers, takes back or deletes
+_SLOWEST_LETTERS_A_SECOND = 50  # delivered, taken back or deleted by a distant region
 _SPARE_SECONDS = 10
 MOST_IN_FLIGHT = 120_000  # of a standard queue; beyond it, SQS answers a long poll as if the queue were empty
 _LONGEST_LEASE_SECONDS = 43_200  # SQS allows no more
@@ -51,12 +51,12 @@ class Reading:
     Parameters
     ----------
     letters
-        The letters, each of them once.
+        Each letter once.
     hidden
         The approximate number of letters that another reader held when the reading began.
     complete
-        Whether the queue was read to its end. False if letters arrived faster than they were read, or if so many are in
-        flight that SQS delivers no more.
+        Whether the queue was read to its end. False if letters arrived faster than they were read, or if too many
+        letters are in flight and SQS delivers no more.
     """
 
     letters: Sequence[DeadLetter]
@@ -73,9 +73,9 @@ class Tally:
     done
         Letters that were moved and are off the dead-letter queue.
     refused
-        Letters that SQS did not accept: they stay.
+        Letters that SQS did not accept. These letters stay where they are.
     undeleted
-        Letters that were sent, or saved, and could not be deleted: they stay as well.
+        Letters that were sent or saved, but could not be deleted. These letters stay on the queue.
     reason
         The reason of the first letter that was refused or could not be deleted.
     """
@@ -102,15 +102,15 @@ class Tally:
 class DeadLetterQueue:
     """The letters of a dead-letter queue, held between `__enter__` and `__exit__`.
 
-    Every method may raise `Interrupted` between two calls, and the errors of boto3. `__exit__` gives back the letters
-    that are held.
+    Every method may raise `Interrupted` between two calls, and the errors of boto3. `__exit__` gives back the held
+    letters.
 
     Parameters
     ----------
     client
         A boto3 SQS client.
     interrupted
-        Returns whether the program is asked to end.
+        Returns whether a signal asked the program to end.
     """
 
     def __init__(self, client: SQSClient, url: str, interrupted: Callable[[], bool]) -> None:
@@ -140,7 +140,7 @@ class DeadLetterQueue:
         Parameters
         ----------
         seconds_a_letter
-            The time for the work on each letter: other readers receive no letter before all are done.
+            The time for the work on each letter. All letters stay hidden from other readers until the work is done.
         """
         depth = read_depth(self._client, self._url)
         waiting, hidden = depth.waiting, depth.in_work
@@ -157,7 +157,7 @@ class DeadLetterQueue:
                 MessageAttributeNames=["All"],
                 MessageSystemAttributeNames=["SentTimestamp"],
             ).get("Messages", [])
-            # By id: SQS may deliver a letter twice, and then only the newer handle is valid.
+            # Keyed by id: SQS may deliver a letter twice, and then only the newer handle is valid.
             self._held |= {message["MessageId"]: read_letter(message) for message in messages}
             if not messages:
                 complete = hidden + len(self._held) < MOST_IN_FLIGHT
@@ -165,10 +165,10 @@ class DeadLetterQueue:
         return Reading(list(self._held.values()), hidden, complete=False)
 
     def redrive(self, letters: Sequence[DeadLetter], event_queue_url: str, per_second: int) -> Iterator[Tally]:
-        """Send held letters to the event queue, with their event times, and then delete them; yield after each call.
+        """Send held letters to the event queue with their event times, and delete them. Yield after each call.
 
-        A letter is deleted only after it was sent, so no letter is lost. A letter that is sent twice is a duplicate,
-        since its event time stays the same.
+        A letter is deleted only after it was sent, so no letter is lost. A letter that is sent twice counts as a
+        duplicate, because its event time stays the same.
         """
         turn = time.monotonic()
         for part in parts(letters, _bytes, min(ENTRIES_A_CALL, per_second)):
@@ -179,20 +179,20 @@ class DeadLetterQueue:
             yield self._delete([part[number] for number in sent]) + Tally(refused=len(part) - len(sent), reason=reason)
 
     def delete(self, letters: Sequence[DeadLetter]) -> Iterator[Tally]:
-        """Delete held letters; yield after each call."""
+        """Delete held letters, and yield after each call."""
         for part in parts(letters):
             self._heed_interruption()
             yield self._delete(part)
 
     def restore(self, messages: Sequence[Message]) -> Iterator[Tally]:
-        """Send purged letters to the dead-letter queue again; yield after each call."""
+        """Send purged letters to the dead-letter queue again, and yield after each call."""
         for part in parts(messages, _bytes):
             self._heed_interruption()
             sent, reason = self._send(self._url, part)
             yield Tally(done=len(sent), refused=len(part) - len(sent), reason=reason)
 
     def _send(self, queue_url: str, messages: Sequence[Message]) -> tuple[list[int], str | None]:
-        """Send messages; return the indexes of the accepted ones, and the reason for the first refusal."""
+        """Send messages, and return the indexes of the accepted messages and the reason for the first refusal."""
         entries = [_entry(str(number), message) for number, message in enumerate(messages)]
         answer = self._client.send_message_batch(QueueUrl=queue_url, Entries=entries)
         return [int(entry["Id"]) for entry in answer.get("Successful", [])], _reason(answer.get("Failed", []))

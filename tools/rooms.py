@@ -1,4 +1,4 @@
-"""The complete records of rooms: the functions read only the fields that they need."""
+"""The complete records of rooms. The functions read only the fields that they need."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Item:
-    """An item of the table: a task's record, `#room` with the room's newest end, or `#look`. Times are Unix ms."""
+    """An item of the table: a task's record, `#room` (the room's newest end) or `#look` (when the room was found gone).
+
+    Times are Unix ms, except `expires_at_seconds`.
+    """
 
     task_id: str
     started_at_ms: int | None = None
@@ -47,7 +50,7 @@ class Item:
             return "ended"
         if self.open_since_ms is None:
             end = self.outcome or "over"
-            return f"{end}, only watched: the sweeper asks once more" if self.watch else end
+            return f"{end}, only watched: the sweeper checks once more" if self.watch else end
         if self.stop_event_time_ms is not None:
             return f"open again, after it was {self.outcome}"
         return "open: seen, no stop event yet" if self.started_at_ms is None else "open: started, no stop event since"
@@ -65,17 +68,18 @@ class OpenTask:
 
 
 def read_room(client: DynamoDBClient, table_name: str, room: Room, most: int = 100) -> tuple[list[Item], bool]:
-    """Read the items of a room: first those about the room itself, then those of its tasks by name.
+    """Read the items of a room: first the items about the room itself, then the tasks by name.
 
     Parameters
     ----------
     most
-        Maximum number of items in the order of their names. Open tasks are read in addition, at most as many.
+        The maximum number of items, in the order of their names. At most the same number of open tasks is read in
+        addition.
 
     Returns
     -------
     tuple
-        The items, and whether there may be more.
+        The items, and whether the room may have more items.
     """
     of_room = {
         "TableName": table_name,
@@ -95,7 +99,7 @@ def read_open_tasks(client: DynamoDBClient, table_name: str, most: int) -> tuple
     Returns
     -------
     tuple
-        The tasks that have been open longest, at most `most`, the oldest first, and the number of all open tasks.
+        At most `most` tasks, the longest open task first, and the number of all open tasks.
     """
     count = 0
 
@@ -124,7 +128,7 @@ def read_watched(client: DynamoDBClient, table_name: str) -> Iterator[dict[str, 
 
 
 def read_fields(client: DynamoDBClient, table_name: str, task: Task) -> dict[str, Any]:
-    """Read the attributes of one item; the result is empty if there is no item."""
+    """Read the attributes of one item. The result is empty if the item does not exist."""
     room = f"{task.room.app_id}#{task.room.room_id}"
     key = {"room": {"S": room}, "task_id": {"S": task.task_id}}
     return dict(client.get_item(TableName=table_name, Key=key, ConsistentRead=True).get("Item", {}))
@@ -136,7 +140,7 @@ def _query(client: DynamoDBClient, request: Mapping[str, Any]) -> Iterator[dict[
 
 
 def to_json(item: Item) -> dict[str, Any]:
-    """Write an item under the table's own names, without missing attributes."""
+    """Write an item as JSON under the attribute names of the table, without missing attributes."""
     return {name: value for name, key in _ATTRIBUTES.items() if (value := getattr(item, key)) is not None}
 
 

@@ -1,4 +1,4 @@
-"""Saved copies of letters: JSON Lines, one letter a line."""
+"""Saved copies of letters in JSON Lines, one letter per line."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def save(path: Path, letters: Sequence[DeadLetter]) -> None:
         os.fsync(file.fileno())
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)  # otherwise a crash may lose the file's name, and the letters with it
+        os.fsync(folder)  # otherwise a crash may lose the name of the file, and so the letters
     finally:
         os.close(folder)
 
 
 def load(path: Path) -> list[Message]:
-    """Read the letters of a saved copy.
+    """Read the letters from a file that `save` wrote.
 
     Raises
     ------
     ValueError
-        A line holds no letter; the message names the line.
+        A line holds no letter. The message names the line.
     OSError
         The file cannot be read.
     """
@@ -44,5 +44,5 @@ def load(path: Path) -> list[Message]:
         try:
             letters.append(restored(line))
         except ValueError as error:
-            raise ValueError(f"line {number}: {error}") from None
+            raise ValueError(f"line {number} holds no dead letter ({error})") from None
     return letters

@@ -1,4 +1,4 @@
-"""The state of a stack: the facts about it, and the checks that judge them."""
+"""The facts about a stack, and the checks that judge the facts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEARTBEAT_MS = 15 * 60_000  # three missing heartbeats, as in the heartbeat's al
 OVERDUE_MS = 5 * 60_000  # in addition to the time of two rounds
 MS_A_ROOM = 40  # of a round, at usually 30 requests per second
 SECRET = ("SecretInvalid", "SecretUnavailable")
-REFUSED = (Whose.KEY, Whose.ACCOUNT, Whose.DEPLOYMENT)  # by the API, for any message
+REFUSED = (Whose.KEY, Whose.ACCOUNT, Whose.DEPLOYMENT)  # by the API, whatever the message
 
 
 class Verdict(StrEnum):
@@ -42,14 +42,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class Trouble:
-    """A failure: its time and its cause."""
+    """The time and the cause of a failure."""
 
     at_ms: int
     code: str
     message: str
 
     def is_of(self, *parties: Whose) -> bool:
-        """Return whether one of these parties is the cause of the failure."""
+        """Return whether one of the given parties caused the failure."""
         row = row_of(self.code)
         whose = Whose.KEY if self.code in SECRET else row.whose if row else None
         return whose in parties
@@ -62,9 +62,9 @@ class Named:
     Parameters
     ----------
     trouble
-        Its problem; empty if there is none.
+        The problem of the resource. Empty if the resource has no problem.
     readable
-        Whether the operator has permission to read it.
+        Whether the operator has permission to read the resource.
     """
 
     trouble: str = ""
@@ -84,28 +84,28 @@ class Facts:
     event_source
         None if the event queue has no mapping.
     outcome_bus, alarm_topic
-        None if the stack names none.
+        None if the stack's parameter is empty.
     refusal
-        The API's last refusal of the key, the account or the deployment, or the lack of a key in the secret, if the API
-        has served no call since.
+        The API's last refusal of the key, the account or the deployment, or the lack of a key in the secret. None if
+        the API has served a later call.
     served
         Whether the API has served a call in the last day.
     oldest_seconds
         The age of the oldest event on the queue.
     letters_complete
-        Whether all letters were read that were not hidden.
+        Whether all letters that were not hidden were read.
     ringing
         The alarms in state ALARM, by their names in template.yaml, each with its reason.
     heartbeat_ms
         When the last heartbeat succeeded.
     heartbeat_failure
-        The cause of the last heartbeat's failure, if it failed after that.
+        The cause of the heartbeat's last failure, if no heartbeat has succeeded since the failure.
     sweeping
         None if the sweeper is off.
     rejected_rooms, rejected_at_ms
         The number of rooms that the API rejected in the last sweep with rejections, and the time of that sweep.
     called_back_at_ms, refused_at_ms
-        When a callback was last accepted, and when one was last refused.
+        When the last callback was accepted, and when the last callback was refused.
     """
 
     now_ms: int
@@ -135,8 +135,8 @@ class Facts:
     refused_at_ms: int | None = None
 
     def ago(self, time_ms: int) -> str:
-        """Describe how long ago something was."""
-        return readable_age(min(time_ms, self.now_ms), self.now_ms)  # the stack keeps running while it is read
+        """Describe the age of a time in the past."""
+        return readable_age(min(time_ms, self.now_ms), self.now_ms)  # the stack writes while it is read
 
     def length(self, length_ms: int) -> str:
         """Format a duration."""
@@ -194,13 +194,13 @@ def _event_source(facts: Facts) -> Finding:
 
 
 def _rtc_key(facts: Facts) -> Finding:
-    """Judge the key by its last use, without reading it."""
+    """Judge the RTC key by its last use, without reading the key."""
     refusal = facts.refusal
     if refusal is not None and refusal.code in SECRET:
         word = f"{refusal.code} {facts.ago(refusal.at_ms)}: {refusal.message}"
         return Finding("RTC key", Verdict.WRONG, word)
     if refusal is not None and refusal.is_of(Whose.KEY):
-        word = f"the API refused it {facts.ago(refusal.at_ms)}: {refusal.code}, {refusal.message}"
+        word = f"the API refused the key {facts.ago(refusal.at_ms)}: {refusal.code}, {refusal.message}"
         return Finding("RTC key", Verdict.WRONG, word)
     if facts.served:
         return Finding("RTC key", Verdict.WELL, "the API has served a call with it in the last day")
@@ -211,8 +211,10 @@ def _rtc_key(facts: Facts) -> Finding:
 def _rtc_api(facts: Facts) -> Finding:
     refusal = facts.refusal
     if refusal is None or refusal.is_of(Whose.KEY):
-        return Finding("RTC API", Verdict.WELL, "it has not refused the account or the endpoint in the last 15 minutes")
-    word = f"it refused a call {facts.ago(refusal.at_ms)}: {refusal.code}, {refusal.message}"
+        return Finding(
+            "RTC API", Verdict.WELL, "the API has not refused the account or the endpoint in the last 15 minutes"
+        )
+    word = f"the API refused a call {facts.ago(refusal.at_ms)}: {refusal.code}, {refusal.message}"
     return Finding("RTC API", Verdict.WRONG, word)
 
 
@@ -292,7 +294,7 @@ def _sweeper(facts: Facts) -> Finding:
 
 
 def _is_late(facts: Facts, sweeping: Sweeping) -> bool:
-    """Return whether the sweeper's next round is overdue."""
+    """Return whether the next round of the sweeper is overdue."""
     if sweeping.open_since_ms is None or sweeping.round_began_at_ms is None:
         return False
     round_ms = max(

@@ -1,4 +1,4 @@
-"""The sweeper's progress: the number of watched rooms, and how long each waits to be checked."""
+"""The sweeper's progress: the number of watched rooms, and the time that a room waits for its check."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Sweeping:
     rooms
         The number of watched rooms.
     counts_all
-        Whether these are all: no more than MOST_ITEMS are counted.
+        Whether `rooms` counts all watched rooms. At most MOST_ITEMS items of the index are read.
     last_room
         The last watched room, in the order of the checks.
     open_since_ms
@@ -53,7 +53,7 @@ class Sweeping:
 
     @property
     def all_asked_since_ms(self) -> int | None:
-        """The latest known time such that each room watched at that time has been checked since."""
+        """The latest known time since which every room that was watched at that time has been checked."""
         if self.place is None or self.last_room is None:
             return None
         # The rooms after the place have waited since the previous round.

@@ -37,7 +37,7 @@ def readable_time(time_ms: int) -> str:
 
 
 def readable_age(time_ms: int, now_ms: int) -> str:
-    """Describe the distance of a time from now, in the largest unit that gives 2 or more."""
+    """Describe the length of time between `time_ms` and now, in the largest unit that gives 2 or more."""
     seconds, is_past = abs(now_ms - time_ms) // 1000, time_ms <= now_ms
     unit = next((unit for unit in "dhm" if seconds >= 2 * _SECONDS[unit]), "s")
     size = _SECONDS[unit]

@@ -147,7 +147,7 @@ class TestRedrive:
 
         queue = {"QueueUrl": stack.outputs["DeadLetterQueueUrl"]}
         (held,) = stack.aws.client("sqs").receive_message(**queue, MaxNumberOfMessages=1)["Messages"]
-        assert "held by another reader" in run_tool(stack, "letters", "list").stderr
+        assert "Another reader, perhaps a killed command, holds" in run_tool(stack, "letters", "list").stderr
         stack.aws.client("sqs").delete_message(**queue, ReceiptHandle=held["ReceiptHandle"])
 
     def test_interrupted_redrive_gives_back_the_other_letters(self, stack: Sandbox, room_id: str) -> None:

@@ -52,7 +52,7 @@ def test_a_missing_topic_or_one_without_a_confirmed_subscription_is_reported(aws
     assert (
         _alarm_topic(sns, arn + "-gone").trouble == "the topic cannot be found, so no alarm notifies anyone: NotFound"
     )
-    assert _alarm_topic(sns, arn).trouble == "it has no confirmed subscription, so no alarm notifies anyone"
+    assert _alarm_topic(sns, arn).trouble == "the topic has no confirmed subscription, so no alarm notifies anyone"
     queue = aws.client("sqs").create_queue(QueueName=f"on-call-{uuid4().hex}")["QueueUrl"]
     attributes = aws.client("sqs").get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]
     sns.subscribe(TopicArn=arn, Protocol="sqs", Endpoint=attributes["QueueArn"])

@@ -274,7 +274,7 @@ class TestTimes:
         (Item("audio", stop_event_time_ms=T, outcome="stopped"), "stopped"),
         (
             Item("audio", stop_event_time_ms=T, outcome="stopped", watch="1"),
-            "stopped, only watched: the sweeper asks once more",
+            "stopped, only watched: the sweeper checks once more",
         ),
         (Item("audio"), "over"),
     ],
@@ -338,7 +338,7 @@ def deny(**_: object) -> None:
 def test_a_stack_of_another_application_is_refused() -> None:
     outputs = [{"OutputKey": "EventQueueUrl", "OutputValue": "url"}]
     client: Any = SimpleNamespace(describe_stacks=lambda **_: {"Stacks": [{"Outputs": outputs}]})
-    with pytest.raises(NotDeployed, match=r"'theirs' is not .* no output EventQueueArn"):
+    with pytest.raises(NotDeployed, match=r"'theirs' is not .* output EventQueueArn is missing"):
         find_deployment(client, "theirs")
 
 
@@ -419,7 +419,7 @@ class TestPausing:
     @pytest.mark.parametrize("count", [0, 2])
     def test_a_queue_without_exactly_one_mapping_is_refused(self, count: int) -> None:
         client: Any = SimpleNamespace(list_event_source_mappings=lambda **_: {"EventSourceMappings": [{}] * count})
-        with pytest.raises(NoEventSource, match=f"^{count} event source mappings"):
+        with pytest.raises(NoEventSource, match=f"^the event queue has {count} event source mappings"):
             switch(client, "arn", on=True, interrupted=lambda: False)
 
     def test_the_answer_to_pause_says_how_long_events_are_kept_and_how_to_go_on(self) -> None:
@@ -463,7 +463,7 @@ def test_set_reads_values_and_clears_parameters() -> None:
         (
             ("AlarmTopicArn= ",),
             (),
-            "^AlarmTopicArn has no value: write AlarmTopicArn=VALUE. --clear AlarmTopicArn makes it empty",
+            "^AlarmTopicArn has no value: write AlarmTopicArn=VALUE, or remove .* with --clear AlarmTopicArn",
         ),
         ((), (), "^write each parameter once"),
         (("MaxConcurrency",), (), "^write each parameter once"),
