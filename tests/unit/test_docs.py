@@ -139,6 +139,12 @@ def test_the_parameters_page_lists_every_output_and_no_other() -> None:
     assert set(TEMPLATE["Outputs"]) == set(table_rows(section(PARAMETERS_PAGE, "Outputs")))
 
 
+def test_the_security_page_lists_the_permissions_of_every_role() -> None:
+    roles = {name for name, resource in TEMPLATE["Resources"].items() if resource["Type"] == "AWS::IAM::Role"}
+    permissions = section((ROOT / "docs" / "security.md").read_text(), "Permissions")
+    assert {name for name in table_rows(permissions) if name.endswith("Role")} == roles
+
+
 def test_the_contract_lists_every_error_kind() -> None:
     kinds = {end.value for end in End if end.is_dead_letter}
     assert kinds <= set(table_rows(section(EVENTS_PAGE, "Dead letters")))
