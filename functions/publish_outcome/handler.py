@@ -83,7 +83,7 @@ def _put(identifiers: Sequence[str], entries: Sequence[PutEventsRequestEntryType
         answer = _events.put_events(Entries=entries)
     except (ClientError, BotoCoreError) as error:
         return dict.fromkeys(identifiers, code_of(error))
-    # The answer may have fewer entries than the request: the missing ones were not accepted.
+    # The answer may have fewer entries than the request: the missing entries were not accepted.
     results: list[Mapping[str, Any]] = [*answer.get("Entries", []), *({} for _ in identifiers)]
     return {
         identifier: result.get("ErrorCode", "Unknown")

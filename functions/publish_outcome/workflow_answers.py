@@ -13,7 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from segments.batches import at_once
 
-# Step Functions' codes for a token that no longer has a waiting workflow; the last one is embedded AWS's.
+# Step Functions' codes for a token that no longer has a waiting workflow; the last code is from embedded AWS.
 OVER = ("TaskTimedOut", "InvalidToken", "TaskDoesNotExist")
 
 

@@ -21,7 +21,7 @@ import certifi
 import urllib3
 from urllib3.exceptions import HTTPError, ProtocolError, SSLError
 
-# The RTC server sends callbacks again if this fails or takes long.
+# The RTC server sends a callback again if these calls fail or take long.
 _pool = urllib3.PoolManager(
     timeout=urllib3.Timeout(connect=0.5, read=1.0),
     retries=False,

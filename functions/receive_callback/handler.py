@@ -26,7 +26,7 @@ from segments.times import find_callback_ms, now_ms, read_callback_ms, to_rfc333
 
 MOST_BYTES = 64 * 1024
 MOST_REMEMBERED = 10_000
-MOST_AGE_MS = 3_600_000  # the RTC server repeats a callback within seconds: an older one is a replay
+MOST_AGE_MS = 3_600_000  # the RTC server repeats a callback within seconds: an older callback is a replay
 ROOM_DESTROY, SLICE = "RoomDestroy", "SegmentRealTimeData"
 _GROUP = re.compile("[a-zA-Z0-9_@.-]{1,128}")  # the AppIds that SQS accepts as a message group
 # A known slice emits no metric, and Powertools would log a warning.

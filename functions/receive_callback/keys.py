@@ -9,8 +9,8 @@ from receive_callback.aws import AwsError, Service
 
 MAX_AGE_SECONDS = 300
 LEAST_SECONDS_BETWEEN_READS = 60
-SECONDS_WITHOUT_A_KEY = 5  # between two reads, until one has returned a key
-PREVIOUS_SECONDS = 24 * 3600  # how long a key stays valid after the next one was created
+SECONDS_WITHOUT_A_KEY = 5  # between two reads, until a read has returned a key
+PREVIOUS_SECONDS = 24 * 3600  # how long a key stays valid after the next key was created
 
 
 class KeysUnavailable(Exception):
@@ -48,11 +48,11 @@ class CallbackKeys:
             self._asked_at = now
             try:
                 self._read()
-            except AwsError as error:  # old keys are better than none while Secrets Manager fails
+            except AwsError as error:  # old keys are better than no keys while Secrets Manager fails
                 self._trouble = str(error)
         if not self._current:
             raise KeysUnavailable(self._trouble)
-        # At each request: keys may be kept for long, and the previous one may expire in that time.
+        # At each request: keys may be kept for long, and the previous key may expire in that time.
         return (self._current, self._previous) if self._now_ms() < self._previous_until_ms else (self._current,)
 
     def _read(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 NAMES = ("EventType", "EventData", "EventTime", "EventId", "AppId", "Version")
-_NONCES = ("Nonce", "Noce")  # the second is how BytePlus spells it
+_NONCES = ("Nonce", "Noce")  # BytePlus writes the second name
 
 
 class MalformedCallback(Exception):

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 ENTRIES_A_CALL = 10
 SQS_BYTES_A_CALL = 1_048_576
-# PutEvents refused more when this was recorded. The documentation says 1 MB now, which was not tried.
+# PutEvents refused larger calls when this limit was recorded. The documentation says 1 MB now, which was not tried.
 PUT_EVENTS_BYTES_A_CALL = 262_144
 
 T = TypeVar("T")

@@ -51,7 +51,7 @@ class Credentials:
 
     def current(self) -> Key:
         """Return the key. While the secret cannot be read, an old key is better than no key."""
-        # Before the lock: callers that wait for a read that fails share its result instead of each trying again.
+        # Before the lock, so that callers that wait for a failing read share the read's error instead of trying again.
         asked_at = self._clock_seconds()
         with self._lock:
             if asked_at >= self._read_again_at:

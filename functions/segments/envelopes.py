@@ -38,7 +38,7 @@ def unwrap(body: str) -> dict[str, Any] | None:
                 content["detail"],
             )
         elif content.get("Type") == "Notification" and "Message" in content:
-            # SNS retries for days: without its time a late notification would look like a new event.
+            # SNS retries for days: without this time, a late notification would look like a new event.
             outside = {"EventTime": content.get("Timestamp")}
             content = _json_object(content["Message"], "Message")
         else:
@@ -67,7 +67,7 @@ def _from_callback(envelope: dict[str, Any], outer_time: object) -> dict[str, An
     content["AppId"] = data.get("AppId") if app_id is None else app_id
     event_id = envelope.get("EventId")
     if isinstance(event_id, str) and ID.fullmatch(event_id):
-        # The server's ids are kept only for people, so an unusual one is no reason to refuse a room's end.
+        # The server's ids are kept only for people, so an unusual id is no reason to refuse a room's end.
         content["EventId"] = event_id
     return content
 

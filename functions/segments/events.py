@@ -32,10 +32,10 @@ class EventType(StrEnum):
     HEARTBEAT = "Heartbeat"
 
 
-# A heartbeat requests the stop of this task, whichever task it names. The task does not exist.
+# A heartbeat requests the stop of this task, whichever task the message names. The task does not exist.
 HEARTBEAT_ROOM_ID = "rtc-segment-stopper"
 HEARTBEAT_TASK_ID = "heartbeat"
-_OURS = (EventType.ROOM_GONE, EventType.HEARTBEAT)  # senders do not need them
+_OURS = (EventType.ROOM_GONE, EventType.HEARTBEAT)  # senders do not need these types
 _LONGEST_WORD = 100  # comparing longer words would be slow
 MOST_TOKEN_CHARACTERS = 2_048  # of a task token of Step Functions; also in event.schema.json
 _OF_ONE_TASK = (EventType.SEGMENT_STARTED, EventType.SEGMENT_REAL_TIME_DATA)
@@ -68,7 +68,7 @@ class Event:
     event_id: str | None = None
     business_id: str | None = None
     is_second_try: bool = False  # its message was received before, was redriven, or is a later copy
-    # Never logged: anyone who has it can answer the workflow that waits for the message.
+    # Never logged: anyone who has the token can answer the workflow that waits for the message.
     task_token: str | None = field(default=None, repr=False)
 
     @property
@@ -140,7 +140,7 @@ def _unknown_type(content: Mapping[str, Any]) -> str:
     word = content.get("EventType")
     if not isinstance(word, str) or word in set(EventType):
         return ""
-    import difflib  # here, since few messages need it, and the import would slow every cold start
+    import difflib  # here, since few messages need difflib, and the import would slow every cold start
 
     sent = [kind.value for kind in EventType if kind not in _OURS]
     near = difflib.get_close_matches(word[:_LONGEST_WORD], sent, n=1)

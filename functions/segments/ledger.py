@@ -38,7 +38,7 @@ _ATTRIBUTES = {
     "watch": "watch",
     "gone_at": "gone_at_ms",
 }
-_WHOLE_NUMBER = re.compile("-?[0-9]{1,38}")  # as DynamoDB writes one
+_WHOLE_NUMBER = re.compile("-?[0-9]{1,38}")  # as DynamoDB writes a whole number
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class SegmentTable:
         is_done = answer["outcome"] == Outcome.STOPPED.value
         stop_event_time_ms = known.stop_event_time_ms
         if known.covers(event.time_ms) and not (is_done and stop_event_time_ms == event.time_ms):
-            # The newer event's ALREADY_STOPPED is this event's stop, unless it was about a later session.
+            # The newer event's ALREADY_STOPPED is this event's stop, unless that answer was about a later session.
             is_ours = known.outcome == Outcome.ALREADY_STOPPED.value and (known.started_at_ms or 0) <= event.time_ms
             return {"values": answer} if is_done and is_ours else {}
         values = {**_stop(event), **answer}

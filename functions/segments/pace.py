@@ -101,7 +101,7 @@ class Turn:
         self._clock_seconds = clock_seconds
         self._note_answer = note_answer
         self._sent_at: float | None = None
-        # The times of its sending and its answer. Set once, together: another thread reads them.
+        # The times of the request and of its answer, set once and together: another thread reads both.
         self._over: tuple[float, float] | None = None
 
     def spend(self, function: Callable[..., T], *arguments: object) -> T:

@@ -92,7 +92,7 @@ class RtcApi:
         """Return whether a room exists now (document 1188355 of the API). An answer without this value is an error."""
         answer = self._call("GET", "GetRoomOnlineUsers", ROOM_QUERY_VERSION, _ids(room), sending)
         said = answer.result if isinstance(answer.result, dict) else {}
-        # The second is how BytePlus spells it.
+        # BytePlus writes the second name.
         exists = [said[name] for name in ("RoomExists", "RoomExist") if name in said]
         if len(exists) != 1 or not isinstance(exists[0], bool):
             raise answer.failure()

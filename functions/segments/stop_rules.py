@@ -119,7 +119,7 @@ def decide_from_api(time_ms: int, task: RunningTask | None, record: Record, now_
     Returns `Verdict.ASK` if the answer is not enough for a verdict.
     """
     if task is None:
-        # The API forgets tasks of this age, even running ones. No newer task has the name, so a stop is safe.
+        # The API forgets tasks of this age, even running tasks. No newer task has the name, so a stop is safe.
         opened_ms = record.open_since_ms
         forgotten = opened_ms is not None and now_ms - opened_ms >= API_REMEMBERS_MS
         return Verdict.STOP if forgotten else Verdict.ALREADY_STOPPED

@@ -18,7 +18,7 @@ class Arrival:
     message_id: str
     receipt_handle: str
     body: str = field(repr=False)
-    sent_ms: int  # when SQS accepted it, Unix ms
+    sent_ms: int  # when SQS accepted the message, Unix ms
     receive_count: int = 1
     # A value that is not a string becomes "", which is also unreadable.
     attributes: Mapping[str, str] = field(default_factory=dict)

@@ -199,7 +199,7 @@ class Batch:
                 raise self._failed[task]
             answered = self._answered.get(task)
             if answered and not (record and record.covers(answered.stop_event_time_ms or 0)):
-                record = answered  # the event's read is older
+                record = answered  # the record that was read for the event is older
             record = record or await self._reads.read(task) or Record()
             try:
                 return await self._decide_and_stop(task, event, record)

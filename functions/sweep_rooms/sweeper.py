@@ -16,10 +16,10 @@ from segments.settings import Reader, SharedSettings
 from segments.stop_rules import Record
 from sweep_rooms.checks import GONE_AGAIN_MS, decide_check
 
-QUESTIONS_PER_SECOND = 30  # an account may send 40 GetRoomOnlineUsers (document 1188355); other programs may send some
+QUESTIONS_PER_SECOND = 30  # of the 40 that an account may send (document 1188355); other programs may send the rest
 ROOMS_A_PAGE = 60
 PAGE_SECONDS = ROOMS_A_PAGE / QUESTIONS_PER_SECOND
-# A sweep ends before the next begins: two at once would exceed the API's limit.
+# A sweep ends before the next sweep begins: two sweeps at once would exceed the API's limit.
 BETWEEN_SWEEPS_SECONDS = 15.0
 _HOUR_MS = 3_600_000
 
