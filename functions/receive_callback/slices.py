@@ -1,4 +1,4 @@
-"""Known slices: this function environment queued another slice of the same task less than a minute ago.
+"""A slice is known if this function environment queued another slice of the task less than a minute ago.
 
 The RTC server reports a slice for every user every few seconds. The first slice makes its task known, as any later
 slice would. docs/design.md explains why nothing is lost if later slices are left out for a minute.

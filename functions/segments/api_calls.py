@@ -1,4 +1,4 @@
-"""The calls of the API: paced, suspended while the API does not answer, and retried at once if a retry can help."""
+"""Calls of the API are paced, suspended while the API does not answer, and retried at once if a retry can help."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Retryable(StopError):
 
 
 class FunctionFailed(Retryable):
-    """A bug in the function: retries do not help, but a later version may serve the message."""
+    """The function has a bug: retries do not help, but a later version may serve the message."""
 
 
 class Unanswered(Retryable):

@@ -1,4 +1,4 @@
-"""The content and the time of a message: from an SQS body to an `Event`."""
+"""Reads the content and the time of a message, from the body in SQS to an `Event`."""
 
 from __future__ import annotations
 

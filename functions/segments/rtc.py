@@ -38,7 +38,7 @@ class Stopped:
 
 
 class RtcApi:
-    """StopSegment, GetSegmentTask and GetRoomOnlineUsers, one HTTP request per call. Many threads may use one object.
+    """Calls StopSegment, GetSegmentTask and GetRoomOnlineUsers, each with one HTTP request. Many threads may use it.
 
     Every method calls `sending` just before the request is sent, and may raise `Rejected` or `Retryable`. At most
     `connections` calls may be under way at once.

@@ -1,4 +1,4 @@
-"""The settings that several functions share: read from the environment and checked once, at start-up."""
+"""The settings that several functions share. They are read from the environment and checked once, at start-up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Times: Unix ms inside the functions, RFC 3339 outside. Every function reads and writes its times with this module.
+"""Times are Unix ms inside the functions, RFC 3339 outside. Every function reads and writes its times with this module.
 
 Readers accept times from `EARLIEST_MS` to `LATEST_MS`: no event of the RTC service is older, and no date is later.
 Writers never raise an error. Some programs send the year 1 or 1970 for "never set", and seconds that are read as

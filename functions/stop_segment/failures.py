@@ -1,4 +1,4 @@
-"""What happens to a failed message: a dead letter with its reason, or a later attempt."""
+"""Decides how a failed message ends: as a dead letter with its reason, or with a later attempt."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Failure:
 
 
 class End(StrEnum):
-    """What happens to a failed message: a dead letter (named by its ErrorKind), a later copy, or the next receive."""
+    """The end of a failed message: a dead letter (named by its ErrorKind), a later copy, or the next receive."""
 
     INVALID_MESSAGE = "invalid_message"
     REJECTED = "rejected"

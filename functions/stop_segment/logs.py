@@ -1,4 +1,4 @@
-"""One log line for each decision, and metrics."""
+"""Writes one log line for each decision, and counts metrics."""
 
 from __future__ import annotations
 

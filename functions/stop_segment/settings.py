@@ -1,4 +1,4 @@
-"""The stop function's settings: read from the environment and checked once, at start-up."""
+"""The stop function's settings, which are read from the environment and checked once, at start-up."""
 
 from __future__ import annotations
 

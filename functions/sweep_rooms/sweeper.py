@@ -1,4 +1,4 @@
-"""A sweep: ask the API whether the rooms of watched tasks exist, and send RoomGone events for rooms that are gone."""
+"""Asks the API whether the rooms of watched tasks exist, and sends RoomGone events for rooms that are gone."""
 
 from __future__ import annotations
 
