@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure, print the tables, draw the charts, and keep a summary in results.json."""
+"""`python -m benchmarks` measures, prints the tables, draws the charts, and keeps a summary in results.json."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sandbox.stack import ROOT
 RESULTS = Path(__file__).with_name("results.json")
 CHART = ROOT / "docs" / "bench-drain.svg"
 ANSWER_AFTER_SECONDS = 0.2
-# The peer is slower, so it gets fewer messages where a rate is measured: only rates and shares are compared.
+# The peer is slower, so it gets fewer messages. Only rates and shares are compared.
 STOPS = {"product": 5_000, "peer": 400}
 EVENTS = {"product": 5_000, "peer": 500}
 START_UPS = 7
@@ -39,7 +39,7 @@ Load = Callable[[Deployment], Any]
 console = Console(width=max(100, Console().width))
 
 LOADS: dict[str, Load] = {
-    # First, because the messages and records of later loads slow the embedded AWS down.
+    # This load is the first, because the messages and records of later loads slow the embedded AWS down.
     "drain": lambda deployment: load.drain(deployment, STOPS[deployment.name]),
     "spending": load.spending,
     "duplicates": lambda deployment: load.duplicates(deployment, EVENTS[deployment.name]),
@@ -54,7 +54,7 @@ OUR_LOADS: dict[str, Load] = {
     "sweep": sweeps.sweeps,
     "sweep_rejected": sweeps.sweep_rejected,
 }
-# The functions without SQS, one after the other: simultaneous starts slow each other down, by different amounts.
+# The functions without SQS, one after the other, because simultaneous starts slow each other down.
 ALONE: dict[str, Callable[[], Any]] = {
     "environments": environments,
     "slices": functions.slices,
@@ -67,7 +67,7 @@ NAMES = (*LOADS, *OUR_LOADS, *ALONE)
 @click.command()
 @click.argument("measurements", nargs=-1, type=click.Choice(NAMES))
 def main(measurements: tuple[str, ...]) -> None:
-    """Measure the product beside its peer: everything, or the MEASUREMENTS that are named."""
+    """Measure the product beside its peer, with all measurements or only the named MEASUREMENTS."""
     sys.exit(run(lambda: _measure_all(measurements)))
 
 
@@ -100,7 +100,7 @@ def _measure(names: Sequence[str]) -> Iterator[dict[str, Any]]:
 
 
 def _loads(names: Sequence[str]) -> dict[str, Any]:
-    """Apply all loads to one deployment of the product, and to one of the peer."""
+    """Apply all loads to one deployment of the product, and to one deployment of the peer."""
     results: dict[str, Any] = {name: {"answer_after_seconds": ANSWER_AFTER_SECONDS} for name in names}
     if results:
         for deploy in BOTH:
@@ -112,7 +112,7 @@ def _loads(names: Sequence[str]) -> dict[str, Any]:
 
 
 def _keep(found: dict[str, Any]) -> None:
-    """Add new results to those in results.json, one per line, without the windows that only a chart needs."""
+    """Add new results to results.json, one result per line, without the windows that only a chart needs."""
     results = {**json.loads(RESULTS.read_text()), **_short(found)}
     results["commits"] |= dict.fromkeys(found.keys() - {"machine"}, _commit())
     lines = (f"{json.dumps(name)}: {json.dumps(result)}" for name, result in results.items())

@@ -27,7 +27,7 @@ _STYLE = Style(
 
 
 def draw_drain(results: dict[str, Any], path: Path) -> None:
-    """Draw the API requests in each sliding second, by the share of the queue that is processed, and the limit."""
+    """Draw the API requests in each sliding second by the processed share of the queue, beside the API's limit."""
     chart = pygal.XY(
         style=_STYLE,
         js=(),
@@ -44,11 +44,11 @@ def draw_drain(results: dict[str, Any], path: Path) -> None:
         value_formatter=lambda value: f"{value:.0f}",
         disable_xml_declaration=True,
     )
-    # The queues have different lengths: on an axis of time, the shorter one would seem to be the faster one.
+    # The queues have different lengths: on an axis of time, the shorter queue would seem to be faster.
     for name, label in (("product", "this product"), ("peer", "the peer")):
         chart.add(f"{label}, {results[name]['stops']:,} stops", _over_share_done(results[name]["windows"]))
     chart.add("the API's limit", [(0, LIMIT), (100, LIMIT)], stroke_style={"width": 2, "dasharray": "8, 5"})
-    chart.uuid = path.stem  # otherwise random in each drawing
+    chart.uuid = path.stem  # otherwise the id is random in each drawing
     # pygal writes its settings into the picture as a script, which a picture in a page does not run.
     path.write_text(re.sub(r"<script.*?</script>", "", chart.render(is_unicode=True), flags=re.DOTALL) + "\n")
 

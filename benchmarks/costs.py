@@ -33,26 +33,26 @@ _REPORT_BYTES = sum(len(line) + 1 + 26 for line in _REPORT)
 def per_million(spent: Mapping[str, Any]) -> dict[str, float]:
     """Price a million messages of one kind, from a result of `load.spending`.
 
-    A sender of single messages pays one SQS request for each. A batch costs two more requests, to receive and to delete
-    its messages.
+    A sender of single messages pays one SQS request for each message. A batch costs two more requests, to receive and
+    to delete its messages.
     """
     a_message = {name.removesuffix("_per_1000"): value / 1000 for name, value in spent.items()}
     return _price(a_message | {"sqs_requests": 1 + 2 * a_message["invocations"]}, _MILLION)
 
 
 def per_million_slices(spent: Mapping[str, float]) -> dict[str, float]:
-    """Price a million slices in the callback function, without the $1.00 of API Gateway."""
+    """Price a million slices in the callback function, without the $1.00 that API Gateway costs."""
     log_bytes = spent["log_bytes"] + spent["invocations"] * _REPORT_BYTES
     return _price({**spent, "log_bytes": log_bytes}, _MILLION / spent["invocations"])
 
 
 def per_million_room_hours(alive: Mapping[str, float]) -> dict[str, float]:
-    """Price an hour of a million existing rooms, from a sweep of some of them."""
+    """Price an hour of a million existing rooms, from a sweep of fewer rooms."""
     return _price(alive, _MILLION * LOOKS_AN_HOUR / alive["rooms"])
 
 
 def standing_still(idle: Mapping[str, float]) -> dict[str, float]:
-    """Price a month of sweeps if no room is watched."""
+    """Price a month of sweeps without watched rooms."""
     return _price(idle, _SWEEPS_A_MONTH / idle["sweeps"])
 
 

@@ -1,4 +1,4 @@
-"""The product and the peer, each on its own embedded AWS, with the same concurrency, memory and RTC API."""
+"""The product and the peer, each on a dedicated embedded AWS, with the same concurrency, memory and RTC API."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tools.event_queue import read_depth
 CONCURRENCY = 5
 PEER = Path(__file__).parent / "peer"
 PEER_BUILD = ROOT / ".aws-sam" / "peer"
-# The peer publishes no outcome events, so the product publishes none here. No event counts as late: `drain` measures
-# the rate of StopSegment, and `late` the rate of GetSegmentTask.
+# The peer publishes no outcome events, so the product publishes no events in a comparison. No event counts as late:
+# `drain` measures the rate of StopSegment, and `late` measures the rate of GetSegmentTask.
 STALE_AFTER_SECONDS = 600
 _PARAMETERS = {
     "StaleAfterSeconds": str(STALE_AFTER_SECONDS),
@@ -35,7 +35,7 @@ _PARAMETERS = {
     "OutcomeEventBusName": '""',
 }
 _RECORD_SIZE = {"CLOUDTRAIL_MAX_EVENTS": "100000"}
-_WARM_UP_MESSAGES = 10 * CONCURRENCY  # a full batch for each
+_WARM_UP_MESSAGES = 10 * CONCURRENCY  # a full batch for each environment
 _QUIET_SECONDS = 8.0
 _POLL_SECONDS = 1.0  # the RTC API double runs in this process: frequent polling would slow it down
 
@@ -48,24 +48,24 @@ class Deployment(Sandbox):
 
     @property
     def table_name(self) -> str:
-        """The name of the table with the deployment's records."""
+        """The name of the table that holds the deployment's records."""
         return self.outputs["SegmentTableName"]
 
     @property
     def function_name(self) -> str:
-        """The function that is measured."""
+        """The name of the measured function."""
         return self.outputs["StopSegmentFunctionName"]
 
     @cached_property
     def log_group(self) -> str:
-        """The function's log group."""
+        """The name of the measured function's log group."""
         configuration = self.client("lambda").get_function_configuration(FunctionName=self.function_name)
         name: str = configuration["LoggingConfig"]["LogGroup"]
         return name
 
     @contextlib.contextmanager
     def held_back(self) -> Iterator[None]:
-        """Deliver no message to the function until the end of the block."""
+        """Hold all messages back from the function until the end of the block."""
         client = self.client("lambda")
         (mapping,) = client.list_event_source_mappings(FunctionName=self.function_name)["EventSourceMappings"]
         client.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)
@@ -85,12 +85,12 @@ class Deployment(Sandbox):
                 "POST", f"{self.aws.endpoint}/_ministack/config", json={"cloudtrail._recording_enabled": str(on)}
             )
         if not answer.json()["applied"]:
-            raise RuntimeError("the embedded AWS refused to record its calls")
+            raise RuntimeError("the embedded AWS refused to record its calls, so the cost cannot be counted")
 
     def settle(self, seconds: float, quiet_seconds: float = _QUIET_SECONDS) -> bool:
-        """Wait until the queue is empty.
+        """Wait until the event queue is empty, and return whether the queue is empty.
 
-        Gives up after `seconds`, or when nothing has changed for `quiet_seconds` and only delayed messages are left.
+        The wait ends after `seconds`, or if nothing has changed for `quiet_seconds` and no message is waiting.
         """
         deadline = time.monotonic() + seconds
         last: tuple[int, int, int] | None = None
@@ -108,12 +108,14 @@ class Deployment(Sandbox):
         return False
 
     def warm_up(self) -> None:
-        """Start all function environments, and reset the count of requests."""
+        """Start all function environments with messages, and reset the count of API requests."""
         tasks = [("661e", f"warm-{number}", "audio") for number in range(_WARM_UP_MESSAGES)]
         with self.held_back():
             self.send([message(*task) for task in tasks])
         if not self.settle(90, quiet_seconds=90):
-            raise RuntimeError(f"{self.name} did not serve the warm-up messages within 90 s")
+            raise RuntimeError(
+                f"the {self.name} did not serve the warm-up messages within 90 s, so no load was measured"
+            )
         self.rtc.forget()
 
 
@@ -125,7 +127,7 @@ def message(
     event_id: str = "",
     event_time: str = "",
 ) -> str:
-    """Create the body of a stop event. Without `task_id` it names no task, without `event_time` it has no time."""
+    """Create the body of a stop event. An empty `task_id` or `event_time` leaves out the field."""
     ids = {"AppId": app_id, "RoomId": room_id, **({"TaskId": task_id} if task_id else {})}
     time_of_event = {"EventTime": event_time} if event_time else {}
     return json.dumps({"EventType": event_type, "EventId": event_id or f"evt-{room_id}", **time_of_event, **ids})
@@ -133,7 +135,7 @@ def message(
 
 @contextlib.contextmanager
 def product(answer_after_seconds: float) -> Iterator[Deployment]:
-    """Deploy the product and warm it up."""
+    """Deploy the product on a new embedded AWS, and warm the functions up."""
     with (
         mock.patch.dict(os.environ, _RECORD_SIZE),
         sandbox(_PARAMETERS, app_ids={APP_ID}, answer_after_seconds=answer_after_seconds) as box,
@@ -143,7 +145,7 @@ def product(answer_after_seconds: float) -> Iterator[Deployment]:
 
 @contextlib.contextmanager
 def peer(answer_after_seconds: float) -> Iterator[Deployment]:
-    """Deploy the peer and warm it up."""
+    """Deploy the peer on a new embedded AWS, and warm the function up."""
     double = RtcDouble(secrets={ACCESS_KEY_ID: SECRET_ACCESS_KEY}, answer_after_seconds=answer_after_seconds)
     with mock.patch.dict(os.environ, _RECORD_SIZE), double as rtc, embedded_aws() as aws:
         key = json.dumps({"AccessKeyId": ACCESS_KEY_ID, "SecretAccessKey": SECRET_ACCESS_KEY})
@@ -162,7 +164,7 @@ def _ready(deployment: Deployment) -> Deployment:
     same = (configuration["MemorySize"], mapping["ScalingConfig"]["MaximumConcurrency"])
     if same != (512, CONCURRENCY):
         raise RuntimeError(
-            f"{deployment.name} has memory and concurrency {same}: a comparison needs {(512, CONCURRENCY)}"
+            f"the {deployment.name} has memory and concurrency {same}, but a comparison needs {(512, CONCURRENCY)}"
         )
     deployment.warm_up()
     return deployment

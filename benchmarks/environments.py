@@ -1,4 +1,4 @@
-"""The request limit with many environments: in each slot, several environments of the stop function take turns."""
+"""The request limit when several environments of the stop function take turns in each slot."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from benchmarks.deployments import CONCURRENCY, Deployment, product
 from benchmarks.probe import batch
 from sandbox.environments import Environment, environment
 
-# The slowest API first: an environment that knows a faster API sends requests to a slower one at a lower rate.
+# The slowest API first, because an environment that knows a faster API sends requests to a slower API at a lower rate.
 _BATCHES_A_SLOT = {2.0: 4, 0.2: 100, 0.05: 18, 0.02: 18}
 _numbers = itertools.count(step=10)
 
 
 def environments() -> list[dict[str, Any]]:
-    """Serve full batches in each slot, one after the other; return the rate, and the requests in the busiest second."""
+    """Serve full batches in each slot, and return the request rate and the requests in the busiest second."""
     with product(min(_BATCHES_A_SLOT)) as deployment:
         return [run for environments_a_slot in (1, 3) for run in _paces(deployment, environments_a_slot)]
 

@@ -1,4 +1,4 @@
-"""The functions alone: each built artifact in a fresh interpreter, with a stubbed network."""
+"""Measurements of single functions: each built artifact runs in a fresh interpreter with a stubbed network."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ ROOMS, USERS, SLICE_SECONDS, SECONDS, ENVIRONMENTS = 1_000, 10, 20, 120, 4
 _SECRET = json.dumps({"AccessKeyId": "AKLTprobe", "SecretAccessKey": "probe"})
 _QUEUE = "https://sqs.us-east-1.amazonaws.com/000000000000/queue"
 _ARN = "arn"  # exists nowhere
-# Lambda sets one for each invocation, and every log line has it.
+# Lambda sets a trace id for each invocation, and every log line has the id.
 _TRACE = {"_X_AMZN_TRACE_ID": "Root=1-00000001-000000000000000000000001;Parent=0000000000000001;Sampled=1"}
 
 
 @dataclass(frozen=True)
 class Function:
-    """A function to probe.
+    """A built function to measure with the probe.
 
     Parameters
     ----------
     event
-        The event to call it with; None is a batch of ten stops.
+        The event for the call. None means a batch of ten stop events.
     """
 
     artifact: Path
@@ -82,9 +82,9 @@ def _receive_callback() -> Function:
 
 
 def start_up(repeats: int) -> dict[str, Any]:
-    """Time the start-up of every function in turn, and return the medians.
+    """Time the start-up of every function in turn, and return the medians by function.
 
-    Each artifact is read-only, as on Lambda, and measured with its bytecode and without.
+    No start-up writes bytecode into an artifact, because an artifact is read-only on Lambda.
     """
     functions = {"stop_segment": STOP_SEGMENT, "receive_callback": _receive_callback(), "peer": PEER}
     runs: dict[str, list[dict[str, float]]] = defaultdict(list)
@@ -101,14 +101,14 @@ def start_up(repeats: int) -> dict[str, Any]:
 
 
 def slices() -> dict[str, Any]:
-    """Report the slices of rooms for some minutes, in time lapse; return the cost in the callback function."""
+    """Report the slices of rooms in time lapse, and return their cost in the callback function."""
     callbacks = list(_callbacks())
     spent = _probe(_receive_callback(), do="slices", callbacks=callbacks, environments=ENVIRONMENTS)
     return {"slices": len(callbacks), "spent": spent}
 
 
 def _callbacks() -> Iterator[tuple[float, int, str]]:
-    """Yield the RTC server's callbacks: the second, the environment, and the callback."""
+    """Yield the RTC server's callbacks, each with its second and the number of its environment."""
     chance = random.Random(0)  # noqa: S311 # nosec B311 # the same each time
     users = [(room, user, chance.uniform(0, SLICE_SECONDS)) for room in range(ROOMS) for user in range(USERS)]
     began = datetime.now(UTC)
@@ -121,7 +121,7 @@ def _callbacks() -> Iterator[tuple[float, int, str]]:
 
 
 def in_process(most_messages: dict[str, int]) -> dict[str, Any]:
-    """Time the handlers message by message, without the network."""
+    """Time the handlers of the product and the peer per message, without the network."""
     return {
         name: _probe(function, do="messages", marks=[mark for mark in MARKS if mark <= most_messages[name]])
         for name, function in {"product": STOP_SEGMENT, "peer": PEER}.items()

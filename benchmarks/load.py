@@ -1,4 +1,4 @@
-"""The loads: a queue full of stops, duplicates or a storm, and the time of a single message."""
+"""The loads of a comparison: a queue full of stops, duplicates or a storm, and the latency of single messages."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Task = tuple[str, str, str]
 Found = dict[str, Any]
 COUNTED_STOPS = 100
 _SINGLES_A_SECOND = 10
-_SECONDS = 120.0  # unfinished work is then reported as left
+_SECONDS = 120.0  # after this time, unfinished work is reported as left
 _LATE_MS = 2_000 * STALE_AFTER_SECONDS
 _SLOWEST_PER_SECOND = 20
 _numbers = itertools.count()
 
 
 def drain(deployment: Deployment, stops: int) -> Found:
-    """Release a full queue of distinct stops."""
+    """Release a full queue of distinct stop events, and measure the rate of the stops."""
     tasks = running_tasks(deployment, stops)
     found = _let_loose(deployment, tasks, [message(*task) for task in tasks], closely=False)
     times = [request.received_at for request in deployment.rtc.requests]
@@ -37,7 +37,7 @@ def drain(deployment: Deployment, stops: int) -> Found:
 
 
 def spending(deployment: Deployment) -> Found:
-    """Count what AWS charges for stops, for stops sent one by one, and for duplicates, far below the request limit."""
+    """Count what AWS charges for batched stops, single stops and duplicates, far below the request limit."""
     tasks = running_tasks(deployment, COUNTED_STOPS)
     event_time = datetime.now(UTC).isoformat(timespec="milliseconds")
     bodies = [message(*task, event_time=event_time) for task in tasks]
@@ -45,7 +45,9 @@ def spending(deployment: Deployment) -> Found:
     deployment.rtc.forget()
     again = _let_loose(deployment, tasks, bodies)
     if again["api_requests"]:
-        raise RuntimeError(f"{deployment.name} made {again['api_requests']} requests for duplicates")
+        raise RuntimeError(
+            f"the {deployment.name} sent {again['api_requests']} API requests for duplicates instead of 0"
+        )
     singles = running_tasks(deployment, COUNTED_STOPS)
     with measured(deployment, closely=True) as spent:
         send_steadily(deployment, singles, _SINGLES_A_SECOND)
@@ -54,7 +56,7 @@ def spending(deployment: Deployment) -> Found:
 
 
 def duplicates(deployment: Deployment, events: int) -> Found:
-    """Release a queue in which five events report each stop."""
+    """Release a queue in which five stop events name each task."""
     tasks = running_tasks(deployment, events // 5)
     bodies = [message(*task) for task in tasks for _ in range(5)]
     random.Random(0).shuffle(bodies)  # noqa: S311 # nosec B311 # the same order each time
@@ -62,7 +64,7 @@ def duplicates(deployment: Deployment, events: int) -> Found:
 
 
 def storm(deployment: Deployment, rooms: int, events_a_room: int) -> Found:
-    """Release many moderation events for the only task of each room, with the events of the rooms interleaved."""
+    """Release many moderation events for the only task of each room, in an order that interleaves the rooms."""
     tasks = running_tasks(deployment, rooms)
     numbered = itertools.product(range(events_a_room), tasks)
     bodies = [message(*task, "ModerationViolation", f"evt-{task[1]}-{number}") for number, task in numbered]
@@ -70,7 +72,7 @@ def storm(deployment: Deployment, rooms: int, events_a_room: int) -> Found:
 
 
 def late(deployment: Deployment, stops: int) -> Found:
-    """Release a full queue of late stop events: each needs a GetSegmentTask before its StopSegment."""
+    """Release a full queue of late stop events, each of which needs a GetSegmentTask before its StopSegment."""
     time_ms = round(1000 * time.time()) - _LATE_MS
     tasks = running_tasks(deployment, stops, start_time_ms=time_ms - _LATE_MS)
     event_time = datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")
@@ -84,7 +86,7 @@ def late(deployment: Deployment, stops: int) -> Found:
 
 
 def latency(deployment: Deployment, messages_per_second: int, seconds: float) -> Found:
-    """Send messages at a steady rate, and measure the time from each message to its request."""
+    """Send messages at a steady rate, and measure the time from each message to its API request."""
     tasks = running_tasks(deployment, round(messages_per_second * seconds))
     sent = send_steadily(deployment, tasks, messages_per_second)
     deployment.settle(60)
@@ -99,7 +101,7 @@ def latency(deployment: Deployment, messages_per_second: int, seconds: float) ->
 
 
 def send_steadily(deployment: Deployment, tasks: Sequence[Task], messages_per_second: int) -> dict[Task, float]:
-    """Send a message for each task, at a steady rate; return when each was sent, in Unix seconds."""
+    """Send a message for each task at a steady rate, and return the Unix time in seconds of each message."""
     sent: dict[Task, float] = {}
     began = time.time() + 0.1
 
@@ -114,12 +116,12 @@ def send_steadily(deployment: Deployment, tasks: Sequence[Task], messages_per_se
 
 
 def running(deployment: Deployment, tasks: Sequence[Task]) -> int:
-    """Count the tasks that run."""
+    """Count the tasks that still run."""
     return sum(deployment.rtc.is_running(*task) for task in tasks)
 
 
 def running_tasks(deployment: Deployment, count: int, start_time_ms: int | None = None) -> list[Task]:
-    """Start this many tasks, each in its own room, and reset the counts."""
+    """Start `count` tasks, each in a separate room, and reset the counts of the RTC API double."""
     deployment.rtc.forget()
     load = next(_numbers)
     tasks = [("661e", f"room-{load}-{number}", "audio") for number in range(count)]
@@ -136,7 +138,7 @@ def _let_loose(
     seconds: float = _SECONDS,
     closely: bool = True,
 ) -> Found:
-    """Release the queue; return the result of the load, and its cost."""
+    """Release a queue of messages, and return the result and the cost of the load."""
     with deployment.held_back():
         deployment.send(bodies)
         time.sleep(1.1)  # so that no second contains requests of two loads

@@ -1,4 +1,4 @@
-"""The cost of a load: function time and log, and table units."""
+"""The cost of a load in function time, log bytes and table units."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BILLED = re.compile(r"Billed Duration: (\d+) ms")
 _STEP_SECONDS = 0.1
 
 Spent = dict[str, float]
-"""Seconds, function_seconds and invocations; if measured closely also log_bytes and what `counted` counts."""
+"""Seconds, function_seconds and invocations. A close measurement adds log_bytes and the figures of `counted`."""
 
 
 @contextmanager
@@ -26,10 +26,10 @@ def measured(deployment: Deployment, *, closely: bool) -> Iterator[Spent]:
     Parameters
     ----------
     closely
-        Whether to count the calls of the table and the log, too, which slows the embedded AWS down.
+        Whether to count the calls of the table and the bytes of the log, too. The count slows the embedded AWS down.
     """
     spent: Spent = {}
-    # The RTC API double runs in this process: garbage collection would delay requests, and count them as later.
+    # The RTC API double runs in this process: garbage collection would delay requests, and give them later times.
     gc.collect()
     gc.disable()
     began = time.time()
@@ -48,7 +48,7 @@ def measured(deployment: Deployment, *, closely: bool) -> Iterator[Spent]:
 
 
 def function_seconds(deployment: Deployment, since: float) -> tuple[float, int]:
-    """Sum the billed durations in the function's REPORT lines; return the sum and the number of lines."""
+    """Return the sum of the billed durations in the function's REPORT lines, and the number of lines."""
     found = [_BILLED.search(message) for message in _log(deployment, since, '"REPORT RequestId"')]
     milliseconds = [int(match[1]) for match in found if match]
     return sum(milliseconds) / 1000, len(milliseconds)
@@ -59,12 +59,12 @@ def _log(deployment: Deployment, since: float, pattern: str) -> list[str]:
         logGroupName=deployment.log_group, startTime=int(since * 1000), filterPattern=pattern
     )
     if len(answer["events"]) >= 10_000:
-        raise RuntimeError("the log has more lines than one answer of CloudWatch Logs holds")
+        raise RuntimeError("the log has more lines than CloudWatch Logs returns in one answer: measure a smaller load")
     return [event["message"] for event in answer["events"]]
 
 
 def windows(times: Sequence[float]) -> list[int]:
-    """Count, every tenth of a second, the arrivals of the last second, until a second after the last arrival."""
+    """Count the arrivals of the last second, every 0.1 seconds until 1 second after the last arrival."""
     ordered = sorted(times)
     steps = range(int((ordered[-1] - ordered[0] + 1) / _STEP_SECONDS) + 2)
     ends = [ordered[0] + step * _STEP_SECONDS for step in steps]

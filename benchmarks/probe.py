@@ -1,4 +1,4 @@
-"""Measures one function alone, in a fresh interpreter, from its built artifact: its start-up, or its time per message.
+"""A measurement of one built function in a fresh interpreter: its start-up, or its time per message.
 
 `functions` runs this file with ``python -I -S``, so that it finds only the artifact and the standard library. Standard
 input holds the job as JSON, standard output gets the result. The stub of the network replaces only HTTP, so that all
@@ -38,8 +38,8 @@ def _context() -> Any:
 
 
 def stub_network(secret: str) -> None:
-    """Answer every HTTP request in this process at once."""
-    # Imported here, because start-up is timed, and not every artifact has these modules.
+    """Replace HTTP in this process with a stub that answers every request at once."""
+    # Imported late, because start-up is timed, and not every artifact has these modules.
     import urllib3
 
     answers: dict[str, dict[str, Any]] = {
@@ -73,12 +73,12 @@ class _Raw:
         self._content = content
 
     def stream(self, *_: object, **__: object) -> list[bytes]:
-        """Return the body, as urllib3 does."""
+        """Return the body of the answer, as urllib3 does."""
         return [self._content]
 
 
 def batch(first: int) -> dict[str, Any]:
-    """Create an SQS event of distinct stops."""
+    """Create an SQS event with a batch of distinct stop events."""
     sent = str(time.time_ns() // 1_000_000)
     return {"Records": [_record(number, sent) for number in range(first, first + _MESSAGES_A_BATCH)]}
 
@@ -96,13 +96,13 @@ def _record(number: int, sent_ms: str) -> dict[str, Any]:
 
 
 class Watch:
-    """A stopwatch, in ms: the elapsed time, and the processor time of this process."""
+    """A stopwatch for the elapsed time and the processor time of this process, in ms."""
 
     def __init__(self) -> None:
         self._began = self._now()
 
     def read(self, name: str) -> dict[str, float]:
-        """Return both times by name, and reset them."""
+        """Return the elapsed time and the processor time by name, and start both times again."""
         before, self._began = self._began, self._now()
         clock, processor = (1000 * (now - then) for now, then in zip(self._began, before, strict=True))
         return {f"{name}_ms": clock, f"{name}_processor_ms": processor}
@@ -112,7 +112,7 @@ class Watch:
 
 
 def start_up(order: dict[str, Any]) -> dict[str, float]:
-    """Time the import of a function, its clients included, and its first call."""
+    """Time the import of a function with its clients, and the function's first call."""
     watch = Watch()
     stub_network(order["secret"])
     function = _function(order["handler"])
@@ -122,7 +122,7 @@ def start_up(order: dict[str, Any]) -> dict[str, float]:
 
 
 def messages(order: dict[str, Any]) -> list[dict[str, float]]:
-    """Time batch after batch; return the time per message and the memory at the given numbers of messages."""
+    """Time batch after batch, and return the time per message and the memory at the given numbers of messages."""
     stub_network(order["secret"])
     function = _function(order["handler"])
     marks = []
@@ -136,8 +136,10 @@ def messages(order: dict[str, Any]) -> list[dict[str, float]]:
             batches.append(watch.read("batch"))
             done += _MESSAGES_A_BATCH
             if answer["batchItemFailures"]:
-                raise RuntimeError(f"{len(answer['batchItemFailures'])} of {_MESSAGES_A_BATCH} messages failed")
-        # The fastest tenth: other work of the machine hardly affects it.
+                raise RuntimeError(
+                    f"{len(answer['batchItemFailures'])} messages of a batch failed, so the time is invalid"
+                )
+        # Other work of the machine hardly affects the fastest tenth.
         fast = {name: statistics.quantiles((taken[name] for taken in batches), n=10)[0] for name in batches[0]}
         marks.append(
             {
@@ -151,7 +153,7 @@ def messages(order: dict[str, Any]) -> list[dict[str, float]]:
 
 
 class _Log:
-    """Counts a function's output as CloudWatch Logs charges it: 26 bytes more for each line."""
+    """Counts the bytes of a function's output as CloudWatch Logs charges them, with 26 bytes more for each line."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -161,11 +163,11 @@ class _Log:
         self.bytes += len(text.encode()) + 26 * text.count("\n")
 
     def flush(self) -> None:
-        """Do nothing: nothing is kept."""
+        """Do nothing, because no output is kept."""
 
 
 def slices(order: dict[str, Any]) -> dict[str, Any]:
-    """Send slices, in time lapse, to several environments of the callback function; return the cost by outcome."""
+    """Send slices in time lapse to several environments of the callback function. Return the cost by outcome."""
     log = _Log()
     sys.stdout = log
     lapse = _time_lapse()
@@ -187,7 +189,7 @@ def slices(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def _time_lapse() -> Any:
-    """Return a function that sets the clocks forward by a number of seconds."""
+    """Return a function that sets the clocks of this process ahead by a number of seconds."""
     ahead = [0.0]
     monotonic, time_ns = time.monotonic, time.time_ns
     time.monotonic = lambda: monotonic() + ahead[0]
@@ -200,7 +202,7 @@ def _time_lapse() -> Any:
 
 
 def _peak_memory_kb() -> float:
-    # On Linux, getrusage would report the peak of the parent process, if that is higher.
+    # On Linux, getrusage would report the parent process's peak if the parent's peak is higher.
     with contextlib.suppress(OSError), open("/proc/self/status") as status:  # noqa: PTH123 - as below
         return next(float(line.split()[1]) for line in status if line.startswith("VmHWM"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -213,7 +215,7 @@ def _function(handler: str) -> Any:
 
 
 def main() -> None:
-    """Run the job from standard input."""
+    """Run the job that standard input describes, and write the result to standard output."""
     order = json.load(sys.stdin)
     results = os.fdopen(os.dup(1), "w")
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - pathlib is among what a function may have to import

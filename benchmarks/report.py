@@ -1,4 +1,4 @@
-"""The tables that are printed at the end, each figure beside its target."""
+"""The tables of the results, with each figure beside its target."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _PER_EVENT: tuple[Row, ...] = (
     _LOST,
     _LEFT,
 )
-# For the loads of both implementations: the title, and the rows.
+# The title and the rows for each load that both the product and the peer get.
 _BOTH: dict[str, tuple[str, Sequence[Row]]] = {
     "drain": (
         "A full queue of distinct stops, if the API answers after 200 ms",
@@ -62,7 +62,7 @@ _BOTH: dict[str, tuple[str, Sequence[Row]]] = {
 
 
 def print_report(results: Results, console: Console) -> None:
-    """Print the tables of every measurement in the results."""
+    """Print the tables of all measurements in the results."""
     for name, result in results.items():
         for table in _side_by_side(result, *_BOTH[name]) if name in _BOTH else _TABLES[name](result):
             console.print(table)
@@ -83,13 +83,13 @@ def _table(title: str, heads: Sequence[str], rows: Iterable[Iterable[str | float
 
 
 def _runs(title: str, columns: Mapping[str, str], runs: Iterable[Results], *names: str) -> Table:
-    """Write a row for each run: its names, and a column for each figure."""
+    """Create a table with a row for each run, which holds the run's names and figures."""
     keys = (*names, *columns.values())
     return _table(title, ("",) * len(names) + (*columns,), ([run[key] for key in keys] for run in runs))
 
 
 def _figures(title: str, columns: Mapping[str, Results], rows: Sequence[Row]) -> Table:
-    """Write a row for each figure: its label, its value in each column, and its target."""
+    """Create a table with a row for each figure, which holds the figure's label, values and target."""
     cells = ((label, *(column[name] for column in columns.values()), target) for label, name, target in rows)
     return _table(title, ("", *columns, "target"), cells)
 

@@ -1,4 +1,4 @@
-"""The cost of a room's end after many sessions, and of a session, with and without callbacks."""
+"""The cost of a room's end after many sessions, and the cost of a session with and without reported starts."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tools.rooms import read_fields
 
 SESSIONS = 50
 _SLICES = 20
-_SWEEPS = 3  # a room is found gone, found gone again, and left
+_SWEEPS = 3  # the room is found gone, found gone again, and left alone
 _RETENTION_SECONDS = 604_800
 _MINUTE_MS = 60_000
 _DAY_MS = 86_400_000
 
 
 def room_ends(deployment: Deployment, marks: Sequence[int], permanent: int) -> dict[str, Any]:
-    """Count the cost of a room's ends, each with a new TaskId, and of stops by TaskId in a room that never ends.
+    """Count the cost of a room's ends with new TaskIds, and of stops by TaskId in a room that never ends.
 
     The past sessions of the rooms are written with `segments.ledger`, as the functions write them.
     """
@@ -47,7 +47,7 @@ def _ends(deployment: Deployment, marks: Sequence[int]) -> Iterator[tuple[int, S
         with counted(deployment) as spent:
             _serve_alone(deployment, message(*task[:2]))
         if deployment.rtc.is_running(*task):
-            raise RuntimeError(f"end {mark} of the room did not stop its task")
+            raise RuntimeError(f"end {mark} of the room did not stop the task, so the cost is invalid")
         past.length = mark
         yield mark, spent
 
@@ -66,17 +66,17 @@ def _permanent(deployment: Deployment, tasks: int) -> dict[str, Any]:
         with counted(deployment) as found[name]:
             _serve_alone(deployment, body)
     if deployment.rtc.is_running(*task):
-        raise RuntimeError("the task of the permanent room was not stopped")
+        raise RuntimeError("the task of the permanent room was not stopped, so the cost is invalid")
     return found | {"room_item_bytes": past.room_item_bytes()}
 
 
 class _Past:
-    """A room's past: reported and stopped sessions, each with its own TaskId.
+    """The past sessions of a room, reported and stopped, each with a different TaskId.
 
     Parameters
     ----------
     length
-        The number of sessions.
+        The number of past sessions.
     """
 
     def __init__(self, deployment: Deployment, room_id: str) -> None:
@@ -111,7 +111,7 @@ class _Past:
 
 
 def sessions(deployment: Deployment) -> list[dict[str, Any]]:
-    """Count the cost of a session whose end is reported twice, for each way to report it; figures are per session."""
+    """Count the cost per session if the session's end is reported twice, for each way to report the session."""
     with unscheduled(deployment):
         return [
             {"session": name, **_sessions(deployment, number, *how)}
@@ -145,7 +145,7 @@ def _sessions(deployment: Deployment, kind: int, start_reported: bool, slices: i
         for event_type in ("RoomDestroy", "RoomEnded"):
             send(event_type, named=False)
     if running(deployment, tasks):
-        raise RuntimeError(f"{running(deployment, tasks)} tasks were not stopped")
+        raise RuntimeError(f"{running(deployment, tasks)} tasks were not stopped, so the cost is invalid")
     for app_id, room_id, _ in tasks:
         deployment.rtc.close_room(app_id, room_id)
     swept = list[Spent]()

@@ -23,15 +23,15 @@ _QUESTION = "GetRoomOnlineUsers"
 
 
 def sweeps(deployment: Deployment) -> dict[str, Spent]:
-    """Sweep without watched rooms, and with existing rooms only."""
+    """Sweep once with existing rooms only, and several times without watched rooms."""
     with unscheduled(deployment):
         idle = _sweep(deployment, [], sweeps=_IDLE_SWEEPS)
         return {"nothing watched": idle, "all alive": _sweep(deployment, _watched(deployment, ROOMS))}
 
 
 def sweep_rejected(deployment: Deployment) -> dict[str, Any]:
-    """Sweep with the rooms of a deleted app before all others, and return when the others are checked."""
-    # The index is sorted by name, so all rooms of this app are checked before the others.
+    """Sweep the rooms of a deleted app before healthy rooms, and return how often the healthy rooms are checked."""
+    # The index is sorted by name, so all rooms of the deleted app are checked before the healthy rooms.
     rejected = [("0-deleted", f"room-{number}", "audio") for number in range(REJECTED)]
     deployment.send([message(*task, "SegmentStarted") for task in rejected])
     settle(deployment)
@@ -61,7 +61,7 @@ def unscheduled(deployment: Deployment) -> Iterator[None]:
 
 
 def _watched(deployment: Deployment, rooms: int) -> list[Task]:
-    """Start tasks, each in its own room, and report their starts."""
+    """Start `rooms` tasks, each in a separate room, and report their starts."""
     tasks = running_tasks(deployment, rooms)
     deployment.send([message(*task, "SegmentStarted") for task in tasks])
     settle(deployment)
@@ -69,9 +69,9 @@ def _watched(deployment: Deployment, rooms: int) -> list[Task]:
 
 
 def settle(deployment: Deployment) -> None:
-    """Wait until every message is served."""
+    """Wait until every message on the event queue is served."""
     if not deployment.settle(120, quiet_seconds=120):
-        raise RuntimeError(f"{deployment.undone()} messages were not served")
+        raise RuntimeError(f"{deployment.undone()} messages were not served within 120 s, so the cost is invalid")
 
 
 def _sweep(deployment: Deployment, tasks: Sequence[Task], *, sweeps: int = 1) -> Spent:
@@ -99,11 +99,11 @@ def _sweeper(deployment: Deployment) -> Deployment:
 
 
 def sweep_once(deployment: Deployment) -> None:
-    """Sweep as the schedule does, and wait until its events are served."""
+    """Sweep as the schedule does, and wait until the events of the sweep are served."""
     began, sweeper = time.time(), _sweeper(deployment)
     sweeper.client("lambda").invoke(FunctionName=sweeper.function_name, InvocationType="Event", Payload=b"{}")
     while not function_seconds(sweeper, began)[1]:
         if time.time() > began + _SWEEP_SECONDS:
-            raise TimeoutError(f"a sweep did not end within {_SWEEP_SECONDS:.0f} s")
+            raise TimeoutError(f"a sweep did not end within {_SWEEP_SECONDS:.0f} s, so the cost is invalid")
         time.sleep(_POLL_SECONDS)
     settle(deployment)

@@ -21,19 +21,19 @@ Item = Mapping[str, Mapping[str, str]]
 
 @dataclass(frozen=True)
 class Index:
-    """An index of the table: its keys, and the attributes that it holds (None: all)."""
+    """The keys of a table's index, and the attributes that the index holds. None means all attributes."""
 
     keys: frozenset[str]
     projected: frozenset[str] | None
 
     def entry(self, item: Item) -> Item | None:
-        """Return the attributes of an item that the index holds; None if the item is not in the index."""
+        """Return the attributes of an item that the index holds. None if the item is not in the index."""
         if not item.keys() >= self.keys:
             return None
         return {name: value for name, value in item.items() if self.projected is None or name in self.projected}
 
     def writes(self, before: Item, after: Item) -> int:
-        """Count the index writes of a change: one to add, remove or change an entry, two to change its key."""
+        """Count the index writes of a change: one to add, remove or change an entry, and two to change its key."""
         old, new = self.entry(before), self.entry(after)
         if old == new:
             return 0
@@ -44,11 +44,11 @@ class Index:
 
 @contextmanager
 def counted(deployment: Deployment) -> Iterator[dict[str, float]]:
-    """Count requests to the API and the table, and table units. The result is complete at the end of the block.
+    """Count API requests, table requests and table units. The result is complete at the end of the block.
 
-    A write costs a unit, even if its condition fails. Each change of an index, as the table's stream shows it, costs
-    more. An item of more than 1 KB is an error. The size of the result decides the cost of a read. For a query, that
-    size is measured by repeating the query at the end.
+    A write costs one unit, even if its condition fails. Each change of an index, which the table's stream shows, costs
+    one or two more units. An item of more than 1 KB is an error. The size of the result decides the cost of a read. The
+    size of a query's result is measured by repeating the query at the end.
     """
     spent: dict[str, float] = {}
     table = deployment.client("dynamodb").describe_table(TableName=deployment.table_name)["Table"]
@@ -63,7 +63,7 @@ def counted(deployment: Deployment) -> Iterator[dict[str, float]]:
     changes = list(stream.changes()) if stream else []
     largest = max((size_of(after) for _, after in changes), default=0)
     if largest > WRITE_UNIT_BYTES:
-        raise RuntimeError(f"an item of {largest} bytes costs more than one unit")
+        raise RuntimeError(f"an item has {largest} bytes, so a write costs more than the one unit that is counted")
     calls = list(_calls(deployment, since))
     spent["table_requests"] = len(calls)
     spent["write_units"] = sum(name in _WRITES for name, _ in calls)
@@ -89,7 +89,7 @@ def _read_units(deployment: Deployment, name: str, request: dict[str, Any]) -> f
             given = deployment.client("dynamodb").query(**request)["Items"]
             return _a_read(request) * max(1, math.ceil(sum(map(size_of, given)) / _READ_UNIT_BYTES))
         case _:
-            raise RuntimeError(f"the benchmark does not know the read units of {name}")
+            raise RuntimeError(f"the read units of {name} are not counted: add the operation to _read_units")
 
 
 class _Stream:
@@ -110,7 +110,7 @@ class _Stream:
         )["ShardIterator"]
 
     def changes(self) -> Iterator[tuple[Item, Item]]:
-        """Yield each item that was changed, before and after."""
+        """Yield each changed item as it was before and after the change."""
         while True:
             answer = self._client.get_records(ShardIterator=self._iterator)
             self._iterator = answer["NextShardIterator"]
@@ -122,7 +122,7 @@ class _Stream:
 
 
 def index_of(description: Mapping[str, Any], table_keys: set[str]) -> Index:
-    """Read the projection of an index from its description."""
+    """Read the keys and the attributes of an index from the index's description."""
     keys = {key["AttributeName"] for key in description["KeySchema"]}
     projection = description["Projection"]
     is_all = projection["ProjectionType"] == "ALL"
@@ -135,7 +135,7 @@ def _a_read(request: Mapping[str, Any]) -> float:
 
 
 def size_of(item: Item) -> int:
-    """Count an item's bytes as DynamoDB does: names and values, with two digits in a byte."""
+    """Count the bytes of an item's names and values as DynamoDB does, with two digits in a byte."""
     return sum(
         len(name) + (len(value["N"]) // 2 + 2 if "N" in value else sum(len(text.encode()) for text in value.values()))
         for name, value in item.items()
@@ -143,7 +143,7 @@ def size_of(item: Item) -> int:
 
 
 def _recorded(deployment: Deployment, since: float) -> Iterator[dict[str, Any]]:
-    """Read the calls to DynamoDB since a time, newest first. The embedded AWS returns 50 at a time, without pages."""
+    """Read the calls to DynamoDB since a time, newest first. The embedded AWS returns only 50 calls at a time."""
     client = deployment.aws.client("cloudtrail")
     query: dict[str, Any] = {
         "LookupAttributes": [{"AttributeKey": "EventSource", "AttributeValue": "dynamodb.amazonaws.com"}],
@@ -158,4 +158,4 @@ def _recorded(deployment: Deployment, since: float) -> Iterator[dict[str, Any]]:
     while events := [event for event in client.lookup_events()["Events"] if event["EventId"] not in seen]:
         yield from events
         seen.update(event["EventId"] for event in events)
-        query["EndTime"] = events[-1]["EventTime"].timestamp() + 1e-6  # which was rounded to microseconds
+        query["EndTime"] = events[-1]["EventTime"].timestamp() + 1e-6  # EventTime was rounded to microseconds

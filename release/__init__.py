@@ -1,1 +1,1 @@
-"""Builds the files of a release from the output of `sam build`, without importing the project."""
+"""The files of a release, made from the output of `sam build` without importing the project."""

@@ -1,6 +1,6 @@
-"""`make release`: the files of a release, with the same bytes for the same commit on every machine.
+"""`make release` creates the files of a release, with the same bytes for the same commit on every machine.
 
-A machine without the runtime's Python makes other files, because it cannot compile the functions' bytecode.
+Only a machine without the runtime's Python creates different files, because it cannot compile the bytecode.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from release.plain import functions, plain, read
 
 ROOT = Path(__file__).parents[1]
 BUILT = ROOT / ".aws-sam" / "build"
-# The earliest time of a zip file, in place of the files' own times, which are those of the build.
+# The earliest time that a zip file can hold. The times of the build would differ between machines.
 _NO_TIME = (1980, 1, 1, 0, 0, 0)
 _READABLE_FILE = 0o100644 << 16
 
@@ -70,11 +70,13 @@ def _version() -> str:
 
 def _check(tag: str, version: str) -> None:
     if tag != f"v{version}":
-        raise NotReady(f"the tag is {tag}, but pyproject.toml needs the tag v{version}")
+        raise NotReady(f"the tag is {tag}, but pyproject.toml has the version {version}: use the tag v{version}")
     _notes(version)
     kept = CONTRACTS / "earlier" / version / "digests.txt"
     if not kept.exists() or kept.read_text() != digests():
-        raise NotReady(f"{kept.relative_to(ROOT)} does not have the digests of the schemas in contracts/")
+        raise NotReady(
+            f"{kept.relative_to(ROOT)} lacks the schemas' digests: write it with `python -m release.contracts`"
+        )
     if not list(BUILT.rglob("*.pyc")):
         raise NotReady("the functions hold no bytecode: install the runtime's Python, and build them again")
 
@@ -83,12 +85,12 @@ def _notes(version: str) -> str:
     changelog = (ROOT / "CHANGELOG.md").read_text()
     found = re.search(rf"^## \[{re.escape(version)}\][^\n]*\n(.*?)(?=^## |\Z)", changelog, re.MULTILINE | re.DOTALL)
     if not found:
-        raise NotReady(f"CHANGELOG.md has no section of {version}")
+        raise NotReady(f"CHANGELOG.md has no section [{version}]: add the section")
     return found[1].strip() + "\n"
 
 
 def _zip(source: Path, folder: Path) -> Path:
-    """Pack a function into a zip file that is named after its content, so new code never has the name of old code."""
+    """Pack a function into a zip file that is named after its content, so that new code gets a new name."""
     target = folder / f"{source.name}.zip"
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for path in sorted(path for path in source.rglob("*") if path.is_file()):
@@ -113,5 +115,5 @@ def _write_bill_of_materials(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    logging.getLogger("samtranslator").setLevel(logging.ERROR)  # it warns of metrics that it did not send
+    logging.getLogger("samtranslator").setLevel(logging.ERROR)  # samtranslator warns about metrics that it did not send
     main()

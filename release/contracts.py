@@ -1,4 +1,4 @@
-"""`python -m release.contracts`: the digests of the schemas in contracts/, for the folder of a released version."""
+"""`python -m release.contracts` prints the digests of the schemas in contracts/, for a released version's folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CONTRACTS = Path(__file__).parents[1] / "contracts"
 
 
 def digests() -> str:
-    """Return a line for each schema: its digest and its name."""
+    """Return a line for each schema, with the digest and the name of the schema."""
     return "".join(f"{digest(path)}  {path.name}\n" for path in sorted(CONTRACTS.glob("*.schema.json")))
 
 

@@ -1,4 +1,4 @@
-"""The template as plain CloudFormation: transformed by SAM's own translator, with its code in your bucket."""
+"""The template as plain CloudFormation: SAM's translator transforms it, and the functions' code is in your bucket."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CODE_PARAMETERS = {
 
 
 class _NoManagedPolicies:
-    """The template names no managed policy, so the translator needs no list from AWS."""
+    """An empty list of managed policies, because the template names no managed policy."""
 
     def load(self) -> Mapping[str, str]:
         return {}
@@ -45,12 +45,12 @@ def read(path: Path) -> Template:
 
 
 def functions(template: Template) -> list[str]:
-    """Return the logical ids of the functions."""
+    """Return the logical ids of a template's functions."""
     return [name for name, one in template["Resources"].items() if one["Type"] == "AWS::Serverless::Function"]
 
 
 def transformed(template: Template) -> Template:
-    """Transform a template as CloudFormation does when it deploys it, with a placeholder for the code on S3."""
+    """Transform a template as CloudFormation does at a deployment, with a placeholder for the code on S3."""
     source = json.loads(json.dumps(template))
     for name in functions(source):
         source["Resources"][name]["Properties"]["CodeUri"] = "s3://bucket/code"
@@ -61,14 +61,14 @@ def transformed(template: Template) -> Template:
 
 
 def plain(template: Template, archives: Mapping[str, str]) -> Template:
-    """Return the template without SAM.
+    """Return a template as plain CloudFormation, without SAM resources.
 
     Parameters
     ----------
     template
-        As `read` returns it.
+        The template, as `read` returns it.
     archives
-        The name of the file that holds a function's code, by the function's logical id.
+        The name of the zip file with a function's code, by the function's logical id.
     """
     result = transformed(template)
     result["Parameters"] = CODE_PARAMETERS | result["Parameters"]

@@ -1,1 +1,1 @@
-"""The stack on one machine, for people and tests, instead of in the cloud."""
+"""The whole stack on one machine instead of in the cloud, for people and for tests."""

@@ -1,4 +1,4 @@
-"""`make sandbox`: the stack on this machine, until it is interrupted."""
+"""`make sandbox` runs the stack on this machine until Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sandbox.shell import instructions, settings
 from sandbox.stack import APP_ID, ROOT, number_the_concurrency, sandbox
 
 FOLDER = ROOT / ".sandbox"
-# The same ports each time, so that the settings of a shell stay valid when the sandbox starts again.
+# The ports are fixed, so that the settings of a shell stay valid when the sandbox starts again.
 _AWS_PORT, _RTC_PORT = 24566, 24567
 
 
@@ -27,7 +27,8 @@ def main(folder: Path = FOLDER) -> NoReturn:
     Parameters
     ----------
     folder
-        Folder for the certificate and the file that a shell sources. Both outlive the sandbox.
+        The folder for the certificate and the file that a shell sources. The certificate and the file outlive the
+        sandbox.
     """
     console = Console(highlight=False, soft_wrap=True, emoji=False)
     start_aws = functools.partial(embedded_aws, port=free_port(_AWS_PORT), certificate_folder=folder)

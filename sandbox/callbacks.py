@@ -1,6 +1,6 @@
-"""The callbacks of the RTC server: signed in the same way, and sent to an HTTP API of the embedded AWS.
+"""Callbacks with the RTC server's signature, sent to an HTTP API of the embedded AWS.
 
-`python -m sandbox.callbacks EVENT_TYPE EVENT_DATA` prints one with the present time.
+`python -m sandbox.callbacks EVENT_TYPE EVENT_DATA` prints a callback with the present time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import urllib3
 
 from sandbox.embedded_aws import EmbeddedAws
 
-SECRET_KEY = "sandbox-callback-key"  # noqa: S105 # nosec B105 # the sandbox's own
+SECRET_KEY = "sandbox-callback-key"  # noqa: S105 # nosec B105 # only of the sandbox
 _numbers = itertools.count(1)
 
 
@@ -31,18 +31,18 @@ def callback(
     key: str = SECRET_KEY,
     nonce: str = "Nonce",
 ) -> dict[str, str]:
-    """Create a callback as the RTC server does (documents 69820 and 75124 of the API).
+    """Create a callback as the RTC server does (API documents 69820 and 75124).
 
     Parameters
     ----------
     data
         The content of EventData.
     event_time
-        RFC 3339.
+        The time of the event in RFC 3339.
     key
-        The callback secret key to sign with.
+        The callback secret key that signs the callback.
     nonce
-        The name of the nonce's field: Nonce, or Noce on BytePlus.
+        The name of the field for the nonce. It is Nonce, or Noce on BytePlus.
     """
     number = next(_numbers)
     values = {
@@ -67,7 +67,7 @@ def post(aws: EmbeddedAws, url: str, body: str | bytes, *, method: str = "POST")
 
 
 def local(aws: EmbeddedAws, url: str) -> str:
-    """Return the URL of an HTTP API at the embedded AWS, given its URL on AWS."""
+    """Return the embedded AWS's URL of an HTTP API, given the API's URL on AWS."""
     host, path = urlsplit(url).netloc, urlsplit(url).path
     return f"{aws.endpoint}/_aws/execute-api/{host.partition('.')[0]}/$default{path}"
 

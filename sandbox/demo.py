@@ -1,4 +1,4 @@
-"""The demo: sends every sample in events/ through the sandbox, and shows the outcomes in a table."""
+"""The demo sends every sample in events/ through the sandbox, and shows the outcomes in a table."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EARLIER_MS = 1_795_327_000_000  # before the samples' times, which are on 2026-1
 
 @dataclass(frozen=True)
 class Scene:
-    """A sample, and its expected outcome.
+    """A sample event, and the expected outcome.
 
     Parameters
     ----------
@@ -90,12 +90,12 @@ class Row:
 
 
 def main(picture: Console | None = None, short: Console | None = None) -> int:
-    """Run the demo; return 0 if every scene ended as expected.
+    """Run the demo, and return 0 if every scene ended as expected.
 
     Parameters
     ----------
     picture
-        A console that also gets the tables, but nothing that differs between runs.
+        A console that also gets the tables, but no text that differs between runs.
     short
         A console that gets the rows of `IN_SHORT`.
     """
@@ -154,7 +154,7 @@ def _play(box: Sandbox, scenes: Sequence[Scene], report: Callable[[str], None]) 
         rooms = {room_id for room_id, _ in scene.running} or {_room_of(body)}
         letter = letters.get(message_id)
         if letter and letter["Body"] != body:
-            raise RuntimeError(f"the dead letter of {scene.sample} is not the message that was sent")
+            raise RuntimeError(f"the body of the dead letter of {scene.sample} differs from the sent message")
         rows.append(
             Row(
                 scene,
@@ -168,7 +168,7 @@ def _play(box: Sandbox, scenes: Sequence[Scene], report: Callable[[str], None]) 
 
 
 def _wait_for_ends(box: Sandbox, samples: Mapping[str, str], report: Callable[[str], None]) -> dict[str, list[str]]:
-    """Wait for the outcomes of all messages; `samples` holds their names by message id."""
+    """Wait for the outcomes of all messages. `samples` holds the name of each message's sample by message id."""
     shown = ""
 
     def all_ended() -> dict[str, list[str]]:

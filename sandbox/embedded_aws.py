@@ -1,4 +1,4 @@
-"""An AWS in one local process: ministack with IAM enforced, behind TLS, on a free loopback port."""
+"""An embedded AWS in one local process: ministack with IAM enforced, behind TLS, on a free loopback port."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class EmbeddedAws:
     Parameters
     ----------
     endpoint
-        Its https URL.
+        The https URL of ministack.
     ca_bundle
-        The certificate of the authority that its clients must trust.
+        The certificate of the authority that clients of ministack must trust.
     log
         The output of ministack and the functions.
     """
@@ -50,7 +50,7 @@ class EmbeddedAws:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment variables with which AWS CLI, SAM CLI and boto3 use this AWS, as the account's root."""
+        """The environment variables with which AWS CLI, SAM CLI and boto3 use ministack as the account's root."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_CA_BUNDLE": str(self.ca_bundle),
@@ -93,16 +93,16 @@ def shielded() -> Iterator[None]:
 
 @contextlib.contextmanager
 def embedded_aws(*, port: int = 0, certificate_folder: Path | None = None) -> Iterator[EmbeddedAws]:
-    """Start ministack, wait until it answers, and stop it with all its functions at the end.
+    """Start ministack and wait for its first answer. At the end of the block, stop ministack and all its functions.
 
-    Until then, `shielded` hides the caller's AWS settings.
+    During the block, `shielded` hides the caller's AWS settings.
 
     Parameters
     ----------
     port
-        Its port, by default any free one.
+        The port of ministack, by default any free port.
     certificate_folder
-        Folder that keeps the certificates for the next start; by default each start creates new certificates.
+        The folder that keeps the certificates for the next start. By default, each start creates new certificates.
 
     Raises
     ------
@@ -120,7 +120,7 @@ def _ministack(port: int, certificate_folder: Path | None) -> Iterator[EmbeddedA
         authority, server = _certificate(certificate_folder or home)
         aws = EmbeddedAws(f"https://{_HOST}:{port}", authority, home / "ministack.log")
         with aws.log.open("wb") as log:
-            # A process group of its own: Ctrl-C reaches only the caller, which then stops the functions in order.
+            # In a separate process group: Ctrl-C reaches only the caller, which then stops the functions in order.
             process = subprocess.Popen(  # nosec B603 # our own command, no shell
                 [sys.executable, "-m", "ministack"],
                 env=_process_environment(home, port, authority, server),
@@ -169,7 +169,7 @@ def _wait_until_it_answers(aws: EmbeddedAws, process: subprocess.Popen[bytes]) -
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
-    # It waits for clients that keep connections open, which is of no use here.
+    # ministack would wait for clients that keep connections open. The sandbox does not need this wait.
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=1)
     with contextlib.suppress(ProcessLookupError):
@@ -190,14 +190,17 @@ def free_port(wanted: int = 0) -> int:
 
 
 def _certificate(folder: Path) -> tuple[Path, Path]:
-    """Return the certificate of the authority, and that of the server with its key; create them if missing."""
+    """Return the file of the authority's certificate, and the file of the server's certificate and key.
+
+    Missing files are created.
+    """
     authority_path, server_path = folder / "certificate.pem", folder / "server.pem"
     if not server_path.exists():
         folder.mkdir(mode=0o700, exist_ok=True)
         authority = trustme.CA()
         authority.cert_pem.write_to_path(str(authority_path))
         server = authority.issue_cert("localhost", "*.localhost", _HOST)
-        unfinished_path = folder / "server.unfinished"  # if this start is killed, the next one makes new certificates
+        unfinished_path = folder / "server.unfinished"  # after a killed start, the next start makes new certificates
         server.private_key_and_cert_chain_pem.write_to_path(str(unfinished_path))
         unfinished_path.replace(server_path)
     return authority_path, server_path

@@ -1,4 +1,4 @@
-"""Function environments as on Lambda: each runs the built artifact, and is frozen between invocations."""
+"""Function environments as on Lambda. Each environment runs the built artifact, and is frozen between invocations."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ _RUNTIME = Path(__file__).with_name("runtime.py")
 
 
 class FunctionError(Exception):
-    """The function raised, was killed at its time-out, or does not import. The message has its output."""
+    """The function raised, was killed at its time-out, or cannot be imported. The message has the function's output."""
 
 
 class Environment:
-    """A function environment. Its invocations wait for each other; those of different environments may overlap.
+    """A function environment. Invocations of one environment run one after another, those of two may overlap.
 
     Parameters
     ----------
     process
         The process that runs `runtime`.
     log
-        Its output.
+        The file with the output of the process.
     """
 
     def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
@@ -83,13 +83,13 @@ class Environment:
         return answer["answer"]
 
     def start(self, artifact: Path, handler: str) -> None:
-        """Import the function, as Lambda does before the first event."""
+        """Import the function, as Lambda does before the first invocation."""
         self._exchange({"artifact": str(artifact), "handler": handler}, seconds=60)
 
     def _exchange(self, line: Mapping[str, object], seconds: float) -> dict[str, Any]:
         to, back = self._process.stdin, self._process.stdout
         if to is None or back is None:
-            raise ValueError("the process was started without pipes")
+            raise ValueError("the process has no pipes: start it with stdin and stdout as pipes")
         timer = threading.Timer(seconds, self._process.kill)
         timer.start()
         try:
@@ -100,15 +100,15 @@ class Environment:
             timer.cancel()
         if not answer:
             self._process.wait()
-            raise FunctionError(f"the environment has ended:\n{self.printed()[-3000:]}")
+            raise FunctionError(f"the function environment ended before it answered:\n{self.printed()[-3000:]}")
         return dict(json.loads(answer))
 
     def printed(self) -> str:
-        """Return all that the function has printed so far."""
+        """Return everything that the function has printed so far."""
         return self._log.read_text(errors="replace")
 
     def log_lines(self) -> list[dict[str, Any]]:
-        """Return the JSON that the function has printed so far: its log, and its metrics."""
+        """Return the lines of JSON that the function has printed so far, which are its log and its metrics."""
         return [json.loads(line) for line in self.printed().splitlines() if line.startswith("{")]
 
 
@@ -116,7 +116,7 @@ class Environment:
 def environment(
     function: str, variables: Mapping[str, str], *, artifact: Path | None = None, handler: str | None = None
 ) -> Iterator[Environment]:
-    """Start a function environment, and end it with the block.
+    """Start a function environment, and end the environment with the block.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ def environment(
 
 
 def lambda_variables(function: str, artifact: Path) -> dict[str, str]:
-    """Return the environment variables that Lambda sets, and those that the template sets for every function."""
+    """Return the environment variables that Lambda sets, and those that the template sets for all functions."""
     return {
         "PATH": os.environ["PATH"],
         "TZ": ":UTC",
@@ -177,7 +177,7 @@ def lambda_variables(function: str, artifact: Path) -> dict[str, str]:
 
 @functools.cache
 def python_of_lambda() -> str | None:
-    """Find the runtime's Python version on this machine, as the build does, or return None."""
+    """Find a Python of the runtime's version on this machine, as the build does. None if there is no such Python."""
     folder = str(ROOT / "functions")
     command = ["make", "--no-print-directory", "-C", folder, "runtime-python", f"RUNTIME={PYTHON}"]
     found = subprocess.check_output(command, text=True)  # noqa: S603 # nosec B603 # our own command
@@ -185,9 +185,9 @@ def python_of_lambda() -> str | None:
 
 
 def python_for_functions() -> str:
-    """Return a Python of the runtime's version, the only one that reads the artifacts' bytecode.
+    """Return a Python of the runtime's version, because no other version reads the artifacts' bytecode.
 
-    If this machine has none, warn, and return the Python of this process.
+    If this machine has no such Python, warn, and return the Python of this process.
     """
     if python := python_of_lambda():
         return python

@@ -1,4 +1,4 @@
-"""The faults that the RTC API double can be set to, and the requests that they concern."""
+"""The faults that the RTC API double can produce, and the plan that assigns faults to requests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sandbox.rtc_tasks import TaskKey
 
-METADATA = b"<metadata>"  # replaced by the request's ResponseMetadata
+METADATA = b"<metadata>"  # replaced by the ResponseMetadata for the request
 
 RAW_BODIES = {
     "html": b"<html><body><h1>502 Bad Gateway</h1></body></html>",
@@ -24,7 +24,7 @@ RAW_BODIES = {
 }
 KINDS = ("error", "delay", "drop", "drop_after", *RAW_BODIES)
 
-# The HTTP status, as far as a page gives one (6396/70462, and those of sister products), and the gateway's number.
+# The HTTP status, if a page gives a status (6396/70462 and pages of sister products), and the gateway's number.
 DOCUMENTED: dict[str, tuple[int, int | None]] = {
     "LackPolicy": (403, 100012),
     "LackProjectPolicy": (403, None),
@@ -53,19 +53,19 @@ DOCUMENTED: dict[str, tuple[int, int | None]] = {
 
 @dataclass(frozen=True)
 class Fault:
-    """A way to fail. The request is carried out only with `delay` and `drop_after`.
+    """One way in which requests fail. The request is carried out only with `delay` and `drop_after`.
 
     Parameters
     ----------
     kind
         `error`: a JSON error, whatever the `status`. `delay`: a late answer. `drop`: the connection closes without an
-        answer. `drop_after`: the same, after the task was stopped. The others are raw bodies: `html` is a gateway's
-        error page, and `half_body` closes the connection in the middle of the body.
+        answer. `drop_after`: the connection closes after the task was stopped. The remaining kinds are raw bodies:
+        `html` is a gateway's error page, and `half_body` closes the connection in the middle of the body.
     status
-        HTTP status of `error` (by default the documented one of its code, or 500), `html` (502) and the other raw
-        bodies (200).
+        The HTTP status. By default, `error` has the documented status of its code or 500, `html` has 502, and the other
+        raw bodies have 200.
     code, code_n, message
-        `ResponseMetadata.Error` of `error`; by default with the documented number.
+        The `ResponseMetadata.Error` of `error`, by default with the documented number.
     delay_seconds
         The delay of the answer, or of the end of the connection, for every kind.
     """
@@ -83,18 +83,18 @@ class Fault:
         if self.status is not None and not 200 <= self.status <= 599:
             raise ValueError(f"status must be an HTTP status from 200 to 599, not {self.status}")
         if not 0 <= self.delay_seconds < math.inf:
-            raise ValueError(f"delay_seconds must be a number of seconds, not {self.delay_seconds}")
+            raise ValueError(f"delay_seconds must be a finite number, 0 or more, not {self.delay_seconds}")
 
     @property
     def http_status(self) -> int:
-        """`status`, or its default."""
+        """The HTTP status of the answer: `status`, or its default."""
         if self.kind == "error":
             return self.status or DOCUMENTED.get(self.code, (500, None))[0]
         return self.status or (502 if self.kind == "html" else 200)
 
     @property
     def number(self) -> int | None:
-        """Return `code_n`, or the documented one if the status is not set."""
+        """Return `code_n`, or the documented number of the code if no status is set."""
         return self.code_n if self.status or self.code_n else DOCUMENTED.get(self.code, (500, None))[1]
 
 
@@ -113,16 +113,17 @@ class _Planned:
 
 
 class FaultPlan:
-    """The planned faults.
+    """The planned faults of the double.
 
-    Faults of a task precede general ones, counted ones precede lasting ones, and earlier ones precede later ones.
+    Faults of a task precede general faults, counted faults precede lasting faults, and earlier faults precede later
+    ones.
     """
 
     def __init__(self) -> None:
         self._planned: list[_Planned] = []
 
     def add(self, fault: Fault, next_requests: int | None, task: TaskKey | None) -> None:
-        """Plan a fault; a lasting one (`next_requests` None) replaces the earlier lasting one of the same task."""
+        """Plan a fault. A lasting fault (`next_requests` None) replaces the task's earlier lasting fault."""
         planned = _Planned(fault, math.inf if next_requests is None else next_requests, task)
         if next_requests is None:
             self._planned = [p for p in self._planned if (p.requests_left, p.task) != (math.inf, task)]
@@ -130,7 +131,7 @@ class FaultPlan:
         self._planned.sort(key=lambda p: (p.task is None, p.requests_left == math.inf))
 
     def take(self, task: tuple[object, object, object]) -> Fault | None:
-        """Return the fault for a request that names this task, and count it; None if there is none."""
+        """Count a request that names this task, and return its planned fault. None if no fault is planned."""
         for planned in self._planned:
             if planned.task in (None, task):
                 planned.requests_left -= 1

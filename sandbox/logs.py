@@ -1,4 +1,4 @@
-"""A function's log, read again and again while the function writes to it."""
+"""A function's log, read repeatedly while the function writes to the log."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class LogReader:
         self._newest_ms = 0
 
     def read(self, since_ms: int = 0) -> list[dict[str, Any]]:
-        """Return the lines in JSON that were logged so far, at that time or later."""
+        """Return the lines in JSON that were logged at `since_ms` or later, until now."""
         while not self._read_on():
             pass
         return [line for lines in self._invocations.values() for logged_ms, line in lines if logged_ms >= since_ms]
 
     def _read_on(self) -> bool:
-        """Read the new lines that fit into one answer, and return whether there are no others."""
+        """Read the new lines that fit into one answer, and return whether the answer holds all of them."""
         asked_ms = max(0, self._newest_ms - _OVERLAP_MS)
         events = self._client.filter_log_events(logGroupName=self._group, startTime=asked_ms)["events"]
         found: dict[str, list[tuple[int, dict[str, Any]]]] = {}
@@ -44,6 +44,6 @@ class LogReader:
         self._invocations |= found
         if len(events) >= _MOST_EVENTS and self._newest_ms - _OVERLAP_MS <= asked_ms:
             raise RuntimeError(
-                f"the log has {_MOST_EVENTS} lines or more within {_OVERLAP_MS} ms, more than one answer holds"
+                f"the log has {_MOST_EVENTS} lines or more within {_OVERLAP_MS} ms, so later lines cannot be read"
             )
         return len(events) < _MOST_EVENTS

@@ -1,6 +1,6 @@
 """Metrics as CloudWatch reads them from the functions' logs.
 
-The embedded AWS publishes neither these metrics nor those of AWS services.
+The embedded AWS publishes neither the functions' metrics nor the metrics of AWS services.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Metric:
 
 
 def metrics_in(line: Mapping[str, Any]) -> Iterator[tuple[Metric, Values]]:
-    """Read a log line in the embedded metric format, as CloudWatch does; other lines have no metrics."""
+    """Read the metrics of a log line in the embedded metric format, as CloudWatch does. Other lines have no metrics."""
     for directive in line.get("_aws", {}).get("CloudWatchMetrics", []):
         for names in directive["Dimensions"]:
             dimensions = frozenset((name, line[name]) for name in names)

@@ -1,4 +1,4 @@
-"""The pictures of the documentation: the demo's output."""
+"""The pictures for the documentation, drawn from the demo's output."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from rich.console import Console
 from sandbox import demo
 from sandbox.stack import ROOT
 
-COLUMNS = 100  # columns: a page shows this many in a readable size
+COLUMNS = 100  # a page shows this number of columns in a readable size
 
-# Like rich's own theme, but without a font from a server.
+# Like the theme of rich, but without a font from a server.
 _SVG = """\
 <svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
 <style>
@@ -39,7 +39,7 @@ _SVG = """\
 
 
 def main() -> int:
-    """Run the demo and draw its output; return 0 if every outcome was as expected."""
+    """Run the demo, draw its output, and return 0 if every outcome was as expected."""
     whole, short = (Console(record=True, file=io.StringIO(), width=COLUMNS, no_color=False) for _ in range(2))
     if status := demo.main(whole, short):
         return status
@@ -50,7 +50,7 @@ def main() -> int:
 
 def _export(picture: Console) -> str:
     svg = picture.export_svg(title="make demo", code_format=_SVG, unique_id="demo")
-    # Every font is stretched to its cells: otherwise the lines of the tables would have gaps.
+    # The text is stretched to its cells with every font. Otherwise the lines of the tables would have gaps.
     wide = svg.replace(" textLength=", ' lengthAdjust="spacingAndGlyphs" textLength=')
     return re.sub(r' clip-path="url\(#demo-line-\d+\)"', "", wide)
 

@@ -1,4 +1,4 @@
-"""How the sandbox's programs start, show progress, and end."""
+"""The start, the progress and the end of the sandbox's programs."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ INTERRUPTED = 130
 
 
 def run(program: Callable[[], int], *, interrupted: int = INTERRUPTED) -> int:
-    """Run a program until it ends, fails or is interrupted: by Ctrl-C, or by SIGTERM. Return its exit code.
+    """Run a program until it ends, fails or is interrupted by Ctrl-C or SIGTERM. Return its exit code.
 
     Parameters
     ----------
     interrupted
-        The exit code after an interruption: 0 for a program that does not end by itself.
+        The exit code after an interruption. Give 0 for a program that does not end by itself.
     """
     console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -37,13 +37,13 @@ def run(program: Callable[[], int], *, interrupted: int = INTERRUPTED) -> int:
 
 @contextlib.contextmanager
 def progress(console: Console) -> Iterator[Callable[[str], None]]:
-    """Show progress: in a terminal in one changing line, elsewhere in one line for each step."""
+    """Show progress in one changing line of a terminal, or in one line for each step without a terminal."""
     with console.status("") as status:
         yield status.update if console.is_terminal else console.print
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    # Everything is stopped from now on: a second Ctrl-C must not leave part of it running.
+    # From now on, the program stops its servers. A second Ctrl-C must not leave a server running.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -25,9 +25,9 @@ class Result:
     status
         The HTTP status of the answer.
     ends
-        The outcomes of the room's tasks, sorted; empty if the callback does not reach the queue.
+        The outcomes of the room's tasks in sorted order. Empty if the callback does not reach the queue.
     running
-        The tasks that still run afterwards.
+        The tasks that still run after the callback.
     """
 
     status: int
@@ -37,7 +37,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Step:
-    """A callback that is sent, and the expected result; `before` is called first."""
+    """A callback to send, and the expected result. `before` is called before the callback is sent."""
 
     title: str
     callback: dict[str, str]
@@ -46,7 +46,7 @@ class Step:
 
 
 def live(box: Sandbox) -> list[tuple[Step, Result]]:
-    """Send the callbacks one after another and return the result of each."""
+    """Send the callbacks one after another, and return the result of each callback."""
     return [(step, _send(box, step)) for step in _steps(box)]
 
 
@@ -114,7 +114,7 @@ def _text(time: datetime) -> str:
 
 
 def life_table(life: list[tuple[Step, Result]]) -> Table:
-    """Draw the result of each callback."""
+    """Draw a table with the result of each callback."""
     title = f"The life of room {ROOM_ID}, through the callback URL"
     table = new_table(title, "callback", "answer", "ended as", "still runs")
     for step, result in life:

@@ -1,4 +1,4 @@
-"""Commands for the RTC API double, without signatures, for people with curl."""
+"""Commands for the RTC API double that need no signature, for people with curl."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Controlled(Protocol):
 
 
 class Control:
-    """The commands, each with an HTTP method and a name."""
+    """The control commands of the double, each with an HTTP method and a name."""
 
     def __init__(self, double: Controlled) -> None:
         self._double = double
@@ -57,11 +57,11 @@ class Control:
         }
 
     async def handle(self, request: web.Request) -> web.Response:
-        """Run the command, or answer `{"error": <a sentence>}`."""
+        """Run the command of a request. The answer to an invalid request is `{"error": <a sentence>}`."""
         command = self._commands.get((request.method, request.match_info["command"]))
         if command is None:
             known = ", ".join(f"{method} /_control/{name}" for method, name in self._commands)
-            return _answer({"error": f"There is only {known}."}, status=404)
+            return _answer({"error": f"The command is unknown: use one of {known}."}, status=404)
         try:
             return _answer(command(await request.read()))
         except ValueError as error:
@@ -82,12 +82,12 @@ class Control:
     def _fail(self, body: bytes) -> object:
         fields = _read_fields(body, _FAIL_FIELDS)
         if "kind" not in fields:
-            raise ValueError(f"kind is required: one of {', '.join(KINDS)}")
+            raise ValueError(f"kind is required: use one of {', '.join(KINDS)}")
         next_requests, task = fields.pop("next_requests", None), fields.pop("task", None)
         if next_requests is not None and next_requests < 1:
             raise ValueError("next_requests must be 1 or more")
         if task is not None and not (len(task) == len(REQUIRED_IDS) and all(map(is_id, task))):
-            raise ValueError("task must be [AppId, RoomId, TaskId]")
+            raise ValueError("task must be [AppId, RoomId, TaskId] with valid ids")
         fault = Fault(**fields)
         self._double.fail(fault, next_requests=next_requests, task=tuple(task) if task else None)
         return {**asdict(fault), "next_requests": next_requests, "task": task}
@@ -102,7 +102,7 @@ def _answer(content: object, *, status: int = 200) -> web.Response:
 
 
 def _read_fields(body: bytes, types: _Types) -> dict[str, Any]:
-    """Read a JSON object with known fields; fields that are null are left out."""
+    """Read a JSON object that has only known fields, without the fields that are null."""
     fields = json_object(body)
     if fields is None:
         raise ValueError("The body must be a JSON object")

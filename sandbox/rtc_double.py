@@ -1,7 +1,7 @@
-"""A double of the RTC OpenAPI: an HTTP server on the loopback interface, with the actions that the functions call.
+"""A double of the RTC OpenAPI: an HTTP server on the loopback interface with the actions that the functions call.
 
-It follows the StopSegment page and the public error table (document 70426): it verifies signatures, limits the rate of
-requests, keeps tasks, and fails on demand.
+The double follows the StopSegment page and the public error table (document 70426). It verifies signatures, limits the
+rate of requests, keeps tasks, and fails on demand.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sandbox.signature import Refusal, SignedRequest
 
 @dataclass(frozen=True)
 class _Answer:
-    """The answer: none if `status` is 0. `code` is for the record of the request."""
+    """The answer to a request. No answer is sent if `status` is 0. `code` is for the record of the request."""
 
     status: int
     code: str
@@ -38,22 +38,23 @@ class _Answer:
 class RtcDouble:
     """The RTC OpenAPI of one account, served on 127.0.0.1 between `__enter__` and `__exit__`.
 
-    Every method may be called from any thread. `url` is `http://127.0.0.1:<port>`, once entered.
+    Every method may be called from any thread. `__enter__` sets `url` to `http://127.0.0.1:<port>`.
 
     Parameters
     ----------
     secrets
-        AccessKeyId to SecretAccessKey of the keys that are accepted; the attribute may be changed at any time.
+        The SecretAccessKey of each accepted key, by AccessKeyId. The attribute may be changed at any time.
     platform
-        `volcengine`, `volcengine-ap-singapore` or `byteplus`: the signing region and the API versions.
+        `volcengine`, `volcengine-ap-singapore` or `byteplus`. The platform decides the signing region and the API
+        versions.
     app_ids
-        The AppIds that exist; None: all of them.
+        The AppIds that exist. None means that every AppId exists.
     answer_after_seconds
-        The delay of every answer; the attribute may be changed at any time.
+        The delay of every answer. The attribute may be changed at any time.
     session_tokens
-        AccessKeyId to the session token that a request must carry.
+        The session token that a request must carry, by AccessKeyId.
     port
-        Its port, by default any free one.
+        The port of the server, by default any free port.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class RtcDouble:
     def __enter__(self) -> Self:
         listener = socket.create_server(("127.0.0.1", self._port))
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        # The thread creates the loop: Ctrl-C interrupts the main thread, and would leave a loop half created.
+        # The thread creates the loop, because Ctrl-C interrupts the main thread, and would leave a loop half created.
         serving = threading.Event()
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._serve(listener, serving)), name="rtc-double", daemon=True
@@ -104,7 +105,7 @@ class RtcDouble:
         task_id: str | None = None,
         action: str | None = "StopSegment",
     ) -> list[ApiRequest]:
-        """Return the requests that name these ids; None matches every id."""
+        """Return the requests that name these ids. None matches every id."""
         wanted = (action, app_id, room_id, task_id)
         return [
             request
@@ -113,7 +114,7 @@ class RtcDouble:
         ]
 
     def busiest_second(self, action: str | None = None) -> int:
-        """Return the highest number of requests in any second, of one action or of all."""
+        """Return the highest number of requests within any second, of one action or of all actions."""
         times = sorted(request.received_at for request in self.requests if action in (None, request.action))
         return max((count - bisect_right(times, last - 1) for count, last in enumerate(times, 1)), default=0)
 
@@ -127,12 +128,12 @@ class RtcDouble:
             self._tasks[app_id, room_id, task_id] = Task(_now_ms() if start_time_ms is None else start_time_ms)
 
     def close_room(self, app_id: str, room_id: str) -> None:
-        """Remove a room. Its tasks keep running until `end_task`, as on the service until MaxIdleTime."""
+        """Remove a room. The room's tasks keep running until `end_task`, as on the service until MaxIdleTime."""
         with self._lock:
             self._rooms.discard((app_id, room_id))
 
     def end_task(self, app_id: str, room_id: str, task_id: str) -> bool:
-        """End a task, as the service does after its streams were unpublished; return whether it was running."""
+        """End a task, as the service does after the task's streams end. Return whether the task was running."""
         with self._lock:
             task = self.task(app_id, room_id, task_id)
             if task is None or not task.is_running:
@@ -141,7 +142,7 @@ class RtcDouble:
             return True
 
     def task(self, app_id: str, room_id: str, task_id: str) -> Task | None:
-        """Return the last session of a task; None if it never ran."""
+        """Return the last session of a task. None if the task never ran."""
         with self._lock:
             return self._tasks.get((app_id, room_id, task_id))
 
@@ -156,7 +157,7 @@ class RtcDouble:
         Parameters
         ----------
         next_requests
-            The number of requests; None: until `heal`, or another lasting fault.
+            The number of requests that get the fault. None means all requests until `heal` or another lasting fault.
         task
             Limits the fault to requests that name this (AppId, RoomId, TaskId).
         """
@@ -195,7 +196,7 @@ class RtcDouble:
         return await _send(answer, http_request)
 
     def _decide(self, request: ApiRequest, signed: SignedRequest) -> tuple[_Answer, float]:
-        """Decide about a request and record it; return the answer, and its delay in seconds."""
+        """Decide the answer to a request and record the request. Return the answer, and its delay in seconds."""
         with self._lock:
             refusal = self._gateway.refuse(request, signed, self.secrets)
             fault = None if refusal else self._faults.take(request.task)
@@ -204,7 +205,7 @@ class RtcDouble:
         return answer, fault.delay_seconds if fault else 0.0
 
     def _perform(self, request: ApiRequest) -> object:
-        """Carry out an accepted request; return its Result, or a Refusal."""
+        """Carry out an accepted request, and return its Result or a Refusal."""
         required = ROOM_IDS if request.action == "GetRoomOnlineUsers" else REQUIRED_IDS
         if refusal := refuse_parameters(request.parameters, self._app_ids, required):
             return refusal

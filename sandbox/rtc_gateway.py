@@ -1,4 +1,4 @@
-"""The gateway of the RTC API double: it refuses unknown actions, wrong signatures and excess requests."""
+"""The gateway of the RTC API double, which refuses unknown actions, wrong signatures and excess requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sandbox.signature import Refusal, SignedRequest, verify
 
 _METHODS = {"StopSegment": "POST", "GetSegmentTask": "GET", "GetRoomOnlineUsers": "GET"}
 _REQUESTS_PER_SECOND = {"StopSegment": 150, "GetSegmentTask": 60, "GetRoomOnlineUsers": 40}
-# The signing region, and the versions of StopSegment.
+# The signing region and the versions of StopSegment by platform.
 _PLATFORMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "volcengine": ("cn-north-1", ("2020-12-01", "2023-11-01")),
     "volcengine-ap-singapore": ("ap-singapore-1", ("2020-12-01", "2023-11-01")),
@@ -27,11 +27,11 @@ _PLATFORMS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class ApiRequest:
-    """A request to the double, and the decision about it.
+    """A request to the double, and the decision about the request.
 
-    `received_at` is in Unix seconds. `body` is None if it is not a JSON object. `code` is the error's `Code`, or the
-    kind of a fault without one; it is empty for a success. `http_status` is 0 if the connection was closed without an
-    answer.
+    `received_at` is in Unix seconds. `body` is None if the body is not a JSON object. `code` is the error's `Code`, or
+    the kind of a fault that has no `Code`, or empty for a success. `http_status` is 0 if the connection was closed
+    without an answer.
     """
 
     received_at: float
@@ -46,12 +46,12 @@ class ApiRequest:
 
     @property
     def parameters(self) -> dict[str, Any] | None:
-        """The ids and other parameters of the request; None if they belong in a body that is not a JSON object."""
+        """The ids and other parameters of the request. None if the body that holds them is not a JSON object."""
         return self.query if self.method == "GET" else self.body
 
     @property
     def task(self) -> tuple[Any, Any, Any]:
-        """The (AppId, RoomId, TaskId) of the request, with None for each missing one."""
+        """The (AppId, RoomId, TaskId) of the request, with None for each missing id."""
         return task_key(self.parameters or {})
 
 
@@ -76,7 +76,7 @@ async def read(request: web.Request) -> tuple[ApiRequest, SignedRequest]:
 
 
 class Gateway:
-    """The checks for every request; `arrivals` holds the times of the latest signed requests, by action."""
+    """The checks for every request. `arrivals` holds the times of the latest signed requests by action."""
 
     def __init__(self, platform: str, session_tokens: Mapping[str, str]) -> None:
         self.region, stop_segment_versions = _PLATFORMS[platform]
@@ -89,13 +89,13 @@ class Gateway:
         }
 
     def refuse(self, request: ApiRequest, signed: SignedRequest, secrets: Mapping[str, str]) -> Refusal | None:
-        """Check action, method, signature and rate; return None if all are accepted."""
+        """Check the action, method, signature and rate of a request. Return None if the request is accepted."""
         action, version = request.action, request.version
         if signed.path != "/" or version not in self._versions.get(action, ()):
             message = f"There is no action {action!r} of version {version!r}."
             return Refusal("InvalidActionOrVersion", message, 100008, 404)
         if request.method != _METHODS[action]:
-            return Refusal("MethodNotAllowed", f"{action} wants {_METHODS[action]}.", http_status=405)
+            return Refusal("MethodNotAllowed", f"{action} needs the method {_METHODS[action]}.", http_status=405)
         return verify(
             signed,
             secrets=secrets,

@@ -27,7 +27,7 @@ _ILLEGAL_ID_CODES = {
 
 @dataclass(frozen=True)
 class Task:
-    """One session of a segment task: Unix milliseconds, `end_time_ms` is 0 while it runs."""
+    """One session of a segment task. Times are Unix ms, and `end_time_ms` is 0 while the session runs."""
 
     start_time_ms: int
     end_time_ms: int = 0
@@ -50,7 +50,7 @@ class Task:
 
 
 def json_object(body: bytes) -> dict[str, Any] | None:
-    """Read a JSON object; None if the body is anything else."""
+    """Read a JSON object. None if the body is not a JSON object."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
@@ -59,17 +59,17 @@ def json_object(body: bytes) -> dict[str, Any] | None:
 
 
 def task_key(parameters: Mapping[str, Any]) -> tuple[Any, Any, Any]:
-    """Return the AppId, RoomId and TaskId, valid or not; None for each missing one."""
+    """Return the AppId, RoomId and TaskId, valid or not, with None for each missing id."""
     return parameters.get("AppId"), parameters.get("RoomId"), parameters.get("TaskId")
 
 
 def is_id(value: object) -> bool:
-    """Return whether a value is valid as an id."""
+    """Return whether a value is a valid id."""
     return isinstance(value, str) and re.fullmatch(ID_PATTERN, value) is not None
 
 
 def illegal_id(parameters: Mapping[str, Any], required: Collection[str] = REQUIRED_IDS) -> str | None:
-    """Return the name of the first invalid id; None if all are valid."""
+    """Return the name of the first invalid id. None if all ids are valid."""
     needed = [name for name in _ILLEGAL_ID_CODES if name in required or name in parameters]
     return next((name for name in needed if not is_id(parameters.get(name))), None)
 
@@ -77,7 +77,7 @@ def illegal_id(parameters: Mapping[str, Any], required: Collection[str] = REQUIR
 def refuse_parameters(
     parameters: Mapping[str, Any] | None, app_ids: Collection[str] | None, required: Collection[str] = REQUIRED_IDS
 ) -> Refusal | None:
-    """Check the parameters of an action that needs these ids; return None if they are valid."""
+    """Check the parameters of an action that needs the ids `required`. Return None if the parameters are valid."""
     if parameters is None:
         return Refusal("InvalidParameter.Unmarshal", "The body is not a JSON object.", http_status=400)
     if name := illegal_id(parameters, required):

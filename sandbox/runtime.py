@@ -1,8 +1,8 @@
-"""Lambda's runtime in one process: it imports the built artifact, reads events and writes answers.
+"""Lambda's runtime in one process, which imports the built artifact, reads events and writes answers.
 
-`environments` runs it as a file, with ``python -I -S``, so that it finds only the artifact and the standard
-library. The first line of standard input names the module to import, and each further line is an invocation. Each line
-of standard output is an answer. The function's own output goes to standard error.
+`environments` runs this file with ``python -I -S``, so that it finds only the artifact and the standard library. The
+first line of standard input names the module to import, and each further line is an invocation. Each line of standard
+output is an answer. The function's own output goes to standard error.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Context:
         self.log_stream_name = os.environ["AWS_LAMBDA_LOG_STREAM_NAME"]
 
     def get_remaining_time_in_millis(self) -> int:
-        """Return how long the invocation may still last."""
+        """Return the milliseconds until the invocation's time-out."""
         return max(0, round(1000 * (self._ends_at - _monotonic())))
 
 
@@ -61,7 +61,7 @@ def _answer(function: Any, invocation: dict[str, Any]) -> dict[str, Any]:
 
 def _serve(answers: TextIO) -> None:
     order = json.loads(sys.stdin.readline())
-    time.monotonic = _monotonic_after_freezes  # before the function or a library keeps a reference to it
+    time.monotonic = _monotonic_after_freezes  # before the function or a library keeps a reference to time.monotonic
     sys.path.insert(0, order["artifact"])
     module, _, name = order["handler"].rpartition(".")
     function = getattr(importlib.import_module(module), name)

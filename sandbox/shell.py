@@ -1,4 +1,4 @@
-"""Instructions for a running sandbox: a file that a shell sources, and commands to paste."""
+"""The instructions for a running sandbox: a file that a shell sources, and commands to paste."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ Ctrl-C here stops everything.
 
 
 def settings(box: Sandbox) -> str:
-    """Write the file that a shell sources. It works in every POSIX shell, whatever variables are set."""
+    """Write the file that a shell sources. The file works in every POSIX shell, whatever variables are set."""
     variables = box.aws.environment | {
         "AWS_REGION": box.aws.environment["AWS_DEFAULT_REGION"],  # for the SDKs for Node.js and Java
         "NODE_EXTRA_CA_CERTS": str(box.aws.ca_bundle),
@@ -108,7 +108,7 @@ def settings(box: Sandbox) -> str:
 
 
 def instructions(box: Sandbox, settings_file: Path) -> str:
-    """Describe the sandbox, with commands to paste: the indented lines."""
+    """Describe the sandbox. The indented lines are commands to paste."""
     return _INSTRUCTIONS.format(
         log=_from_here(box.aws.log),
         app_id=APP_ID,
@@ -149,6 +149,6 @@ def _ended(room_id: str) -> dict[str, str]:
 
 
 def _quoted(value: object) -> str:
-    """Write JSON for a shell, with long lines broken between values."""
+    """Write a value as JSON for a shell, with long lines broken between values."""
     lines = textwrap.wrap(shlex.quote(json.dumps(value)), 72, break_long_words=False, break_on_hyphens=False)
     return "\n      ".join(lines)

@@ -1,9 +1,9 @@
-"""Checks whether a request has a valid Volcengine V4 signature (HMAC-SHA256), as the API gateway does.
+"""The check of a request's Volcengine V4 signature (HMAC-SHA256), as the API gateway does it.
 
-The client signs a *canonical request* (method, path, sorted query, some headers, hash of the body) with a key
-derived from its secret, the day, the region and the service. To verify it, the signature is derived again. The check is
-not stricter than the gateway: only the header X-Date must be signed, since the official Node clients sign fewer headers
-than the Python SDK does. Codes, numbers and statuses are those of the gateway's pages (6396/70462).
+The client signs a *canonical request*: method, path, sorted query, some headers and the hash of the body. The signing
+key is derived from the client's secret, the day, the region and the service. The check derives the signature again. The
+check is not stricter than the gateway: only the header X-Date must be signed. The official Node clients sign fewer
+headers than the Python SDK does. The codes, numbers and statuses come from the gateway's pages (6396/70462).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class SignedRequest:
 
 @dataclass(frozen=True)
 class Authorization:
-    """The parts of an `Authorization` header; `day` is YYYYMMDD in UTC, `signed_headers` are joined by semicolons."""
+    """The parts of an `Authorization` header. `day` is YYYYMMDD in UTC, and semicolons join the `signed_headers`."""
 
     access_key_id: str
     day: str
@@ -51,7 +51,7 @@ class Authorization:
 
 @dataclass(frozen=True)
 class Refusal:
-    """An error answer; `code_n` is the gateway's number, if it has one."""
+    """An error answer. `code_n` is the gateway's number for the code, or None if the code has no number."""
 
     code: str
     message: str
@@ -73,16 +73,16 @@ def verify(
     Parameters
     ----------
     secrets
-        AccessKeyId to SecretAccessKey of every key that is accepted.
+        The SecretAccessKey of every accepted key, by AccessKeyId.
     region, service
         The credential scope of the endpoint.
     session_tokens
-        AccessKeyId to the session token that a request with this key must carry (temporary credentials).
+        The session token that a request with temporary credentials must carry, by AccessKeyId.
 
     Returns
     -------
     Refusal or None
-        The gateway's refusal; None if the signature is valid.
+        The gateway's refusal, or None if the signature is valid.
     """
     header = request.headers.get("authorization")
     if header is None:
@@ -108,7 +108,7 @@ def verify(
 
 
 def parse_authorization(header: str) -> Authorization | None:
-    """Parse an `Authorization` header; None if it is malformed, or of another scheme."""
+    """Parse an `Authorization` header. None if the header is malformed or has another scheme."""
     match = _AUTHORIZATION.fullmatch(header.strip())
     return Authorization(*match.groups()) if match else None
 
@@ -141,7 +141,7 @@ def _check_signature(request: SignedRequest, authorization: Authorization, secre
     if _content_hash(request) != _sha256(request.body):
         message = "X-Content-Sha256 is not the hash of the body."
     elif not hmac.compare_digest(signature_of(request, authorization, secret), authorization.signature):
-        message = "The signature we calculated is another one: check the secret and the signing method."
+        message = "The calculated signature is different: check the secret and the signing method."
     else:
         return None
     return Refusal("SignatureDoesNotMatch", message, 100010)

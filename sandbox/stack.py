@@ -1,4 +1,4 @@
-"""The real template, deployed by the real SAM CLI on an embedded AWS. It calls the RTC API double."""
+"""The real template, deployed by the real SAM CLI on an embedded AWS. The functions call the RTC API double."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ ROOT = Path(__file__).parent.parent
 BUILT_TEMPLATE = ROOT / ".aws-sam" / "build" / "template.yaml"
 APP_ID = "661e"  # of the samples
 STACK_NAME = "rtc-segment-stopper-sandbox"
-SWEEPS = ("", "")  # the key of the sweeper's own item
+SWEEPS = ("", "")  # the key of the item that the sweeper keeps about its sweeps
 ACCESS_KEY_ID = "AKLTsandbox"
 SECRET_ACCESS_KEY = "sandbox-secret-key"  # noqa: S105 # nosec B105 # the double's own
 EVENT_BUS = "rooms"
 SOURCE_TOPIC = "rooms"
 OUTCOME_BUS = "outcomes"
-# Few receives, so that a message becomes a dead letter within seconds. Few environments: each is a process.
+# Few receives, so that a message becomes a dead letter within seconds. Few environments, because each is a process.
 PARAMETERS = {
     "MaxConcurrency": "4",
     "MaxReceiveCount": "3",
@@ -48,7 +48,7 @@ class DeployError(Exception):
 
 @dataclass(frozen=True)
 class Sandbox:
-    """A deployed stack.
+    """A deployed stack, with the embedded AWS and the RTC API double.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ class Sandbox:
         return status
 
     def send(self, bodies: Sequence[str]) -> list[str]:
-        """Send messages to the event queue in as few calls as possible, and return their message ids."""
+        """Send messages to the event queue in as few calls as possible, and return the message ids."""
         message_ids: list[str] = []
         for start in range(0, len(bodies), 10):
             entries = [
@@ -81,20 +81,20 @@ class Sandbox:
             ]
             answer = self.client("sqs").send_message_batch(QueueUrl=self.outputs["EventQueueUrl"], Entries=entries)
             if answer.get("Failed"):
-                raise RuntimeError(f"the event queue refused {answer['Failed']}")
+                raise RuntimeError(f"the event queue refused these messages: {answer['Failed']}")
             message_ids += [entry["MessageId"] for entry in sorted(answer["Successful"], key=lambda e: int(e["Id"]))]
         return message_ids
 
     def undone(self) -> int:
-        """Count the messages on the event queue: waiting, in work, or postponed."""
+        """Count the messages on the event queue that are waiting, in work or postponed."""
         return read_depth(self.client("sqs"), self.outputs["EventQueueUrl"]).total
 
     def dead_letters(self) -> list[dict[str, Any]]:
-        """Receive and delete all dead letters, as SQS returns them, with their attributes as strings."""
+        """Receive and delete all dead letters, and return them as SQS does, with the attributes as strings."""
         return self._take_all(self.outputs["DeadLetterQueueUrl"])
 
     def outcome_events(self) -> list[dict[str, Any]]:
-        """Receive the events of the outcome bus."""
+        """Receive and delete the events that the outcome bus has delivered to its queue."""
         return [json.loads(message["Body"]) for message in self._take_all(self.outcome_queue_url)]
 
     def _take_all(self, queue_url: str) -> list[dict[str, Any]]:
@@ -111,7 +111,7 @@ class Sandbox:
         return taken
 
     def records(self) -> dict[tuple[str, str], dict[str, Any]]:
-        """Read the segment table: items with plain values, by room and task_id."""
+        """Read all items of the segment table with plain values, by room and task_id."""
         pages = (
             self.client("dynamodb")
             .get_paginator("scan")
@@ -129,7 +129,7 @@ class Sandbox:
         return _physical_id(self.aws, logical_id)
 
     def invoke(self, logical_id: str, event: object) -> Any:
-        """Invoke a function and return its answer; if the function failed, the answer has errorType and errorMessage.
+        """Invoke a function and return its answer, which has errorType and errorMessage if the function failed.
 
         The embedded AWS sometimes loses the process of a function, mostly at its start. Then the function is invoked
         again.
@@ -146,15 +146,15 @@ class Sandbox:
         return wait_for(answer, f"an answer of {logical_id}")[0]
 
     def sweep(self, room_ids: Iterable[str]) -> Any:
-        """Make the records of these rooms a minute older, and sweep once; return the sweeper's answer."""
+        """Make the records of these rooms a minute older, sweep once, and return the sweeper's answer."""
         self.let_a_minute_pass((APP_ID, room_id) for room_id in room_ids)
         return self.invoke("SweepRoomsFunction", {})
 
     def let_a_minute_pass(self, rooms: Iterable[tuple[str, str]]) -> None:
         """Make the records of rooms (AppId, RoomId) and of the sweeps a minute older.
 
-        A room that is given twice is made older only once: a room older than the sweeps is never found gone twice. The
-        lease of a crashed sweep expires, as it does before the schedule's next sweep.
+        A room that is given twice is made older only once, because a room older than the sweeps is never found gone
+        twice. The lease of a crashed sweep expires, as before the next sweep of the schedule.
         """
         self.client("dynamodb").update_item(
             TableName=self.outputs["SegmentTableName"],
@@ -224,7 +224,7 @@ def sandbox(
     start_aws: Callable[[], contextlib.AbstractContextManager[EmbeddedAws]] = embedded_aws,
     **double: Any,
 ) -> Iterator[Sandbox]:
-    """Start an AWS and an RTC API, deploy the stack, and stop all of it at the end.
+    """Start an embedded AWS and an RTC API double, deploy the stack, and stop both servers at the end of the block.
 
     Parameters
     ----------
@@ -233,11 +233,11 @@ def sandbox(
     key_policy
         The policy of a KMS key that is created and passed as KmsKeyArn.
     template
-        A template whose functions are built.
+        The template to deploy, with built functions.
     report
-        Receives progress messages.
+        A function that receives progress messages.
     start_aws
-        Starts the AWS, and stops it at the end.
+        Starts the embedded AWS, and stops the AWS at the end of the block.
     double
         Further arguments of RtcDouble.
 
@@ -279,7 +279,7 @@ def _listen_to_outcomes(aws: EmbeddedAws) -> str:
 
 
 def make_queue(aws: EmbeddedAws, name: str, *, sender: str) -> tuple[str, str]:
-    """Create a queue that an AWS service may send to; return its URL and its ARN."""
+    """Create a queue to which an AWS service may send, and return the queue's URL and ARN."""
     sqs = aws.client("sqs")
     url: str = sqs.create_queue(QueueName=name)["QueueUrl"]
     arn: str = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
@@ -312,7 +312,7 @@ def deploy(
 
 
 def number_the_concurrency(aws: EmbeddedAws, numbered: Mapping[str, int] | None = None) -> dict[str, int]:
-    """Set the concurrency of each event source mapping as a number, unless `numbered` holds it; return all of them.
+    """Set the concurrency of each event source mapping that is not in `numbered`, and return the concurrency of all.
 
     ministack keeps a Number parameter as a string, and its poller fails with a string.
     """
@@ -332,7 +332,7 @@ def wait_for(condition: Callable[[], T], what: str, *, seconds: float = 60) -> T
     Raises
     ------
     TimeoutError
-        The condition was not true in time; the message names it.
+        The condition was not true in time. The message names the condition.
     """
     deadline = time.monotonic() + seconds
     while not (value := condition()):

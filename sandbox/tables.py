@@ -1,4 +1,4 @@
-"""The demo's tables, in 80 columns, the width of a default terminal."""
+"""The tables of the demo, 80 columns wide as a default terminal."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def new_table(title: str, *columns: str) -> Table:
 
 
 def colored(ends: Iterable[str], separator: str = "\n") -> Text:
-    """Return outcomes and ErrorKinds in their colors."""
+    """Return the outcomes and ErrorKinds as text in their colors."""
     return Text(separator).join(Text(end, _STYLES.get(end, LEFT_ALONE)) for end in ends)
 
 
 def known(items: Sequence[Item]) -> str:
-    """Describe the records of a room in the words of `stopper room`, one line per item."""
+    """Describe the records of a room in the words of `stopper room`, with one line per item."""
     return "\n".join(f"{'room' if item.is_room else item.task_id}: {item.state}" for item in items)

@@ -1,4 +1,4 @@
-"""Stops segment tasks with the batch processor and the idempotency utility, as in the Powertools documentation."""
+"""The peer stops segment tasks with Powertools' batch processor and idempotency utility, as documented."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ idempotency = IdempotencyConfig(event_key_jmespath="[AppId, RoomId, TaskId]")
 
 
 def make_api() -> UniversalApi:
-    """Create the SDK's client with the key in the secret."""
+    """Create a client of the SDK with the key in the secret."""
     secret: Any = parameters.get_secret(os.environ["RTC_SECRET_ARN"], transform="json", max_age=300)
     configuration = Configuration()
     configuration.ak = secret["AccessKeyId"]
@@ -47,7 +47,7 @@ stop_info = UniversalInfo(
     data_keyword_argument="task", persistence_store=persistence, config=idempotency
 )
 def stop_segment(task: dict[str, str]) -> str:
-    """Stop a task, once."""
+    """Stop a task. The idempotency utility answers repeated calls for the same task."""
     try:
         return str(api.do_call(stop_info, task))
     except ApiException as error:
@@ -57,7 +57,7 @@ def stop_segment(task: dict[str, str]) -> str:
 
 
 def record_handler(record: SQSRecord) -> None:
-    """Serve a message."""
+    """Stop the task that a message names."""
     event = json.loads(record.body)
     task = {name: event[name] for name in ("AppId", "RoomId", "TaskId")}
     result = stop_segment(task=task)
@@ -68,6 +68,6 @@ def record_handler(record: SQSRecord) -> None:
 @logger.inject_lambda_context
 @metrics.log_metrics(capture_cold_start_metric=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailureResponse:
-    """Serve a batch of messages and report those that failed."""
+    """Serve a batch of messages, and report the messages that failed."""
     idempotency.register_lambda_context(context)
     return process_partial_response(event=event, record_handler=record_handler, processor=processor, context=context)
