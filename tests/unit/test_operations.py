@@ -51,7 +51,7 @@ def test_an_alarm_names_the_consequence_first_and_says_what_to_do(alarm: str) ->
 def test_an_alarm_names_its_section_of_the_runbook_in_both_languages(alarm: str) -> None:
     heading = runbook_of(alarm)
     text = section(PAGE, heading, level=3)
-    parts = ["**It means:**", "**Look first:**", "```sh", "**Do:**", "**It is over when**"]
+    parts = ["**Meaning:**", "**Look first:**", "```sh", "**Do:**", "**The problem is over when**"]
     places = [text.find(part) for part in parts]
     assert -1 not in places, heading
     assert places == sorted(places)
