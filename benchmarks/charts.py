@@ -54,6 +54,6 @@ def draw_drain(results: dict[str, Any], path: Path) -> None:
 
 
 def _over_share_done(windows: list[int]) -> list[tuple[float, int]]:
-    """Return points of a curve: the processed share of the queue in percent, and the requests in the second before."""
+    """Return points of a curve: the processed share of the queue in percent, and the requests in the last second."""
     done = list(itertools.accumulate(windows))
     return [(100 * so_far / done[-1], count) for so_far, count in zip(done, windows, strict=True)]

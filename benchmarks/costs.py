@@ -1,6 +1,7 @@
 """The cost on AWS of a million stops, duplicates, slices or room hours, computed from small measurements.
 
-List prices in us-east-1, US dollars, without free tiers, from the pages of Lambda, SQS, DynamoDB and CloudWatch.
+The prices are list prices of us-east-1 in US dollars, without free tiers. They come from the pages of Lambda, SQS,
+DynamoDB and CloudWatch.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def start_up(repeats: int) -> dict[str, Any]:
 
 
 def slices() -> dict[str, Any]:
-    """Report the slices of rooms in time lapse, and return their cost in the callback function."""
+    """Report the slices of rooms in time lapse, and return the cost of the slices in the callback function."""
     callbacks = list(_callbacks())
     spent = _probe(_receive_callback(), do="slices", callbacks=callbacks, environments=ENVIRONMENTS)
     return {"slices": len(callbacks), "spent": spent}
@@ -144,5 +144,5 @@ def _probe(function: Function, **order: Any) -> Any:
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(f"{function.handler} failed in the probe:\n{done.stderr[-2000:]}")
+        raise RuntimeError(f"{function.handler} failed in the probe. Its output ends with:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout)

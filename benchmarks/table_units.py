@@ -143,7 +143,7 @@ def size_of(item: Item) -> int:
 
 
 def _recorded(deployment: Deployment, since: float) -> Iterator[dict[str, Any]]:
-    """Read the calls to DynamoDB since a time, newest first. The embedded AWS returns only 50 calls at a time."""
+    """Read the calls to DynamoDB from `since` on, newest first. The embedded AWS returns only 50 calls at a time."""
     client = deployment.aws.client("cloudtrail")
     query: dict[str, Any] = {
         "LookupAttributes": [{"AttributeKey": "EventSource", "AttributeValue": "dynamodb.amazonaws.com"}],

@@ -39,7 +39,7 @@ class NotReady(click.ClickException):
 )
 @click.option("--tag", help="Tag of the release, such as v1.2.3. Fails if the repository is not ready for it.")
 def main(folder: Path, tag: str | None) -> None:
-    """Create the functions' zip files, the templates that name them, a bill of materials, notes and checksums."""
+    """Create the functions' zip files, templates that name the files, a bill of materials, notes and checksums."""
     version = _version()
     if tag:
         _check(tag, version)

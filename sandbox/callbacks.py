@@ -42,7 +42,7 @@ def callback(
     key
         The callback secret key that signs the callback.
     nonce
-        The name of the field for the nonce. It is Nonce, or Noce on BytePlus.
+        The name of the nonce's field, which is Nonce, or Noce on BytePlus.
     """
     number = next(_numbers)
     values = {

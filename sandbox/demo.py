@@ -69,7 +69,7 @@ THEN = (
     Scene("rtc-callback-room-destroy", "stopped", 1),
 )
 
-# The rows for the front page.
+# The rows that the picture on the front page shows.
 IN_SHORT = ("late-room-ended", "room-ended", "room-ended-all-tasks", "bad-event-type", "api-down")
 
 

@@ -164,7 +164,7 @@ def _wait_until_it_answers(aws: EmbeddedAws, process: subprocess.Popen[bytes]) -
             return
         time.sleep(0.1)
     tail = aws.log.read_text(errors="replace")[-2000:]
-    raise RuntimeError(f"the embedded AWS did not start on {aws.endpoint}:\n{tail}")
+    raise RuntimeError(f"the embedded AWS did not start on {aws.endpoint}. Its log ends with:\n{tail}")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

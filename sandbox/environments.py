@@ -37,7 +37,7 @@ class FunctionError(Exception):
 
 
 class Environment:
-    """A function environment. Invocations of one environment run one after another, those of two may overlap.
+    """A function environment. Its invocations run one after another. Those of different environments may overlap.
 
     Parameters
     ----------
@@ -100,7 +100,9 @@ class Environment:
             timer.cancel()
         if not answer:
             self._process.wait()
-            raise FunctionError(f"the function environment ended before it answered:\n{self.printed()[-3000:]}")
+            raise FunctionError(
+                f"the function environment ended before it answered. Its output ends with:\n{self.printed()[-3000:]}"
+            )
         return dict(json.loads(answer))
 
     def printed(self) -> str:

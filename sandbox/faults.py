@@ -58,9 +58,10 @@ class Fault:
     Parameters
     ----------
     kind
-        `error`: a JSON error, whatever the `status`. `delay`: a late answer. `drop`: the connection closes without an
-        answer. `drop_after`: the connection closes after the task was stopped. The remaining kinds are raw bodies:
-        `html` is a gateway's error page, and `half_body` closes the connection in the middle of the body.
+        With `error`, the answer is a JSON error, whatever the `status`. With `delay`, the answer is late. With `drop`,
+        the connection closes without an answer. With `drop_after`, the connection closes after the task was stopped.
+        The other kinds send raw bodies. `html` is a gateway's error page, and `half_body` closes the connection in the
+        middle of the body.
     status
         The HTTP status. By default, `error` has the documented status of its code or 500, `html` has 502, and the other
         raw bodies have 200.

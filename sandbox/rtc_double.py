@@ -128,7 +128,7 @@ class RtcDouble:
             self._tasks[app_id, room_id, task_id] = Task(_now_ms() if start_time_ms is None else start_time_ms)
 
     def close_room(self, app_id: str, room_id: str) -> None:
-        """Remove a room. The room's tasks keep running until `end_task`, as on the service until MaxIdleTime."""
+        """Remove a room. The room's tasks run on until `end_task`. On the service, tasks run on until MaxIdleTime."""
         with self._lock:
             self._rooms.discard((app_id, room_id))
 

@@ -56,7 +56,7 @@ class ApiRequest:
 
 
 async def read(request: web.Request) -> tuple[ApiRequest, SignedRequest]:
-    """Split an HTTP request into the request to the double, without a decision, and its signed part."""
+    """Read an HTTP request as a request to the double, without a decision, and as a signed request."""
     received_at = time.time()
     body = await request.read()
     headers = {name.lower(): value for name, value in request.headers.items()}

@@ -33,7 +33,8 @@ In another terminal, from this folder:
 
   . {settings}
 
-It names the stack, and finds the AWS CLI and the operators' command, stopper.
+The file names the stack, and finds the AWS CLI and the operator's command,
+stopper.
 
 Start a task in a room, send an event that ends the room, and wait for the
 record of the stop:
@@ -45,7 +46,7 @@ record of the stop:
   until stopper room {app_id} room-1; do sleep 1; done
   curl -s "$RTC_API/_control/requests" | python -m json.tool
 
-The same from EventBridge, and from the RTC server itself:
+Send such an event through EventBridge, and through a callback:
 
   aws events put-events --entries \\
       {bus_entries}
@@ -53,8 +54,8 @@ The same from EventBridge, and from the RTC server itself:
       curl -s -w '\\n' --cacert "$AWS_CA_BUNDLE" "$CALLBACK_URL" -d @-
   stopper callback test
 
-Let the API fail for a task, and repair it. The event is retried until it
-succeeds.
+Let the API fail for a task, and repair the API. The event is retried until
+it succeeds.
 
   curl -s "$RTC_API/_control/tasks" \\
       -d {task_2}
@@ -75,7 +76,7 @@ and delete it:
   until stopper letters show --room-id room-5; do sleep 1; done
   stopper letters purge --room-id room-5 --save {purged} --yes
 
-See what was stopped, and what the outcome bus received:
+Show the stopped tasks, and the events that the outcome bus received:
 
   aws dynamodb scan --table-name "$(output SegmentTableName)" \\
       --query 'Items[].[room.S, task_id.S, outcome.S]' --output text
@@ -83,8 +84,8 @@ See what was stopped, and what the outcome bus received:
 
 The RTC API knows one application, {app_id}. Events on the bus {event_bus}
 go to the event queue. The bus {outcome_bus} and the queue $OUTCOME_QUEUE_URL
-receive the outcomes. `env | grep AWS_` and `output NAME` show the rest; the
-log of the functions is {log}
+receive the outcomes. `env | grep AWS_` and `output NAME` show the other
+settings. The log of the functions is {log}
 
 Ctrl-C here stops everything.
 """

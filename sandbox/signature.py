@@ -1,9 +1,9 @@
-"""The check of a request's Volcengine V4 signature (HMAC-SHA256), as the API gateway does it.
+"""The check of a request's Volcengine V4 signature (HMAC-SHA256), like the check of the API gateway.
 
 The client signs a *canonical request*: method, path, sorted query, some headers and the hash of the body. The signing
 key is derived from the client's secret, the day, the region and the service. The check derives the signature again. The
-check is not stricter than the gateway: only the header X-Date must be signed. The official Node clients sign fewer
-headers than the Python SDK does. The codes, numbers and statuses come from the gateway's pages (6396/70462).
+check is not stricter than the gateway. Only the header X-Date must be signed, because the official Node clients sign
+fewer headers than the Python SDK does. The codes, numbers and statuses come from the gateway's pages (6396/70462).
 """
 
 from __future__ import annotations

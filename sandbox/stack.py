@@ -146,12 +146,12 @@ class Sandbox:
         return wait_for(answer, f"an answer of {logical_id}")[0]
 
     def sweep(self, room_ids: Iterable[str]) -> Any:
-        """Make the records of these rooms a minute older, sweep once, and return the sweeper's answer."""
+        """Make the records of these rooms 1 minute older, sweep once, and return the sweeper's answer."""
         self.let_a_minute_pass((APP_ID, room_id) for room_id in room_ids)
         return self.invoke("SweepRoomsFunction", {})
 
     def let_a_minute_pass(self, rooms: Iterable[tuple[str, str]]) -> None:
-        """Make the records of rooms (AppId, RoomId) and of the sweeps a minute older.
+        """Make the records of rooms (AppId, RoomId) and of the sweeps 1 minute older.
 
         A room that is given twice is made older only once, because a room older than the sweeps is never found gone
         twice. The lease of a crashed sweep expires, as before the next sweep of the schedule.
@@ -182,7 +182,7 @@ class Sandbox:
                 )
 
     def log_lines(self, log_group: str = "StopSegmentLogGroup", *, since_ms: int = 0) -> list[dict[str, Any]]:
-        """Read the JSON lines of a function's log so far.
+        """Read the JSON lines that a function has logged so far.
 
         Parameters
         ----------
@@ -237,7 +237,7 @@ def sandbox(
     report
         A function that receives progress messages.
     start_aws
-        Starts the embedded AWS, and stops the AWS at the end of the block.
+        A function whose context manager starts and stops the embedded AWS.
     double
         Further arguments of RtcDouble.
 
@@ -305,14 +305,14 @@ def deploy(
     environment = os.environ | aws.environment | {"SAM_CLI_TELEMETRY": "0", "SAM_CLI_POLL_DELAY": "0.2"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 # nosec B603 # our own command, no shell
     if done.returncode:
-        raise DeployError(f"sam deploy failed:\n{(done.stdout + done.stderr)[-3000:]}")
+        raise DeployError(f"`sam deploy` failed. Its output ends with:\n{(done.stdout + done.stderr)[-3000:]}")
     number_the_concurrency(aws)
     stack = aws.client("cloudformation").describe_stacks(StackName=stack_name)["Stacks"][0]
     return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
 
 
 def number_the_concurrency(aws: EmbeddedAws, numbered: Mapping[str, int] | None = None) -> dict[str, int]:
-    """Set the concurrency of each event source mapping that is not in `numbered`, and return the concurrency of all.
+    """Set the concurrency of each event source mapping as a number, unless `numbered` has it. Return all numbers.
 
     ministack keeps a Number parameter as a string, and its poller fails with a string.
     """

@@ -50,7 +50,9 @@ def test(*, url: str | None, key_file: Path | None, stack_name: str, output_form
             "the stack has no callback URL: deploy with CallbackSecretArn (docs/setup.md), or give --url"
         )
     if not url.startswith("https://"):
-        raise click.ClickException(f"{url} is not an https URL, and the RTC server calls only https URLs: change --url")
+        raise click.ClickException(
+            f"{url} is not an https URL, and the RTC server calls only https URLs: give one with --url"
+        )
     key = key_file.read_text().strip() if key_file else _key_of(deployment)
     if not key:
         raise click.ClickException(

@@ -45,7 +45,7 @@ class Answer:
     Parameters
     ----------
     status
-        The HTTP status; 0 if there was no answer.
+        The HTTP status, or 0 if no answer arrived.
     result
         The callback function's result, the target of a redirect, or the reason for a missing answer.
     """

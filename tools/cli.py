@@ -41,7 +41,7 @@ class Commands(click.Group):
     """Commands that report an error of AWS with one sentence and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command."""
+        """Run a command, and report an error of AWS in one sentence."""
         try:
             return super().invoke(ctx)
         except (NotDeployed, NoEventSource) as error:
@@ -83,7 +83,9 @@ def client(service: str) -> Any:
     try:
         return boto3.session.Session().client(service, config=config)  # type: ignore[call-overload]
     except ValueError as error:  # an invalid setting, such as an endpoint that is not a URL
-        raise AwsTrouble(f"a setting of the AWS CLI is invalid: {error}. Correct it in the environment") from None
+        raise AwsTrouble(
+            f"an AWS setting is invalid: {error}. Correct AWS_PROFILE, AWS_REGION or AWS_ENDPOINT_URL"
+        ) from None
 
 
 def report(output_format: str, facts: dict[str, Any], *texts: RenderableType) -> None:

@@ -36,9 +36,9 @@ def inspect(client: Client, deployment: Deployment, interrupted: Callable[[], bo
     Parameters
     ----------
     client
-        Creates a boto3 client of a service.
+        A function that creates a boto3 client of a service.
     interrupted
-        Returns whether a signal asked the program to end.
+        A function that returns whether a signal asked the program to end.
     """
     parameters, outputs = deployment.parameters, deployment.outputs
     cloudformation = client("cloudformation")

@@ -15,7 +15,7 @@ def interruptible() -> Iterator[Callable[[], bool]]:
     Yields
     ------
     Callable
-        Returns whether a signal asked the program to end.
+        A function that returns whether a signal asked the program to end.
     """
     noted: list[int] = []
 

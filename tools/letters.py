@@ -159,7 +159,7 @@ def group(letters: Iterable[DeadLetter]) -> list[Group]:
 
 
 def to_json(letter: DeadLetter) -> dict[str, str | int]:
-    """Write a letter as JSON under the names of its message attributes, without missing ones. Times are Unix ms."""
+    """Write a letter as JSON under its message attributes' names, without missing attributes. Times are Unix ms."""
     values = {name: getattr(letter, field) for name, field in _FIELDS.items()}
     if letter.room:
         values |= {"AppId": letter.room.app_id, "RoomId": letter.room.room_id}

@@ -25,7 +25,9 @@ def read(assignments: Sequence[str], cleared: Sequence[str]) -> dict[str, str]:
     pairs = [one.partition("=") for one in assignments]
     wanted = {name: value for name, equals, value in pairs if equals}
     if len(wanted) < len(pairs) or not (pairs or cleared) or {*wanted} & {*cleared}:
-        raise ValueError("write each parameter once, as PARAMETER=VALUE")
+        raise ValueError(
+            "the parameters are missing, repeated or malformed: write each parameter once, as PARAMETER=VALUE"
+        )
     for name, value in wanted.items():
         if not value.strip():
             # A shell variable that is empty by mistake would remove a callback URL or the alarms.
@@ -41,7 +43,7 @@ def unlike(deployment: Deployment, wanted: Mapping[str, str]) -> dict[str, str]:
     Raises
     ------
     ValueError
-        The stack has no parameter of that name.
+        The stack has no parameter of a wanted name.
     """
     for name in wanted:
         if name not in deployment.parameters:

@@ -36,7 +36,7 @@ _ATTRIBUTES_BYTES = 2_048  # the maximum for a letter, with the names of the att
 _WAIT_SECONDS = 1  # with any wait time, SQS asks all its servers, so an empty answer means an empty queue
 _SLOWEST_LETTERS_A_SECOND = 50  # delivered, taken back or deleted by a distant region
 _SPARE_SECONDS = 10
-MOST_IN_FLIGHT = 120_000  # of a standard queue; beyond it, SQS answers a long poll as if the queue were empty
+MOST_IN_FLIGHT = 120_000  # above this limit of standard queues, SQS answers a long poll as if the queue were empty
 _LONGEST_LEASE_SECONDS = 43_200  # SQS allows no more
 
 
@@ -110,7 +110,7 @@ class DeadLetterQueue:
     client
         A boto3 SQS client.
     interrupted
-        Returns whether a signal asked the program to end.
+        A function that returns whether a signal asked the program to end.
     """
 
     def __init__(self, client: SQSClient, url: str, interrupted: Callable[[], bool]) -> None:
@@ -124,7 +124,7 @@ class DeadLetterQueue:
 
     def __exit__(self, *_: object) -> None:
         for part in parts(list(self._held.values())):
-            # If this fails, the visibility time-out ends by itself.
+            # If the call fails, the visibility time-out ends by itself.
             with contextlib.suppress(ClientError, BotoCoreError):
                 self._client.change_message_visibility_batch(
                     QueueUrl=self._url,

@@ -465,10 +465,10 @@ def test_set_reads_values_and_clears_parameters() -> None:
             (),
             "^AlarmTopicArn has no value: write AlarmTopicArn=VALUE, or remove .* with --clear AlarmTopicArn",
         ),
-        ((), (), "^write each parameter once"),
-        (("MaxConcurrency",), (), "^write each parameter once"),
-        (("A=1", "A=2"), (), "^write each parameter once"),
-        (("A=1",), ("A",), "^write each parameter once"),
+        ((), (), "^the parameters are missing, .*: write each parameter once"),
+        (("MaxConcurrency",), (), "^the parameters are missing, .*: write each parameter once"),
+        (("A=1", "A=2"), (), "^the parameters are missing, .*: write each parameter once"),
+        (("A=1",), ("A",), "^the parameters are missing, .*: write each parameter once"),
     ],
 )
 def test_set_refuses_values_that_are_empty_missing_or_given_twice(
