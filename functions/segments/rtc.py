@@ -38,7 +38,7 @@ class Stopped:
 
 
 class RtcApi:
-    """Calls StopSegment, GetSegmentTask and GetRoomOnlineUsers, each with one HTTP request. Threads may share objects.
+    """Calls StopSegment, GetSegmentTask and GetRoomOnlineUsers, each with one HTTP request. The class is thread-safe.
 
     Every method calls `sending` just before the request is sent, and may raise `Rejected` or `Retryable`. At most
     `connections` calls may be under way at once.
