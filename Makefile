@@ -11,7 +11,7 @@ SOURCES := template.yaml $(shell find -L functions -type f -not -path '*/__pycac
 export PATH := $(BIN):$(PATH)
 export SAM_CLI_TELEMETRY := 0
 
-# `sam build` needs a region, but any will do, and no profile. `sam deploy` uses those of your environment.
+# `sam build` needs any region, and no profile. `sam deploy` uses the region and the profile of your environment.
 $(BUILT): export AWS_DEFAULT_REGION ?= us-east-1
 
 .DEFAULT_GOAL := help
@@ -112,15 +112,15 @@ lock: #: Lock the dependencies of pyproject.toml again (needs uv)
 clean: #: Remove what was installed and built
 	rm -rf $(VENV) .aws-sam .sandbox .mutants .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-# The lock is complete, and every package in it has its hash. -qq hides pip's warnings about this machine, but no error.
+# The lock is complete, and every locked package has a hash. -qq hides pip's warnings, but no error.
 PIP_INSTALL := install -qq --disable-pip-version-check --no-deps --require-hashes
 
 $(INSTALLED): locks/dev.txt
 $(MUTANTS)/.installed: locks/mutants.txt
 %/.installed:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "This needs Python 3.11 or newer, and $(PYTHON) \
-	is %d.%d. Name another one, for example: make PYTHON=python3.13 demo" % sys.version_info[:2])'
-	@echo "Installing the tools into $*: a minute, once"
+	is %d.%d. Name another Python, for example: make PYTHON=python3.13 demo" % sys.version_info[:2])'
+	@echo "Installing the tools into $*. This takes 1 minute, once"
 	@$(PYTHON) -m venv $*
 	@$*/bin/python -m pip $(PIP_INSTALL) -r $<
 	@$(if $(filter $(VENV),$*),ln -sf ../../tools/stopper $*/bin/stopper)

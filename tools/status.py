@@ -203,8 +203,8 @@ def _rtc_key(facts: Facts) -> Finding:
         word = f"the API refused the key {facts.ago(refusal.at_ms)}: {refusal.code}, {refusal.message}"
         return Finding("RTC key", Verdict.WRONG, word)
     if facts.served:
-        return Finding("RTC key", Verdict.WELL, "the API has served a call with it in the last day")
-    word = "no call has used it in the last day: fill in the secret, and send an event or a heartbeat"
+        return Finding("RTC key", Verdict.WELL, "the API has served a call with the key in the last day")
+    word = "no call has used the key in the last day: fill in the secret, and send an event or a heartbeat"
     return Finding("RTC key", Verdict.WAITING, word)
 
 
@@ -220,7 +220,7 @@ def _rtc_api(facts: Facts) -> Finding:
 
 def _named(name: str, named: Named, well: str) -> Finding:
     if not named.readable:
-        return Finding(name, Verdict.UNKNOWN, f"you have no permission to read it: {named.trouble}")
+        return Finding(name, Verdict.UNKNOWN, f"you have no permission to read the {name}: {named.trouble}")
     return Finding(name, Verdict.WRONG, named.trouble) if named.trouble else Finding(name, Verdict.WELL, well)
 
 
