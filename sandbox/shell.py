@@ -85,7 +85,8 @@ Show the stopped tasks, and the events that the outcome bus received:
 The RTC API knows one application, {app_id}. Events on the bus {event_bus}
 go to the event queue. The bus {outcome_bus} and the queue $OUTCOME_QUEUE_URL
 receive the outcomes. `env | grep AWS_` and `output NAME` show the other
-settings. The log of the functions is {log}
+settings. The log of the functions is
+{log}
 
 Ctrl-C here stops everything.
 """
