@@ -13,13 +13,13 @@ EARLIER_VERSIONS = sorted(folder.name for folder in CONTRACTS.glob("earlier/*"))
 
 
 def path_of(name: str, version: str | None = None) -> Path:
-    """Return the file of a contract: the present one, or that of an earlier version if it differs."""
+    """Return the file of a contract: today's file, or the file of an earlier version if the contract has changed."""
     today, kept = (folder / f"{name}.schema.json" for folder in (CONTRACTS, CONTRACTS / "earlier" / (version or "")))
     return kept if kept.exists() else today
 
 
 def schema(name: str, version: str | None = None) -> dict[str, Any]:
-    """Return a contract's schema: today's, or that of an earlier version."""
+    """Return today's schema of a contract, or the schema of an earlier version."""
     read: dict[str, Any] = json.loads(path_of(name, version).read_text())
     return read
 
@@ -47,7 +47,7 @@ def closed(contract: Any) -> Any:
 
 
 def assert_kept(value: object, name: str) -> None:
-    """Check an output of the stack against today's contract, and those of earlier versions."""
+    """Check an output of the stack against today's contract and against the contracts of earlier versions."""
     assert breaks(value, closed(schema(name))) == []
     for version in EARLIER_VERSIONS:
         if name in digests(version):

@@ -31,7 +31,7 @@ LOCAL, GLOBAL = (
 
 
 def create_segment_table(client: Any, name: str) -> None:
-    """Create a table like the template's."""
+    """Create a segment table with the keys and indexes of template.yaml."""
     client.create_table(TableName=name, **SHAPE)
 
 

@@ -1,4 +1,4 @@
-"""Breaks: each one removes a rule, an order of steps or a condition from the code, and the explorer must find it."""
+"""The planted faults: each removes a rule, an order of steps or a condition, and the explorer must find each."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Step:
 
     @property
     def is_done(self) -> bool:
-        """Whether the call was made, so that only its answer is missing."""
+        """Whether the call was made and only the answer is missing."""
         return self.go.done()
 
     @property
@@ -310,7 +310,7 @@ class Played:
         return Mark(self.now_ms(), len(self.table.answers), len(self.table.starts), len(self.rtc.requests))
 
     def was_gone_long_enough(self, room: Room, since_ms: int) -> bool:
-        """Whether the room was still gone a minute later, if the sweeper sent an event with this time."""
+        """Whether the room was still gone a minute after this time, or the sweeper sent no event with this time."""
         if all(gone_ms != since_ms for gone_ms in self._gone_ms):
             return True
         if any(one == room and at_ms >= since_ms and exists for one, at_ms, exists in self.rtc.looks):

@@ -165,7 +165,7 @@ def _the_task_s_record_is_true(play: Played, task: Task, record: Record, item: I
 
 
 def every_stop_is_reported(play: Played) -> Iterator[str]:
-    """Every session that we stopped has an event on the bus with the outcome of the log."""
+    """Every session that the stack stopped has an event on the bus, with the same outcome as in the log."""
     events = []
     for old, new in play.table.dynamo.changes:
         if segment_stopped(old, new, "bus"):

@@ -115,7 +115,7 @@ class Waited:
         self.waiting = [Copy(self.world.body, T)]
 
     def batch(self, _: object) -> Self:
-        """Return the object that serves a batch: this object."""
+        """Return this object, which also serves a batch."""
         return self
 
     async def serve(self, _: object) -> Served:
@@ -213,7 +213,7 @@ class Waited:
         return broken
 
     def end(self) -> None:
-        """Release everything that the play holds: nothing."""
+        """Release nothing, since this play holds no resources."""
 
 
 @contextmanager

@@ -62,7 +62,7 @@ class Kind:
 
 
 def _api(*faults: Fault, share: float = 0.3, most: int = 3, for_ever: int = 3) -> Happen:
-    """Let requests about some tasks fail: for `for_ever` tasks always, for the others at most `most` times."""
+    """Let requests about some tasks fail: always for `for_ever` tasks, at most `most` times for all other tasks."""
 
     @contextlib.contextmanager
     def happen(scene: Scene) -> Iterator[Count]:

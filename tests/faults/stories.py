@@ -136,7 +136,7 @@ _PLOTS = (_ends, _ends_for_all, _calls_back, _is_restarted, _is_restarted_withou
 
 
 def write_stories(rng: Random, messages: int, now_ms: int, prefix: str) -> list[Story]:
-    """Write stories, one plot after the other, until there are enough messages."""
+    """Write stories from each plot in turn, until the stories have enough messages."""
     stories: list[Story] = []
     while sum(len(story.messages) for story in stories) < messages:
         story = Story(f"{prefix}-{len(stories)}", now_ms, rng)

@@ -16,7 +16,7 @@ from sandbox.stack import wait_for
 
 
 def worker_pids(aws: EmbeddedAws, function_name: str) -> list[int]:
-    """Find a function's processes: they run a script in the embedded AWS's own folder, named after the function."""
+    """Find the processes that run a function's script in the folder of the embedded AWS."""
     ps = shutil.which("ps") or "ps"
     listed = subprocess.run([ps, "-Aww", "-o", "pid=,command="], capture_output=True, text=True, check=True).stdout
     script = f"{aws.log.parent}{os.sep}ministack-lambda-{function_name}-"

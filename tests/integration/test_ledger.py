@@ -27,7 +27,7 @@ LATER_EXPIRES = LATER_MS // 1000 + RETENTION_SECONDS
 
 @pytest.fixture(scope="module", params=["embedded AWS", "moto", "stand-in"])
 def client(request: pytest.FixtureRequest, aws: EmbeddedAws) -> Iterator[Any]:
-    """Create a client. The stand-in must behave in the same way, since the explorer runs on it."""
+    """Create a DynamoDB client. The stand-in must behave like AWS, since the explorer runs on the stand-in."""
     if request.param == "stand-in":
         yield MemoryDynamo().client
         return
@@ -42,7 +42,7 @@ def client(request: pytest.FixtureRequest, aws: EmbeddedAws) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def table(client: Any) -> SegmentTable:
-    """Create a table like the template's."""
+    """Create a segment table with the keys and indexes of template.yaml."""
     table = SegmentTable(client, f"segments-{uuid4().hex}", RETENTION_SECONDS, sweeps=True)
     if not isinstance(client, MemoryDynamo):
         create_segment_table(client, table._name)

@@ -155,7 +155,7 @@ class TestDeadLetters:
         assert [len(asked["Entries"]) for asked in sqs.asked] == [9, 1]
 
     def test_no_dead_letter_counts_as_sent_if_the_answer_lists_none(self, sqs: Sqs) -> None:
-        """SQS leaves out an empty list, the embedded AWS does not."""
+        """SQS leaves an empty list out of an answer, but the embedded AWS does not."""
 
         def leave_out(parsed: dict[str, Any], **_: object) -> None:
             del parsed["Successful"]

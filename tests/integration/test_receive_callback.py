@@ -567,7 +567,7 @@ class TestRandomRequests:
 
     @pytest.fixture
     def queued(self, function: Function, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-        """Replace the queue: real sends would take minutes, and the tests above make real sends."""
+        """Replace the queue by a list, since real sends would take minutes."""
         bodies: list[str] = []
 
         def call(_: str, *, QueueUrl: str, MessageBody: str, **_group: str) -> dict[str, str]:  # noqa: N803 - SQS's names

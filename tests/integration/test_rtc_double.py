@@ -131,7 +131,7 @@ NODE = json.loads((Path(__file__).parent / "node_requests.json").read_text())["r
 def test_a_request_of_the_official_node_client_is_accepted(
     double: RtcDouble, monkeypatch: pytest.MonkeyPatch, recorded: dict[str, Any]
 ) -> None:
-    """That client signs neither the host nor the content type, and does not hash an empty body."""
+    """The official Node client signs neither the host nor the content type, and does not hash an empty body."""
     sent_at = datetime.strptime(recorded["headers"]["x-date"], "%Y%m%dT%H%M%S%z").timestamp()
     monkeypatch.setattr("sandbox.rtc_gateway.time", SimpleNamespace(time=lambda: sent_at))
     url, headers = double.url + recorded["target"], recorded["headers"]
