@@ -225,7 +225,7 @@ def callback_that_the_queue_refuses(stack: Stack) -> None:
 
 @rings("OutcomesRefusedAlarm")
 def outcome_bus_that_refuses_events(stack: Stack, alarm: Alarm) -> None:
-    """Embedded AWS does not redeliver what the function reports as failed. AWS redelivers it, but not every minute."""
+    """Embedded AWS does not redeliver records that the function reports as failed. AWS does, but not every minute."""
     body = stack.room().event("RoomEnded", TaskId="audio")
     with stack.observer.without_permission("PublishOutcomeRole", "Publish"):
         metric, values = stack.logged(alarm, "PublishOutcomeLogGroup", lambda: stack.box.send([body]))

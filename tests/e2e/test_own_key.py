@@ -1,4 +1,4 @@
-"""With a customer KMS key, everything that can be encrypted uses it, and stops work as without it."""
+"""With a customer KMS key, everything that can be encrypted uses the key, and stops work as without a key."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def test_released_artifact_stops_a_room(dist: Path, upgrade: Upgrade) -> None:
 
 
 def test_plain_template_has_the_resources_that_sam_deploys(dist: Path, upgrade: Upgrade) -> None:
-    """Compare them, because only tests/e2e/test_deploying.py deploys the plain template."""
+    """Compare the two templates, because only tests/e2e/test_deploying.py deploys the plain template."""
     cloudformation = upgrade.box.client("cloudformation")
     deployed = cloudformation.get_template(StackName=STACK_NAME, TemplateStage="Processed")["TemplateBody"]
     text = (dist / "cloudformation.json").read_text()

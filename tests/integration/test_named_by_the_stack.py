@@ -32,7 +32,7 @@ def test_a_missing_bus_accepts_events_and_only_a_look_up_reports_it(aws: Embedde
 
 
 def test_the_stack_s_rule_cannot_be_created_on_a_missing_bus(aws: EmbeddedAws, bus: str) -> None:
-    """Without the bus, CloudFormation cannot deploy the stack. Embedded AWS refuses PutRule, but creates the resource."""
+    """CloudFormation cannot create a rule on a missing bus. Embedded AWS refuses PutRule, but creates the resource."""
     source: Any = SOURCE
     rule = source["Resources"]["OutcomeBusRule"]
     assert (rule["Type"], rule["Condition"]) == ("AWS::Events::Rule", "PublishesOutcomes")

@@ -1,4 +1,4 @@
-"""Every answer of the API has exactly one class. The table in docs/operations.md has the same, in both languages."""
+"""Every answer of the API has exactly one class, which docs/operations.md shows in both languages."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""The schemas of contracts/. No change of them breaks senders or readers of an earlier version."""
+"""The schemas of contracts/. No change of a schema breaks senders or readers of an earlier version."""
 
 import json
 import re

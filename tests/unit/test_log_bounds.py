@@ -26,7 +26,7 @@ MOST_BYTES_A_LINE = 5_000
 
 @dataclass
 class Log:
-    """The log and the metrics."""
+    """The log and the metrics of the stop function."""
 
     stream: io.StringIO = field(default_factory=io.StringIO)
     counted: Counter[str] = field(default_factory=Counter)

@@ -121,7 +121,7 @@ class TestMetrics:
         return {**stops, **others}
 
     def test_the_scan_of_the_code_finds_known_metrics(self, emitted: dict[str, tuple[str, str]]) -> None:
-        """The other tests rely on this scan."""
+        """The other tests of this file rely on the scan for metrics in the code."""
         some = {"AlreadyStopped", "NoOpenTasks", "Retried", "Exhausted", "CredentialsRefused", "TimeToStop", "TurnWait"}
         assert some | {"CallbackRefused", "CallbackMalformed", "CallbackQueued", "OutcomesNotPublished"} <= set(emitted)
         assert "ColdStart" not in emitted
