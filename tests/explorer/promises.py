@@ -13,16 +13,18 @@ from tests.unit.memory_dynamo import Item
 from tests.unit.rtc_model import SETTINGS, Request, Session, is_to_be_stopped
 
 # Cases of docs/design.md, "Known gaps", in its words.
-UNSENT = "an event younger than `StaleAfterSeconds` arrives late, and the newer session's `SegmentStarted` has not come"
-HELD_UP = "a request is held up between decision and answer, and a new session begins meanwhile"
+UNSENT = (
+    "an event younger than `StaleAfterSeconds` arrives late, and a newer session's `SegmentStarted` has not arrived"
+)
+DELAYED = "a request is delayed between the decision and the API's answer, and a new session begins meanwhile"
 UNRECORDED = (
     "the function crashes, or cannot write, between the call and its record, and a new session begins or a newer end "
     "is answered before the next delivery"
 )
 UNSEEN = "a session begins within a minute of an older one's slice, and only slices report it"
-REMEMBERED = "a slice comes within a minute of another one"
+REMEMBERED = "a slice arrives within a minute of another slice of its task"
 SWEEP_ITEM = "#sweep"
-CASES = (UNSENT, HELD_UP, UNRECORDED, UNSEEN, REMEMBERED)
+CASES = (UNSENT, DELAYED, UNRECORDED, UNSEEN, REMEMBERED)
 
 
 def judge(play: Played) -> Iterator[str]:
@@ -39,8 +41,7 @@ def judge(play: Played) -> Iterator[str]:
 
 
 def no_wrong_stop(play: Played, request: Request, began: Mark) -> Iterator[str]:
-    """No event stops a session that started after the event, and the sweeper stops no session whose room is
-    occupied."""
+    """No event stops a session that started later, and the sweeper stops no session of an occupied room."""
     session, decision = request.ended, request.decision
     if session is None:
         return
@@ -50,7 +51,7 @@ def no_wrong_stop(play: Played, request: Request, began: Mark) -> Iterator[str]:
         return
     known = play.table.starts[: decision.starts_known]
     if session.started_ms > decision.looked_ms:
-        play.allow(HELD_UP)
+        play.allow(DELAYED)
     elif began.is_second_try or decision.looked_ms - decision.time_ms > SETTINGS.stale_after_ms:
         yield "wrong stop: the event was late"
     elif any(task == session.task and start >= session.started_ms for task, start in known):

@@ -11,7 +11,7 @@ import pytest
 
 from tests.explorer.breaks import BREAKS, Break
 from tests.explorer.explore import ALL, explore
-from tests.explorer.promises import CASES, HELD_UP, REMEMBERED, UNRECORDED, UNSEEN, UNSENT
+from tests.explorer.promises import CASES, DELAYED, REMEMBERED, UNRECORDED, UNSEEN, UNSENT
 from tests.explorer.scheduler import FAULT, FREE, PREEMPTION, Budget, Walk
 from tests.explorer.waiting import UNSURE, Waiting
 from tests.explorer.worlds import World
@@ -53,7 +53,7 @@ def test_the_explorer_finds_each_planted_fault(broken: Break) -> None:
     ("case", "name", "budget"),
     [
         (UNSENT, "a session whose start is not reported", FREE),
-        (HELD_UP, "a session whose start is not reported", PREEMPTION),
+        (DELAYED, "a session whose start is not reported", PREEMPTION),
         (UNRECORDED, "a session whose start is reported", FAULT),
         (UNSEEN, "two sessions and their slices", FREE),
         (REMEMBERED, "two sessions and their slices", FREE),
