@@ -85,7 +85,9 @@ class Deployment(Sandbox):
                 "POST", f"{self.aws.endpoint}/_ministack/config", json={"cloudtrail._recording_enabled": str(on)}
             )
         if not answer.json()["applied"]:
-            raise RuntimeError("the embedded AWS refused to record its calls, so the cost cannot be counted")
+            raise RuntimeError(
+                "the embedded AWS refused to record its calls, so no cost was measured: run the benchmark again"
+            )
 
     def settle(self, seconds: float, quiet_seconds: float = _QUIET_SECONDS) -> bool:
         """Wait until the event queue is empty, and return whether the queue is empty.
@@ -113,9 +115,7 @@ class Deployment(Sandbox):
         with self.held_back():
             self.send([message(*task) for task in tasks])
         if not self.settle(90, quiet_seconds=90):
-            raise RuntimeError(
-                f"the {self.name} did not serve the warm-up messages within 90 s, so no load was measured"
-            )
+            raise RuntimeError(f"the {self.name} did not serve the warm-up messages in 90 s: run the benchmark again")
         self.rtc.forget()
 
 
@@ -164,7 +164,8 @@ def _ready(deployment: Deployment) -> Deployment:
     same = (configuration["MemorySize"], mapping["ScalingConfig"]["MaximumConcurrency"])
     if same != (512, CONCURRENCY):
         raise RuntimeError(
-            f"the {deployment.name} has memory and concurrency {same}, but a comparison needs {(512, CONCURRENCY)}"
+            f"the {deployment.name} has memory and concurrency {same}, but a comparison needs {(512, CONCURRENCY)}: "
+            "correct its template"
         )
     deployment.warm_up()
     return deployment

@@ -50,7 +50,8 @@ def _serve(deployment: Deployment, slots: Sequence[Sequence[Environment]], batch
             answer = made.invoke(batch(next(_numbers)))
             if answer["batchItemFailures"]:
                 raise RuntimeError(
-                    f"{len(answer['batchItemFailures'])} messages of a batch failed, so the measurement is invalid"
+                    f"{len(answer['batchItemFailures'])} messages of a batch failed, so the measurement is invalid: "
+                    "run the benchmark again"
                 )
 
     time.sleep(1.1)  # so that no second contains requests of two loads

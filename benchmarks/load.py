@@ -46,7 +46,8 @@ def spending(deployment: Deployment) -> Found:
     again = _let_loose(deployment, tasks, bodies)
     if again["api_requests"]:
         raise RuntimeError(
-            f"the {deployment.name} sent {again['api_requests']} API requests for duplicates instead of 0"
+            f"the {deployment.name} sent {again['api_requests']} API requests for duplicates instead of 0: "
+            "correct its check for duplicates"
         )
     singles = running_tasks(deployment, COUNTED_STOPS)
     with measured(deployment, closely=True) as spent:

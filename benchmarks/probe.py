@@ -137,7 +137,8 @@ def messages(order: dict[str, Any]) -> list[dict[str, float]]:
             done += _MESSAGES_A_BATCH
             if answer["batchItemFailures"]:
                 raise RuntimeError(
-                    f"{len(answer['batchItemFailures'])} messages of a batch failed, so the time is invalid"
+                    f"{len(answer['batchItemFailures'])} messages of a batch failed, so the time is invalid: "
+                    "run the benchmark again"
                 )
         # Other work of the machine hardly affects the fastest tenth.
         fast = {name: statistics.quantiles((taken[name] for taken in batches), n=10)[0] for name in batches[0]}

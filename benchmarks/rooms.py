@@ -47,7 +47,9 @@ def _ends(deployment: Deployment, marks: Sequence[int]) -> Iterator[tuple[int, S
         with counted(deployment) as spent:
             _serve_alone(deployment, message(*task[:2]))
         if deployment.rtc.is_running(*task):
-            raise RuntimeError(f"end {mark} of the room did not stop the task, so the cost is invalid")
+            raise RuntimeError(
+                f"end {mark} of the room did not stop the task, so the cost is invalid: run the benchmark again"
+            )
         past.length = mark
         yield mark, spent
 
@@ -66,7 +68,9 @@ def _permanent(deployment: Deployment, tasks: int) -> dict[str, Any]:
         with counted(deployment) as found[name]:
             _serve_alone(deployment, body)
     if deployment.rtc.is_running(*task):
-        raise RuntimeError("the task of the permanent room was not stopped, so the cost is invalid")
+        raise RuntimeError(
+            "the task of the permanent room was not stopped, so the cost is invalid: run the benchmark again"
+        )
     return found | {"room_item_bytes": past.room_item_bytes()}
 
 
@@ -145,7 +149,9 @@ def _sessions(deployment: Deployment, kind: int, start_reported: bool, slices: i
         for event_type in ("RoomDestroy", "RoomEnded"):
             send(event_type, named=False)
     if running(deployment, tasks):
-        raise RuntimeError(f"{running(deployment, tasks)} tasks were not stopped, so the cost is invalid")
+        raise RuntimeError(
+            f"{running(deployment, tasks)} tasks were not stopped, so the cost is invalid: run the benchmark again"
+        )
     for app_id, room_id, _ in tasks:
         deployment.rtc.close_room(app_id, room_id)
     swept = list[Spent]()

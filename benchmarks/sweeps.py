@@ -71,7 +71,9 @@ def _watched(deployment: Deployment, rooms: int) -> list[Task]:
 def settle(deployment: Deployment) -> None:
     """Wait until every message on the event queue is served."""
     if not deployment.settle(120, quiet_seconds=120):
-        raise RuntimeError(f"{deployment.undone()} messages were not served within 120 s, so the cost is invalid")
+        raise RuntimeError(
+            f"{deployment.undone()} messages were not served in 120 s, so the cost is invalid: run the benchmark again"
+        )
 
 
 def _sweep(deployment: Deployment, tasks: Sequence[Task], *, sweeps: int = 1) -> Spent:
@@ -104,6 +106,8 @@ def sweep_once(deployment: Deployment) -> None:
     sweeper.client("lambda").invoke(FunctionName=sweeper.function_name, InvocationType="Event", Payload=b"{}")
     while not function_seconds(sweeper, began)[1]:
         if time.time() > began + _SWEEP_SECONDS:
-            raise TimeoutError(f"a sweep did not end within {_SWEEP_SECONDS:.0f} s, so the cost is invalid")
+            raise TimeoutError(
+                f"a sweep did not end within {_SWEEP_SECONDS:.0f} s, so the cost is invalid: run the benchmark again"
+            )
         time.sleep(_POLL_SECONDS)
     settle(deployment)

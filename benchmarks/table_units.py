@@ -63,7 +63,9 @@ def counted(deployment: Deployment) -> Iterator[dict[str, float]]:
     changes = list(stream.changes()) if stream else []
     largest = max((size_of(after) for _, after in changes), default=0)
     if largest > WRITE_UNIT_BYTES:
-        raise RuntimeError(f"an item has {largest} bytes, so a write costs more than the one unit that is counted")
+        raise RuntimeError(
+            f"an item has {largest} bytes, so a write costs more than the one counted unit: measure smaller items"
+        )
     calls = list(_calls(deployment, since))
     spent["table_requests"] = len(calls)
     spent["write_units"] = sum(name in _WRITES for name, _ in calls)

@@ -78,7 +78,7 @@ def _check(tag: str, version: str) -> None:
             f"{kept.relative_to(ROOT)} lacks the schemas' digests: write it with `python -m release.contracts`"
         )
     if not list(BUILT.rglob("*.pyc")):
-        raise NotReady("the functions hold no bytecode: install the runtime's Python, and build them again")
+        raise NotReady("the functions hold no bytecode: install the runtime's Python, and build the functions again")
 
 
 def _notes(version: str) -> str:

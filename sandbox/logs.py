@@ -44,6 +44,6 @@ class LogReader:
         self._invocations |= found
         if len(events) >= _MOST_EVENTS and self._newest_ms - _OVERLAP_MS <= asked_ms:
             raise RuntimeError(
-                f"the log has {_MOST_EVENTS} lines or more within {_OVERLAP_MS} ms, so later lines cannot be read"
+                f"the log has {_MOST_EVENTS} lines or more within {_OVERLAP_MS} ms, so lines are missing: write fewer"
             )
         return len(events) < _MOST_EVENTS

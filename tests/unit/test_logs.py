@@ -33,5 +33,5 @@ def test_a_log_of_several_answers_is_read_completely() -> None:
 
 
 def test_a_log_that_cannot_be_read_completely_is_refused() -> None:
-    with pytest.raises(RuntimeError, match="or more within 10000 ms, so later lines cannot be read"):
+    with pytest.raises(RuntimeError, match="or more within 10000 ms, so lines are missing"):
         LogReader(Logs([1] * 10_001), "group").read()
