@@ -37,7 +37,7 @@ def breaks(value: object, contract: dict[str, Any]) -> list[str]:
 
 
 def closed(contract: Any) -> Any:
-    """Forbid unknown fields: readers must accept them, but the stack must not send them."""
+    """Forbid unknown fields: readers must accept unknown fields, but the stack must not send any."""
     if isinstance(contract, list):
         return [closed(part) for part in contract]
     if not isinstance(contract, dict):

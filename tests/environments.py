@@ -92,14 +92,14 @@ class Context:
     aws_request_id: str = "invocation-1"
 
     def get_remaining_time_in_millis(self) -> int:
-        """Return a constant, since the tests' clocks stand still, too."""
+        """Return a constant, since the clocks of the tests also stand still."""
         return self.remaining_ms
 
 
 def import_handler(package: str, also: tuple[str, ...], variables: Mapping[str, str]) -> ModuleType:
     """Import a function's handler as if for the first time, with these environment variables.
 
-    `also` names the other modules that read the variables when they are imported; tests share all others.
+    `also` names further modules that read the variables when they are imported; tests share all remaining modules.
     """
     with pytest.MonkeyPatch.context() as patch:
         for name, value in variables.items():

@@ -12,7 +12,7 @@ settings.register_profile("thorough", deadline=None, max_examples=THOROUGH, prin
 
 def examples(hundredths: int, by_night: int | None = None) -> int:
     """Return the number of examples for a test, as a percentage of the profile's number. `by_night` is the percentage
-    of the thorough profile, if it differs.
+    for the thorough profile, if it differs.
     """
     most = settings().max_examples
     share = by_night if by_night and most == THOROUGH else hundredths

@@ -1,8 +1,8 @@
 """The permissions that CloudFormation needs from a service role.
 
-AWS publishes the permissions of each resource type's handlers, and cfn-lint carries them. They cover every property of
-a type. NOT_USED lists the permissions for properties that this template does not set, so these proofs are only as good
-as that list. Embedded AWS does not check a service role at all.
+AWS publishes the permissions of each resource type's handlers, and cfn-lint carries them. These permissions cover every
+property of a type. NOT_USED lists the permissions for properties that this template does not set, so these proofs are
+only as good as that list. Embedded AWS does not check a service role at all.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every deployed alarm rings in its trouble, not before, and notifies its topic.
+"""Every deployed alarm rings when its trouble occurs, not before, and notifies its topic.
 
 Embedded AWS evaluates an alarm whenever data are put, but it adds up all periods of the alarm and all resources of the
 metric. So `Alarm.rings` reads the data as CloudWatch does: period by period, with the alarm's own dimensions. Embedded
@@ -173,7 +173,7 @@ def account_in_arrears(stack: Stack) -> None:
 
 @rings("OrphansAlarm")
 def tasks_without_a_stop_event(stack: Stack, alarm: Alarm) -> None:
-    """Send the sweeper's RoomGone events: tests/e2e/test_sweeping.py shows how it finds these rooms."""
+    """Send the sweeper's RoomGone events: tests/e2e/test_sweeping.py shows how the sweeper finds these rooms."""
 
     def stop_orphan() -> None:
         room = stack.room()
@@ -225,7 +225,8 @@ def callback_that_the_queue_refuses(stack: Stack) -> None:
 
 @rings("OutcomesRefusedAlarm")
 def outcome_bus_that_refuses_events(stack: Stack, alarm: Alarm) -> None:
-    """Embedded AWS does not redeliver records that the function reports as failed. AWS does, but not every minute."""
+    """Embedded AWS does not redeliver records that the function reports as failed. AWS redelivers them, but not every
+    minute."""
     body = stack.room().event("RoomEnded", TaskId="audio")
     with stack.observer.without_permission("PublishOutcomeRole", "Publish"):
         metric, values = stack.logged(alarm, "PublishOutcomeLogGroup", lambda: stack.box.send([body]))

@@ -34,7 +34,8 @@ KINDS: dict[str, StopError] = {
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Sandbox]:
-    """Deploy a dedicated stack, because tests empty its dead-letter queue. It retries no message for long."""
+    """Deploy a dedicated stack, because tests empty its dead-letter queue. The stack retries messages only for a short
+    time."""
     with sandbox({"GiveUpAfterMinutes": "0"}) as running:
         yield running
 

@@ -92,7 +92,7 @@ class QueuedMessage:
     is_done: bool = False
 
     def arrive(self) -> Event:
-        """Parse the message in the form in which it was last received."""
+        """Parse the message as SQS last delivered it."""
         return _read(self.body, self.sent_ms, self.received)
 
 
@@ -260,7 +260,7 @@ class Sweeping(Actor):
 
 
 def acknowledge(_: list[str]) -> None:
-    """Stand for the call that deletes the served messages from the queue."""
+    """Represent the call that deletes the served messages from the queue."""
 
 
 class Played:

@@ -110,7 +110,7 @@ def reports_are_true(play: Played, report: Report) -> Iterator[str]:
 
 
 def no_lost_stop(play: Played) -> Iterator[str]:
-    """Each session that ran at the time of a stop event is stopped."""
+    """Every session that runs at the time of a stop event is stopped."""
     events = [message.event for message in play.world.messages]
     for session in play.rtc.sessions:
         if not session.runs_at(play.now_ms()):
@@ -131,7 +131,8 @@ def no_lost_stop(play: Played) -> Iterator[str]:
 
 
 def the_record_is_true(play: Played) -> Iterator[str]:
-    """A record holds the newest answer, and says `stopped` if we stopped the task. An open task's record is kept."""
+    """A record holds the newest answer, and says `stopped` if the stack stopped the task. An open task's record is
+    kept."""
     for item in play.table.dynamo.items():
         (task, record), *_ = play.table.read([task_of(item)]).items()
         if task.task_id in (LOOK_ITEM, SWEEP_ITEM):

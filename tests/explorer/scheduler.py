@@ -87,7 +87,7 @@ class Walk:
     _states: defaultdict[Hashable, list[Budget]] = field(default_factory=lambda: defaultdict(list))
 
     def forget_states(self) -> None:
-        """Drop the states: they are many, and they cannot be sent to another process."""
+        """Drop the states, because so many objects cannot be sent to another process."""
         self._states.clear()
 
     def is_known(self, state: Hashable, left: Budget) -> bool:

@@ -160,8 +160,8 @@ class Waited:
         return found + [Choice(partial(self.deliver, copy, is_kept=True), FAULT) for copy in self.waiting]
 
     def deliver(self, copy: Copy, failing: tuple[int, How] | None = None, *, is_kept: bool = False) -> None:
-        """Deliver a message, or move it as SQS would. The message stays if the function fails or crashes, or with
-        `is_kept`."""
+        """Deliver a message, or move it as SQS would. The message stays if the function fails or crashes, or if
+        `is_kept` is set."""
         self.waiting.remove(copy)
         self._now_ms += MINUTE_MS
         copy = replace(copy, received=copy.received + 1)

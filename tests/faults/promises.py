@@ -106,7 +106,7 @@ def _wrong_ends(evidence: Evidence) -> Iterator[str]:
 
 
 def _wrong_letters(evidence: Evidence) -> Iterator[str]:
-    """Find the letters that differ from every message that was sent, or lack the reason."""
+    """Find the dead letters that differ from every sent message, or lack a reason."""
     bodies = {message.body for message in evidence.sent.values()}
     refused = any(line.get("message") == "dead letter not sent" for line in evidence.lines)
     for letter in evidence.letters:
@@ -118,7 +118,7 @@ def _wrong_letters(evidence: Evidence) -> Iterator[str]:
 
 
 def _wrong_tasks(evidence: Evidence) -> Iterator[str]:
-    """Find the tasks that were stopped but should run, and those that run but should be stopped."""
+    """Find tasks that were stopped but should run, and tasks that run but should be stopped."""
     for story in evidence.stories:
         failed = bool(story.messages) and story.messages[-1].body in evidence.letters_of
         for task_id in story.running:

@@ -125,7 +125,7 @@ class Stage:
         return left
 
     def _complete(self, gather: Callable[[], Evidence]) -> Evidence:
-        """Gather the evidence again until it shows the end of every message, or until the deadline."""
+        """Gather the evidence again until the end of every message is in it, or until the deadline."""
         deadline = time.monotonic() + LOG_DEADLINE_SECONDS
         while (evidence := gather()).lost and time.monotonic() < deadline:
             time.sleep(0.5)

@@ -315,7 +315,7 @@ class TestTimeLeft:
 
 
 class TestSettling:
-    """The handling of failed messages, in the time that is reserved for it."""
+    """The handling of failed messages, in the time that the handler reserves for this step."""
 
     def test_the_calls_of_a_step_are_made_at_once_and_the_steps_are_as_many_as_there_is_time_for(
         self, function: Function, new_room: Callable[[], Room], monkeypatch: pytest.MonkeyPatch

@@ -376,7 +376,7 @@ class TestWatching:
 class TestLeases:
     @pytest.fixture(autouse=True)
     def given_back(self, table: SegmentTable) -> Iterator[None]:
-        """Give back the last lease, since all tests share the item of the table."""
+        """Give back the last lease, since all tests share the table's item `#sweep`."""
         yield
         if lease := table.take_lease(2**50, 2**50 + 1):
             table.give_back(lease)

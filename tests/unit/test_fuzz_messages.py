@@ -1,4 +1,4 @@
-"""Thousands of bodies, random ones and mutated valid ones: each is an event, ignored, or refused, and none crashes."""
+"""Thousands of random and mutated bodies: each body becomes an event, or is ignored or refused, without a crash."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""An outage of 2 days, with any settings of the stack: no message is lost, and none is given up without its reason.
+"""In an outage of 2 days, with any settings of the stack, no message is lost or given up without its reason.
 
 The proof covers a message that is alone in its batch, and a queue that accepts every message.
 """

@@ -213,7 +213,7 @@ async def test_a_caller_without_time_for_its_turn_is_refused_at_once_and_delays_
 
 
 async def turns_of(turns: Turns, messages: dict[str, int], most: int) -> list[str]:
-    """Let each message ask for a number of turns, and return the messages that got the first ones, in order."""
+    """Let each message ask for a number of turns. Return the messages that got the first turns, in order."""
     order: list[str] = []
 
     async def take(message: str) -> None:
@@ -428,7 +428,7 @@ def test_only_the_answer_to_a_sent_request_shows_the_api_s_speed(
 
 @dataclass(frozen=True)
 class Journey:
-    """The delays of a request before its sending, on its way, and of its answer, if there is an answer."""
+    """The delays of a request: before it is sent, on its way, and until its answer, if there is an answer."""
 
     before: float
     there: float

@@ -1,4 +1,4 @@
-"""The command `stopper`: how letters, records and times are read and shown, and how it waits for AWS.
+"""The command `stopper`: reading and showing dead letters, records and times, and waiting for AWS.
 
 tests/e2e/test_operators_tool.py runs the commands against a deployed stack.
 """
@@ -303,7 +303,7 @@ def test_tallies_add_up_and_keep_the_first_reason() -> None:
 
 
 class Sqs:
-    """A queue that delivers letters while at most MOST_IN_FLIGHT are in flight."""
+    """A queue that delivers dead letters while at most MOST_IN_FLIGHT are in flight."""
 
     def __init__(self, waiting: int, in_flight: int) -> None:
         self._waiting = waiting
@@ -349,8 +349,7 @@ def test_a_denied_request_is_not_reported_as_a_missing_stack() -> None:
 
 
 class Lambda:
-    """Answers as Lambda does about a queue's mapping: with the mapping's states, and with refusals while they
-    change."""
+    """Answers as Lambda does about a queue's mapping: with its state, or with a refusal while the state is changing."""
 
     def __init__(self, *states: str, busy: int = 0) -> None:
         self._states = list(states)
