@@ -144,5 +144,7 @@ def _probe(function: Function, **order: Any) -> Any:
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(f"{function.handler} failed in the probe. Its output ends with:\n{done.stderr[-2000:]}")
+        raise RuntimeError(
+            f"{function.handler} failed in the probe. Fix the error at the end of its output:\n{done.stderr[-2000:]}"
+        )
     return json.loads(done.stdout)

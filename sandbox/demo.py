@@ -154,7 +154,7 @@ def _play(box: Sandbox, scenes: Sequence[Scene], report: Callable[[str], None]) 
         rooms = {room_id for room_id, _ in scene.running} or {_room_of(body)}
         letter = letters.get(message_id)
         if letter and letter["Body"] != body:
-            raise RuntimeError(f"the body of the dead letter of {scene.sample} differs from the sent message")
+            raise RuntimeError(f"the body of the dead letter of {scene.sample} differs: read the stop function's log")
         rows.append(
             Row(
                 scene,

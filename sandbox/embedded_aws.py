@@ -164,7 +164,9 @@ def _wait_until_it_answers(aws: EmbeddedAws, process: subprocess.Popen[bytes]) -
             return
         time.sleep(0.1)
     tail = aws.log.read_text(errors="replace")[-2000:]
-    raise RuntimeError(f"the embedded AWS did not start on {aws.endpoint}. Its log ends with:\n{tail}")
+    raise RuntimeError(
+        f"the embedded AWS did not start on {aws.endpoint}. Fix the error at the end of its log:\n{tail}"
+    )
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

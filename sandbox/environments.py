@@ -101,7 +101,7 @@ class Environment:
         if not answer:
             self._process.wait()
             raise FunctionError(
-                f"the function environment ended before it answered. Its output ends with:\n{self.printed()[-3000:]}"
+                f"the environment ended before it answered. Fix the error in its output:\n{self.printed()[-3000:]}"
             )
         return dict(json.loads(answer))
 

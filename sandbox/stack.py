@@ -81,7 +81,7 @@ class Sandbox:
             ]
             answer = self.client("sqs").send_message_batch(QueueUrl=self.outputs["EventQueueUrl"], Entries=entries)
             if answer.get("Failed"):
-                raise RuntimeError(f"the event queue refused these messages: {answer['Failed']}")
+                raise RuntimeError(f"the event queue refused these messages, correct them: {answer['Failed']}")
             message_ids += [entry["MessageId"] for entry in sorted(answer["Successful"], key=lambda e: int(e["Id"]))]
         return message_ids
 
@@ -305,7 +305,9 @@ def deploy(
     environment = os.environ | aws.environment | {"SAM_CLI_TELEMETRY": "0", "SAM_CLI_POLL_DELAY": "0.2"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 # nosec B603 # our own command, no shell
     if done.returncode:
-        raise DeployError(f"`sam deploy` failed. Its output ends with:\n{(done.stdout + done.stderr)[-3000:]}")
+        raise DeployError(
+            f"`sam deploy` failed. Fix the error at the end of its output:\n{(done.stdout + done.stderr)[-3000:]}"
+        )
     number_the_concurrency(aws)
     stack = aws.client("cloudformation").describe_stacks(StackName=stack_name)["Stacks"][0]
     return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
@@ -337,6 +339,6 @@ def wait_for(condition: Callable[[], T], what: str, *, seconds: float = 60) -> T
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"timed out after {seconds:.0f} s of waiting for {what}")
+            raise TimeoutError(f"timed out after {seconds:.0f} s of waiting for {what}: read the functions' logs")
         time.sleep(0.1)
     return value

@@ -47,7 +47,7 @@ class Commands(click.Group):
         except (NotDeployed, NoEventSource) as error:
             raise AwsTrouble(str(error)) from None
         except (ClientError, BotoCoreError) as error:
-            raise AwsTrouble(f"a call to AWS failed: {error}") from None
+            raise AwsTrouble(f"a call to AWS failed. Fix the cause, then run the command again: {error}") from None
         except Interrupted:
             display.messages.print("Interrupted. The remaining steps were not done.")
             ctx.exit(INTERRUPTED)

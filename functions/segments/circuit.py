@@ -25,7 +25,7 @@ class Circuit:
     def check(self) -> None:
         """Raise `CircuitOpen` if the circuit is open and the next trial call is not due."""
         if self._silences >= MOST_SILENCES and self._clock_seconds() < self._next_trial:
-            raise CircuitOpen("CircuitOpen", "the API did not answer the last calls, so this call was not made")
+            raise CircuitOpen("CircuitOpen", "the API did not answer the last calls: try this call later")
 
     def enter(self) -> None:
         """Let a call through, as the trial call if the circuit is open. Raises `CircuitOpen` as `check` does."""

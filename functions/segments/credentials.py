@@ -96,7 +96,7 @@ class Credentials:
             cause = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
             # AWS has the same code for the secret and for its KMS key. Only AWS's message distinguishes them.
             cause += " for the KMS key of the secret" if "KMS" in str(error) else ""
-            raise CredentialsRefused("SecretUnavailable", f"the RTC secret cannot be read: {cause}") from None
+            raise CredentialsRefused("SecretUnavailable", f"the RTC secret cannot be read, check it: {cause}") from None
         # Errors here are raised from None: their causes would quote the secret.
         try:
             content = json.loads(text or "")

@@ -288,7 +288,9 @@ class SegmentTable:
                 raise _Refused(_record(item)) from None
             raise Retryable(f"Table{code}", f"DynamoDB refused {method}: check the table and the role") from error
         except BotoCoreError as error:
-            raise Retryable("TableUnreachable", f"DynamoDB did not answer {method}: {type(error).__name__}") from error
+            raise Retryable(
+                "TableUnreachable", f"DynamoDB did not answer {method} ({type(error).__name__}): try later"
+            ) from error
 
 
 _Condition = tuple[str, Literal["<=", "<", "="], str | int | None]  # attribute, comparison, value

@@ -85,7 +85,7 @@ class RtcApi:
             raise answer.failure()
         times = [found.get(name) or 0 for name in ("StartTime", "EndTime", "Status")]
         if not all(isinstance(value, int) for value in times):
-            raise Retryable("UnreadableAnswer", "a value in GetSegmentTask's answer is not a number", answer.request_id)
+            raise Retryable("UnreadableAnswer", "a GetSegmentTask value must be a number", answer.request_id)
         return RunningTask(*times), answer.request_id
 
     def room_exists(self, room: Room, sending: Callable[[], None] = lambda: None) -> bool:
@@ -174,14 +174,14 @@ def _answer_in(error: Exception | None) -> Answer:
     if isinstance(error, ApiException) and error.status:
         return Answer.read(error.status, error.body)
     if isinstance(error, UnicodeDecodeError):
-        raise Retryable("UnreadableAnswer", "the API's answer is not UTF-8") from None
+        raise Retryable("UnreadableAnswer", "the API's answer is not UTF-8: check RtcEndpoint") from None
     # The SDK turns urllib3's SSLError into an ApiException without a status.
     cause = error.__context__ if isinstance(error, ApiException) else error
     if isinstance(cause, (ProtocolError, SSLError)) and isinstance(cause.args[-1], (ConnectionError, ssl.SSLEOFError)):
-        raise ConnectionLost("ConnectionLost", "the API closed the connection without an answer") from None
+        raise ConnectionLost("ConnectionLost", "the API closed the connection without an answer: try later") from None
     # In urllib3 2 a NewConnectionError is a subclass of the time-outs.
     if isinstance(cause, HttpTimeoutError) and not isinstance(cause, NewConnectionError):
-        raise NoAnswer("Timeout", f"the API did not answer in time: {type(cause).__name__}") from None
+        raise NoAnswer("Timeout", f"the API did not answer in time ({type(cause).__name__}): try later") from None
     kind = NoAnswer if isinstance(cause, HTTPError) else Retryable
     # From None: the SDK's error about an unsent request may quote its headers.
-    raise kind("ApiUnreachable", f"the connection to the API failed: {type(cause or error).__name__}") from None
+    raise kind("ApiUnreachable", f"no connection ({type(cause or error).__name__}): check RtcEndpoint") from None

@@ -70,7 +70,7 @@ class Reader:
         """Read a text that is not empty."""
         value = self._environment.get(name, "")
         if not value:
-            raise SettingsError(f"the environment variable {name} is missing or empty")
+            raise SettingsError(f"the environment variable {name} is missing or empty: set it")
         return value
 
     def choice(self, name: str, choices: Sequence[str]) -> str:

@@ -100,8 +100,8 @@ class Account:
 class Runner:
     """Runs the steps of deploy.yml in their order, as the code host's runner does.
 
-    Stand-ins play the host's part: the checkout is this repository, `gh` delivers the account's release and records
-    what it is asked to verify, and the credentials come from a token as the host would sign it.
+    Stand-ins play the host's part. The checkout is this repository. `gh` delivers the account's release, and records
+    each request to verify it. The credentials come from a token, signed as the host would sign it.
     """
 
     def __init__(self, account: Account, folder: Path) -> None:

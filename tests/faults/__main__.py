@@ -28,8 +28,8 @@ WIDTH = 140
 def main(seed: int, events: int, names: tuple[str, ...]) -> None:
     """Send events to the deployed sandbox while calls and processes fail, and check that the promises hold.
 
-    Each event ends in one documented outcome or on the dead-letter queue with its reason, nothing is lost, no session
-    is stopped by an event older than its start, and the request limit holds. Exits with 1 if a promise is broken.
+    Each event ends in one documented outcome, or on the dead-letter queue with its reason. No event is lost, none stops
+    a session that started later, and the request limit holds. Exits with 1 if a promise is broken.
     """
     # So that the servers are stopped on SIGTERM, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

@@ -50,8 +50,8 @@ class Kind:
     seconds
         The maximum duration of the fault after the last message was sent.
     redelivers
-        Whether a message may be served without being deleted, so that it is served again, or the event queue's own
-        redrive moves it to the dead-letter queue.
+        Whether a message may be served without being deleted. It is then served again, or the event queue's own redrive
+        moves it to the dead-letter queue.
     """
 
     name: str

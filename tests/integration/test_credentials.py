@@ -68,7 +68,7 @@ def test_an_error_about_a_secret_without_a_key_does_not_show_the_secret(secret: 
 
 def test_a_missing_secret_is_retried(secret: Secret) -> None:
     error = refusal(Credentials(secret.client, secret.arn + "gone", lambda: 0.0))
-    assert str(error) == "SecretUnavailable: the RTC secret cannot be read: ResourceNotFoundException"
+    assert str(error) == "SecretUnavailable: the RTC secret cannot be read, check it: ResourceNotFoundException"
 
 
 def test_an_error_about_the_kms_key_of_the_secret_names_it() -> None:
@@ -78,12 +78,14 @@ def test_an_error_about_the_kms_key_of_the_secret_names_it() -> None:
     refused = ClientError({"Error": said}, "GetSecretValue")  # type: ignore[typeddict-item]
     client = SimpleNamespace(get_secret_value=Mock(side_effect=refused))
     error = refusal(Credentials(client, "rtc", lambda: 0.0))  # type: ignore[arg-type]
-    assert error.message == "the RTC secret cannot be read: AccessDeniedException for the KMS key of the secret"
+    assert (
+        error.message == "the RTC secret cannot be read, check it: AccessDeniedException for the KMS key of the secret"
+    )
 
 
 def test_a_secrets_manager_that_does_not_answer_is_retried(aws_away: EmbeddedAws) -> None:
     error = refusal(Credentials(aws_away.client("secretsmanager"), "rtc", lambda: 0.0))
-    assert error.message == "the RTC secret cannot be read: EndpointConnectionError"
+    assert error.message == "the RTC secret cannot be read, check it: EndpointConnectionError"
 
 
 def test_the_key_is_read_again_every_five_minutes(secret: Secret) -> None:

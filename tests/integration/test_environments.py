@@ -66,7 +66,9 @@ def test_time_passes_while_an_environment_is_frozen(artifact: Path) -> None:
 def test_the_error_after_a_process_has_ended_includes_its_output(artifact: Path, end: str) -> None:
     with small(artifact) as made:
         for event in (end, "again"):
-            with pytest.raises(FunctionError, match=r"ended before it answered\. Its output ends with:\nprinted"):
+            with pytest.raises(
+                FunctionError, match=r"ended before it answered\. Fix the error in its output:\nprinted"
+            ):
                 made.invoke(event, remaining_ms=500)
 
 

@@ -452,4 +452,7 @@ def test_a_dynamodb_that_does_not_answer_is_retried(aws_away: EmbeddedAws, task:
     table = SegmentTable(aws_away.client("dynamodb"), "segments", RETENTION_SECONDS, sweeps=True)
     with pytest.raises(Retryable) as raised:
         table.read([task])
-    assert str(raised.value) == "TableUnreachable: DynamoDB did not answer batch_get_item: EndpointConnectionError"
+    assert (
+        str(raised.value)
+        == "TableUnreachable: DynamoDB did not answer batch_get_item (EndpointConnectionError): try later"
+    )

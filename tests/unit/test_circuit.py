@@ -38,7 +38,7 @@ def test_ten_silences_in_a_row_open_the_circuit() -> None:
     with pytest.raises(CircuitOpen) as raised:
         silent(Clock(), 10).enter()
     assert isinstance(raised.value, Retryable)
-    assert str(raised.value) == "CircuitOpen: the API did not answer the last calls, so this call was not made"
+    assert str(raised.value) == "CircuitOpen: the API did not answer the last calls: try this call later"
 
 
 def test_one_call_every_ten_seconds_tries_again() -> None:

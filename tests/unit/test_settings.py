@@ -61,7 +61,7 @@ def test_an_endpoint_replaces_that_of_the_platform() -> None:
 def test_a_missing_or_empty_setting_is_named(name: str) -> None:
     absent = {key: value for key, value in STOP_SETTINGS.items() if key != name}
     for environment in (absent, STOP_SETTINGS | {name: ""}):
-        with pytest.raises(SettingsError, match=rf"^the environment variable {name} is missing or empty$"):
+        with pytest.raises(SettingsError, match=rf"^the environment variable {name} is missing or empty: set it$"):
             read_settings(environment)
 
 
