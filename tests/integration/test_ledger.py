@@ -268,7 +268,7 @@ class TestStartsAndSightings:
             assert item(table, task) == before
 
     def test_only_a_later_start_moves_the_task_s_start(self, table: SegmentTable, task: Task) -> None:
-        for started_at_ms in (T + 1, T, T + 2, T + 2):
+        for started_at_ms in (T, T + 2, T + 2, T + 1):
             assert table.note_start(task, started_at_ms)
         record = table.read([task])[task]
         assert (record.started_at_ms, record.open_since_ms) == (T + 2, T + 2)
