@@ -351,7 +351,7 @@ async def taken(turns: Turns, seconds: float = 0.0) -> Turn:
 
 
 class TestCounting:
-    """With one turn per second, the next turn shows the time from which the request before it counts."""
+    """The next turn shows the time from which the requests before it count."""
 
     @pytest.mark.parametrize(
         ("earlier_answers", "before", "round_trip", "is_answered", "counts_from"),
@@ -378,6 +378,17 @@ class TestCounting:
         await turns.take(lambda: FOREVER)
         # While the request is under way, the next one checks from time to time.
         assert now() - began == pytest.approx(counts_from + WINDOW_SECONDS, abs=0.03)
+
+    @on_virtual_time
+    async def test_requests_that_are_sent_together_delay_the_next_train_by_their_own_train_and_the_gap(self) -> None:
+        turns = Turns(30, now)
+        train = [await turns.take(lambda: FOREVER) for _ in range(10)]
+        for turn in train:
+            turn.send()
+            turn.end()
+        together = now()
+        await turns.take(lambda: FOREVER)
+        assert now() - together == pytest.approx(pace(30).length_seconds(10) + GAP_SECONDS)
 
     @pytest.mark.parametrize(
         ("per_second", "slower_ones", "lost_seconds"), [(1, 6, 0.4), (1, 7, 0.0), (2, 13, 0.4), (2, 15, 0.0)]
