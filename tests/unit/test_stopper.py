@@ -190,6 +190,10 @@ class TestRooms:
         assert environment.write_units == 4
         assert environment.did == {"note_room_end": 1, "open_tasks": 1, "note_stop": 1}
 
+    def test_a_start_from_before_the_stop_ends_as_known(self, environment: Environment) -> None:
+        environment.serve(stop())
+        assert environment.serve(start(T - 1)) == [KNOWN]
+
     def test_a_start_until_its_room_s_end_is_stopped_and_recorded_with_the_end(self, environment: Environment) -> None:
         environment.serve(room_end(business_id="biz-1"))
         later = Served([Done("later", Outcome.KNOWN)])
