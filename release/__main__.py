@@ -70,7 +70,7 @@ def _version() -> str:
 
 def _check(tag: str, version: str) -> None:
     if tag != f"v{version}":
-        raise NotReady(f"the tag is {tag}, but pyproject.toml has the version {version}: use the tag v{version}")
+        raise NotReady(f"the tag is {tag}, but pyproject.toml needs the tag v{version}")
     _notes(version)
     kept = CONTRACTS / "earlier" / version / "digests.txt"
     if not kept.exists() or kept.read_text() != digests():

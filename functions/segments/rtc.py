@@ -85,7 +85,7 @@ class RtcApi:
             raise answer.failure()
         times = [found.get(name) or 0 for name in ("StartTime", "EndTime", "Status")]
         if not all(isinstance(value, int) for value in times):
-            raise Retryable("UnreadableAnswer", "a GetSegmentTask value must be a number", answer.request_id)
+            raise Retryable("UnreadableAnswer", "StartTime, EndTime and Status must be numbers", answer.request_id)
         return RunningTask(*times), answer.request_id
 
     def room_exists(self, room: Room, sending: Callable[[], None] = lambda: None) -> bool:
@@ -184,4 +184,4 @@ def _answer_in(error: Exception | None) -> Answer:
         raise NoAnswer("Timeout", f"the API did not answer in time ({type(cause).__name__}): try later") from None
     kind = NoAnswer if isinstance(cause, HTTPError) else Retryable
     # From None: the SDK's error about an unsent request may quote its headers.
-    raise kind("ApiUnreachable", f"no connection ({type(cause or error).__name__}): check RtcEndpoint") from None
+    raise kind("ApiUnreachable", f"no full answer ({type(cause or error).__name__}): check RtcEndpoint") from None
