@@ -179,13 +179,13 @@ class SegmentTable:
         rounds = (_whole_number(item, name) for name in ("round_began_at", "last_round_began_at"))
         return Lease(until_ms, _room(place) if place else None, *rounds)
 
-    def note_place(self, lease: Lease) -> bool:
+    def note_place(self, lease: Lease, place: Room) -> bool:
         """Record the position of a sweep if its lease is still valid, and return whether the lease is valid.
 
         Call this method before checking the rooms up to this position.
         """
         values: dict[str, str | int | None] = {
-            "place": _room_key(lease.place) if lease.place else None,
+            "place": _room_key(place),
             "round_began_at": lease.round_began_at_ms,
             "last_round_began_at": lease.last_round_began_at_ms,
         }

@@ -166,10 +166,10 @@ class Batch:
     async def _stop_if_room_is_over(self, event: Event, task: Task) -> Served:
         # After the task was written: this read finds a room's end that did not find the task.
         room = await self._reads.read(room_item(event.room)) or Record()
-        if room.event_type is None or room.stop_event_time_ms is None or not room.covers(event.time_ms):
+        if room.stop_event_time_ms is None or not room.covers(event.time_ms):
             return Served([Done(task.task_id, Outcome.KNOWN)])
         room_end = Event(
-            # An unknown type still means that the room ended.
+            # An unknown or missing type still means that the room ended.
             type=EventType(room.event_type) if room.event_type in set(EventType) else EventType.ROOM_ENDED,
             room=event.room,
             time_ms=room.stop_event_time_ms,
@@ -269,10 +269,9 @@ class Batch:
         verdict = decide_from_api(event.time_ms, found, record, self._now_ms())
         if verdict is Verdict.ASK:
             raise Retryable("TaskUnclear", "GetSegmentTask gave no start time: send a new stop event", request_id)
-        began_ms = found.started_at_ms if found and verdict is Verdict.SUPERSEDED else 0
-        if began_ms > event.time_ms:
+        if found and verdict is Verdict.SUPERSEDED and found.started_at_ms > event.time_ms:
             # A start in the future, perhaps in another unit, would supersede every later stop.
-            await self._in_thread(self._table.note_start, task, min(began_ms, self._now_ms()))
+            await self._in_thread(self._table.note_start, task, min(found.started_at_ms, self._now_ms()))
         return verdict, request_id
 
 

@@ -101,9 +101,8 @@ class Sweeper:
             page: list[tuple[Room, dict[Task, Record]]] = await self.in_thread(_next_page, rooms)
             if not page:
                 return True
-            lease = replace(lease, place=page[-1][0])
             # Before the page: if a page crashes this sweep, the next sweep skips the page.
-            if not await self.in_thread(self.table.note_place, lease):
+            if not await self.in_thread(self.table.note_place, lease, page[-1][0]):
                 return False
             looks = (self._look(sweep, lease, room, items, seconds_left) for room, items in page)
             if not any(await asyncio.gather(*looks)):
