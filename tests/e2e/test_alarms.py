@@ -166,7 +166,7 @@ def refused_key(stack: Stack) -> None:
 
 
 @rings_at_once("SetupRefusedAlarm")
-def account_in_arrears(stack: Stack) -> None:
+def account_with_unpaid_bills(stack: Stack) -> None:
     with failing(stack.box, Fault("error", status=403, code="OperationDenied.ServiceOverdue")):
         stack.fail_to_stop()
 

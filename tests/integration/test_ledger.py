@@ -1,6 +1,7 @@
 """The segment table, in an embedded AWS, in moto, and in the stand-in of the unit tests."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -9,7 +10,7 @@ import pytest
 from sandbox.embedded_aws import EmbeddedAws
 from segments.errors import Retryable
 from segments.events import Event, EventType, Room, Task
-from segments.ledger import WATCHED, Lease, SegmentTable, _Refused
+from segments.ledger import SWEEP_ITEM, WATCHED, Lease, SegmentTable, _key, _Refused, fields_of
 from segments.stop_rules import Outcome, Record
 from tests.environments import hooked
 from tests.second_opinion import moto_client
@@ -152,13 +153,14 @@ class TestStops:
         assert (found["stop_event_time"], found["stopped_at"]) == (str(T + 1), str(LATER_MS))
         assert (found["outcome"], found["request_id"]) == ("stopped", "done")
 
-    def test_a_stop_of_an_earlier_session_does_not_change_the_record_of_a_later_one(
-        self, table: SegmentTable, task: Task
+    @pytest.mark.parametrize(("start_ms", "request_id"), [(T, "done"), (T + 1, "gone")])
+    def test_a_stop_that_is_recorded_after_a_newer_event_changes_its_record_only_in_the_same_session(
+        self, table: SegmentTable, task: Task, start_ms: int, request_id: str
     ) -> None:
-        table.note_start(task, T + 1)
+        table.note_start(task, start_ms)
         stop(table, task, event(task, T + 2), Outcome.ALREADY_STOPPED, "gone", NOW_MS)
         stop(table, task, event(task), Outcome.STOPPED, "done", LATER_MS)
-        assert item(table, task)["request_id"] == "gone"
+        assert item(table, task)["request_id"] == request_id
 
     def test_a_newer_stop_removes_the_ids_of_the_older_one(self, table: SegmentTable, task: Task) -> None:
         stop(table, task, event(task), Outcome.STOPPED, "request-1", NOW_MS)
@@ -215,7 +217,7 @@ class TestStops:
             raise _Refused(Record(started_at_ms=T - 100 + len(tries)))
 
         monkeypatch.setattr(SegmentTable, "_update", restarted)
-        with pytest.raises(Retryable, match="TableContended"):
+        with pytest.raises(Retryable, match=r"^TableContended: "):
             table.note_stop(task, Record(), event(task), Outcome.STOPPED, None, NOW_MS)
         assert len(tries) == 10
 
@@ -393,16 +395,30 @@ class TestLeases:
     def test_only_the_holder_of_the_lease_records_the_place(self, table: SegmentTable, room: Room) -> None:
         late = table.take_lease(T, T + 10)
         assert late
-        late = Lease(T + 10, room, T + 1, T - 1)
-        assert table.note_place(late)
+        late = replace(late, round_began_at_ms=T + 1, last_round_began_at_ms=T - 1)
+        assert table.note_place(late, room)
         another = table.take_lease(T + 11, T + 21)
         assert another == Lease(T + 21, room, T + 1, T - 1)
-        assert not table.note_place(late)
+        assert not table.note_place(late, Room("661e", "another"))
         table.give_back(late)
         assert table.take_lease(T + 12, T + 22) is None
 
+    def test_a_lease_ends_with_its_item(self, table: SegmentTable, client: Any, room: Room) -> None:
+        lease = table.take_lease(T, T + 10)
+        assert lease
+        client.delete_item(TableName=table._name, Key=_key(SWEEP_ITEM))
+        assert not table.note_place(lease, room)
+
 
 class TestReading:
+    def test_times_are_whole_numbers_and_other_fields_are_texts(self) -> None:
+        item = {"at": {"N": "5"}, "until": {"N": "6"}, "name": {"S": "7"}}
+        assert fields_of(item, {"at": "at_ms", "until": "until_seconds", "name": "name"}) == {
+            "at_ms": 5,
+            "until_seconds": 6,
+            "name": "7",
+        }
+
     @NOT_IN_MEMORY
     def test_a_call_reads_a_hundred_records(self, table: SegmentTable, client: Any, room: Room) -> None:
         tasks = [Task(room, f"task-{number}") for number in range(205)]

@@ -92,7 +92,7 @@ def test_watched_rooms_are_counted_and_the_sweeper_s_item_is_read(
     assert read_sweeping(client, NAME) == found
     lease = table.take_lease(T, T + 1)
     assert lease
-    table.note_place(replace(lease, place=rooms[1], round_began_at_ms=T - 1, last_round_began_at_ms=T - 8))
+    table.note_place(replace(lease, round_began_at_ms=T - 1, last_round_began_at_ms=T - 8), rooms[1])
     found = replace(found, place=rooms[1], round_began_at_ms=T - 1, last_round_began_at_ms=T - 8)
     assert read_sweeping(client, NAME) == found
     assert found.round_ms == 7

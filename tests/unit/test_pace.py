@@ -207,9 +207,12 @@ async def test_a_crowd_leaves_in_trains(per_second: int) -> None:
 async def test_a_caller_without_time_for_its_turn_is_refused_at_once_and_delays_no_other() -> None:
     begin = now()
     calls = [(0.0, -0.001), (0.0, 0.0), (0.0, WINDOW_SECONDS / 2), (0.0, 0.0), (0.0, FOREVER)]
-    callers = await call_all(Turns(1, now), calls)
+    turns = Turns(1, now)
+    callers = await call_all(turns, calls)
     assert callers.given == pytest.approx({1: begin, 4: begin + WINDOW_SECONDS})
     assert callers.refused == dict.fromkeys([0, 2, 3], begin)
+    with pytest.raises(NoTimeLeft, match=r"^NoTimeLeft: the invocation ends before this call's turn, so the message"):
+        await turns.take(lambda: -1)
 
 
 async def turns_of(turns: Turns, messages: dict[str, int], most: int) -> list[str]:
@@ -300,6 +303,7 @@ class TestSlowingDown:
         [
             ([0.0], 0.0, 2),
             ([0.0], RECOVERY_SECONDS, 1),
+            ([0.0], 2 * RECOVERY_SECONDS, 1),
             ([0.0, 0.0, 0.5], 0.5, 2),
             ([0.0, 1.1], 1.1, 3.8),
             ([0.0, 1.1, 2.2, 3.3], 3.3, MOST_SLOWED),

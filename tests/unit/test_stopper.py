@@ -14,7 +14,7 @@ from benchmarks.table_units import index_of
 from segments.api_calls import Calls
 from segments.errors import InvalidMessage, NoAnswer, Rejected, Retryable, StopError
 from segments.events import Event, EventType, Room, Task, parse_event
-from segments.ledger import SegmentTable
+from segments.ledger import SegmentTable, room_item
 from segments.rtc import RtcApi, Stopped
 from segments.stop_rules import Outcome, Record, RunningTask
 from stop_segment.settings import Settings
@@ -29,7 +29,7 @@ STALE_MS = SETTINGS.stale_after_ms + 1
 ROOM = Room("661e", "room-1")
 AUDIO = Task(ROOM, "audio")
 DEADLINE_SECONDS = 5
-RUNNING, ENDED = 2, 3
+NOT_STARTED, RUNNING, ENDED = 1, 2, 3
 INDEXES = [index_of(index, set(keys_of(None))) for index in (LOCAL | GLOBAL).values()]
 NO_ANSWER = NoAnswer("Timeout", "the API did not answer in time")
 
@@ -99,6 +99,7 @@ class Environment:
     ) -> Any:
         assert seconds_left() == 60
         assert isinstance(message, Event)
+        assert message.room == cast("Task", arguments[0]).room
         return function(*arguments)
 
     def serve(self, *events: Event) -> list[Served]:
@@ -158,6 +159,11 @@ class TestSightings:
             assert environment.serve(event) == [KNOWN]
             assert environment.did == {"read": 2}
 
+    def test_a_slice_after_a_stop_opens_its_task_again(self, environment: Environment) -> None:
+        for event in (sighting(), stop(T + 1), sighting(T + 2)):
+            environment.serve(event)
+        assert environment.table.open_tasks(ROOM).keys() == {AUDIO}
+
     def test_the_last_ten_thousand_tasks_are_remembered(self, environment: Environment) -> None:
         tasks = [Task(ROOM, f"task-{number}") for number in range(10_001)]
         for task in tasks:
@@ -205,6 +211,27 @@ class TestRooms:
         assert (record.event_type, record.event_id, record.business_id) == ("RoomEnded", "evt-2", "biz-1")
         assert (record.stop_event_time_ms, record.outcome) == (T, "stopped")
 
+    @pytest.mark.parametrize(("is_second_try", "questions"), [(False, 0), (True, 1)])
+    def test_only_a_second_try_of_a_start_asks_the_api(
+        self, environment: Environment, is_second_try: bool, questions: int
+    ) -> None:
+        environment.rtc.found = RunningTask(T, 0, RUNNING)
+        environment.serve(room_end())
+        environment.serve(replace(start(), is_second_try=is_second_try))
+        assert (environment.rtc.questions, environment.rtc.stops) == (questions, [("audio", None)])
+
+    @pytest.mark.parametrize(
+        ("event_type", "noted"), [("RoomDestroy", "RoomDestroy"), ("RoomExploded", "RoomEnded"), (None, "RoomEnded")]
+    )
+    def test_a_room_s_end_of_an_unknown_or_missing_type_is_recorded_as_room_ended(
+        self, environment: Environment, event_type: str | None, noted: str
+    ) -> None:
+        environment.table._update(room_item(ROOM), {"stop_event_time": T, "event_type": event_type})
+        assert environment.serve(start()) == [Served([Done("audio", Outcome.STOPPED, "stop-1")])]
+        record = environment.record()
+        assert record
+        assert record.event_type == noted
+
 
 class TestCosts:
     def test_a_reported_session_with_two_ends_costs_eight_write_units(self, environment: Environment) -> None:
@@ -230,6 +257,8 @@ UNCLEAR = "TaskUnclear: GetSegmentTask gave no start time: send a new stop event
         pytest.param(None, Outcome.ALREADY_STOPPED, None, id="no such task"),
         pytest.param(RunningTask(T + 1, 0, RUNNING), Outcome.SUPERSEDED, T + 1, id="started later"),
         pytest.param(RunningTask(1_000 * T, 0, RUNNING), Outcome.SUPERSEDED, T + STALE_MS, id="starts in the future"),
+        pytest.param(RunningTask(T, 0, NOT_STARTED), Outcome.SUPERSEDED, None, id="not started yet"),
+        pytest.param(RunningTask(T + 1, T + 2, ENDED), Outcome.ALREADY_STOPPED, None, id="started later, and ended"),
         pytest.param(RunningTask(0, 0, RUNNING), None, None, id="running since an unknown time"),
     ],
 )
@@ -281,6 +310,7 @@ class TestHeartbeats:
         environment.rtc.found = found
         environment.restart(OBSERVING)
         assert environment.serve(self.beat(T)) == [Served([Done("heartbeat", Outcome.HEARTBEAT, "query-1")])]
+        assert environment.serve(self.beat(T)) == [Served([Done("heartbeat", Outcome.DUPLICATE)])]
         assert environment.rtc.stops == []
 
 
@@ -347,12 +377,23 @@ class TestStops:
         assert environment.did == {"read": 1, "note_stop": 1}
         assert len(environment.rtc.stops) == 1
 
-    def test_a_room_end_that_read_its_tasks_earlier_uses_an_answer_of_its_batch(self, environment: Environment) -> None:
-        environment.serve(start(T - 1))
+    @pytest.mark.parametrize("earlier", [(), (stop(T - MINUTE_MS),)])
+    def test_a_room_end_that_read_its_tasks_earlier_uses_an_answer_of_its_batch(
+        self, environment: Environment, earlier: tuple[Event, ...]
+    ) -> None:
+        for event in (*earlier, start(T - 1)):
+            environment.serve(event)
         assert environment.serve(stop(), room_end()) == [
             Served([Done("audio", Outcome.STOPPED, "stop-1")]),
             Served([Done("audio", Outcome.DUPLICATE)]),
         ]
+
+    def test_a_stop_from_before_a_reported_start_is_superseded_without_a_request(
+        self, environment: Environment
+    ) -> None:
+        environment.serve(start(T + 1))
+        assert environment.serve(stop()) == [Served([Done("audio", Outcome.SUPERSEDED)])]
+        assert (environment.rtc.stops, environment.rtc.questions) == ([], 0)
 
     def test_events_about_one_task_in_a_batch_fail_with_one_request(self, environment: Environment) -> None:
         environment.rtc.silent = True
