@@ -73,12 +73,12 @@ def main(measurements: tuple[str, ...]) -> None:
 
 def _measure_all(measurements: Sequence[str]) -> int:
     wanted = [name for name in NAMES if name in (measurements or NAMES)]
-    machine, results = _machine(), dict[str, Any]()
+    machine, commit, results = _machine(), _commit(), dict[str, Any]()
     if not OUR_LOADS.keys() >= set(wanted):
         build_peer()
     for found in _measure(wanted):
         results |= found
-        _keep({"machine": machine, **found})
+        _keep({"machine": machine, **found}, commit)
     if "drain" in results:
         draw_drain(results["drain"], CHART)
     console.print("\n{cpu}, {cores} cores, Python {python}, {system}".format(**machine))
@@ -111,10 +111,10 @@ def _loads(names: Sequence[str]) -> dict[str, Any]:
     return results
 
 
-def _keep(found: dict[str, Any]) -> None:
+def _keep(found: dict[str, Any], commit: str) -> None:
     """Add new results to results.json, one result per line, without the windows that only a chart needs."""
     results = {**json.loads(RESULTS.read_text()), **_short(found)}
-    results["commits"] |= dict.fromkeys(found.keys() - {"machine"}, _commit())
+    results["commits"] |= dict.fromkeys(found.keys() - {"machine"}, commit)
     lines = (f"{json.dumps(name)}: {json.dumps(result)}" for name, result in results.items())
     RESULTS.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
