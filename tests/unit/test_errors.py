@@ -13,10 +13,12 @@ def test_an_error_shows_its_code_message_and_request_id(kind: type[errors.StopEr
     assert repr(error) == f"{kind.__name__}('Throttled', 'the API is busy', '20261122REQUEST')"
 
 
-def test_an_unanswered_message_carries_its_answer_and_its_dead_letter_but_shows_neither() -> None:
-    error = errors.Unanswered("token")
-    assert (error.answer, error.has_letter) == ("token", False)
-    assert errors.Unanswered("token", has_letter=True).has_letter is True
+@pytest.mark.parametrize(("options", "has_letter"), [({}, False), ({"has_letter": True}, True)])
+def test_an_unanswered_message_carries_its_answer_but_does_not_show_it(
+    options: dict[str, bool], has_letter: bool
+) -> None:
+    error = errors.Unanswered("token", **options)
+    assert (error.answer, error.has_letter) == ("token", has_letter)
     assert str(error) == "WorkflowNotAnswered: the message was processed, but its workflow could not be notified"
 
 
