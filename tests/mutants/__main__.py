@@ -47,15 +47,7 @@ def main(modules: Sequence[str]) -> None:
 
     copy_project(COPY)
     names = [f"{package}.{module}.*" for module in modules for package in PACKAGES]
-    with embedded_aws() as aws:
-        shared = {"MUTANTS_AWS": aws.endpoint, "MUTANTS_AWS_AUTHORITY": str(aws.ca_bundle)}
-        command = [_MUTMUT, "run", "--max-children", str(CHILDREN), *names]
-        subprocess.run(command, cwd=COPY, env=os.environ | shared, check=True)
-        # If the shared AWS no longer served unchanged code, mutants would count as found although no test found them.
-        tests = [*SETTINGS["pytest_add_cli_args"], *SETTINGS["pytest_add_cli_args_test_selection"]]
-        subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-x", *tests], cwd=COPY, env=os.environ | shared, check=True
-        )
+    _test_mutants(names)
     results = {name: result for name, result in _results().items() if is_asked_for(place(name))}
     known = {one for one in explained() if is_asked_for(one.place)}
     survivors = {mutant(name, _ask("show", name)) for name, result in results.items() if result not in NOTICED}
@@ -73,6 +65,19 @@ def main(modules: Sequence[str]) -> None:
         for one in sorted(mutants):
             console.print(one.row, markup=False)
     sys.exit(0 if survivors == known else 1)
+
+
+def _test_mutants(names: Sequence[str]) -> None:
+    """Run the tests on each mutant, in one embedded AWS that all mutants share."""
+    tests = (test for test in SETTINGS["pytest_add_cli_args_test_selection"] if test.startswith("tests/integration/"))
+    with embedded_aws() as aws:
+        shared = {"MUTANTS_AWS": aws.endpoint, "MUTANTS_AWS_AUTHORITY": str(aws.ca_bundle)}
+        for command in (
+            [_MUTMUT, "run", "--max-children", str(CHILDREN), *names],
+            # If the AWS no longer served unchanged code, mutants would count as found although no test found them.
+            [sys.executable, "-m", "pytest", "-q", "-x", *SETTINGS["pytest_add_cli_args"], *tests],
+        ):
+            subprocess.run(command, cwd=COPY, env=os.environ | shared, check=True)
 
 
 def copy_project(folder: Path) -> None:

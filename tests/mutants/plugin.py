@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from sandbox.embedded_aws import EmbeddedAws
 
 # A mutant that only a random example finds shows a gap in the written ones.
 settings.register_profile("mutants", deadline=None, database=None, phases=[Phase.explicit])
+
+# mutmut ends a mutant that takes too long with SIGXCPU, which would leave a core file for each of them.
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 # All mutants share one embedded AWS, because its start takes longer than most tests.
 running = EmbeddedAws(os.environ["MUTANTS_AWS"], Path(os.environ["MUTANTS_AWS_AUTHORITY"]), Path(os.devnull))
